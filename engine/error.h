@@ -1,0 +1,31 @@
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace livekv {
+
+// The one exception of the library: a message a user can act on, in one line, without a trailing full stop.
+class error : public std::runtime_error {
+  public:
+    explicit error(const std::string & message) : std::runtime_error(message) {}
+};
+
+// Throws error with its arguments joined: fail("key '", key, "' is missing").
+template <typename... Parts>
+[[noreturn]] void fail(const Parts &... parts) {
+    std::ostringstream message;
+    (message << ... << parts);
+    throw error(message.str());
+}
+
+}  // namespace livekv
+
+// A contract between parts of livekv, checked in release builds too.
+#define LIVEKV_ASSERT(condition)                                                                            \
+    do {                                                                                                    \
+        if (!(condition)) {                                                                                 \
+            ::livekv::fail("internal error: ", #condition, " does not hold (", __FILE__, ":", __LINE__, ")"); \
+        }                                                                                                   \
+    } while (0)

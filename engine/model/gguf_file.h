@@ -1,0 +1,63 @@
+#pragma once
+
+#include <ggml-cpp.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/mapped_file.h"
+
+namespace livekv {
+
+// One GGUF file, memory-mapped: typed metadata and tensor descriptions. Tensor data stays in the mapping.
+// Every method throws livekv::error with the file's name when the content is not what was asked for.
+class gguf_file {
+  public:
+    // Checks the whole structure: header, metadata, tensor list, and that every tensor's data lies inside the file.
+    explicit gguf_file(const std::string & path);
+
+    const std::string & path() const { return file_.path(); }
+    uint64_t file_bytes() const { return file_.size(); }
+
+    bool has(const std::string & key) const;
+
+    // A metadata value; integers are converted between widths when the value fits.
+    uint32_t get_u32(const std::string & key) const;
+    float get_f32(const std::string & key) const;
+    bool get_bool(const std::string & key) const;
+    std::string get_string(const std::string & key) const;
+
+    std::optional<uint32_t> find_u32(const std::string & key) const;
+    std::optional<float> find_f32(const std::string & key) const;
+    std::optional<bool> find_bool(const std::string & key) const;
+    std::optional<std::string> find_string(const std::string & key) const;
+
+    // Metadata arrays, of exactly this element type.
+    std::vector<std::string> get_strings(const std::string & key) const;
+    std::vector<float> get_floats(const std::string & key) const;
+    std::vector<int32_t> get_ints(const std::string & key) const;
+
+    int64_t n_tensors() const;
+
+    // The tensor's description (type, ne; no data), or null. Valid as long as this object.
+    const ggml_tensor * find_tensor(const std::string & name) const;
+
+    // The same, which must exist; shape is ne[] without trailing ones, e.g. {n_embd, n_vocab}.
+    const ggml_tensor * get_tensor(const std::string & name, const std::vector<int64_t> & shape) const;
+
+    // Where the tensor's bytes lie in the mapping, ggml_nbytes(tensor) of them.
+    const uint8_t * tensor_data(const ggml_tensor * tensor) const;
+
+  private:
+    int64_t key_id(const std::string & key) const;  // -1 when absent
+    int64_t array_id(const std::string & key, gguf_type type) const;
+    uint32_t u32_at(int64_t id) const;
+
+    mapped_file file_;
+    ggml_context_ptr tensors_;
+    gguf_context_ptr gguf_;
+};
+
+}  // namespace livekv

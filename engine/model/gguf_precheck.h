@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace livekv {
+
+// Walks the header of a GGUF file and throws livekv::error on the few malformed contents that make ggml's own reader
+// abort the process instead of reporting an error: an empty or repeated key's name, a tensor dimension of zero, an
+// alignment of the wrong type. Everything else is left to that reader.
+// data: the whole file, size bytes.
+void precheck_gguf(const uint8_t * data, size_t size);
+
+}  // namespace livekv

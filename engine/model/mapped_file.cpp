@@ -1,0 +1,46 @@
+#include "model/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "error.h"
+
+namespace livekv {
+
+mapped_file::mapped_file(const std::string & path) : path_(path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        fail("cannot open '", path, "': ", std::strerror(errno));
+    }
+    struct stat info = {};
+    const bool known = ::fstat(fd, &info) == 0;
+    if (!known || !S_ISREG(info.st_mode) || info.st_size == 0) {
+        ::close(fd);
+        fail("'", path, "' ", known && S_ISREG(info.st_mode) ? "is empty" : "is not a file");
+    }
+    size_ = static_cast<size_t>(info.st_size);
+    void * address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    const int reason = errno;
+    ::close(fd);
+    if (address == MAP_FAILED) {
+        fail("cannot map '", path, "': ", std::strerror(reason));
+    }
+    data_ = static_cast<const uint8_t *>(address);
+}
+
+mapped_file::~mapped_file() {
+    if (data_) {
+        ::munmap(const_cast<uint8_t *>(data_), size_);
+    }
+}
+
+mapped_file::mapped_file(mapped_file && other) noexcept
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+}  // namespace livekv

@@ -1,0 +1,117 @@
+#pragma once
+
+// A test is a function registered by TEST; CHECK reports a failed claim and goes on. TEST_MAIN runs them all and prints
+// one line for each; SKIP leaves a test with its reason, and a file whose tests were all skipped exits with 77.
+
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace check {
+
+struct test_case {
+    const char * name;
+    void (*run)();
+};
+
+struct skipped {
+    std::string reason;
+};
+
+inline std::vector<test_case> & all() {
+    static std::vector<test_case> cases;
+    return cases;
+}
+
+inline int failures = 0;
+
+struct registrar {
+    registrar(const char * name, void (*run)()) { all().push_back({name, run}); }
+};
+
+template <typename T>
+std::string text(const T & value) {
+    std::ostringstream out;
+    out << value;
+    return out.str();
+}
+
+inline void report(const char * file, int line, const std::string & what) {
+    std::printf("  %s:%d: %s\n", file, line, what.c_str());
+    ++failures;
+}
+
+inline std::string read_file(const std::string & path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+// The test data beside the project; skips the calling test where it is absent.
+inline std::string shared_path(const std::string & relative) {
+    const std::string path = std::string(LIVEKV_ROOT) + "/../shared/" + relative;
+    if (!std::filesystem::exists(path)) {
+        throw skipped{"no ../shared/" + relative};
+    }
+    return path;
+}
+
+inline int run_all() {
+    int n_skipped = 0;
+    for (const test_case & test : all()) {
+        const int before = failures;
+        try {
+            test.run();
+            std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", test.name);
+        } catch (const skipped & skip) {
+            ++n_skipped;
+            std::printf("skip %s: %s\n", test.name, skip.reason.c_str());
+        } catch (const std::exception & problem) {
+            report(test.name, 0, std::string("unexpected exception: ") + problem.what());
+        }
+    }
+    const bool all_skipped = n_skipped == static_cast<int>(all().size());
+    return failures ? 1 : all_skipped ? 77 : 0;
+}
+
+}  // namespace check
+
+#define TEST(name)                                                \
+    static void name();                                           \
+    static const check::registrar name##_registrar(#name, &name); \
+    static void name()
+
+#define CHECK(condition)                                             \
+    do {                                                             \
+        if (!(condition)) check::report(__FILE__, __LINE__, #condition); \
+    } while (0)
+
+#define CHECK_EQ(actual, expected)                                                                            \
+    do {                                                                                                      \
+        const auto & actual_ = (actual);                                                                      \
+        const auto & expected_ = (expected);                                                                  \
+        if (!(actual_ == expected_))                                                                          \
+            check::report(__FILE__, __LINE__,                                                                 \
+                          #actual " is " + check::text(actual_) + ", expected " + check::text(expected_));    \
+    } while (0)
+
+// The statement must throw livekv::error whose message holds the given text.
+#define CHECK_ERROR(statement, part)                                                                            \
+    do {                                                                                                        \
+        try {                                                                                                   \
+            statement;                                                                                          \
+            check::report(__FILE__, __LINE__, #statement " did not throw");                                     \
+        } catch (const livekv::error & e_) {                                                                    \
+            if (std::string(e_.what()).find(part) == std::string::npos)                                         \
+                check::report(__FILE__, __LINE__, std::string("the error says '") + e_.what() + "', not '" + (part) + "'"); \
+        }                                                                                                       \
+    } while (0)
+
+#define SKIP(reason) throw check::skipped{reason}
+
+#define TEST_MAIN \
+    int main() { return check::run_all(); }
