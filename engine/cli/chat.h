@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cli/cli_options.h"
+
+namespace livekv {
+
+// A chat in the model's own template: each line of stdin a user message, each answer to stdout. Ends with stdin or
+// when the context is full. Returns the last turn's result.
+generate_result chat(session & s, const cli_options & options);
+
+}  // namespace livekv

@@ -1,0 +1,60 @@
+#include "cli/cli_options.h"
+
+#include <limits>
+#include <random>
+
+namespace livekv {
+
+void cli_options::declare(option_table & table) {
+    engine.declare(table, /*kv_is_list=*/false);
+    table.integer("-c,--ctx-size", n_ctx, 0, INT32_MAX, "context in tokens; 0: what prompt and -n need");
+    table.group("Prompt and text");
+    table.text("-p,--prompt", prompt, "TEXT", "the prompt");
+    table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
+    table.integer("-n,--predict", n_predict, -1, INT32_MAX, "tokens to generate; -1: until the text or the context ends");
+    table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
+    table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
+    table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");
+    table.flag("--tokenize", tokenize, "print the prompt's token ids as a JSON array and stop");
+    table.group("Sampling");
+    constexpr double unbounded = std::numeric_limits<double>::infinity();
+    table.real("--temp", temperature, 0.0, 100.0, "temperature; 0: greedy");
+    table.integer("--top-k", top_k, 0, INT32_MAX, "choose among the k best tokens; 0: all");
+    table.real("--top-p", top_p, 0.0, 1.0, "choose among the best tokens that reach this probability together");
+    table.real("--min-p", min_p, 0.0, 1.0, "drop tokens below this share of the best one's probability");
+    table.real("--repeat-penalty", repeat_penalty, 0.01, unbounded, "divide the logits of the last 64 tokens; 1: off");
+    table.integer("-s,--seed", seed, -1, INT64_MAX, "seed of the sampling; -1: a new one each run");
+    table.group("Report");
+    table.text("--stats", stats_path, "FILE", "write the run's facts and timings as JSON; - for stdout");
+}
+
+void cli_options::check() {
+    engine.check();
+    if (!prompt.empty() && !prompt_file.empty()) {
+        throw usage_error("-p and -f both give a prompt; choose one");
+    }
+    if (conversation && (tokenize || !prompt_file.empty())) {
+        throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
+    }
+    if (!system_prompt.empty() && !conversation) {
+        throw usage_error("--system needs -cnv");
+    }
+    if (seed < 0) {
+        seed = static_cast<int64_t>(std::random_device()() >> 1);
+    }
+}
+
+generate_params cli_options::generation() const {
+    generate_params p;
+    p.n_predict = n_predict;
+    p.ignore_eos = ignore_eos;
+    p.sampling.temperature = static_cast<float>(temperature);
+    p.sampling.top_k = static_cast<int32_t>(top_k);
+    p.sampling.top_p = static_cast<float>(top_p);
+    p.sampling.min_p = static_cast<float>(min_p);
+    p.sampling.repeat_penalty = static_cast<float>(repeat_penalty);
+    p.sampling.seed = static_cast<uint64_t>(seed);
+    return p;
+}
+
+}  // namespace livekv

@@ -1,0 +1,35 @@
+#pragma once
+
+#include "cli/engine_options.h"
+#include "session/generate.h"
+
+namespace livekv {
+
+// livekv-cli's options.
+struct cli_options {
+    engine_options engine;
+    std::string prompt;
+    std::string prompt_file;
+    std::string system_prompt;
+    int64_t n_predict = 128;
+    int64_t n_ctx = 0;
+    bool ignore_eos = false;
+    bool conversation = false;
+    bool tokenize = false;
+    std::string stats_path;
+    double temperature = 0.8;
+    int64_t top_k = 40;
+    double top_p = 0.95;
+    double min_p = 0.05;
+    double repeat_penalty = 1.0;
+    int64_t seed = -1;  // after check(): the one in use
+
+    void declare(option_table & table);
+
+    // Throws usage_error for combinations that make no sense; draws a seed when none was given.
+    void check();
+
+    generate_params generation() const;
+};
+
+}  // namespace livekv

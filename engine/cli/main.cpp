@@ -1,0 +1,103 @@
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/chat.h"
+#include "cli/cli_options.h"
+#include "cli/generate_visibly.h"
+#include "cli/interrupt.h"
+#include "cli/report.h"
+#include "error.h"
+#include "model/gguf_file.h"
+#include "model/tokenizer.h"
+
+namespace livekv {
+
+namespace {
+
+std::string read_prompt(const cli_options & options) {
+    std::string text = options.prompt;
+    if (text.empty()) {
+        text = read_text(options.prompt_file.empty() ? "-" : options.prompt_file);
+    }
+    if (text.empty()) {
+        fail("the prompt is empty");
+    }
+    require_utf8(text, "the prompt");
+    return text;
+}
+
+// The context a run needs when none was asked for; the model's own length bounds it.
+int64_t choose_n_ctx(const cli_options & options, const hparams & hp, int64_t n_prompt) {
+    if (options.n_ctx > 0) {
+        if (options.n_ctx > hp.n_ctx_train) {
+            std::cerr << "livekv-cli: warning: a context of " << options.n_ctx << " tokens is longer than the "
+                      << hp.n_ctx_train << " the model was trained on\n";
+        }
+        return options.n_ctx;
+    }
+    if (n_prompt > hp.n_ctx_train) {
+        fail("the prompt has ", n_prompt, " tokens, the model was trained on ", hp.n_ctx_train,
+             "; -c N goes beyond that");
+    }
+    if (options.n_predict < 0 || options.conversation) {
+        return hp.n_ctx_train;
+    }
+    return std::min(hp.n_ctx_train, n_prompt + options.n_predict);
+}
+
+void print_ids(const tokenizer & vocab, const std::string & prompt) {
+    std::cout << nlohmann::json(vocab.encode(prompt, /*add_special=*/true, /*parse_special=*/true)).dump() << "\n";
+}
+
+int run(int argc, char ** argv) {
+    cli_options options;
+    option_table table;
+    options.declare(table);
+    if (!table.parse(argc, argv)) {
+        std::cout << "usage: livekv-cli -m FILE (-p TEXT | -f FILE | stdin) [options]\n\n"
+                     "Continues a text with a LLaMA-architecture model. Only the generated text goes to stdout.\n"
+                  << table.help_text();
+        return 0;
+    }
+    options.check();
+    if (!options.stats_path.empty()) {
+        check_writable(options.stats_path);
+    }
+    if (options.tokenize) {
+        const tokenizer vocab{gguf_file(options.engine.model_path)};
+        print_ids(vocab, read_prompt(options));
+        return 0;
+    }
+    if (options.engine.n_gpu_layers > 0 && !find_gpu()) {
+        std::cerr << "livekv-cli: warning: no GPU in this build or machine, -ngl is ignored\n";
+    }
+    const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
+    std::vector<int32_t> prompt;
+    if (!options.conversation) {
+        prompt = m->vocab.encode(read_prompt(options), /*add_special=*/true, /*parse_special=*/true);
+        if (m->vocab.adds_eos() && !prompt.empty()) {
+            prompt.pop_back();  // the text is to be continued, not ended
+        }
+    }
+    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(prompt.size()))));
+    const generate_params params = options.generation();
+    catch_interrupt();
+    const generate_result result = options.conversation ? chat(s, options) : generate_visibly(s, prompt, params);
+    if (!options.conversation) {
+        std::cout << std::endl;
+    }
+    std::cerr << "\n" << summary_text(s, result) << "seed      " << options.seed << "\n";
+    if (!options.stats_path.empty()) {
+        write_file(options.stats_path, stats_json(s, params, result));
+    }
+    if (!std::cout) {
+        fail("cannot write to stdout");
+    }
+    return 0;
+}
+
+}  // namespace
+
+}  // namespace livekv
+
+int main(int argc, char ** argv) { return livekv::run_tool("livekv-cli", livekv::run, argc, argv); }

@@ -1,0 +1,111 @@
+// livekv-perplexity: how well a text is predicted with a compressed cache, and how far that is from another cache.
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/engine_options.h"
+#include "session/fidelity.h"
+
+namespace livekv {
+
+namespace {
+
+struct perplexity_options {
+    engine_options engine;
+    std::string text_path;
+    int64_t n_ctx = 2048;
+    int64_t max_windows = 0;
+    std::string kl_base = "none";
+    std::string output = "text";
+
+    void declare(option_table & table) {
+        engine.declare(table, /*kv_is_list=*/false);
+        table.group("Measurement");
+        table.text("-f,--file", text_path, "FILE", "the text");
+        table.integer("-c,--ctx-size", n_ctx, 8, INT32_MAX, "tokens a window; its second half is scored");
+        table.integer("--windows", max_windows, 0, INT32_MAX, "windows to measure; 0: all the text has");
+        std::vector<std::string> bases = kv_policy_names();
+        bases.insert(bases.begin(), "none");
+        table.choice("--kl-base", kl_base, bases, "also measure the divergence from this cache");
+        table.choice("-o,--output", output, {"text", "json"}, "format of the result on stdout");
+    }
+};
+
+std::string to_json(const fidelity & f, const perplexity_options & options) {
+    nlohmann::ordered_json j;
+    j["kv"] = options.engine.kv;
+    j["n_ctx"] = options.n_ctx;
+    j["n_windows"] = f.n_windows;
+    j["n_tokens"] = f.n_tokens;
+    j["ppl"] = f.ppl;
+    j["ppl_stderr"] = f.ppl_stderr;
+    j["bits_per_value"] = f.bits_per_value;
+    if (f.kl) {
+        j["kl_base"] = options.kl_base;
+        j["base_ppl"] = f.kl->base_ppl;
+        j["kl_mean"] = f.kl->mean;
+        j["kl_mean_stderr"] = f.kl->mean_stderr;
+        j["kl_median"] = f.kl->median;
+        j["kl_p999"] = f.kl->p999;
+        j["kl_max"] = f.kl->max;
+        j["same_top"] = f.kl->same_top;
+    }
+    return j.dump(1) + "\n";
+}
+
+void print_text(const fidelity & f, const perplexity_options & options) {
+    std::printf("cache       %s, %.2f bits a value\n", options.engine.kv.c_str(), f.bits_per_value);
+    std::printf("perplexity  %.4f +- %.4f (%lld tokens in %lld windows of %lld)\n", f.ppl, f.ppl_stderr,
+                static_cast<long long>(f.n_tokens), static_cast<long long>(f.n_windows),
+                static_cast<long long>(options.n_ctx));
+    if (f.kl) {
+        std::printf("KL from %s: mean %.6f +- %.6f, median %.6f, 99.9 %% %.6f, max %.6f\n", options.kl_base.c_str(),
+                    f.kl->mean, f.kl->mean_stderr, f.kl->median, f.kl->p999, f.kl->max);
+        std::printf("same top    %.2f %%\n", 100.0 * f.kl->same_top);
+    }
+}
+
+int run(int argc, char ** argv) {
+    perplexity_options options;
+    option_table table;
+    options.declare(table);
+    if (!table.parse(argc, argv)) {
+        std::cout << "usage: livekv-perplexity -m FILE -f TEXT [options]\n\nPerplexity of a text with live compression on, "
+                     "and the divergence from another cache.\n"
+                  << table.help_text();
+        return 0;
+    }
+    options.engine.check();
+    if (options.text_path.empty()) {
+        throw usage_error("no text given (-f FILE)");
+    }
+    const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
+    const std::string text = read_text(options.text_path);
+    require_utf8(text, "the text");
+    const std::vector<int32_t> tokens = m->vocab.encode(text, /*add_special=*/true, /*parse_special=*/false);
+    fidelity_params params;
+    params.test = options.engine.params(options.n_ctx);
+    params.max_windows = options.max_windows;
+    if (options.kl_base != "none") {
+        params.kl_base = options.kl_base;
+    }
+    const fidelity f = measure_fidelity(m, tokens, params, [](int64_t done, int64_t total) {
+        if (done == total || done % std::max<int64_t>(1, total / 10) == 0) {
+            std::cerr << "window " << done << "/" << total << "\n";
+        }
+    });
+    if (options.output == "json") {
+        std::cout << to_json(f, options);
+    } else {
+        print_text(f, options);
+    }
+    return 0;
+}
+
+}  // namespace
+
+}  // namespace livekv
+
+int main(int argc, char ** argv) { return livekv::run_tool("livekv-perplexity", livekv::run, argc, argv); }

@@ -1,0 +1,82 @@
+#include "cli/report.h"
+
+#include <cinttypes>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/engine_options.h"
+#include "cli/progress.h"
+
+namespace livekv {
+
+namespace {
+
+int64_t kv_f16_bytes(const session & s) { return s.get_model().hp.kv_f16_bytes_per_token() * s.n_tokens(); }
+
+template <typename... Args>
+std::string format(const char * pattern, Args... args) {
+    char line[256];
+    std::snprintf(line, sizeof(line), pattern, args...);
+    return line;
+}
+
+}  // namespace
+
+std::string summary_text(const session & s, const generate_result & r) {
+    const double kv_bytes = static_cast<double>(s.cache().bytes());
+    const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
+    std::string text = format("prompt    %" PRId64 " tokens in %.2f s, %.1f tokens/s\n", r.n_prompt, r.prefill_s,
+                              r.prefill_tps());
+    text += format("generated %" PRId64 " tokens, %.1f tokens/s, the first after %.2f s; stopped: %s\n", r.n_generated,
+                   r.decode_tps(), r.ttft_s, stop_reason_name(r.reason));
+    text += format("cache     %s: %s for %" PRId64 " tokens, %.2f bits a value (16 bits would be %s)\n",
+                   s.params().kv.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(), s.kv_bits_per_value(),
+                   mebibytes(f16_bytes).c_str());
+    text += format("memory    peak %s\n", mebibytes(static_cast<double>(peak_rss_bytes())).c_str());
+    return text;
+}
+
+std::string stats_json(const session & s, const generate_params & params, const generate_result & r) {
+    const model & m = s.get_model();
+    nlohmann::ordered_json j;
+    j["model"] = {{"path", m.file.path()},
+                  {"name", m.hp.name},
+                  {"n_params", m.tensors.n_params},
+                  {"bytes", m.tensors.bytes},
+                  {"n_layer", m.hp.n_layer},
+                  {"n_embd", m.hp.n_embd},
+                  {"n_ff", m.hp.n_ff},
+                  {"n_head", m.hp.n_head},
+                  {"n_head_kv", m.hp.n_head_kv},
+                  {"head_dim", m.hp.head_dim},
+                  {"n_vocab", m.hp.n_vocab},
+                  {"n_ctx_train", m.hp.n_ctx_train}};
+    j["options"] = {{"kv", s.params().kv},
+                    {"chunk_size", s.params().chunk_size},
+                    {"n_ctx", s.n_ctx()},
+                    {"n_threads", s.params().n_threads},
+                    {"n_gpu_layers", m.tensors.n_gpu_layers},
+                    {"n_predict", params.n_predict},
+                    {"ignore_eos", params.ignore_eos},
+                    {"temperature", params.sampling.temperature},
+                    {"top_k", params.sampling.top_k},
+                    {"top_p", params.sampling.top_p},
+                    {"min_p", params.sampling.min_p},
+                    {"repeat_penalty", params.sampling.repeat_penalty},
+                    {"seed", params.sampling.seed}};
+    j["n_prompt"] = r.n_prompt;
+    j["n_generated"] = r.n_generated;
+    j["stop_reason"] = stop_reason_name(r.reason);
+    j["ttft_s"] = r.ttft_s;
+    j["prefill_tps"] = r.prefill_tps();
+    j["decode_tps"] = r.decode_tps();
+    j["kv_bytes"] = s.cache().bytes();
+    j["kv_bits_per_value"] = s.kv_bits_per_value();
+    j["kv_f16_bytes"] = kv_f16_bytes(s);
+    j["peak_rss_bytes"] = peak_rss_bytes();
+    j["logits_hash"] = format("%016" PRIx64, r.logits_hash);
+    // A model's name is bytes from a file: what is not UTF-8 in it is replaced, never an error.
+    return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace livekv

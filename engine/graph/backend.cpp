@@ -1,0 +1,63 @@
+#include "graph/backend.h"
+
+#include <ggml-cpu.h>
+
+#include <vector>
+
+#include "error.h"
+#include "model/ggml_log.h"
+#include "model/weights.h"
+
+namespace livekv {
+
+backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
+    silence_ggml();
+    cpu_.reset(ggml_backend_cpu_init());
+    if (!cpu_) {
+        fail("cannot start ggml's CPU backend: ", take_ggml_errors());
+    }
+    ggml_backend_cpu_set_n_threads(cpu_.get(), n_threads);
+    std::vector<ggml_backend_t> all;
+    if (with_gpu) {
+        gpu_.reset(ggml_backend_dev_init(find_gpu(), nullptr));
+        if (!gpu_) {
+            fail("cannot start the GPU: ", take_ggml_errors());
+        }
+        all.push_back(gpu_.get());
+    }
+    all.push_back(cpu_.get());
+    sched_.reset(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), max_nodes,
+                                        /*parallel=*/false, /*op_offload=*/true));
+    if (!sched_) {
+        fail("cannot start ggml's scheduler");
+    }
+}
+
+void backend::allocate(ggml_cgraph * graph) {
+    ggml_backend_sched_reset(sched_.get());
+    take_ggml_errors();
+    if (!ggml_backend_sched_alloc_graph(sched_.get(), graph)) {
+        fail("not enough memory to compute: ", take_ggml_errors(), "; a smaller --chunk-size needs less");
+    }
+}
+
+void backend::compute(ggml_cgraph * graph) {
+    take_ggml_errors();
+    if (ggml_backend_sched_graph_compute(sched_.get(), graph) != GGML_STATUS_SUCCESS) {
+        fail("the computation failed: ", take_ggml_errors());
+    }
+}
+
+ggml_backend_buffer_type_t backend::buffer_type(bool on_gpu) const {
+    return ggml_backend_get_default_buffer_type(on_gpu ? gpu_.get() : cpu_.get());
+}
+
+size_t backend::workspace_bytes() const {
+    size_t total = ggml_backend_sched_get_buffer_size(sched_.get(), cpu_.get());
+    if (gpu_) {
+        total += ggml_backend_sched_get_buffer_size(sched_.get(), gpu_.get());
+    }
+    return total;
+}
+
+}  // namespace livekv

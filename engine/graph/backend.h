@@ -1,0 +1,33 @@
+#pragma once
+
+#include <ggml-cpp.h>
+
+#include <cstdint>
+
+namespace livekv {
+
+// The devices one session computes on, and the scheduler that places a graph's nodes on them. Not thread-safe.
+class backend {
+  public:
+    // with_gpu: the model has weights on the first GPU. max_nodes: of the largest graph it will see.
+    // Throws livekv::error when a device cannot be opened.
+    backend(int32_t n_threads, bool with_gpu, size_t max_nodes);
+
+    // Allocates the graph's intermediate tensors; the previous graph's are gone. Throws on too little memory.
+    void allocate(ggml_cgraph * graph);
+
+    // Runs the graph last allocated, waits for it. Throws when a device reports failure.
+    void compute(ggml_cgraph * graph);
+
+    // Where a layer's cache belongs.
+    ggml_backend_buffer_type_t buffer_type(bool on_gpu) const;
+
+    size_t workspace_bytes() const;
+
+  private:
+    ggml_backend_ptr gpu_;
+    ggml_backend_ptr cpu_;
+    ggml_backend_sched_ptr sched_;
+};
+
+}  // namespace livekv

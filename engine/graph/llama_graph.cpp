@@ -1,0 +1,146 @@
+#include "graph/llama_graph.h"
+
+#include <cmath>
+#include <string>
+
+namespace livekv {
+
+namespace {
+
+class builder {
+  public:
+    builder(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache, int64_t n_tokens, int64_t n_kv)
+        : ctx_(ctx), hp_(hp), w_(w), cache_(cache), n_tokens_(n_tokens), n_kv_(n_kv) {
+        out_.graph = ggml_new_graph_custom(ctx, llama_graph_nodes(hp), /*grads=*/false);
+    }
+
+    llama_graph build(int64_t n_outputs) {
+        out_.tokens = input(GGML_TYPE_I32, n_tokens_, 1, "inp_tokens");
+        out_.positions = input(GGML_TYPE_I32, n_tokens_, 1, "inp_pos");
+        out_.rows = input(GGML_TYPE_I64, n_tokens_, 1, "inp_rows");
+        out_.mask = input(GGML_TYPE_F16, n_kv_, n_tokens_, "inp_mask");
+        ggml_tensor * x = name(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_tokens]
+        for (int64_t il = 0; il < hp_.n_layer; ++il) {
+            const bool last = il + 1 == hp_.n_layer;
+            x = layer(x, il, last ? n_outputs : n_tokens_);
+        }
+        if (n_outputs > 0) {
+            x = name(norm(x, w_.output_norm), "result_norm", -1);
+            out_.logits = name(ggml_mul_mat(ctx_, w_.output, x), "result_output", -1);
+            ggml_set_output(out_.logits);
+            ggml_build_forward_expand(out_.graph, out_.logits);
+        }
+        return out_;
+    }
+
+  private:
+    ggml_tensor * input(ggml_type type, int64_t ne0, int64_t ne1, const char * label) {
+        ggml_tensor * t = ne1 == 1 && type != GGML_TYPE_F16 ? ggml_new_tensor_1d(ctx_, type, ne0)
+                                                            : ggml_new_tensor_2d(ctx_, type, ne0, ne1);
+        ggml_set_input(t);
+        // An input no node uses (the mask, when the last layer only stores) still gets memory.
+        ggml_build_forward_expand(out_.graph, t);
+        return name(t, label, -1);
+    }
+
+    ggml_tensor * name(ggml_tensor * t, const std::string & label, int64_t il) {
+        ggml_set_name(t, il < 0 ? label.c_str() : (label + "-" + std::to_string(il)).c_str());
+        return t;
+    }
+
+    ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) {
+        return ggml_mul(ctx_, ggml_rms_norm(ctx_, x, hp_.norm_rms_eps), weight);
+    }
+
+    ggml_tensor * linear(ggml_tensor * x, ggml_tensor * weight, ggml_tensor * bias) {
+        ggml_tensor * y = ggml_mul_mat(ctx_, weight, x);
+        return bias ? ggml_add(ctx_, y, bias) : y;
+    }
+
+    ggml_tensor * rope(ggml_tensor * x, const layer_weights & l) {
+        // The last four numbers belong to YaRN, which no supported model uses: off, neutral, and two unused bounds.
+        return ggml_rope_ext(ctx_, x, out_.positions, l.rope_freqs, static_cast<int>(hp_.n_rot), GGML_ROPE_TYPE_NORMAL,
+                             static_cast<int>(hp_.n_ctx_train), hp_.rope_freq_base, hp_.rope_freq_scale, 0.0f, 1.0f,
+                             32.0f, 1.0f);
+    }
+
+    // Keeps the last n_outputs columns of x [n, n_tokens].
+    ggml_tensor * last_columns(ggml_tensor * x, int64_t n_outputs) {
+        if (n_outputs == x->ne[1]) {
+            return x;
+        }
+        return ggml_view_2d(ctx_, x, x->ne[0], n_outputs, x->nb[1], (x->ne[1] - n_outputs) * x->nb[1]);
+    }
+
+    // Attention of q [head_dim, n_head, n_tokens] over the cache's rows: [n_head*head_dim, n_tokens].
+    ggml_tensor * attention(ggml_tensor * q, int64_t il) {
+        const kv_view kv = cache_.view(ctx_, il, n_kv_);
+        const float scale = 1.0f / std::sqrt(static_cast<float>(hp_.head_dim));
+        q = ggml_permute(ctx_, q, 0, 2, 1, 3);  // [head_dim, n_tokens, n_head]
+        ggml_tensor * out = ggml_flash_attn_ext(ctx_, q, kv.k, kv.v, out_.mask, scale, 0.0f, 0.0f);
+        ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+        return ggml_reshape_2d(ctx_, out, hp_.n_embd_q(), n_tokens_);
+    }
+
+    // x [n_embd, n_tokens] -> [n_embd, n_outputs]; the tokens beyond the last n_outputs are only stored in the cache.
+    ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
+        const layer_weights & l = w_.layers[static_cast<size_t>(il)];
+
+        ggml_tensor * cur = name(norm(x, l.attn_norm), "attn_norm", il);
+        ggml_tensor * q = name(linear(cur, l.wq, l.bq), "Qcur", il);
+        ggml_tensor * k = name(linear(cur, l.wk, l.bk), "Kcur", il);
+        ggml_tensor * v = name(linear(cur, l.wv, l.bv), "Vcur", il);
+        k = ggml_reshape_3d(ctx_, k, hp_.head_dim, hp_.n_head_kv, n_tokens_);
+        v = ggml_reshape_3d(ctx_, v, hp_.head_dim, hp_.n_head_kv, n_tokens_);
+        k = name(rope(k, l), "Kcur_rope", il);
+        cache_.append(ctx_, out_.graph, il, k, v, out_.rows);
+        if (n_outputs == 0) {
+            return nullptr;
+        }
+
+        q = ggml_reshape_3d(ctx_, q, hp_.head_dim, hp_.n_head, n_tokens_);
+        q = name(rope(q, l), "Qcur_rope", il);
+        ggml_build_forward_expand(out_.graph, q);  // before attention, as the cache's rows are
+        cur = name(attention(q, il), "kqv_out", il);
+
+        cur = last_columns(cur, n_outputs);
+        cur = name(linear(cur, l.wo, l.bo), "attn_out", il);
+        cur = name(ggml_add(ctx_, cur, last_columns(x, n_outputs)), "ffn_inp", il);
+
+        ggml_tensor * ffn = name(norm(cur, l.ffn_norm), "ffn_norm", il);
+        ggml_tensor * gate = name(ggml_mul_mat(ctx_, l.ffn_gate, ffn), "ffn_gate", il);
+        ggml_tensor * up = name(ggml_mul_mat(ctx_, l.ffn_up, ffn), "ffn_up", il);
+        ffn = name(ggml_swiglu_split(ctx_, gate, up), "ffn_swiglu", il);
+        ffn = name(ggml_mul_mat(ctx_, l.ffn_down, ffn), "ffn_out", il);
+        return name(ggml_add(ctx_, ffn, cur), "l_out", il);
+    }
+
+    ggml_context * ctx_;
+    const hparams & hp_;
+    const weights & w_;
+    kv_cache & cache_;
+    int64_t n_tokens_;
+    int64_t n_kv_;
+    llama_graph out_;
+};
+
+}  // namespace
+
+llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache,
+                              int64_t n_tokens, int64_t n_kv, int64_t n_outputs) {
+    return builder(ctx, hp, w, cache, n_tokens, n_kv).build(n_outputs);
+}
+
+size_t llama_graph_nodes(const hparams & hp) {
+    constexpr size_t outside_layers = 32;
+    constexpr size_t each_layer = 64;  // views and leaves included
+    return outside_layers + each_layer * static_cast<size_t>(hp.n_layer);
+}
+
+ggml_context_ptr make_graph_context(const hparams & hp) {
+    const size_t n_nodes = llama_graph_nodes(hp);
+    const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
+    return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
+}
+
+}  // namespace livekv

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string>
+
+// The metadata keys and tensor names of LLaMA models in GGUF files. convert/ writes the same ones.
+namespace livekv::keys {
+
+inline constexpr const char * architecture = "general.architecture";
+inline constexpr const char * name = "general.name";
+inline constexpr const char * split_count = "split.count";
+
+inline constexpr const char * context_length = "llama.context_length";
+inline constexpr const char * embedding_length = "llama.embedding_length";
+inline constexpr const char * block_count = "llama.block_count";
+inline constexpr const char * feed_forward_length = "llama.feed_forward_length";
+inline constexpr const char * head_count = "llama.attention.head_count";
+inline constexpr const char * head_count_kv = "llama.attention.head_count_kv";
+inline constexpr const char * key_length = "llama.attention.key_length";
+inline constexpr const char * value_length = "llama.attention.value_length";
+inline constexpr const char * norm_rms_eps = "llama.attention.layer_norm_rms_epsilon";
+inline constexpr const char * rope_dimension_count = "llama.rope.dimension_count";
+inline constexpr const char * rope_freq_base = "llama.rope.freq_base";
+inline constexpr const char * rope_scaling_type = "llama.rope.scaling.type";
+inline constexpr const char * rope_scaling_factor = "llama.rope.scaling.factor";
+inline constexpr const char * rope_scale_linear = "llama.rope.scale_linear";  // older files
+inline constexpr const char * expert_count = "llama.expert_count";
+
+inline constexpr const char * token_embd = "token_embd.weight";
+inline constexpr const char * output_norm = "output_norm.weight";
+inline constexpr const char * output = "output.weight";
+inline constexpr const char * rope_freqs = "rope_freqs.weight";
+
+// blk.<il>.<part>, e.g. blk(3, "attn_q.weight")
+inline std::string blk(int64_t il, const std::string & part) { return "blk." + std::to_string(il) + "." + part; }
+
+}  // namespace livekv::keys

@@ -1,0 +1,165 @@
+#include "model/pretokenizer.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <array>
+
+#include "error.h"
+#include "model/utf8.h"
+
+namespace livekv {
+
+namespace {
+
+// \s of the published expressions is Unicode's White_Space; PCRE2's own \s also takes U+180E.
+#define SPACE R"(\p{White_Space})"
+#define NO_SPACE R"(\P{White_Space})"
+
+constexpr const char * gpt2_words =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" SPACE R"(\p{L}\p{N}]+|)" SPACE R"(+(?!)" NO_SPACE ")|" SPACE "+";
+constexpr const char * llama3_words =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^)" SPACE R"(\p{L}\p{N}]+[\r\n]*|)" SPACE
+    R"(*[\r\n]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
+
+#undef SPACE
+#undef NO_SPACE
+
+struct family {
+    const char * name;
+    bool ignores_merges;
+    std::array<const char *, 4> expressions;  // applied one after the other; unused ones are null
+};
+
+// default is what the GGUF ecosystem applies to files that name no pre-tokenizer.
+constexpr family families[] = {
+    {"llama-bpe", true, {llama3_words}},
+    {"llama3", true, {llama3_words}},
+    {"llama-v3", true, {llama3_words}},
+    {"gpt-2", false, {gpt2_words}},
+    {"smollm", false, {R"(\p{N})", gpt2_words}},
+    {"default", false, {R"([\p{P}\$\+<=>\^~\|]+)", gpt2_words, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
+};
+
+pcre2_code * compile(const char * expression) {
+    int code = 0;
+    PCRE2_SIZE offset = 0;
+    pcre2_code * compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression), PCRE2_ZERO_TERMINATED,
+                                          PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+    LIVEKV_ASSERT(compiled);
+    return compiled;
+}
+
+struct piece {
+    std::string_view text;
+    bool is_utf8;
+};
+
+// Runs of whole characters and runs of other bytes. PCRE2 could skip bad bytes itself (PCRE2_MATCH_INVALID_UTF), but it
+// then checks the rest of the text before every match, which takes quadratic time.
+std::vector<piece> cut_at_bad_bytes(std::string_view text) {
+    std::vector<piece> pieces;
+    size_t begin = 0;
+    bool is_utf8 = true;
+    for (size_t at = 0; at < text.size();) {
+        const utf8_head head = read_utf8(text.substr(at));
+        if (head.valid != is_utf8) {
+            if (at > begin) {
+                pieces.push_back({text.substr(begin, at - begin), is_utf8});
+            }
+            begin = at;
+            is_utf8 = head.valid;
+        }
+        at += head.length;
+    }
+    if (begin < text.size()) {
+        pieces.push_back({text.substr(begin), is_utf8});
+    }
+    return pieces;
+}
+
+class matcher {
+  public:
+    matcher() : data_(pcre2_match_data_create(1, nullptr)), context_(pcre2_match_context_create(nullptr)) {
+        LIVEKV_ASSERT(data_ && context_);
+        // A long run of spaces may be backtracked over once; PCRE2's default limit would end that early.
+        pcre2_set_match_limit(context_, UINT32_MAX);
+    }
+    ~matcher() {
+        pcre2_match_data_free(data_);
+        pcre2_match_context_free(context_);
+    }
+    matcher(const matcher &) = delete;
+    matcher & operator=(const matcher &) = delete;
+
+    // Matches and what lies between them, in order.
+    void cut(const pcre2_code * code, std::string_view text, std::vector<piece> & out) {
+        const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+        size_t at = 0;
+        const auto emit = [&](size_t end) {
+            if (end > at) {
+                out.push_back({text.substr(at, end - at), true});
+                at = end;
+            }
+        };
+        while (at < text.size() &&
+               pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, data_, context_) > 0) {
+            const PCRE2_SIZE * bounds = pcre2_get_ovector_pointer(data_);
+            const size_t end = bounds[1];
+            emit(bounds[0]);
+            emit(end);
+        }
+        emit(text.size());
+    }
+
+  private:
+    pcre2_match_data * data_;
+    pcre2_match_context * context_;
+};
+
+}  // namespace
+
+void pretokenizer::free_code::operator()(pcre2_real_code_8 * code) const { pcre2_code_free(code); }
+
+pretokenizer::pretokenizer(const std::string & name) {
+    std::string supported;
+    for (const family & known : families) {
+        supported += std::string(supported.empty() ? "" : ", ") + known.name;
+        if (name != known.name) {
+            continue;
+        }
+        for (const char * expression : known.expressions) {
+            if (expression) {
+                expressions_.emplace_back(compile(expression));
+            }
+        }
+        ignores_merges_ = known.ignores_merges;
+        return;
+    }
+    fail("the pre-tokenizer '", name, "' is not supported, supported are ", supported);
+}
+
+std::vector<std::string_view> pretokenizer::split(std::string_view text) const {
+    matcher match;
+    std::vector<piece> pieces = cut_at_bad_bytes(text);
+    for (const auto & expression : expressions_) {
+        std::vector<piece> finer;
+        finer.reserve(pieces.size());
+        for (const piece & coarse : pieces) {
+            if (coarse.is_utf8) {
+                match.cut(expression.get(), coarse.text, finer);
+            } else {
+                finer.push_back(coarse);
+            }
+        }
+        pieces = std::move(finer);
+    }
+    std::vector<std::string_view> words;
+    words.reserve(pieces.size());
+    for (const piece & word : pieces) {
+        words.push_back(word.text);
+    }
+    return words;
+}
+
+}  // namespace livekv

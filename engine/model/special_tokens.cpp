@@ -1,0 +1,34 @@
+#include "model/special_tokens.h"
+
+#include <algorithm>
+
+#include "model/vocab.h"
+
+namespace livekv {
+
+special_tokens::special_tokens(const vocab & tokens) : tokens_(tokens) {
+    for (int32_t id = 0; id < tokens.n_tokens(); ++id) {
+        const bool stands_for_itself = !tokens.is_text(id) && tokens.type(id) != token_type::byte;
+        if (stands_for_itself && !tokens.text(id).empty()) {
+            by_first_byte_[static_cast<uint8_t>(tokens.text(id)[0])].push_back(id);
+        }
+    }
+    for (std::vector<int32_t> & ids : by_first_byte_) {
+        std::stable_sort(ids.begin(), ids.end(),
+                         [&](int32_t a, int32_t b) { return tokens.text(a).size() > tokens.text(b).size(); });
+    }
+}
+
+special_tokens::match special_tokens::find(std::string_view text, size_t from, bool with_control) const {
+    for (size_t at = from; at < text.size(); ++at) {
+        for (const int32_t id : by_first_byte_[static_cast<uint8_t>(text[at])]) {
+            const bool wanted = with_control || tokens_.type(id) == token_type::user_defined;
+            if (wanted && text.substr(at).starts_with(tokens_.text(id))) {
+                return {at, at + tokens_.text(id).size(), id};
+            }
+        }
+    }
+    return {text.size(), text.size(), -1};
+}
+
+}  // namespace livekv

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace livekv {
+
+// One way to cut text without special tokens into tokens, and back.
+class text_encoder {
+  public:
+    virtual ~text_encoder() = default;
+
+    // Appends the tokens of any bytes; text is not empty. space_in_front: as if one more space stood before it.
+    virtual void encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const = 0;
+
+    // The bytes that a token of text (vocab::is_text) stands for.
+    virtual std::string bytes(int32_t id) const = 0;
+};
+
+}  // namespace livekv

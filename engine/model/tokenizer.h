@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace livekv {
+
+class gguf_file;
+class special_tokens;
+class text_encoder;
+struct vocab;
+
+// Text to tokens and back, as the model was trained with: SentencePiece (tokenizer.ggml.model "llama") or byte-level
+// BPE ("gpt2"). Const and shareable between threads. Ids outside the vocabulary throw livekv::error.
+//
+// Any bytes can be encoded; bytes that are not UTF-8 never merge with their neighbours' characters. With a vocabulary
+// that has a token for every byte, decode(encode(text, false, false), false) is text, for every text; the exception is
+// a model that asks for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces).
+class tokenizer {
+  public:
+    // Reads tokenizer.ggml.*; throws livekv::error on missing or inconsistent keys and on kinds not supported.
+    explicit tokenizer(const gguf_file & file);
+    ~tokenizer();
+    tokenizer(tokenizer && other) noexcept;
+
+    int32_t n_vocab() const;
+
+    // add_special: with <bos> and <eos> as the model asks. parse_special: control tokens written in the text become
+    // those tokens; otherwise they are text like any other (user-defined tokens are recognised always).
+    std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special) const;
+
+    // The bytes of one token, which need not be whole characters. Control and unknown tokens are "" unless
+    // render_special.
+    std::string token_bytes(int32_t id, bool render_special) const;
+
+    // The bytes of a whole text: without the spaces that encode puts in front of it and behind special tokens.
+    std::string decode(const std::vector<int32_t> & ids, bool render_special) const;
+
+    // One step of decode. at_start: whether a text begins with this token, whose first space then goes; updated.
+    void decode_next(int32_t id, bool render_special, bool & at_start, std::string & out) const;
+
+    int32_t bos() const;  // -1 when the model has none
+    int32_t eos() const;
+    bool is_end_of_generation(int32_t id) const;  // eos, and control tokens that end a turn, such as <|im_end|>
+    bool adds_bos() const;
+    bool adds_eos() const;
+
+    int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
+    bool is_control(int32_t id) const;
+
+    const std::string & chat_template() const;  // tokenizer.chat_template, "" when absent
+
+  private:
+    void check_id(int32_t id) const;
+
+    std::unique_ptr<vocab> vocab_;
+    std::unique_ptr<text_encoder> encoder_;
+    std::unique_ptr<special_tokens> special_;
+};
+
+// Turns a stream of ids into text that is always whole UTF-8 characters: the bytes of an unfinished character wait for
+// the next token, bytes that are no character become U+FFFD. Control tokens give no text.
+class stream_decoder {
+  public:
+    // strip_leading_space: the stream is a text of its own, as in decode. Without it the stream continues a prompt and
+    // keeps the space between prompt and first word. tok must outlive this object.
+    explicit stream_decoder(const tokenizer & tok, bool strip_leading_space = false)
+        : tok_(tok), at_start_(strip_leading_space) {}
+
+    std::string push(int32_t id);
+    std::string finish();  // what is left; the decoder can go on with another text that continues this one
+
+  private:
+    const tokenizer & tok_;
+    bool at_start_;
+    std::string pending_;  // fewer than 4 bytes: the beginning of a character
+};
+
+}  // namespace livekv

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <array>
+#include <string_view>
+#include <unordered_map>
+
+#include "model/pretokenizer.h"
+#include "model/symbol_merger.h"
+#include "model/text_encoder.h"
+
+namespace livekv {
+
+struct vocab;
+
+// Byte-level BPE as in GPT-2: inside each word of the pre-tokenizer, bytes merge by rank. In the vocabulary every byte
+// is written as one printable character. A byte without a token becomes the unknown token, or is left out where the
+// vocabulary has none; with all 256 of them decoding gives back every byte string.
+class tokenizer_bpe final : public text_encoder {
+  public:
+    // Keeps a reference, but not to tokens.merges. Throws livekv::error for an unknown pre-tokenizer and for a merge
+    // that is not two tokens which together are a third.
+    explicit tokenizer_bpe(const vocab & tokens);
+
+    void encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const override;
+    std::string bytes(int32_t id) const override { return bytes_[static_cast<size_t>(id)]; }
+
+  private:
+    void read_merges();
+    void append_word(std::string_view word, symbol_merger & merger, std::vector<int32_t> & out) const;
+
+    const vocab & tokens_;
+    pretokenizer words_;
+    std::vector<std::string> bytes_;                          // [n_tokens]
+    std::unordered_map<std::string_view, int32_t> by_bytes_;  // looks into bytes_; tokens of text only
+    std::array<int32_t, 256> by_byte_;                        // tokens of any type, which may merge; -1: none
+    std::unordered_map<uint64_t, symbol_merger::merge> merges_;  // by pair_key of the two tokens
+};
+
+}  // namespace livekv

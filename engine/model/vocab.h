@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+namespace livekv {
+
+class gguf_file;
+
+// Values of tokenizer.ggml.token_type.
+enum class token_type : int32_t {
+    normal = 1,
+    unknown = 2,
+    control = 3,
+    user_defined = 4,
+    unused = 5,
+    byte = 6,
+};
+
+// The token list of a GGUF file, checked: equal lengths, known types, special ids inside the list.
+struct vocab {
+    explicit vocab(const gguf_file & file);
+    vocab(const vocab &) = delete;  // by_text looks into texts
+    vocab & operator=(const vocab &) = delete;
+
+    int32_t n_tokens() const { return static_cast<int32_t>(texts.size()); }
+    int32_t find(std::string_view text) const;  // -1 when absent; the last of several equal texts
+    token_type type(int32_t id) const { return types[static_cast<size_t>(id)]; }
+    const std::string & text(int32_t id) const { return texts[static_cast<size_t>(id)]; }
+
+    // Tokens that text is cut into. The others stand for themselves only where they are written out in the text.
+    bool is_text(int32_t id) const { return type(id) == token_type::normal || type(id) == token_type::unused; }
+    uint8_t byte_value(int32_t id) const;  // of a byte token, <0x41>
+
+    std::string path;   // for messages
+    std::string model;  // tokenizer.ggml.model
+    std::string pre;    // tokenizer.ggml.pre, "default" when absent
+
+    std::vector<std::string> texts;   // [n_tokens]
+    std::vector<token_type> types;    // [n_tokens]
+    std::vector<float> scores;        // [n_tokens], or empty when the file has none
+    std::vector<std::string> merges;  // "left right", best first; empty when the file has none
+
+    int32_t bos = -1;  // -1: the model has none
+    int32_t eos = -1;
+    int32_t unknown = -1;
+    bool add_bos = false;
+    bool add_eos = false;
+    bool add_space_prefix = false;
+    bool remove_extra_whitespaces = false;
+    std::unordered_set<int32_t> end_of_generation;
+    std::string chat_template;
+
+  private:
+    void read_tokens(const gguf_file & file);
+    void read_special_tokens(const gguf_file & file);
+
+    std::unordered_map<std::string_view, int32_t> by_text;
+};
+
+}  // namespace livekv

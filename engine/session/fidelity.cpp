@@ -1,0 +1,160 @@
+#include "session/fidelity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "error.h"
+
+namespace livekv {
+
+namespace {
+
+// ln of the sum of exp(logits): what turns a logit into a log-probability.
+double log_sum_exp(std::span<const float> logits) {
+    const float max = *std::max_element(logits.begin(), logits.end());
+    double sum = 0.0;
+    for (const float logit : logits) {
+        sum += std::exp(static_cast<double>(logit - max));
+    }
+    return static_cast<double>(max) + std::log(sum);
+}
+
+struct mean_error {
+    double mean;
+    double standard_error;
+};
+
+mean_error mean_of(const std::vector<double> & values) {
+    const double n = static_cast<double>(values.size());
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+    double squares = 0.0;
+    for (const double value : values) {
+        squares += (value - mean) * (value - mean);
+    }
+    return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1.0) / n) : 0.0};
+}
+
+double quantile(const std::vector<double> & sorted, double share) {
+    const double at = share * static_cast<double>(sorted.size() - 1);
+    const size_t below = static_cast<size_t>(at);
+    const size_t above = std::min(below + 1, sorted.size() - 1);
+    return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+}
+
+class scorer {
+  public:
+    scorer(const std::shared_ptr<const model> & m, const fidelity_params & params)
+        : n_vocab_(static_cast<size_t>(m->hp.n_vocab)), n_ctx_(params.test.n_ctx), test_(m, params.test) {
+        if (params.kl_base) {
+            session_params base = params.test;
+            base.kv = *params.kl_base;
+            base_.emplace(m, base);
+        }
+    }
+
+    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept.
+    void score(std::span<const int32_t> window) {
+        const int64_t first = n_ctx_ / 2;
+        const auto target = [&](int64_t i) { return static_cast<size_t>(window[static_cast<size_t>(i + 1)]); };
+        std::vector<float> base_logits;
+        if (base_) {
+            base_->reset();
+            base_->eval(window.first(static_cast<size_t>(n_ctx_ - 1)), first,
+                        [&](int64_t, int64_t, std::span<const float> logits) {
+                            base_logits.insert(base_logits.end(), logits.begin(), logits.end());
+                        });
+        }
+        test_.reset();
+        test_.eval(window.first(static_cast<size_t>(n_ctx_ - 1)), first,
+                   [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
+                       for (int64_t r = 0; r < n_rows; ++r) {
+                           const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
+                           if (base_) {
+                               const size_t at = static_cast<size_t>(start + r - first) * n_vocab_;
+                               compare(std::span<const float>(base_logits).subspan(at, n_vocab_), row,
+                                       target(start + r));
+                           } else {
+                               nll_.push_back(log_sum_exp(row) - row[target(start + r)]);
+                           }
+                       }
+                   });
+    }
+
+    fidelity result(int64_t n_windows) const {
+        fidelity f;
+        f.n_windows = n_windows;
+        f.n_tokens = static_cast<int64_t>(nll_.size());
+        f.bits_per_value = test_.kv_bits_per_value();
+        const mean_error nll = mean_of(nll_);
+        f.ppl = std::exp(nll.mean);
+        f.ppl_stderr = f.ppl * nll.standard_error;
+        if (base_) {
+            fidelity::divergence d;
+            const mean_error kl = mean_of(kl_);
+            std::vector<double> sorted = kl_;
+            std::sort(sorted.begin(), sorted.end());
+            d.mean = kl.mean;
+            d.mean_stderr = kl.standard_error;
+            d.median = quantile(sorted, 0.5);
+            d.p999 = quantile(sorted, 0.999);
+            d.max = sorted.back();
+            d.same_top = static_cast<double>(n_same_top_) / static_cast<double>(kl_.size());
+            d.base_ppl = std::exp(mean_of(base_nll_).mean);
+            f.kl = d;
+        }
+        return f;
+    }
+
+  private:
+    void compare(std::span<const float> base, std::span<const float> test, size_t target) {
+        const double base_norm = log_sum_exp(base);
+        const double test_norm = log_sum_exp(test);
+        double kl = 0.0;
+        for (size_t i = 0; i < base.size(); ++i) {
+            const double log_p = base[i] - base_norm;
+            kl += std::exp(log_p) * (log_p - (test[i] - test_norm));
+        }
+        kl_.push_back(kl);
+        nll_.push_back(test_norm - test[target]);
+        base_nll_.push_back(base_norm - base[target]);
+        const auto top = [](std::span<const float> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+        n_same_top_ += top(base) == top(test);
+    }
+
+    size_t n_vocab_;
+    int64_t n_ctx_;
+    session test_;
+    std::optional<session> base_;
+    std::vector<double> nll_;       // [n_tokens], nats
+    std::vector<double> base_nll_;  // [n_tokens]
+    std::vector<double> kl_;        // [n_tokens]
+    int64_t n_same_top_ = 0;
+};
+
+}  // namespace
+
+fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
+                          const fidelity_params & params,
+                          const std::function<void(int64_t, int64_t)> & on_window) {
+    const int64_t n_ctx = params.test.n_ctx;
+    const int64_t available = static_cast<int64_t>(tokens.size()) / n_ctx;
+    if (available < 1) {
+        fail("the text has ", tokens.size(), " tokens, one window needs ", n_ctx);
+    }
+    const int64_t n_windows = params.max_windows > 0 ? std::min(params.max_windows, available) : available;
+    scorer score(m, params);
+    for (int64_t w = 0; w < n_windows; ++w) {
+        std::vector<int32_t> window(tokens.begin() + w * n_ctx, tokens.begin() + (w + 1) * n_ctx);
+        if (m->vocab.adds_bos()) {
+            window[0] = m->vocab.bos();
+        }
+        score.score(window);
+        if (on_window) {
+            on_window(w + 1, n_windows);
+        }
+    }
+    return score.result(n_windows);
+}
+
+}  // namespace livekv

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "session/session.h"
+
+namespace livekv {
+
+// How well a cache predicts a text, and how far its predictions are from another cache's.
+struct fidelity {
+    int64_t n_windows = 0;
+    int64_t n_tokens = 0;  // scored: the second half of each window
+    double ppl = 0.0;
+    double ppl_stderr = 0.0;
+    double bits_per_value = 0.0;  // of a full window
+
+    // Kullback-Leibler divergence in nats of each scored token's next-token distribution from the base cache's.
+    struct divergence {
+        double mean = 0.0;
+        double mean_stderr = 0.0;
+        double median = 0.0;
+        double p999 = 0.0;
+        double max = 0.0;
+        double same_top = 0.0;         // share of tokens whose most likely successor is the same
+        double base_ppl = 0.0;
+    };
+    std::optional<divergence> kl;
+};
+
+struct fidelity_params {
+    session_params test;                 // test.n_ctx is the window
+    std::optional<std::string> kl_base;  // cache policy to compare against
+    int64_t max_windows = 0;             // 0: all the text has
+};
+
+// Cuts tokens into windows of n_ctx (a rest is left out), each starting with the model's <bos> in place of its first
+// token if the model wants one, feeds them through live compression, and scores the second half of each. Standard
+// errors take tokens as independent. on_window is called after each with (done, total).
+// Throws livekv::error when the text is shorter than one window.
+fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
+                          const fidelity_params & params,
+                          const std::function<void(int64_t, int64_t)> & on_window = {});
+
+}  // namespace livekv

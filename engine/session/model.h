@@ -1,0 +1,29 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "model/gguf_file.h"
+#include "model/hparams.h"
+#include "model/tokenizer.h"
+#include "model/weights.h"
+
+namespace livekv {
+
+// A loaded model: its file's mapping, shape, tokenizer and weights. Immutable, and safe to share between sessions and
+// threads.
+struct model {
+    gguf_file file;
+    hparams hp;
+    tokenizer vocab;
+    weights tensors;
+
+    // n_gpu_layers: how many of the last layers go to the GPU, when there is one. Throws livekv::error.
+    model(const std::string & path, int64_t n_gpu_layers);
+
+    static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0) {
+        return std::make_shared<const model>(path, n_gpu_layers);
+    }
+};
+
+}  // namespace livekv

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+namespace livekv {
+
+struct sampler_params {
+    float temperature = 0.8f;     // 0: greedy
+    int32_t top_k = 40;           // 0: off
+    float top_p = 0.95f;          // 1: off
+    float min_p = 0.05f;          // 0: off
+    float repeat_penalty = 1.0f;  // 1: off; Keskar et al. 2019 (CTRL), section 4.1
+    int32_t repeat_last_n = 64;   // tokens the penalty looks back over
+    uint64_t seed = 0;
+};
+
+// Chooses the next token from logits. The same parameters, seed and logits give the same tokens.
+class sampler {
+  public:
+    explicit sampler(const sampler_params & params);
+
+    // logits: f32 [n_vocab]. banned: ids never chosen. Throws livekv::error when a logit is not a number.
+    int32_t next(std::span<const float> logits, std::span<const int32_t> banned = {});
+
+    // Tells the repetition penalty of a token that was not sampled here: the prompt's.
+    void observe(int32_t token);
+
+  private:
+    struct candidate {
+        int32_t id;
+        float logit;
+    };
+
+    void penalize_repeats();
+    void keep_top_k();
+    std::vector<double> probabilities() const;
+
+    sampler_params params_;
+    std::mt19937_64 rng_;
+    std::vector<candidate> candidates_;
+    std::vector<int32_t> recent_;  // ring of the last repeat_last_n tokens
+    size_t recent_at_ = 0;
+};
+
+}  // namespace livekv

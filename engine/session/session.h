@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "graph/forward.h"
+#include "kv/kv_cache.h"
+#include "session/model.h"
+
+namespace livekv {
+
+struct session_params {
+    int64_t n_ctx = 4096;  // the most tokens the sequence may have
+    int64_t chunk_size = 512;  // tokens prefilled together
+    int32_t n_threads = 1;
+    std::string kv = "f16";  // cache policy
+};
+
+// One sequence of tokens on one model: its cache and the devices that compute it. One thread at a time.
+class session {
+  public:
+    // Throws livekv::error when the cache does not fit into memory or the policy cannot store this model.
+    session(std::shared_ptr<const model> m, const session_params & params);
+
+    // Called after each chunk with the number of tokens of this call done so far; false stops the prefill there.
+    using progress = std::function<bool(int64_t n_done)>;
+
+    // Appends tokens, chunk by chunk, and returns the last one's logits, f32 [n_vocab], valid until the next call;
+    // empty when progress said to stop. Throws livekv::error when they do not fit into the context (checked before
+    // the first is processed) or an id is not in the vocabulary.
+    std::span<const float> prefill(std::span<const int32_t> tokens, const progress & on_chunk = {});
+
+    // Called with the logits of consecutive tokens, f32 [n_rows, n_vocab]; first: index of row 0 in this call's tokens.
+    using logits_sink = std::function<void(int64_t first, int64_t n_rows, std::span<const float> logits)>;
+
+    // Appends tokens, chunk by chunk, and hands out the logits of all of them from index first_wanted on.
+    void eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink);
+
+    int64_t n_tokens() const { return cache_->n_tokens(); }
+    int64_t n_ctx() const { return params_.n_ctx; }
+    const session_params & params() const { return params_; }
+    const model & get_model() const { return *model_; }
+    const kv_cache & cache() const { return *cache_; }
+
+    // Forgets all but the first n_tokens tokens.
+    void trim(int64_t n_tokens) { cache_->trim(n_tokens); }
+    void reset() { cache_->reset(); }
+
+    // 8 * cache bytes / values stored, for the tokens now in the cache; 0 when empty.
+    double kv_bits_per_value() const;
+
+  private:
+    void require_room(size_t n_new) const;
+
+    std::shared_ptr<const model> model_;
+    session_params params_;
+    backend device_;
+    std::unique_ptr<kv_cache> cache_;
+    forward forward_;
+};
+
+}  // namespace livekv

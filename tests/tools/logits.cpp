@@ -1,0 +1,73 @@
+// livekv-logits: every prompt position's logits as raw floats, and greedy continuations, for tests to compare.
+
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/engine_options.h"
+#include "error.h"
+#include "session/generate.h"
+
+namespace livekv {
+
+namespace {
+
+std::vector<int32_t> greedy(session & s, std::span<const float> logits, int64_t n) {
+    sampler_params params;
+    params.temperature = 0.0f;
+    sampler pick(params);
+    std::vector<int32_t> ids;
+    while (true) {
+        ids.push_back(pick.next(logits));
+        if (static_cast<int64_t>(ids.size()) == n) {
+            return ids;
+        }
+        logits = s.prefill(std::span(ids).last(1));
+    }
+}
+
+int run(int argc, char ** argv) {
+    engine_options engine;
+    std::vector<int64_t> ids;
+    std::string out_path;
+    int64_t n_generate = 0;
+    option_table table;
+    engine.n_threads = 2;
+    table.text("-m,--model", engine.model_path, "FILE", "GGUF file");
+    table.integer("-t,--threads", engine.n_threads, 1, 512, "CPU threads");
+    table.choice("--kv", engine.kv, kv_policy_names(), "cache");
+    table.integer("--chunk-size", engine.chunk_size, 1, 4096, "prompt tokens processed together, any number");
+    table.integers("--tokens", ids, 0, INT32_MAX, "prompt ids");
+    table.integer("--generate", n_generate, 0, 4096, "greedy tokens to print as a JSON array");
+    table.text("--out", out_path, "FILE", "raw float32 [n_tokens, n_vocab]");
+    if (!table.parse(argc, argv)) {
+        std::cout << table.help_text();
+        return 0;
+    }
+    engine.check();
+    const std::vector<int32_t> tokens(ids.begin(), ids.end());
+    session s(model::load(engine.model_path), engine.params(static_cast<int64_t>(tokens.size()) + n_generate));
+    std::vector<float> last;
+    std::ofstream out;
+    if (!out_path.empty()) {
+        out.open(out_path, std::ios::binary);
+    }
+    s.eval(tokens, 0, [&](int64_t, int64_t n_rows, std::span<const float> logits) {
+        out.write(reinterpret_cast<const char *>(logits.data()), static_cast<std::streamsize>(logits.size_bytes()));
+        const size_t row = logits.size() / static_cast<size_t>(n_rows);
+        last.assign(logits.end() - static_cast<int64_t>(row), logits.end());
+    });
+    if (!out_path.empty() && !out.flush()) {
+        fail("cannot write '", out_path, "'");
+    }
+    if (n_generate > 0) {
+        std::cout << nlohmann::json(greedy(s, last, n_generate)).dump() << "\n";
+    }
+    return 0;
+}
+
+}  // namespace
+
+}  // namespace livekv
+
+int main(int argc, char ** argv) { return livekv::run_tool("livekv-logits", livekv::run, argc, argv); }
