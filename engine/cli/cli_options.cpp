@@ -48,11 +48,11 @@ generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
     p.ignore_eos = ignore_eos;
-    p.sampling.temperature = static_cast<float>(temperature);
+    p.sampling.temperature = temperature;
     p.sampling.top_k = static_cast<int32_t>(top_k);
-    p.sampling.top_p = static_cast<float>(top_p);
-    p.sampling.min_p = static_cast<float>(min_p);
-    p.sampling.repeat_penalty = static_cast<float>(repeat_penalty);
+    p.sampling.top_p = top_p;
+    p.sampling.min_p = min_p;
+    p.sampling.repeat_penalty = repeat_penalty;
     p.sampling.seed = static_cast<uint64_t>(seed);
     return p;
 }

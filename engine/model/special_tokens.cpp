@@ -8,8 +8,8 @@ namespace livekv {
 
 special_tokens::special_tokens(const vocab & tokens) : tokens_(tokens) {
     for (int32_t id = 0; id < tokens.n_tokens(); ++id) {
-        const bool stands_for_itself = !tokens.is_text(id) && tokens.type(id) != token_type::byte;
-        if (stands_for_itself && !tokens.text(id).empty()) {
+        const bool is_special = tokens.type(id) == token_type::control || tokens.type(id) == token_type::user_defined;
+        if (is_special && !tokens.text(id).empty()) {
             by_first_byte_[static_cast<uint8_t>(tokens.text(id)[0])].push_back(id);
         }
     }

@@ -9,7 +9,7 @@ namespace livekv {
 
 struct vocab;
 
-// Finds tokens that are written out in a text: user-defined ones always, control and unknown ones on request.
+// Finds tokens that are written out in a text: user-defined ones always, control ones on request.
 class special_tokens {
   public:
     explicit special_tokens(const vocab & tokens);  // keeps a reference

@@ -19,14 +19,27 @@ constexpr int32_t literal_mark = -2;
 tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens) {
     by_byte_.fill(-1);
     for (int32_t id = 0; id < tokens.n_tokens(); ++id) {
-        const std::string & text = tokens.text(id);
+        const std::string_view text = tokens.text(id);
         if (tokens.type(id) == token_type::byte) {
             by_byte_[tokens.byte_value(id)] = id;
         } else if (tokens.is_text(id) && !text.empty()) {
             by_text_[text] = id;
             longest_ = std::max(longest_, text.size());
+            size_t word = 0;
+            while (text.substr(word).starts_with(space_mark)) {
+                word += space_mark.size();
+            }
+            merges_across_words_ = merges_across_words_ || text.find(space_mark, word) != std::string_view::npos;
         }
     }
+}
+
+int32_t tokenizer_spm::find(std::string_view text) const {
+    if (text.size() > longest_) {
+        return no_token;
+    }
+    const auto at = by_text_.find(text);
+    return at == by_text_.end() ? no_token : at->second;
 }
 
 void tokenizer_spm::encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const {
@@ -47,21 +60,28 @@ void tokenizer_spm::encode(std::string_view text, bool space_in_front, std::vect
         marked += text[at];
     }
 
-    const auto find = [&](std::string_view key) {
-        const auto at = key.size() <= longest_ ? by_text_.find(key) : by_text_.end();
-        return at == by_text_.end() ? no_token : at->second;
-    };
+    // Words are merged one by one unless a token could join two: the same result, with a queue that stays in the cache.
     symbol_merger merger;
     size_t next_literal = 0;
+    bool after_space = true;
     for (size_t at = 0; at < marked.size();) {
         const std::string_view rest = std::string_view(marked).substr(at);
         const utf8_head head = read_utf8(rest);
         const std::string_view character = rest.substr(0, head.valid ? head.length : 1);
         const bool is_literal = next_literal < literals.size() && literals[next_literal] == at;
         next_literal += is_literal;
+        const bool is_space = character == space_mark;
+        if (is_space && !after_space && !merges_across_words_) {
+            append_merged(merger, out);
+        }
+        after_space = is_space;
         merger.add(character, is_literal ? literal_mark : find(character));
         at += character.size();
     }
+    append_merged(merger, out);
+}
+
+void tokenizer_spm::append_merged(symbol_merger & merger, std::vector<int32_t> & out) const {
     merger.run([&](const auto & left, const auto & right) -> std::optional<symbol_merger::merge> {
         if (left.id == literal_mark || right.id == literal_mark) {
             return std::nullopt;
@@ -80,6 +100,7 @@ void tokenizer_spm::encode(std::string_view text, bool space_in_front, std::vect
             append_bytes(is_space ? " " : symbol.text, out);
         }
     });
+    merger.clear();
 }
 
 void tokenizer_spm::append_bytes(std::string_view character, std::vector<int32_t> & out) const {

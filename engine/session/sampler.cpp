@@ -22,13 +22,14 @@ void sampler::observe(int32_t token) {
 }
 
 void sampler::penalize_repeats() {
-    if (params_.repeat_penalty == 1.0f) {
+    if (params_.repeat_penalty == 1.0) {
         return;
     }
     const std::unordered_set<int32_t> seen(recent_.begin(), recent_.end());
     for (candidate & c : candidates_) {
         if (seen.count(c.id)) {
-            c.logit = c.logit > 0.0f ? c.logit / params_.repeat_penalty : c.logit * params_.repeat_penalty;
+            const double factor = c.logit > 0.0f ? 1.0 / params_.repeat_penalty : params_.repeat_penalty;
+            c.logit = static_cast<float>(c.logit * factor);
         }
     }
 }
@@ -71,7 +72,7 @@ int32_t sampler::next(std::span<const float> logits, std::span<const int32_t> ba
     }
     penalize_repeats();
     int32_t chosen = 0;
-    if (params_.temperature <= 0.0f) {
+    if (params_.temperature <= 0.0) {
         chosen = std::max_element(candidates_.begin(), candidates_.end(),
                                   [](const candidate & a, const candidate & b) { return a.logit < b.logit; })
                      ->id;
@@ -86,7 +87,7 @@ int32_t sampler::next(std::span<const float> logits, std::span<const int32_t> ba
         }
         candidates_.resize(std::max<size_t>(n_kept, 1));
         for (candidate & c : candidates_) {
-            c.logit /= params_.temperature;
+            c.logit = static_cast<float>(c.logit / params_.temperature);
         }
         const std::vector<double> q = probabilities();
         // Not std::discrete_distribution: its results differ between standard libraries.

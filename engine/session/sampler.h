@@ -8,11 +8,11 @@
 namespace livekv {
 
 struct sampler_params {
-    float temperature = 0.8f;     // 0: greedy
+    double temperature = 0.8;     // 0: greedy
     int32_t top_k = 40;           // 0: off
-    float top_p = 0.95f;          // 1: off
-    float min_p = 0.05f;          // 0: off
-    float repeat_penalty = 1.0f;  // 1: off; Keskar et al. 2019 (CTRL), section 4.1
+    double top_p = 0.95;          // 1: off
+    double min_p = 0.05;          // 0: off
+    double repeat_penalty = 1.0;  // 1: off; Keskar et al. 2019 (CTRL), section 4.1
     int32_t repeat_last_n = 64;   // tokens the penalty looks back over
     uint64_t seed = 0;
 };

@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Everything they install goes into .venv, everything they build into build/.
+PYTHON ?= python3
+BUILD  ?= build
+JOBS   ?= $(shell nproc)
+CMAKE_ARGS ?=
+
+VENV := .venv
+BIN  := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+MODEL := tests/models/story.gguf
+PROMPT := tests/data/war-and-peace-opening.txt
+
+.PHONY: demo build test dev sanitize clean
+
+demo: build
+	$(BUILD)/bin/livekv-cli -m $(MODEL) -f $(PROMPT) -n 120 --temp 0.7 -s 1
+
+build: $(VENV)/build.ok
+	cmake -G Ninja -S . -B $(BUILD) -DPython3_EXECUTABLE=$(BIN)/python $(CMAKE_ARGS)
+	cmake --build $(BUILD) -j $(JOBS)
+
+test: build $(VENV)/test.ok
+	ctest --test-dir $(BUILD) --output-on-failure
+	LIVEKV_BUILD=$(BUILD) python -m pytest -q tests/python
+
+# The live references: torch, transformers and llama.cpp. With them installed, `make test` compares against them too.
+dev: $(VENV)/dev.ok
+
+# The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/build.ok
+	cmake -G Ninja -S . -B $(BUILD)-sanitize -DPython3_EXECUTABLE=$(BIN)/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DLIVEKV_SANITIZE=address,undefined $(CMAKE_ARGS)
+	cmake --build $(BUILD)-sanitize -j $(JOBS)
+	ctest --test-dir $(BUILD)-sanitize --output-on-failure
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-sanitize
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# llama.cpp as a reference needs its library only: no servers, tools or multimodal parts.
+$(VENV)/dev.ok: export CMAKE_ARGS := -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF
+
+$(VENV)/%.ok: requirements/%.txt $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@

@@ -1,0 +1,142 @@
+#include <cstring>
+
+#include "check.h"
+#include "error.h"
+#include "model/gguf_file.h"
+#include "model/hparams.h"
+#include "model/weights.h"
+#include "tiny_model.h"
+
+using namespace livekv;
+
+namespace {
+
+void write_bytes(const std::string & path, const std::string & bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+}
+
+void load(const std::string & path) {
+    const gguf_file file(path);
+    const hparams hp = hparams::read(file);
+    weights(file, hp, 0);
+}
+
+// A tiny model changed by edit must be refused with a message that holds part.
+void refuses(const std::function<void(tiny_spec &)> & edit, const std::string & part) {
+    tiny_spec spec;
+    edit(spec);
+    const temporary_file file(".gguf");
+    write_tiny_model(spec, file.path());
+    CHECK_ERROR(load(file.path()), part);
+}
+
+void refuses_keys(const std::function<void(gguf_context *)> & edit, const std::string & part) {
+    refuses([&](tiny_spec & spec) { spec.edit_keys = edit; }, part);
+}
+
+}  // namespace
+
+TEST(reads_shape_and_tensors_of_a_model) {
+    const temporary_file path(".gguf");
+    write_tiny_model({}, path.path());
+    const gguf_file file(path.path());
+    const hparams hp = hparams::read(file);
+    CHECK_EQ(hp.n_layer, 2);
+    CHECK_EQ(hp.n_embd_q(), 128);
+    CHECK_EQ(hp.n_embd_kv(), 64);
+    CHECK_EQ(hp.n_vocab, 259);
+    CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * 2 * 64 * 2);
+    const weights w(file, hp, 0);
+    CHECK_EQ(w.layers.size(), size_t(2));
+    CHECK(w.output != w.token_embd);
+    const ggml_tensor * t = file.get_tensor("output_norm.weight", {64});
+    float first = 0.0f;
+    std::memcpy(&first, file.tensor_data(t), sizeof(first));
+    CHECK_EQ(first, 1.0f);
+}
+
+TEST(every_truncation_is_an_error_and_none_a_crash) {
+    const temporary_file whole(".gguf");
+    write_tiny_model({}, whole.path());
+    const std::string bytes = check::read_file(whole.path());
+    const temporary_file cut(".gguf");
+    // Every length of the header, then steps through metadata, tensor list and data.
+    for (size_t n = 1; n < bytes.size(); n += n < 64 ? 1 : n < 12000 ? 97 : 9001) {
+        write_bytes(cut.path(), bytes.substr(0, n));
+        CHECK_ERROR(load(cut.path()), cut.path());
+    }
+}
+
+TEST(files_that_are_no_model_are_refused) {
+    const temporary_file file(".gguf");
+    CHECK_ERROR(load(file.path()), "No such file");
+    write_bytes(file.path(), "");
+    CHECK_ERROR(load(file.path()), "is empty");
+    write_bytes(file.path(), "hello, this is not a model at all");
+    CHECK_ERROR(load(file.path()), "not a GGUF file");
+    CHECK_ERROR(load("/"), "is not a file");
+}
+
+TEST(corrupted_header_fields_are_refused) {
+    const temporary_file whole(".gguf");
+    write_tiny_model({}, whole.path());
+    const std::string bytes = check::read_file(whole.path());
+    const temporary_file bad(".gguf");
+    // Bytes 4..24: version, number of tensors, number of keys.
+    for (size_t at = 4; at < 24; ++at) {
+        std::string copy = bytes;
+        copy[at] = static_cast<char>(0xff);
+        write_bytes(bad.path(), copy);
+        CHECK_ERROR(load(bad.path()), bad.path());
+    }
+}
+
+TEST(wrong_or_missing_metadata_is_named) {
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, "'mamba'");
+    for (const char * key : {"general.architecture", "llama.block_count", "llama.embedding_length",
+                             "llama.attention.layer_norm_rms_epsilon", "llama.context_length"}) {
+        refuses_keys([&](gguf_context * g) { gguf_remove_key(g, key); }, key);
+    }
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.block_count", "two"); }, "expected an integer");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.block_count", 0); }, "llama.block_count");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.head_count_kv", 3); }, "evenly");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.key_length", 12); }, "multiple of 8");
+    refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.freq_base", -1.0f); }, "freq_base");
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "yarn"); }, "'yarn'");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.expert_count", 8); }, "mixture-of-experts");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "split.count", 2); }, "parts");
+}
+
+TEST(misshapen_tensors_are_named_with_both_shapes) {
+    refuses([](tiny_spec & s) { s.without_tensor = "blk.1.ffn_up.weight"; }, "'blk.1.ffn_up.weight' is missing");
+    refuses([](tiny_spec & s) { s.without_tensor = "token_embd.weight"; }, "token_embd.weight");
+    refuses([](tiny_spec & s) { s.transposed_tensor = "blk.0.attn_k.weight"; s.n_head_kv = 4; s.n_head = 4; },
+            "[128, 64], expected [64, 128]");
+    refuses([](tiny_spec & s) { s.halved_tensor = "blk.0.ffn_norm.weight"; }, "has type f16, expected f32");
+}
+
+TEST(tied_embeddings_serve_as_output) {
+    const temporary_file path(".gguf");
+    tiny_spec spec;
+    spec.tied = true;
+    write_tiny_model(spec, path.path());
+    const gguf_file file(path.path());
+    const weights w(file, hparams::read(file), 0);
+    CHECK_EQ(std::string(w.output->name), "token_embd.weight");
+}
+
+TEST(absurd_precheck_values_do_not_reach_ggml) {
+    // An empty key name, and a dimension of zero: ggml's reader aborts on both.
+    const auto u32 = [](uint32_t v) { return std::string(reinterpret_cast<char *>(&v), sizeof(v)); };
+    const auto u64 = [](uint64_t v) { return std::string(reinterpret_cast<char *>(&v), sizeof(v)); };
+    const temporary_file file(".gguf");
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(0) + u64(1) + u64(0) + u32(GGUF_TYPE_UINT32) + u32(1));
+    CHECK_ERROR(load(file.path()), "has no name");
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(1) + u64(0) + u64(1) + "t" + u32(1) + u64(0) + u32(0) + u64(0));
+    CHECK_ERROR(load(file.path()), "empty dimension");
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(0) + u64(1) + u64(17) + "general.alignment" +
+                                 u32(GGUF_TYPE_FLOAT32) + u32(0));
+    CHECK_ERROR(load(file.path()), "must be one uint32");
+}
+
+TEST_MAIN

@@ -1,0 +1,301 @@
+#include <cmath>
+#include <cstring>
+
+#include "check.h"
+#include "error.h"
+#include "session/fidelity.h"
+#include "session/generate.h"
+#include "tiny_model.h"
+
+using namespace livekv;
+
+namespace {
+
+std::shared_ptr<const model> tiny_model(const tiny_spec & spec = {}) {
+    const temporary_file path(".gguf");
+    write_tiny_model(spec, path.path());
+    return model::load(path.path());  // the mapping outlives the name
+}
+
+session_params params_of(const std::string & kv, int64_t chunk_size, int64_t n_ctx = 300) {
+    session_params p;
+    p.n_ctx = n_ctx;
+    p.chunk_size = chunk_size;
+    p.n_threads = 2;
+    p.kv = kv;
+    return p;
+}
+
+std::vector<int32_t> some_tokens(int n, int32_t seed = 3) {
+    std::vector<int32_t> tokens = {1};
+    while (static_cast<int>(tokens.size()) < n) {
+        seed = seed * 1103515245 + 12345;
+        tokens.push_back(3 + static_cast<int32_t>((static_cast<uint32_t>(seed) >> 8) % 256));
+    }
+    return tokens;
+}
+
+std::vector<float> last_logits(session & s, const std::vector<int32_t> & tokens) {
+    const auto logits = s.prefill(tokens);
+    return {logits.begin(), logits.end()};
+}
+
+// Largest difference over the range of the reference.
+double relative_difference(const std::vector<float> & a, const std::vector<float> & b) {
+    const auto [low, high] = std::minmax_element(b.begin(), b.end());
+    double worst = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - b[i]));
+    }
+    return a.size() == b.size() ? worst / (*high - *low) : INFINITY;
+}
+
+bool same_bits(const std::vector<float> & a, const std::vector<float> & b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Chunks change the order in which attention sums (other tiles, one thread or two), nothing else.
+constexpr double summation_tolerance = 2e-5;
+
+// ggml's CPU attention over f16 rows sums values in f16 (11 bits) when a chunk has fewer than 64 tokens, and in f32
+// otherwise; random weights magnify the difference.
+constexpr double f16_sum_tolerance = 4e-3;
+
+// Normalized mean squared error: 0 is equal, 2 unrelated.
+double nmse(const std::vector<float> & a, const std::vector<float> & b) {
+    double error = 0.0;
+    double power = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        error += (a[i] - b[i]) * (a[i] - b[i]);
+        power += b[i] * b[i];
+    }
+    return error / power;
+}
+
+}  // namespace
+
+TEST(chunked_prefill_equals_unchunked) {
+    const auto m = tiny_model();
+    const std::vector<int32_t> tokens = some_tokens(270);  // past a view's padding of 256 rows
+    for (const char * kv : {"f16", "q8_0", "q4_0"}) {
+        session whole(m, params_of(kv, 300));
+        const std::vector<float> expected = last_logits(whole, tokens);
+        for (const int64_t chunk : {1, 7, 32, 64, 90, 135}) {
+            session s(m, params_of(kv, chunk));
+            const double difference = relative_difference(last_logits(s, tokens), expected);
+            const bool small_f16 = kv == std::string("f16") && chunk <= 64;  // 64: the last chunk has 14
+            if (!(difference < (small_f16 ? f16_sum_tolerance : summation_tolerance))) {
+                check::report(__FILE__, __LINE__, std::string(kv) + " in chunks of " + std::to_string(chunk) +
+                                                      " differs by " + std::to_string(difference));
+            }
+        }
+    }
+}
+
+TEST(a_repeated_run_gives_the_same_bits) {
+    const auto m = tiny_model();
+    const std::vector<int32_t> tokens = some_tokens(100);
+    session a(m, params_of("f16", 32));
+    session b(m, params_of("f16", 32));
+    const std::vector<float> first = last_logits(a, tokens);
+    CHECK(same_bits(first, last_logits(b, tokens)));
+    a.reset();
+    CHECK(same_bits(first, last_logits(a, tokens)));
+}
+
+TEST(all_logits_agree_with_the_last_ones) {
+    const auto m = tiny_model();
+    const std::vector<int32_t> tokens = some_tokens(90);
+    session a(m, params_of("f16", 32));
+    session b(m, params_of("f16", 32));
+    const std::vector<float> last = last_logits(a, tokens);
+    std::vector<float> all;
+    int64_t expected_first = 40;
+    b.eval(tokens, 40, [&](int64_t first, int64_t n_rows, std::span<const float> logits) {
+        CHECK_EQ(first, expected_first);
+        expected_first += n_rows;
+        all.assign(logits.end() - m->hp.n_vocab, logits.end());
+    });
+    CHECK_EQ(expected_first, 90);
+    CHECK(relative_difference(all, last) < summation_tolerance);
+}
+
+TEST(trim_forgets_what_came_after) {
+    const auto m = tiny_model();
+    const std::vector<int32_t> head = some_tokens(40);
+    const std::vector<int32_t> tail = some_tokens(30, 99);
+    for (const char * kv : {"f16", "q8_0", "q4_0"}) {
+        session fresh(m, params_of(kv, 64));
+        fresh.prefill(head);
+        const std::vector<float> expected = last_logits(fresh, tail);
+        session s(m, params_of(kv, 64));
+        s.prefill(head);
+        s.prefill(some_tokens(120, 5));
+        s.trim(40);
+        CHECK_EQ(s.n_tokens(), 40);
+        CHECK(same_bits(last_logits(s, tail), expected));
+    }
+}
+
+TEST(later_tokens_do_not_change_earlier_logits) {
+    const auto m = tiny_model();
+    std::vector<int32_t> tokens = some_tokens(64);
+    const auto row_20 = [&](const std::vector<int32_t> & t) {
+        session s(m, params_of("f16", 64));
+        std::vector<float> row;
+        s.eval(t, 0, [&](int64_t, int64_t, std::span<const float> logits) {
+            row.assign(logits.begin() + 20 * m->hp.n_vocab, logits.begin() + 21 * m->hp.n_vocab);
+        });
+        return row;
+    };
+    const std::vector<float> before = row_20(tokens);
+    tokens[21] = tokens[21] == 50 ? 51 : 50;
+    CHECK(same_bits(row_20(tokens), before));
+    tokens[19] = tokens[19] == 50 ? 51 : 50;
+    CHECK(!same_bits(row_20(tokens), before));
+}
+
+TEST(caches_hold_what_their_type_says) {
+    const auto m = tiny_model();
+    const double bits[] = {16.0, 8.5, 4.5};
+    int i = 0;
+    for (const char * kv : {"f16", "q8_0", "q4_0"}) {
+        session s(m, params_of(kv, 64, 256));  // exactly a view's padding: no spare rows
+        s.prefill(some_tokens(256));
+        CHECK_EQ(s.kv_bits_per_value(), bits[i++]);
+    }
+}
+
+TEST(every_head_ratio_and_odd_head_dim_runs) {
+    for (const uint32_t n_head_kv : {1u, 2u, 4u}) {
+        for (const uint32_t head_dim : {8u, 40u, 64u}) {
+            tiny_spec spec;
+            spec.n_head_kv = n_head_kv;
+            spec.head_dim = head_dim;
+            session whole(tiny_model(spec), params_of("f16", 128));
+            session parts(tiny_model(spec), params_of("f16", 33));
+            const std::vector<int32_t> tokens = some_tokens(100);
+            CHECK(relative_difference(last_logits(parts, tokens), last_logits(whole, tokens)) < f16_sum_tolerance);
+        }
+    }
+}
+
+TEST(every_weight_type_is_close_to_float32) {
+    tiny_spec spec;
+    spec.n_embd = 256;  // the superblock of the K types
+    spec.n_ff = 256;
+    spec.head_dim = 64;
+    const std::vector<int32_t> tokens = some_tokens(50);
+    session exact(tiny_model(spec), params_of("f16", 64));
+    const std::vector<float> expected = last_logits(exact, tokens);
+    // Bounds: about twice what was measured.
+    const std::pair<ggml_type, double> types[] = {{GGML_TYPE_F16, 1e-5},  {GGML_TYPE_BF16, 3e-4},
+                                                  {GGML_TYPE_Q8_0, 3e-3}, {GGML_TYPE_Q6_K, 2e-2},
+                                                  {GGML_TYPE_Q5_0, 0.1},  {GGML_TYPE_Q5_K, 0.1},
+                                                  {GGML_TYPE_Q4_0, 0.4},  {GGML_TYPE_Q4_K, 0.3}};
+    for (const auto & [type, bound] : types) {
+        spec.matrix_type = type;
+        session s(tiny_model(spec), params_of("f16", 64));
+        const double difference = nmse(last_logits(s, tokens), expected);
+        std::printf("  %s weights: NMSE %.2e, %.0f %% of the bound\n", ggml_type_name(type), difference,
+                    100.0 * difference / bound);
+        CHECK(difference < bound);
+    }
+}
+
+TEST(what_does_not_fit_is_an_error_and_changes_nothing) {
+    const auto m = tiny_model();
+    session s(m, params_of("f16", 32, 64));
+    CHECK_ERROR(s.prefill(some_tokens(65)), "the context holds 64 tokens, 65 are needed");
+    CHECK_EQ(s.n_tokens(), 0);
+    CHECK_ERROR(s.prefill(std::vector<int32_t>{1, 259}), "token id 259");
+    CHECK_ERROR(s.prefill(std::vector<int32_t>{-1}), "token id -1");
+    CHECK_ERROR(s.prefill(std::vector<int32_t>{}), "no tokens");
+    CHECK_EQ(s.n_tokens(), 0);
+    s.prefill(some_tokens(64));
+    CHECK_ERROR(s.prefill(some_tokens(1)), "65 are needed");
+    CHECK_EQ(s.n_tokens(), 64);
+}
+
+TEST(a_cache_that_cannot_be_is_an_error) {
+    const auto m = tiny_model();
+    CHECK_ERROR(session(m, params_of("f16", 32, int64_t(1) << 31)), "not enough memory");
+    CHECK_ERROR(session(m, params_of("fp4", 32)), "unknown cache policy 'fp4'");
+    tiny_spec odd;
+    odd.head_dim = 40;
+    CHECK_ERROR(session(tiny_model(odd), params_of("q4_0", 32)), "head_dim is 40");
+}
+
+TEST(generation_stops_for_each_reason) {
+    const auto m = tiny_model();
+    const auto run = [&](int64_t n_predict, int64_t n_ctx, int stop_after) {
+        session s(m, params_of("f16", 32, n_ctx));
+        generate_params p;
+        p.n_predict = n_predict;
+        p.ignore_eos = true;
+        p.sampling.temperature = 0.0;
+        int n_pieces = 0;
+        generate_callbacks callbacks;
+        callbacks.interrupted = [&] { return stop_after >= 0 && ++n_pieces > stop_after; };
+        return generate(s, some_tokens(20), p, callbacks);
+    };
+    const generate_result limited = run(7, 64, -1);
+    CHECK_EQ(limited.n_generated, 7);
+    CHECK(limited.reason == stop_reason::n_predict);
+    const generate_result full = run(-1, 30, -1);
+    CHECK_EQ(full.n_generated, 11);  // 10 more fit, and the last one needs no place
+    CHECK(full.reason == stop_reason::context_full);
+    CHECK(run(-1, 64, 3).reason == stop_reason::interrupted);
+    CHECK_EQ(run(7, 64, -1).logits_hash, limited.logits_hash);
+    CHECK(run(6, 64, -1).logits_hash != limited.logits_hash);
+}
+
+TEST(an_interrupted_prefill_keeps_whole_chunks) {
+    const auto m = tiny_model();
+    session s(m, params_of("f16", 32));
+    generate_callbacks callbacks;
+    callbacks.on_prefill = [](int64_t n_done) { return n_done < 64; };
+    const generate_result r = generate(s, some_tokens(200), {}, callbacks);
+    CHECK(r.reason == stop_reason::interrupted);
+    CHECK_EQ(r.n_prompt, 64);
+    CHECK_EQ(r.n_generated, 0);
+}
+
+TEST(divergence_of_a_cache_from_itself_is_zero_and_grows_with_fewer_bits) {
+    const auto m = tiny_model();
+    const std::vector<int32_t> tokens = some_tokens(400);
+    const auto measure = [&](const char * kv) {
+        fidelity_params p;
+        p.test = params_of(kv, 32, 128);
+        p.kl_base = "f16";
+        return measure_fidelity(m, tokens, p);
+    };
+    const fidelity same = measure("f16");
+    CHECK_EQ(same.n_windows, 3);
+    CHECK_EQ(same.n_tokens, 3 * 63);
+    CHECK_EQ(same.kl->max, 0.0);
+    CHECK_EQ(same.kl->same_top, 1.0);
+    CHECK_EQ(same.ppl, same.kl->base_ppl);
+    const fidelity q8 = measure("q8_0");
+    const fidelity q4 = measure("q4_0");
+    CHECK(q8.kl->mean > 0.0);
+    CHECK(q4.kl->mean > 10.0 * q8.kl->mean);
+    CHECK(q4.kl->median <= q4.kl->p999 && q4.kl->p999 <= q4.kl->max);
+    fidelity_params too_long;
+    too_long.test = params_of("f16", 32, 401);
+    CHECK_ERROR(measure_fidelity(m, tokens, too_long), "one window needs 401");
+}
+
+TEST(perplexity_of_a_uniform_model_is_its_vocabulary) {
+    tiny_spec spec;
+    spec.zeroed_tensor = "output.weight";  // equal logits: every token costs ln(n_vocab)
+    const auto m = tiny_model(spec);
+    fidelity_params p;
+    p.test = params_of("f16", 32, 100);
+    const fidelity f = measure_fidelity(m, some_tokens(200), p);
+    CHECK(std::fabs(f.ppl - 259.0) < 1e-3);
+    CHECK(std::fabs(f.ppl_stderr) < 1e-6);
+    CHECK(!f.kl);
+}
+
+TEST_MAIN

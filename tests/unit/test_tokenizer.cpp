@@ -1,0 +1,353 @@
+// Tokenizers against recorded ids of real vocabularies, and their promises on small ones: every byte string comes back,
+// special tokens are found only where asked for, streams give whole characters, bad files give errors.
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+
+#include "../fixtures/small_vocab.h"
+#include "check.h"
+#include "error.h"
+#include "model/gguf_file.h"
+#include "model/pretokenizer.h"
+#include "model/tokenizer.h"
+#include "model/utf8.h"
+
+using livekv::stream_decoder;
+using livekv::tokenizer;
+
+namespace {
+
+using strings = std::vector<std::string>;
+using ids = std::vector<int32_t>;
+using edit = std::function<void(gguf_context *)>;
+
+std::string show(const ids & values) {
+    std::string text;
+    for (const int32_t id : values) {
+        text += std::to_string(id) + " ";
+    }
+    return text;
+}
+
+tokenizer load(const fixtures::vocab_builder & vocab) {
+    fixtures::memory_file file;
+    vocab.write(file);
+    return tokenizer(livekv::gguf_file(file.path()));
+}
+
+tokenizer spm(const edit & change = {}, bool with_bytes = true) {
+    fixtures::vocab_builder vocab("llama", fixtures::spm_tokens(with_bytes));
+    gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.bos_token_id", 1);
+    gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.eos_token_id", 2);
+    if (change) {
+        change(vocab.gguf);
+    }
+    return load(vocab);
+}
+
+tokenizer bpe(const char * pre, const edit & change = {}) {
+    fixtures::vocab_builder vocab("gpt2", fixtures::bpe_tokens());
+    vocab.set_merges(fixtures::bpe_merges());
+    gguf_set_val_str(vocab.gguf, "tokenizer.ggml.pre", pre);
+    if (change) {
+        change(vocab.gguf);
+    }
+    return load(vocab);
+}
+
+tokenizer real(const char * name) {
+    return tokenizer(livekv::gguf_file(check::shared_path(std::string("vocab/ggml-vocab-") + name + ".gguf")));
+}
+
+strings pieces(const tokenizer & tok, const std::string & text, bool parse_special = false) {
+    strings out;
+    for (const int32_t id : tok.encode(text, false, parse_special)) {
+        out.push_back(tok.token_bytes(id, true));
+    }
+    return out;
+}
+
+void check_pieces(const strings & actual, const strings & expected) {
+    std::string a, e;
+    for (const std::string & s : actual) a += "[" + s + "]";
+    for (const std::string & s : expected) e += "[" + s + "]";
+    CHECK_EQ(a, e);
+}
+
+void check_split(const char * pre, const std::string & text, const strings & expected) {
+    const livekv::pretokenizer words(pre);
+    const std::vector<std::string_view> split = words.split(text);
+    check_pieces({split.begin(), split.end()}, expected);
+}
+
+// Every line of NAME.gguf.out holds the ids of one text of NAME.gguf.inp.
+void check_recorded_ids(const char * name) {
+    const tokenizer tok = real(name);
+    const std::string base = check::shared_path(std::string("vocab/ggml-vocab-") + name + ".gguf");
+    const std::string separator = "\n__ggml_vocab_test__\n";
+    const std::string texts = check::read_file(base + ".inp");
+    std::istringstream lines(check::read_file(base + ".out"));
+    std::string line;
+    size_t at = 0;
+    int n_texts = 0;
+    for (size_t end; (end = texts.find(separator, at)) != std::string::npos; at = end + separator.size()) {
+        CHECK(static_cast<bool>(std::getline(lines, line)));
+        std::istringstream numbers(line);
+        ids expected;
+        for (int32_t id; numbers >> id;) {
+            expected.push_back(id);
+        }
+        const std::string text = texts.substr(at, end - at);
+        CHECK_EQ(show(tok.encode(text, false, false)), show(expected));
+        CHECK_EQ(tok.decode(expected, false), text);
+        ++n_texts;
+    }
+    CHECK_EQ(n_texts, 46);
+}
+
+std::string random_bytes(std::mt19937 & rng) {
+    std::string text(rng() % 40, '\0');
+    for (char & c : text) c = static_cast<char>(rng());
+    return text;
+}
+
+// Letters, spaces, marks and rare characters that the vocabularies treat specially, in any order.
+std::string random_text(std::mt19937 & rng) {
+    static const strings parts = {" ", " ", "a", "b", "c", "ab", "12", "3", "▁", "é", "\n", "\t", "<s>", "<0x41>", "</s>",
+                                  "<mark>", "<unk>", "<|eot|>", "'s", "zyx", "我", "😁", "\xC2\xA0", "\xE2\x96", "\x81", "½",
+                                  "Ġ", "\xF0\x9F", "\u200D", "\u0301", ".", "!", "\xFF", std::string(1, '\0')};
+    std::string text;
+    for (size_t n = rng() % 12; n > 0; --n) {
+        text += parts[rng() % parts.size()];
+    }
+    return text;
+}
+
+strings edge_cases() {
+    strings cases = {"", " ", "  ", "   ", "\n", "\t \n", "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "▁", " ▁ ", "▁▁a"};
+    cases.push_back(std::string(5, '\0'));
+    cases.push_back(std::string(100000, 'a'));
+    cases.push_back(std::string(100000, ' '));
+    cases.push_back(std::string(100000, '\x80'));
+    cases.push_back(std::string(50000, ' ') + "x");
+    return cases;
+}
+
+std::string in_stream(const tokenizer & tok, const ids & tokens) {
+    stream_decoder stream(tok, true);
+    std::string text;
+    for (const int32_t id : tokens) {
+        const std::string part = stream.push(id);
+        CHECK(!livekv::first_invalid_utf8(part));
+        text += part;
+    }
+    return text + stream.finish();
+}
+
+void check_round_trip(const tokenizer & tok, int n_random) {
+    const auto check_one = [&](const std::string & text) {
+        const ids tokens = tok.encode(text, false, false);
+        CHECK(tok.decode(tokens, false) == text);
+        CHECK(in_stream(tok, tokens) == livekv::replace_invalid_utf8(text));
+    };
+    for (const std::string & text : edge_cases()) {
+        check_one(text);
+    }
+    std::mt19937 rng(20240607);
+    for (int i = 0; i < n_random; ++i) {
+        check_one(random_bytes(rng));
+        check_one(random_text(rng));
+    }
+}
+
+}  // namespace
+
+TEST(llama_sentencepiece_gives_the_recorded_ids) { check_recorded_ids("llama-spm"); }
+TEST(llama3_bpe_gives_the_recorded_ids) { check_recorded_ids("llama-bpe"); }
+TEST(gpt2_bpe_gives_the_recorded_ids) { check_recorded_ids("gpt-2"); }
+
+TEST(every_byte_string_comes_back_from_real_vocabularies) {
+    for (const char * name : {"llama-spm", "llama-bpe", "gpt-2"}) {
+        check_round_trip(real(name), 500);
+    }
+}
+
+TEST(every_byte_string_comes_back_from_small_vocabularies) {
+    check_round_trip(spm(), 2000);
+    check_round_trip(spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_space_prefix", false); }), 2000);
+    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
+        check_round_trip(bpe(pre), 2000);
+    }
+}
+
+TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
+    const tokenizer tok = spm();
+    check_pieces(pieces(tok, "abc"), {" ab", "c"});    // ▁a and ab score higher than abc
+    check_pieces(pieces(tok, "cabc"), {" ", "c", "abc"});
+    check_pieces(pieces(tok, "   "), {"    "});
+    check_pieces(pieces(tok, "éa"), {" ", "éa"});
+    check_pieces(pieces(tok, "ü"), {" ", "\xC3", "\xBC"});
+    check_pieces(pieces(tok, "▁"), {" ", "\xE2", "\x96", "\x81"});
+    check_pieces(pieces(spm({}, false), "aüb"), {" a", "<unk>", "b"});
+}
+
+TEST(bpe_merges_by_rank_inside_words) {
+    check_pieces(pieces(bpe("gpt-2"), " abc 1212"), {" ab", "c", " ", "12", "12"});
+    check_pieces(pieces(bpe("smollm"), "12"), {"1", "2"});
+    check_pieces(pieces(bpe("gpt-2"), "zyx"), {"z", "y", "x"});
+    check_pieces(pieces(bpe("llama-bpe"), "zyx"), {"zyx"});  // takes whole words that are tokens
+    CHECK(bpe("llama3").encode("ab12zyx", false, false) == bpe("llama-v3").encode("ab12zyx", false, false));
+}
+
+// Expected words: the tokenizers package with the same expressions.
+TEST(pretokenizers_cut_like_the_published_expressions) {
+    const std::string clock = "It's 12345  o'clock,\n\n  I'LL go";
+    check_split("llama-bpe", clock,
+                {"It", "'s", " ", "123", "45", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
+    check_split("gpt-2", clock, {"It", "'s", " 12345", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
+    check_split("smollm", clock, {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'",
+                                  "LL", " go"});
+    check_split("default", clock, {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL",
+                                   " go"});
+    const std::string sums = "a  b $5<=>x 3.14 ½\t\n";
+    check_split("llama-bpe", sums, {"a", " ", " b", " $", "5", "<=>", "x", " ", "3", ".", "14", " ", "½", "\t\n"});
+    check_split("default", sums, {"a", " ", " b", " ", "$", "5", "<=>", "x", " ", "3", ".", "14", " ", "½", "\t\n"});
+    check_split("gpt-2", "ab\xFF\xFE cd", {"ab", "\xFF\xFE", " cd"});
+}
+
+TEST(control_tokens_are_recognised_only_on_request) {
+    const tokenizer tok = spm();
+    check_pieces(pieces(tok, "<s>a", true), {"<s>", " a"});
+    check_pieces(pieces(tok, "<s>a", false), {" ", "<s", ">", "a"});
+    check_pieces(pieces(bpe("gpt-2"), "a<|eot|>", true), {"a", "<|eot|>"});
+    check_pieces(pieces(bpe("gpt-2"), "a<|eot|>", false), {"a", "<", "|", "e", "o", "t", "|", ">"});
+    check_pieces(pieces(tok, "a<mark>b", false), {" a", "<mark>", " ", "b"});  // user-defined: always
+    CHECK_EQ(tok.decode(tok.encode("a<mark>b<s> c", false, true), true), "a<mark>b<s> c");
+}
+
+TEST(specials_are_added_as_the_model_asks) {
+    CHECK_EQ(show(spm().encode("", true, false)), "1 ");
+    CHECK_EQ(show(spm().encode("", false, false)), "");
+    const tokenizer with_eos = spm([](gguf_context * g) {
+        gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false);
+        gguf_set_val_bool(g, "tokenizer.ggml.add_eos_token", true);
+    });
+    CHECK_EQ(show(with_eos.encode("", true, false)), "2 ");
+    CHECK(!with_eos.adds_bos() && with_eos.adds_eos());
+    CHECK(!bpe("llama-bpe").adds_bos());
+    CHECK_EQ(bpe("gpt-2").bos(), -1);
+    CHECK(real("llama-bpe").adds_bos() && !real("gpt-2").adds_bos());
+}
+
+TEST(generation_ends_at_eos_and_at_known_control_tokens) {
+    const tokenizer tok = spm();
+    CHECK(tok.is_end_of_generation(tok.eos()));
+    CHECK(tok.is_end_of_generation(tok.find("<|im_end|>")));
+    CHECK(!tok.is_end_of_generation(tok.bos()));
+    CHECK(!tok.is_end_of_generation(tok.find("<mark>")));
+    const tokenizer llama3 = real("llama-bpe");
+    CHECK(llama3.is_end_of_generation(llama3.find("<|eot_id|>")));
+}
+
+TEST(control_tokens_render_on_request_only) {
+    const tokenizer tok = spm();
+    CHECK_EQ(tok.token_bytes(1, false), "");
+    CHECK_EQ(tok.token_bytes(1, true), "<s>");
+    CHECK_EQ(tok.decode(tok.encode("a", true, false), false), "a");
+    CHECK_EQ(tok.decode(tok.encode("a", true, false), true), "<s>a");
+    CHECK_EQ(tok.token_bytes(tok.find("▁a"), false), " a");
+}
+
+TEST(extra_spaces_go_only_where_the_model_says_so) {
+    const tokenizer tok = spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.remove_extra_whitespaces", true); });
+    CHECK_EQ(tok.decode(tok.encode("  a   b ", false, false), false), "a b");
+}
+
+TEST(stream_keeps_the_space_of_a_continuation) {
+    const tokenizer tok = spm();
+    const int32_t word = tok.find("▁a");
+    CHECK_EQ(stream_decoder(tok).push(word), " a");
+    CHECK_EQ(stream_decoder(tok, true).push(word), "a");
+}
+
+TEST(stream_holds_back_unfinished_characters) {
+    const tokenizer tok = spm();
+    stream_decoder stream(tok);
+    CHECK_EQ(stream.push(tok.find("<0xF0>")), "");
+    CHECK_EQ(stream.push(tok.find("<0x9F>")), "");
+    CHECK_EQ(stream.push(tok.find("<0x98>")), "");
+    CHECK_EQ(stream.push(tok.find("<0x81>")), "😁");
+    CHECK_EQ(stream.push(tok.find("<0x80>")), "\uFFFD");
+    CHECK_EQ(stream.push(tok.find("<0xE2>")), "");
+    CHECK_EQ(stream.push(tok.find("a")), "\uFFFDa");
+    CHECK_EQ(stream.push(tok.find("<0xC3>")), "");
+    CHECK_EQ(stream.finish(), "\uFFFD");
+    CHECK_EQ(stream.finish(), "");
+}
+
+TEST(ids_outside_the_vocabulary_are_errors) {
+    const tokenizer tok = spm();
+    CHECK_ERROR(tok.token_bytes(-1, false), "token -1 is outside the vocabulary");
+    CHECK_ERROR(tok.decode({tok.n_vocab()}, false), "outside the vocabulary");
+    CHECK_ERROR(tok.is_end_of_generation(tok.n_vocab()), "outside the vocabulary");
+    CHECK_ERROR(stream_decoder(tok).push(-5), "outside the vocabulary");
+}
+
+TEST(inconsistent_files_are_errors) {
+    const auto set = [](const char * key, auto setter) { return [=](gguf_context * g) { setter(g, key); }; };
+    const auto text = [](const char * value) { return [=](gguf_context * g, const char * key) { gguf_set_val_str(g, key, value); }; };
+    const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
+    CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
+    CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
+    for (const char * key : {"model", "tokens", "scores", "token_type"}) {
+        const std::string full = std::string("tokenizer.ggml.") + key;
+        CHECK_ERROR(spm(set(full.c_str(), remove)), full + "' is missing");
+    }
+    CHECK_ERROR(bpe("gpt-2", set("tokenizer.ggml.merges", remove)), "tokenizer.ggml.merges' is missing");
+    const float score = std::numeric_limits<float>::quiet_NaN();
+    CHECK_ERROR(spm([&](gguf_context * g) { gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1); }),
+                "scores has 1 values");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<float> scores(fixtures::spm_tokens().size(), score);
+                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores.data(), scores.size());
+                }),
+                "score of token 0 is not a number");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 7);
+                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
+                }),
+                "token 0 has the unknown type 7");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 6);
+                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
+                }),
+                "the byte token 0 is '<unk>'");
+    CHECK_ERROR(spm([](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", 5000); }), "is 5000, expected less");
+    CHECK_ERROR(bpe("gpt-2", [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_eos_token", true); }),
+                "eos_token_id is missing");
+    const auto merges = [](const char * merge) {
+        return [=](gguf_context * g) { gguf_set_arr_str(g, "tokenizer.ggml.merges", std::vector{merge}.data(), 1); };
+    };
+    CHECK_ERROR(bpe("gpt-2", merges("ab")), "merge 0 is 'ab'");
+    CHECK_ERROR(bpe("gpt-2", merges("a ")), "merge 0 is 'a '");
+    CHECK_ERROR(bpe("gpt-2", merges("a q")), "needs the token 'aq'");
+}
+
+TEST(utf8_is_told_from_other_bytes) {
+    CHECK(!livekv::first_invalid_utf8("aé我😁\xF4\x8F\xBF\xBF"));
+    CHECK_EQ(livekv::first_invalid_utf8("a\x80").value_or(99), 1u);
+    CHECK_EQ(livekv::first_invalid_utf8("é\xC0\xAF").value_or(99), 2u);      // overlong
+    CHECK_EQ(livekv::first_invalid_utf8("\xED\xA0\x80").value_or(99), 0u);   // surrogate
+    CHECK_EQ(livekv::first_invalid_utf8("ab\xF0\x9F\x98").value_or(99), 2u);  // cut short
+    CHECK_EQ(livekv::first_invalid_utf8("\xF4\x90\x80\x80").value_or(99), 0u);
+    CHECK_EQ(livekv::replace_invalid_utf8("a\xF0\x9F\x98z\xFF"), "a\uFFFDz\uFFFD");
+    for (const char32_t c : {U'a', U'\u00E9', U'\u6211', U'\U0001F601'}) {
+        std::string text;
+        livekv::append_utf8(text, c);
+        CHECK(livekv::read_utf8(text).valid && livekv::read_utf8(text).length == text.size());
+    }
+}
+
+TEST_MAIN
