@@ -1,0 +1,45 @@
+"""The rooms of engine/ and who may include whom (CONTRIBUTING.md): arrows point only downward."""
+
+from __future__ import annotations
+
+import re
+
+# From the bottom up. A room may include itself and those before it.
+ROOMS = ["base", "model", "kv", "graph", "session", "cli"]
+# ggml is known where tensors and files are: not in the tokenizers, the sessions' logic or the tools.
+KNOW_GGML = {"model", "kv", "graph"}
+
+
+def includes(root):
+    for path in sorted((root / "engine").rglob("*")):
+        if path.suffix in {".h", ".cpp"}:
+            room = path.relative_to(root / "engine").parts[0]
+            room = room if room in ROOMS else "base"
+            for quoted, bracketed in re.findall(r'^#include (?:"([^"]+)"|<([^>]+)>)', path.read_text(), re.M):
+                yield path, room, quoted, bracketed
+
+
+def test_includes_point_only_downward(root):
+    upward = []
+    for path, room, quoted, _ in includes(root):
+        if quoted:
+            target = quoted.split("/")[0] if "/" in quoted else "base"
+            assert target in ROOMS, f"{path}: {quoted} is in no known room"
+            if ROOMS.index(target) > ROOMS.index(room):
+                upward.append(f"{path.name} ({room}) includes {quoted}")
+    assert not upward, upward
+
+
+def test_only_three_rooms_know_ggml(root):
+    others = [f"{p.name}: {h}" for p, room, _, h in includes(root) if re.match(r"gg(ml|uf)", h) and room not in KNOW_GGML]
+    assert not others, others
+
+
+def test_only_the_tools_print(root):
+    printing = re.compile(r"std::c(out|err)|\bf?printf\(|\bputs\(|\babort\(|\bexit\(")
+    guilty = [
+        str(path)
+        for path in (root / "engine").rglob("*.cpp")
+        if "cli" not in path.parts and printing.search(path.read_text())
+    ]
+    assert not guilty, guilty
