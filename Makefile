@@ -6,6 +6,9 @@ CMAKE_ARGS ?=
 
 VENV := .venv
 BIN  := $(abspath $(VENV))/bin
+# Tests share their cores with others: threads that wait must not spin.
+test sanitize: export OMP_WAIT_POLICY := passive
+
 export PATH := $(BIN):$(PATH)
 
 MODEL := tests/models/story.gguf

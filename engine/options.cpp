@@ -107,6 +107,11 @@ void option_table::text(const std::string & names, std::string & target, const s
     add(names, value, target, "", help).set = [&target](const std::string & typed) { target = typed; };
 }
 
+void option_table::text(const std::string & names, std::optional<std::string> & target, const std::string & value,
+                        const std::string & help) {
+    add(names, value, "", "", help).set = [&target](const std::string & typed) { target = typed; };
+}
+
 void option_table::choice(const std::string & names, std::string & target, const std::vector<std::string> & allowed,
                           const std::string & help) {
     option & o = add(names, "NAME", target, joined(allowed, "|"), help);

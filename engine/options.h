@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,9 @@ class option_table {
     void integer(const std::string & names, int64_t & target, int64_t min, int64_t max, const std::string & help);
     void real(const std::string & names, double & target, double min, double max, const std::string & help);
     void text(const std::string & names, std::string & target, const std::string & value, const std::string & help);
+    // The same, and empty as long as the option was not given.
+    void text(const std::string & names, std::optional<std::string> & target, const std::string & value,
+              const std::string & help);
     void choice(const std::string & names, std::string & target, const std::vector<std::string> & allowed,
                 const std::string & help);
     // Comma-separated lists; never empty after parsing one.

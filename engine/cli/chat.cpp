@@ -67,11 +67,11 @@ bool next_line(std::string & line) {
 generate_result chat(session & s, const cli_options & options) {
     const tokenizer & vocab = s.get_model().vocab;
     transcript talk(s, detect_chat_family(vocab.chat_template(), vocab));
-    if (!options.system_prompt.empty()) {
-        talk.add("system", options.system_prompt);
+    if (options.system_prompt) {
+        talk.add("system", *options.system_prompt);
     }
     generate_result result;
-    std::string line = options.prompt;
+    std::string line = options.prompt.value_or("");
     while (!line.empty() || next_line(line)) {
         if (line.empty()) {
             continue;

@@ -30,13 +30,13 @@ void cli_options::declare(option_table & table) {
 
 void cli_options::check() {
     engine.check();
-    if (!prompt.empty() && !prompt_file.empty()) {
+    if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
     }
-    if (conversation && (tokenize || !prompt_file.empty())) {
+    if (conversation && (tokenize || prompt_file)) {
         throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
     }
-    if (!system_prompt.empty() && !conversation) {
+    if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");
     }
     if (seed < 0) {

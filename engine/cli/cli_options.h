@@ -8,9 +8,9 @@ namespace livekv {
 // livekv-cli's options.
 struct cli_options {
     engine_options engine;
-    std::string prompt;
-    std::string prompt_file;
-    std::string system_prompt;
+    std::optional<std::string> prompt;
+    std::optional<std::string> prompt_file;
+    std::optional<std::string> system_prompt;
     int64_t n_predict = 128;
     int64_t n_ctx = 0;
     bool ignore_eos = false;

@@ -1,5 +1,7 @@
 #include "cli/interrupt.h"
 
+#include <signal.h>
+
 #include <csignal>
 
 namespace livekv {
@@ -15,7 +17,12 @@ void note(int) {
 
 }  // namespace
 
-void catch_interrupt() { std::signal(SIGINT, note); }
+// Without SA_RESTART, so that a Ctrl-C also ends the wait for the next line of a chat.
+void catch_interrupt() {
+    struct sigaction action = {};
+    action.sa_handler = note;
+    ::sigaction(SIGINT, &action, nullptr);
+}
 
 bool interrupted() { return noted != 0; }
 

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -15,10 +17,10 @@ namespace livekv {
 namespace {
 
 std::string read_prompt(const cli_options & options) {
-    std::string text = options.prompt;
-    if (text.empty()) {
-        text = read_text(options.prompt_file.empty() ? "-" : options.prompt_file);
+    if (!options.prompt && !options.prompt_file && ::isatty(STDIN_FILENO)) {
+        std::cerr << "livekv-cli: type the prompt, Ctrl-D ends it\n";
     }
+    const std::string text = options.prompt ? *options.prompt : read_text(options.prompt_file.value_or("-"));
     if (text.empty()) {
         fail("the prompt is empty");
     }

@@ -1,5 +1,6 @@
 #include "model/gguf_file.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "error.h"
@@ -36,10 +37,13 @@ gguf_file::gguf_file(const std::string & path) : file_(path) {
     }
     const uint64_t data_offset = gguf_get_data_offset(gguf_.get());
     for (int64_t i = 0; i < n_tensors(); ++i) {
-        const uint64_t end = data_offset + gguf_get_tensor_offset(gguf_.get(), i) + gguf_get_tensor_size(gguf_.get(), i);
-        if (end > file_.size()) {
+        // Compared without sums: sizes and offsets come from the file and may be near 2^64.
+        const uint64_t offset = gguf_get_tensor_offset(gguf_.get(), i);
+        const uint64_t size = gguf_get_tensor_size(gguf_.get(), i);
+        const uint64_t available = file_.size() - std::min<uint64_t>(data_offset, file_.size());
+        if (offset > available || size > available - offset) {
             fail("'", path, "': the file ends at byte ", file_.size(), ", inside tensor '",
-                 gguf_get_tensor_name(gguf_.get(), i), "' (its data ends at ", end, ")");
+                 gguf_get_tensor_name(gguf_.get(), i), "' (", size, " bytes from byte ", data_offset + offset, ")");
         }
     }
 }

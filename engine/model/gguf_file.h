@@ -50,6 +50,9 @@ class gguf_file {
     // Where the tensor's bytes lie in the mapping, ggml_nbytes(tensor) of them.
     const uint8_t * tensor_data(const ggml_tensor * tensor) const;
 
+    // Lets the tensor's pages leave memory: its data was copied to where it is used.
+    void release(const ggml_tensor * tensor) const { file_.release(tensor_data(tensor), ggml_nbytes(tensor)); }
+
   private:
     int64_t key_id(const std::string & key) const;  // -1 when absent
     int64_t array_id(const std::string & key, gguf_type type) const;

@@ -43,6 +43,9 @@ class cursor {
     size_t at_ = 0;
 };
 
+// ggml compares every name with all before it; no model comes near so many, and a file full of them would take hours.
+constexpr int64_t max_names = 16384;
+
 // Bytes of one value of a fixed-size type; 0 for strings, arrays and unknown types.
 size_t value_bytes(uint32_t type) {
     switch (type) {
@@ -107,10 +110,17 @@ void precheck_gguf(const uint8_t * data, size_t size) {
     }
     const int64_t n_tensors = in.take<int64_t>("header");
     const int64_t n_keys = in.take<int64_t>("header");
+    if (n_tensors > max_names || n_keys > max_names) {
+        fail("the file claims ", n_tensors, " tensors and ", n_keys, " metadata keys; at most ", max_names,
+             " of each are supported");
+    }
     for (int64_t i = 0; i < n_keys; ++i) {
         const std::string key = in.take_string("metadata");
         if (key.empty()) {
             fail("metadata key ", i, " has no name");
+        }
+        if (key.find('\0') != std::string::npos) {
+            fail("the name of metadata key ", i, " has a zero byte");
         }
         skip_metadata_value(in, key);
     }

@@ -43,4 +43,13 @@ mapped_file::~mapped_file() {
 mapped_file::mapped_file(mapped_file && other) noexcept
     : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
+void mapped_file::release(const uint8_t * begin, size_t n_bytes) const {
+    const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
+    const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + n_bytes) / page * page;
+    if (first < last) {
+        ::madvise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED);
+    }
+}
+
 }  // namespace livekv

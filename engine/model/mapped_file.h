@@ -17,6 +17,9 @@ class mapped_file {
     mapped_file & operator=(const mapped_file &) = delete;
     mapped_file & operator=(mapped_file &&) = delete;
 
+    // Lets the pages that lie wholly in [begin, begin + n_bytes) go; they come back from the file if touched again.
+    void release(const uint8_t * begin, size_t n_bytes) const;
+
     const uint8_t * data() const { return data_; }
     size_t size() const { return size_; }
     const std::string & path() const { return path_; }

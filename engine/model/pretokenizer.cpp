@@ -17,7 +17,7 @@ namespace {
 #define NO_SPACE R"(\P{White_Space})"
 
 constexpr const char * gpt2_words =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" SPACE R"(\p{L}\p{N}]+|)" SPACE R"(+(?!)" NO_SPACE ")|" SPACE "+";
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" SPACE R"(\p{L}\p{N}]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
 constexpr const char * llama3_words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^)" SPACE R"(\p{L}\p{N}]+[\r\n]*|)" SPACE
     R"(*[\r\n]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";

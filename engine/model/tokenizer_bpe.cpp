@@ -99,7 +99,8 @@ void tokenizer_bpe::read_merges() {
         const auto id_of = [&](const std::string & text) {
             const int32_t id = tokens_.find(text);
             if (id < 0) {
-                fail("'", tokens_.path, "': merge ", rank, " ('", line, "') needs the token '", text, "', which is missing");
+                fail("'", tokens_.path, "': merge ", rank, " ('", line, "') needs the token '", text,
+                     "', which is missing");
             }
             return id;
         };

@@ -22,7 +22,10 @@ std::optional<uint8_t> read_byte(std::string_view text) {
     }
     unsigned value = 0;
     const char * end = text.data() + 5;
-    return std::from_chars(end - 2, end, value, 16).ptr == end ? std::optional(static_cast<uint8_t>(value)) : std::nullopt;
+    if (std::from_chars(end - 2, end, value, 16).ptr != end) {
+        return std::nullopt;
+    }
+    return static_cast<uint8_t>(value);
 }
 
 }  // namespace

@@ -79,6 +79,7 @@ class loader {
         for (auto [tensor, source] : sources_) {
             if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
                 ggml_backend_tensor_set(tensor, file_.tensor_data(source), 0, ggml_nbytes(source));
+                file_.release(source);
             }
         }
     }

@@ -78,7 +78,8 @@ std::string format_mistral(std::vector<chat_message> messages) {
 std::string format_llama3(const std::vector<chat_message> & messages, bool add_generation_prompt) {
     std::string text;
     for (const chat_message & message : messages) {
-        text += "<|start_header_id|>" + message.role + "<|end_header_id|>\n\n" + stripped(message.content) + "<|eot_id|>";
+        text += "<|start_header_id|>" + message.role + "<|end_header_id|>\n\n";
+        text += stripped(message.content) + "<|eot_id|>";
     }
     return text + (add_generation_prompt ? "<|start_header_id|>assistant<|end_header_id|>\n\n" : "");
 }
@@ -128,7 +129,8 @@ chat_family detect_chat_family(const std::string & template_text, const tokenize
         if (has_control("<|im_start|>") && has_control("<|im_end|>")) {
             return chat_family::chatml;
         }
-        return has_control("<|start_header_id|>") && has_control("<|eot_id|>") ? chat_family::llama3 : chat_family::none;
+        const bool has_llama3 = has_control("<|start_header_id|>") && has_control("<|eot_id|>");
+        return has_llama3 ? chat_family::llama3 : chat_family::none;
     }
     const auto has = [&](const char * mark) { return template_text.find(mark) != std::string::npos; };
     if (has("<|im_start|>")) {

@@ -115,6 +115,7 @@ def test_no_model_is_a_usage_error(cli):
 
 def test_bad_prompts_are_refused(cli, tmp_path):
     assert_refused(cli(stdin=b""), 1, "the prompt is empty")
+    assert_refused(cli("-p", "", stdin=b"not read"), 1, "the prompt is empty")
     assert_refused(cli(stdin=b"fine until \xff here"), 1, "not valid UTF-8 (byte 11)")
     assert_refused(cli("-f", tmp_path / "none.txt"), 1, "No such file")
     assert_refused(cli("-f", tmp_path), 1, "directory")

@@ -14,7 +14,7 @@ namespace {
 
 std::vector<int32_t> greedy(session & s, std::span<const float> logits, int64_t n) {
     sampler_params params;
-    params.temperature = 0.0f;
+    params.temperature = 0.0;
     sampler pick(params);
     std::vector<int32_t> ids;
     while (true) {

@@ -63,7 +63,8 @@ TEST(mistral_conversations) {
 TEST(zephyr_conversations) {
     CHECK_EQ(format_chat(chat_family::zephyr, question, false), "<|user|>\n Who? \n</s>\n");
     CHECK_EQ(format_chat(chat_family::zephyr, talk, true),
-             "<|system|>\nBe brief.</s>\n<|user|>\n Who? \n</s>\n<|assistant|>\n Me. </s>\n<|user|>\nWhy?</s>\n<|assistant|>\n");
+             "<|system|>\nBe brief.</s>\n<|user|>\n Who? \n</s>\n"
+             "<|assistant|>\n Me. </s>\n<|user|>\nWhy?</s>\n<|assistant|>\n");
 }
 
 TEST(turns_out_of_order_are_errors) {
@@ -71,7 +72,8 @@ TEST(turns_out_of_order_are_errors) {
     CHECK_ERROR(format_chat(chat_family::llama2, twice, true), "message 2 of the conversation is from 'user'");
     CHECK_ERROR(format_chat(chat_family::mistral, {{"system", "s"}, {"assistant", "a"}}, true), "message 2");
     CHECK_ERROR(format_chat(chat_family::mistral, {{"system", "s"}}, true), "no user message");
-    CHECK_EQ(format_chat(chat_family::chatml, twice, false), "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
+    CHECK_EQ(format_chat(chat_family::chatml, twice, false),
+             "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
     CHECK_ERROR(format_chat(chat_family::chatml, {{"tool", "a"}}, true), "the role 'tool' is not supported");
     CHECK_ERROR(format_chat(chat_family::chatml, {}, true), "no messages");
     CHECK_ERROR(format_chat(chat_family::none, question, true), "give a plain prompt");

@@ -115,9 +115,10 @@ std::string random_bytes(std::mt19937 & rng) {
 
 // Letters, spaces, marks and rare characters that the vocabularies treat specially, in any order.
 std::string random_text(std::mt19937 & rng) {
-    static const strings parts = {" ", " ", "a", "b", "c", "ab", "12", "3", "▁", "é", "\n", "\t", "<s>", "<0x41>", "</s>",
-                                  "<mark>", "<unk>", "<|eot|>", "'s", "zyx", "我", "😁", "\xC2\xA0", "\xE2\x96", "\x81", "½",
-                                  "Ġ", "\xF0\x9F", "\u200D", "\u0301", ".", "!", "\xFF", std::string(1, '\0')};
+    static const strings parts = {
+        " ", " ", "a", "b", "c", "ab", "12", "3", "▁", "é", "\n", "\t", "<s>", "<0x41>", "</s>", "<mark>", "<unk>",
+        "<|eot|>", "'s", "zyx", "我", "😁", "\xC2\xA0", "\xE2\x96", "\x81", "½", "Ġ", "\xF0\x9F", "\u200D", "\u0301",
+        ".", "!", "\xFF", std::string(1, '\0')};
     std::string text;
     for (size_t n = rng() % 12; n > 0; --n) {
         text += parts[rng() % parts.size()];
@@ -126,7 +127,8 @@ std::string random_text(std::mt19937 & rng) {
 }
 
 strings edge_cases() {
-    strings cases = {"", " ", "  ", "   ", "\n", "\t \n", "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "▁", " ▁ ", "▁▁a"};
+    strings cases = {"",     " ",    "  ",           "   ",              "\n", "\t \n",
+                     "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "▁",  " ▁ ▁▁a"};
     cases.push_back(std::string(5, '\0'));
     cases.push_back(std::string(100000, 'a'));
     cases.push_back(std::string(100000, ' '));
@@ -176,7 +178,8 @@ TEST(every_byte_string_comes_back_from_real_vocabularies) {
 
 TEST(every_byte_string_comes_back_from_small_vocabularies) {
     check_round_trip(spm(), 2000);
-    check_round_trip(spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_space_prefix", false); }), 2000);
+    const auto no_prefix = [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_space_prefix", false); };
+    check_round_trip(spm(no_prefix), 2000);
     for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
         check_round_trip(bpe(pre), 2000);
     }
@@ -207,10 +210,10 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
     check_split("llama-bpe", clock,
                 {"It", "'s", " ", "123", "45", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("gpt-2", clock, {"It", "'s", " 12345", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
-    check_split("smollm", clock, {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'",
-                                  "LL", " go"});
-    check_split("default", clock, {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL",
-                                   " go"});
+    check_split("smollm", clock,
+                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
+    check_split("default", clock,
+                {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";
     check_split("llama-bpe", sums, {"a", " ", " b", " $", "5", "<=>", "x", " ", "3", ".", "14", " ", "½", "\t\n"});
     check_split("default", sums, {"a", " ", " b", " ", "$", "5", "<=>", "x", " ", "3", ".", "14", " ", "½", "\t\n"});
@@ -261,7 +264,8 @@ TEST(control_tokens_render_on_request_only) {
 }
 
 TEST(extra_spaces_go_only_where_the_model_says_so) {
-    const tokenizer tok = spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.remove_extra_whitespaces", true); });
+    const tokenizer tok =
+        spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.remove_extra_whitespaces", true); });
     CHECK_EQ(tok.decode(tok.encode("  a   b ", false, false), false), "a b");
 }
 
@@ -297,7 +301,9 @@ TEST(ids_outside_the_vocabulary_are_errors) {
 
 TEST(inconsistent_files_are_errors) {
     const auto set = [](const char * key, auto setter) { return [=](gguf_context * g) { setter(g, key); }; };
-    const auto text = [](const char * value) { return [=](gguf_context * g, const char * key) { gguf_set_val_str(g, key, value); }; };
+    const auto text = [](const char * value) {
+        return [=](gguf_context * g, const char * key) { gguf_set_val_str(g, key, value); };
+    };
     const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
     CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
     CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
@@ -307,7 +313,9 @@ TEST(inconsistent_files_are_errors) {
     }
     CHECK_ERROR(bpe("gpt-2", set("tokenizer.ggml.merges", remove)), "tokenizer.ggml.merges' is missing");
     const float score = std::numeric_limits<float>::quiet_NaN();
-    CHECK_ERROR(spm([&](gguf_context * g) { gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1); }),
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1);
+                }),
                 "scores has 1 values");
     CHECK_ERROR(spm([&](gguf_context * g) {
                     const std::vector<float> scores(fixtures::spm_tokens().size(), score);
@@ -324,7 +332,8 @@ TEST(inconsistent_files_are_errors) {
                     gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
                 }),
                 "the byte token 0 is '<unk>'");
-    CHECK_ERROR(spm([](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", 5000); }), "is 5000, expected less");
+    CHECK_ERROR(spm([](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", 5000); }),
+                "is 5000, expected less");
     CHECK_ERROR(bpe("gpt-2", [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_eos_token", true); }),
                 "eos_token_id is missing");
     const auto merges = [](const char * merge) {
