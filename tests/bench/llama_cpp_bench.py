@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""What livekv-bench measures, measured in llama.cpp through its C API (the llama-cpp-python package, `make dev`).
+
+Like llama-bench: flash attention on, one batch of --prompt tokens, then --decode tokens one by one, each after --depth
+tokens of context; one run that is not counted first. The Python around the C calls costs microseconds a call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import random
+import statistics
+import time
+
+import llama_cpp
+
+TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+
+
+@llama_cpp.llama_log_callback
+def silent(level, text, user_data):
+    pass
+
+
+def decode(ctx, tokens: list[int]) -> None:
+    array = (llama_cpp.llama_token * len(tokens))(*tokens)
+    if llama_cpp.llama_decode(ctx, llama_cpp.llama_batch_get_one(array, len(tokens))) != 0:
+        raise SystemExit("llama_cpp_bench: llama_decode failed")
+    llama_cpp.llama_synchronize(ctx)
+
+
+def timed(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--kv", default="f16", choices=TYPES)
+    parser.add_argument("--depth", type=int, default=0)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--decode", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=5)
+    args = parser.parse_args()
+
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p())
+    llama_cpp.llama_backend_init()
+    model = llama_cpp.llama_model_load_from_file(args.model.encode(), llama_cpp.llama_model_default_params())
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = args.depth + max(args.prompt, args.decode)
+    params.n_batch = max(args.prompt, 512)
+    params.n_ubatch = 512
+    params.n_threads = params.n_threads_batch = args.threads
+    params.type_k = params.type_v = TYPES[args.kv]
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    ctx = model and llama_cpp.llama_init_from_model(model, params)
+    if not ctx:
+        raise SystemExit(f"llama_cpp_bench: llama.cpp cannot load {args.model}")
+    memory = llama_cpp.llama_get_memory(ctx)
+    n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    rng = random.Random(1)
+    tokens = [rng.randrange(n_vocab) for _ in range(params.n_ctx)]
+    for at in range(0, args.depth, 512):
+        decode(ctx, tokens[at : min(at + 512, args.depth)])
+    fresh = tokens[args.depth :]
+
+    pp, tg = [], []
+    for run in range(args.repetitions + 1):
+        prefill_s = timed(lambda: decode(ctx, fresh[: args.prompt]))
+        llama_cpp.llama_memory_seq_rm(memory, 0, args.depth, -1)
+        decode_s = timed(lambda: [decode(ctx, [token]) for token in fresh[: args.decode]])
+        llama_cpp.llama_memory_seq_rm(memory, 0, args.depth, -1)
+        if run > 0:
+            pp.append(args.prompt / prefill_s)
+            tg.append(args.decode / decode_s)
+    print(json.dumps([{"kv": args.kv, "depth": args.depth, "pp_tps": statistics.median(pp), "tg_tps": statistics.median(tg)}]))
+
+
+if __name__ == "__main__":
+    main()
