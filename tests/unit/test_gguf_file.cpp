@@ -91,6 +91,29 @@ TEST(corrupted_header_fields_are_refused) {
     }
 }
 
+TEST(flipped_bytes_are_errors_or_harmless_and_never_crash) {
+    const temporary_file whole(".gguf");
+    write_tiny_model({}, whole.path());
+    const std::string bytes = check::read_file(whole.path());
+    const temporary_file bad(".gguf");
+    std::mt19937 rng(11);
+    int n_refused = 0;
+    for (int i = 0; i < 400; ++i) {
+        std::string copy = bytes;
+        // The header, metadata and tensor list end before byte 16,000; the data behind them is any bytes.
+        for (int flips = 1 + i % 3; flips > 0; --flips) {
+            copy[rng() % 16000] = static_cast<char>(rng());
+        }
+        write_bytes(bad.path(), copy);
+        try {
+            load(bad.path());
+        } catch (const error &) {
+            ++n_refused;
+        }
+    }
+    CHECK(n_refused > 50);
+}
+
 TEST(wrong_or_missing_metadata_is_named) {
     refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, "'mamba'");
     for (const char * key : {"general.architecture", "llama.block_count", "llama.embedding_length",

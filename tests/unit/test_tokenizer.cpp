@@ -194,6 +194,9 @@ TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
     check_pieces(pieces(tok, "ü"), {" ", "\xC3", "\xBC"});
     check_pieces(pieces(tok, "▁"), {" ", "\xE2", "\x96", "\x81"});
     check_pieces(pieces(spm({}, false), "aüb"), {" a", "<unk>", "b"});
+    std::vector<fixtures::token> half = fixtures::spm_tokens(false);
+    half.push_back({"<0xC3>", 6});
+    check_pieces(pieces(load(fixtures::vocab_builder("llama", half)), "aüb"), {" a", "<unk>", "b"});  // not half of ü
 }
 
 TEST(bpe_merges_by_rank_inside_words) {
@@ -211,7 +214,8 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
                 {"It", "'s", " ", "123", "45", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("gpt-2", clock, {"It", "'s", " 12345", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     check_split("smollm", clock,
-                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
+                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL",
+                 " go"});
     check_split("default", clock,
                 {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";

@@ -24,6 +24,7 @@ struct tiny_spec {
     uint32_t n_ctx = 512;
     bool tied = false;
     ggml_type matrix_type = GGML_TYPE_F32;
+    ggml_type rounded_to = GGML_TYPE_F32;          // f32 matrices hold only values this type can hold
     std::string without_tensor;                    // left out
     std::string transposed_tensor;                 // written with its two dimensions exchanged
     std::string zeroed_tensor;                     // all its values are 0
@@ -137,6 +138,11 @@ class writer {
         std::vector<float> values(static_cast<size_t>(ne0 * ne1));
         for (float & value : values) {
             value = name == spec_.zeroed_tensor ? 0.0f : normal(rng_);
+        }
+        if (spec_.rounded_to != GGML_TYPE_F32) {
+            std::vector<uint8_t> rounded(ggml_row_size(spec_.rounded_to, ne0) * static_cast<size_t>(ne1));
+            ggml_quantize_chunk(spec_.rounded_to, values.data(), rounded.data(), 0, ne1, ne0, nullptr);
+            ggml_get_type_traits(spec_.rounded_to)->to_float(rounded.data(), values.data(), ne0 * ne1);
         }
         add(name, spec_.matrix_type, ne0, ne1, values);
     }
