@@ -76,7 +76,7 @@ TEST(turns_out_of_order_are_errors) {
              "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
     CHECK_ERROR(format_chat(chat_family::chatml, {{"tool", "a"}}, true), "the role 'tool' is not supported");
     CHECK_ERROR(format_chat(chat_family::chatml, {}, true), "no messages");
-    CHECK_ERROR(format_chat(chat_family::none, question, true), "give a plain prompt");
+    CHECK_ERROR(format_chat(chat_family::none, question, true), "a plain prompt");
 }
 
 TEST(families_are_recognised_by_their_marks) {
