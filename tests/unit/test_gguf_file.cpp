@@ -160,6 +160,15 @@ TEST(absurd_precheck_values_do_not_reach_ggml) {
     write_bytes(file.path(), "GGUF" + u32(3) + u64(0) + u64(1) + u64(17) + "general.alignment" +
                                  u32(GGUF_TYPE_FLOAT32) + u32(0));
     CHECK_ERROR(load(file.path()), "must be one uint32");
+    // A zero byte in a key hides its rest from C strings, a size near 2^64 wraps, a huge count is quadratic work.
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(0) + u64(1) + u64(18) + "general.alignment" + std::string(1, '\0') +
+                                 u32(GGUF_TYPE_FLOAT32) + u32(0));
+    CHECK_ERROR(load(file.path()), file.path());
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(1) + u64(0) + u64(1) + "t" + u32(1) + u64((uint64_t(1) << 62) - 1) +
+                                 u32(GGML_TYPE_F32) + u64(0));
+    CHECK_ERROR(load(file.path()), file.path());
+    write_bytes(file.path(), "GGUF" + u32(3) + u64(0) + u64(uint64_t(1) << 40));
+    CHECK_ERROR(load(file.path()), file.path());
 }
 
 TEST_MAIN
