@@ -8,6 +8,7 @@
 
 #include "cli/engine_options.h"
 #include "cli/progress.h"
+#include "cli/tool.h"
 
 namespace livekv {
 

@@ -6,6 +6,7 @@
 
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
+#include "cli/tool.h"
 #include "session/chat_template.h"
 
 namespace livekv {

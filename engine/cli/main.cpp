@@ -8,6 +8,7 @@
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
 #include "cli/report.h"
+#include "cli/tool.h"
 #include "error.h"
 #include "model/gguf_file.h"
 #include "model/tokenizer.h"

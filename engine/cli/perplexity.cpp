@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/engine_options.h"
+#include "cli/tool.h"
 #include "session/fidelity.h"
 
 namespace livekv {

@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/engine_options.h"
 #include "cli/progress.h"
+#include "cli/tool.h"
 
 namespace livekv {
 

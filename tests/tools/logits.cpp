@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/engine_options.h"
+#include "cli/tool.h"
 #include "error.h"
 #include "session/generate.h"
 

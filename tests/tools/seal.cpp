@@ -7,7 +7,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "cli/engine_options.h"
+#include "cli/tool.h"
 #include "error.h"
 #include "kv/kv_quant.h"
 

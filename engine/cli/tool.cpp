@@ -1,0 +1,94 @@
+#include "cli/tool.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <new>
+
+#include "error.h"
+#include "model/utf8.h"
+#include "options.h"
+
+namespace livekv {
+
+int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv) {
+    try {
+        return body(argc, argv);
+    } catch (const usage_error & problem) {
+        std::cerr << name << ": " << problem.what() << "\n";
+        return 2;
+    } catch (const std::bad_alloc &) {
+        std::cerr << name << ": not enough memory\n";
+    } catch (const std::exception & problem) {
+        std::cerr << name << ": " << problem.what() << "\n";
+    }
+    return 1;
+}
+
+namespace {
+
+std::string temporary_beside(const std::string & path) { return path + ".tmp" + std::to_string(::getpid()); }
+
+}  // namespace
+
+void write_file(const std::string & path, const std::string & text) {
+    if (path == "-") {
+        std::cout << text << std::flush;
+        return;
+    }
+    const std::string temporary = temporary_beside(path);
+    std::ofstream out(temporary, std::ios::binary);
+    out << text << std::flush;
+    if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
+        const int reason = errno;
+        std::remove(temporary.c_str());
+        fail("cannot write '", path, "': ", std::strerror(reason));
+    }
+}
+
+void check_writable(const std::string & path) {
+    if (path == "-") {
+        return;
+    }
+    const std::string temporary = temporary_beside(path);
+    std::ofstream out(temporary);
+    const int reason = errno;
+    if (!out) {
+        fail("cannot write '", path, "': ", std::strerror(reason));
+    }
+    out.close();
+    std::remove(temporary.c_str());
+}
+
+std::string read_text(const std::string & path) {
+    if (path == "-") {
+        return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    }
+    errno = 0;
+    std::ifstream in(path, std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+    if (!in || (text.empty() && errno != 0)) {
+        fail("cannot read '", path, "': ", errno ? std::strerror(errno) : "unknown reason");
+    }
+    return text;
+}
+
+void require_utf8(const std::string & text, const char * what) {
+    if (const auto offset = first_invalid_utf8(text)) {
+        fail(what, " is not valid UTF-8 (byte ", *offset, ")");
+    }
+}
+
+int64_t peak_rss_bytes() {
+    struct rusage usage = {};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace livekv
