@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Convert a Hugging Face Llama or Mistral folder to GGUF.
+
+    python convert/convert_hf.py HF_DIR OUT.gguf --type q8_0
+
+The weights stream through a few rows at a time, and OUT.gguf appears only when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import gguf
+from tqdm import tqdm
+
+from convert_error import ConvertError
+from hf_checkpoint import open_checkpoint, read_json
+from hf_config import Hparams, read_hparams
+from hf_tokenizer import read_vocab
+from hf_vocab import Vocab
+from tensor_plan import TYPES, TensorStream, plan_tensors
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def convert(hf_dir: Path, out: Path, type_name: str) -> str:
+    """Writes `out` and gives a one-line summary; throws ConvertError or OSError, and then leaves no file behind."""
+    if not (hf_dir / "config.json").exists():
+        raise ConvertError(f"{hf_dir} holds no config.json: it is no Hugging Face model folder")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
+    config = read_json(hf_dir / "config.json")
+    hparams = read_hparams(config)
+    vocab = read_vocab(hf_dir, config, hparams.n_vocab)
+    plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
+    for note in hparams.notes + vocab.notes + notes:
+        print(f"note: {note}", file=sys.stderr)
+    with whole_file(out) as temporary:
+        write_gguf(temporary, hf_dir.resolve().name, type_name, hparams, vocab, plan)
+    n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
+    size_mb = out.stat().st_size / 1e6
+    return f"{out}: {len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}, {size_mb:.1f} MB"
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `out`, synced to disk, if all goes well; else it vanishes."""
+    temporary = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, out)
+        sync(out.parent)  # the new name is on disk only when its folder is
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_gguf(
+    path: Path, name: str, type_name: str, hparams: Hparams, vocab: Vocab, plan: list[TensorStream]
+) -> None:
+    writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
+    try:
+        writer.add_type("model")
+        writer.add_name(name)
+        writer.add_file_type(TYPES[type_name][1])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        add_hparams(writer, hparams)
+        vocab.write(writer)
+        for tensor in plan:
+            shape = tensor.source.shape
+            writer.add_tensor_info(tensor.name, shape, None, tensor.nbytes, raw_dtype=tensor.type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        with progress(sum(tensor.nbytes for tensor in plan)) as advance:
+            for tensor in plan:
+                tensor.written = advance
+                writer.write_tensor_data(tensor)
+        writer.flush()
+    finally:
+        writer.close()
+
+
+def add_hparams(writer: gguf.GGUFWriter, hparams: Hparams) -> None:
+    writer.add_vocab_size(hparams.n_vocab)
+    writer.add_context_length(hparams.n_ctx)
+    writer.add_embedding_length(hparams.n_embd)
+    writer.add_block_count(hparams.n_layer)
+    writer.add_feed_forward_length(hparams.n_ff)
+    writer.add_head_count(hparams.n_head)
+    writer.add_head_count_kv(hparams.n_head_kv)
+    writer.add_key_length(hparams.head_dim)
+    writer.add_value_length(hparams.head_dim)
+    writer.add_layer_norm_rms_eps(hparams.rms_eps)
+    writer.add_rope_dimension_count(hparams.head_dim)
+    writer.add_rope_freq_base(hparams.rope_theta)
+    if hparams.rope_linear_factor is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(hparams.rope_linear_factor)
+
+
+@contextmanager
+def progress(total_bytes: int) -> Iterator:
+    """Gives a function to call with the bytes just written: a bar on a terminal, now and then a line elsewhere."""
+    if sys.stderr.isatty():
+        with tqdm(total=total_bytes, unit="B", unit_scale=True, desc="writing") as bar:
+            yield bar.update
+        return
+    done, last_line = 0, time.monotonic()
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done, last_line
+        done += n_bytes
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
+            print(f"writing: {100 * done // total_bytes} % of {total_bytes / 1e6:.1f} MB", file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="convert_hf.py",
+        description="Convert a Hugging Face folder of a Llama or Mistral model to GGUF; .bin weights need torch.",
+        epilog="Norms stay f32. With q8_0 and q4_0, matrices whose rows are no multiple of 32 long become f16. "
+        "With q4_0, the token embedding and the output matrix become q8_0: errors there reach every token.",
+    )
+    parser.add_argument("hf_dir", type=Path, metavar="HF_DIR", help="folder with config.json, weights and tokenizer")
+    parser.add_argument("out", type=Path, metavar="OUT.gguf", help="file to write; replaced only by a complete one")
+    types = list(TYPES)
+    parser.add_argument("--type", choices=types, default="f16", help="type of the matrices (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that nothing is left behind
+    try:
+        print(convert(options.hf_dir, options.out, options.type))
+    except KeyboardInterrupt:
+        print("convert_hf: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (ConvertError, OSError) as problem:
+        print(f"convert_hf: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

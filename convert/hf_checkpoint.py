@@ -1,0 +1,164 @@
+"""Hugging Face weights, read a few rows at a time.
+
+Rows are read with plain file reads, not through a mapping: mapped pages count as resident memory, and a checkpoint is
+larger than the memory this converter wants to use. Safetensors headers are read here because the `safetensors` package
+either maps the whole file or hands bfloat16 to torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from convert_error import ConvertError
+
+MAX_HEADER_BYTES = 100 << 20  # the format's own limit
+STORED_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint; `read(begin, end)` gives rows [begin, end) of it as float32 [end - begin, n_cols].
+
+    A vector counts as one row.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[int, int], np.ndarray]
+
+    @property
+    def n_cols(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def n_rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+
+def bf16_to_f32(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 is the upper half of a float32."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+        raise ConvertError(f"{path} is not valid JSON: {problem}") from problem
+    if not isinstance(content, dict):
+        raise ConvertError(f"{path} holds no JSON object")
+    return content
+
+
+def open_checkpoint(hf_dir: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the folder's checkpoint by name: safetensors before .bin, sharded or single."""
+    for index_name, single_name, open_file in (
+        ("model.safetensors.index.json", "model.safetensors", _open_safetensors),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin", _open_torch),
+    ):
+        if (hf_dir / index_name).exists():
+            return _open_shards(hf_dir, index_name, open_file)
+        if (hf_dir / single_name).exists():
+            return open_file(hf_dir / single_name)
+    raise ConvertError(f"{hf_dir} holds no model.safetensors, no pytorch_model.bin and no index of either")
+
+
+def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTensor]:
+    weight_map = read_json(hf_dir / index_name).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConvertError(f"{hf_dir / index_name} has no weight_map")
+    shards = {}
+    for file_name in sorted(set(weight_map.values())):
+        if Path(file_name).name != file_name:
+            raise ConvertError(f"{index_name} names '{file_name}', which is not a file of the folder")
+        if not (hf_dir / file_name).exists():
+            raise ConvertError(f"{hf_dir} lacks the shard {file_name} that {index_name} names")
+        shards[file_name] = open_file(hf_dir / file_name)
+    tensors = {}
+    for name, file_name in weight_map.items():
+        if name not in shards[file_name]:
+            raise ConvertError(f"{file_name} lacks the tensor {name} that {index_name} places there")
+        tensors[name] = shards[file_name][name]
+    return tensors
+
+
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """The file is 8 bytes of header length (little-endian), a JSON header, then the tensors' bytes."""
+    file_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if file_bytes < 8 or header_bytes > min(file_bytes - 8, MAX_HEADER_BYTES):
+            raise ConvertError(f"{path} is not a safetensors file, or is cut short")
+        try:
+            header = json.loads(file.read(header_bytes))
+        except ValueError as problem:
+            raise ConvertError(f"{path} has a broken safetensors header: {problem}") from problem
+    data_at = 8 + header_bytes
+    return {
+        name: _safetensors_entry(path, name, entry, data_at, file_bytes)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _safetensors_entry(path: Path, name: str, entry: dict, data_at: int, file_bytes: int) -> StoredTensor:
+    try:
+        type_name, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ConvertError(f"{path}: the header entry of {name} is broken") from problem
+    if type_name not in STORED_TYPES:
+        raise ConvertError(f"{name} is stored as {type_name}; only {', '.join(STORED_TYPES)} can be converted")
+    dtype = STORED_TYPES[type_name]
+    if not shape or min(shape) < 1:
+        raise ConvertError(f"{path}: {name} has the shape {list(shape)}")
+    if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ConvertError(f"{path}: {name} has {end - begin} bytes, which is not what its shape and type need")
+    if data_at + end > file_bytes:
+        raise ConvertError(f"{path} is cut short: {name} ends {data_at + end - file_bytes} bytes behind its end")
+    n_cols = shape[-1]
+
+    def read(first: int, last: int) -> np.ndarray:
+        count = (last - first) * n_cols
+        with path.open("rb", buffering=0) as file:
+            values = np.fromfile(file, dtype, count, offset=data_at + begin + first * n_cols * dtype.itemsize)
+        if values.size != count:
+            raise ConvertError(f"{path} shrank while it was read")
+        values = bf16_to_f32(values) if type_name == "BF16" else values.astype(np.float32, copy=False)
+        return values.reshape(last - first, n_cols)
+
+    return StoredTensor(name, shape, read)
+
+
+def _open_torch(path: Path) -> dict[str, StoredTensor]:
+    try:
+        import torch
+    except ImportError as problem:
+        raise ConvertError(f"{path.name} needs the package torch to be read (safetensors does not)") from problem
+
+    def load() -> dict:
+        # weights_only: a .bin is a pickle, and must not run code. The mapping is dropped with the returned tensors.
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as problem:
+            raise ConvertError(f"{path} cannot be read: {str(problem).splitlines()[0]}") from problem
+
+    def entry(name: str, like) -> StoredTensor:
+        if not like.dtype.is_floating_point or like.ndim == 0:
+            raise ConvertError(f"{name} is stored as {like.dtype} {list(like.shape)}, which cannot be converted")
+        n_cols = like.shape[-1]
+
+        def read(first: int, last: int) -> np.ndarray:
+            # Loaded anew for each slab: the pickle is small, and touched pages of an old mapping would stay resident.
+            rows = load()[name].reshape(-1, n_cols)[first:last]
+            return rows.to(torch.float32).numpy().copy()
+
+        return StoredTensor(name, tuple(like.shape), read)
+
+    return {name: entry(name, tensor) for name, tensor in load().items() if isinstance(tensor, torch.Tensor)}

@@ -1,0 +1,135 @@
+"""Which GGUF tensors a checkpoint becomes, and their bytes, made slab by slab."""
+
+from __future__ import annotations
+
+import math
+from typing import BinaryIO, Callable
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType, quants
+
+from convert_error import ConvertError
+from hf_checkpoint import StoredTensor
+from hf_config import Hparams
+
+TYPES = {
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+}
+
+SLAB_ELEMENTS = 1 << 19  # 2 MB of float32, and a few times that while it is quantized
+
+# Old checkpoints store buffers that are functions of the configuration.
+IGNORED_SUFFIXES = (".rotary_emb.inv_freq", ".masked_bias")
+
+
+class TensorStream:
+    """One tensor of the output. GGUFWriter.write_tensor_data takes it for an array: it has nbytes and tofile()."""
+
+    def __init__(self, name: str, source: StoredTensor, type_: GGMLQuantizationType, n_head: int | None = None):
+        self.name = name
+        self.source = source
+        self.type = type_
+        self.n_head = n_head  # set for q and k: their rows are reordered, head by head
+        self.written: Callable[[int], None] = lambda n_bytes: None
+
+    @property
+    def nbytes(self) -> int:
+        block, block_bytes = GGML_QUANT_SIZES[self.type]
+        return math.prod(self.source.shape) // block * block_bytes
+
+    def tofile(self, file: BinaryIO) -> None:
+        n_rows = self.source.n_rows
+        unit = n_rows // self.n_head if self.n_head else 1  # rows that must lie in one slab
+        step = max(1, SLAB_ELEMENTS // (self.source.n_cols * unit)) * unit
+        for begin in range(0, n_rows, step):
+            rows = self.source.read(begin, min(begin + step, n_rows))
+            if self.n_head:
+                rows = interleave_rope_rows(rows, unit)
+            data = encode(rows, self.type, self.name)
+            data.tofile(file)
+            self.written(data.nbytes)
+
+
+def interleave_rope_rows(rows: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of whole heads, [n * head_dim, n_cols], from Hugging Face's order to that of ggml's RoPE of type NORM.
+
+    Hugging Face turns row i of a head together with row i + head_dim/2; NORM turns neighbours, 2i and 2i + 1.
+    """
+    halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[-1])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def encode(rows: np.ndarray, type_: GGMLQuantizationType, name: str) -> np.ndarray:
+    """float32 [n, n_cols] in the bytes of a GGUF type; throws when a value is too large for it."""
+    try:
+        with np.errstate(over="raise"):
+            return quants.quantize(rows, type_)
+    except FloatingPointError as problem:
+        kind = type_.name.lower()
+        raise ConvertError(f"{name} holds values beyond the range of {kind}; use bf16 or f32") from problem
+
+
+def pick_type(requested: str, name: str, shape: tuple[int, ...]) -> GGMLQuantizationType:
+    type_ = TYPES[requested][0]
+    if len(shape) == 1:
+        return GGMLQuantizationType.F32
+    if shape[-1] % GGML_QUANT_SIZES[type_][0]:
+        return GGMLQuantizationType.F16
+    if type_ == GGMLQuantizationType.Q4_0 and name in ("token_embd.weight", "output.weight"):
+        return GGMLQuantizationType.Q8_0
+    return type_
+
+
+def plan_tensors(
+    stored: dict[str, StoredTensor], hparams: Hparams, requested: str
+) -> tuple[list[TensorStream], list[str]]:
+    """The output's tensors in file order, and notes for the user. Every stored tensor must be used or be known."""
+    left = {name: tensor for name, tensor in stored.items() if not name.endswith(IGNORED_SUFFIXES)}
+    plan, notes = [], []
+
+    def add(name: str, hf_name: str, shape: tuple[int, ...], n_head: int | None = None) -> None:
+        tensor = left.pop(hf_name, None)
+        if tensor is None:
+            raise ConvertError(f"the checkpoint lacks {hf_name}")
+        if tensor.shape != shape:
+            raise ConvertError(f"{hf_name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
+        plan.append(TensorStream(name, tensor, pick_type(requested, name, shape), n_head))
+
+    h = hparams
+    embed, head = "model.embed_tokens.weight", "lm_head.weight"
+    if h.tied and embed not in left and head in left:  # tied weights may be stored under either name
+        left[embed] = left.pop(head)
+    if h.tied:
+        left.pop(head, None)
+    add("token_embd.weight", embed, (h.n_vocab, h.n_embd))
+    for il in range(h.n_layer):
+        hf, out = f"model.layers.{il}.", f"blk.{il}."
+        n_q, n_kv = h.n_head * h.head_dim, h.n_head_kv * h.head_dim
+        add(out + "attn_norm.weight", hf + "input_layernorm.weight", (h.n_embd,))
+        add(out + "attn_q.weight", hf + "self_attn.q_proj.weight", (n_q, h.n_embd), h.n_head)
+        add(out + "attn_k.weight", hf + "self_attn.k_proj.weight", (n_kv, h.n_embd), h.n_head_kv)
+        add(out + "attn_v.weight", hf + "self_attn.v_proj.weight", (n_kv, h.n_embd))
+        add(out + "attn_output.weight", hf + "self_attn.o_proj.weight", (h.n_embd, n_q))
+        add(out + "ffn_norm.weight", hf + "post_attention_layernorm.weight", (h.n_embd,))
+        add(out + "ffn_gate.weight", hf + "mlp.gate_proj.weight", (h.n_ff, h.n_embd))
+        add(out + "ffn_up.weight", hf + "mlp.up_proj.weight", (h.n_ff, h.n_embd))
+        add(out + "ffn_down.weight", hf + "mlp.down_proj.weight", (h.n_embd, h.n_ff))
+    add("output_norm.weight", "model.norm.weight", (h.n_embd,))
+    if not h.tied:
+        add("output.weight", head, (h.n_vocab, h.n_embd))
+    if left:
+        some = ", ".join(sorted(left)[:3]) + (", ..." if len(left) > 3 else "")
+        raise ConvertError(f"{len(left)} tensors have no place in a llama GGUF: {some}")
+    if h.rope_freqs is not None:
+        freqs = h.rope_freqs
+        source = StoredTensor("rope_freqs", freqs.shape, lambda begin, end: freqs.reshape(1, -1)[begin:end])
+        plan.insert(0, TensorStream("rope_freqs.weight", source, GGMLQuantizationType.F32))
+
+    kept = [t.name for t in plan if len(t.source.shape) == 2 and t.source.n_cols % 32]
+    if kept and requested in ("q8_0", "q4_0"):
+        notes.append(f"{len(kept)} matrices stay f16, as their rows are no multiple of 32 long: {kept[0]}, ...")
+    return plan, notes

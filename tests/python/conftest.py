@@ -1,0 +1,77 @@
+"""Where the tests find things: the build folder (LIVEKV_BUILD, default `build`), the tools, and ../shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "convert"))
+# Tests share their cores with others: threads that wait must not spin (a hundred times slower where one core is taken).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: compares with another engine or takes more than a few seconds")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def build_dir() -> Path:
+    return ROOT / os.environ.get("LIVEKV_BUILD", "build")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no ../shared beside the project")
+    return folder
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The built command-line tools. A tool that is not there is a failure, not a reason to skip."""
+
+    bin_dir: Path
+
+    def run(self, name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+        tool = self.bin_dir / name
+        if not tool.exists():
+            pytest.fail(f"{tool} is not built")
+        done = subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+        if check and done.returncode != 0:
+            pytest.fail(f"{name} exited with {done.returncode}: {done.stderr.strip()[-500:]}")
+        return done
+
+    def tokenize(self, model: Path, text: str) -> list[int]:
+        return json.loads(self.run("livekv-cli", "-m", model, "--tokenize", "-p", text).stdout)
+
+    def logits(self, model: Path, tokens: list[int], out: Path, *options: object) -> np.ndarray:
+        """float32 [n_tokens, n_vocab], one row for each token of the prompt."""
+        listed = ",".join(map(str, tokens))
+        self.run("livekv-logits", "-m", model, "--tokens", listed, "--kv", "f16", *options, "--out", out)
+        return np.fromfile(out, np.float32).reshape(len(tokens), -1)
+
+    def greedy(self, model: Path, tokens: list[int], n: int, out: Path) -> list[int]:
+        listed = ",".join(map(str, tokens))
+        done = self.run(
+            "livekv-logits", "-m", model, "--tokens", listed, "--kv", "f16", "--generate", n, "--out", out
+        )
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def tools(build_dir) -> Tools:
+    return Tools(build_dir / "bin")

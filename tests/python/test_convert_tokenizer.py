@@ -1,0 +1,215 @@
+"""What the converter makes of each kind of tokenizer."""
+
+from __future__ import annotations
+
+import convert_hf
+import pytest
+import tiny_models
+import tiny_tokenizers
+from convert_error import ConvertError
+from gguf import GGUFReader
+from tiny_models import SHAPES
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+BYTELEVEL, SPM = SHAPES["gqa_hd64"], SHAPES["hd8"]
+WEIGHTS = {shape.name: tiny_models.weights(shape) for shape in (BYTELEVEL, SPM)}
+
+
+def metadata(folder, shape, tokenizer=None, config=None, model_config=None, files=None) -> dict:
+    """The tokenizer.* keys, without that prefix, of the shape's model converted with these files."""
+    tiny_models.make(folder, shape, WEIGHTS[shape.name])
+    if tokenizer is not None:
+        tiny_models.write_json(folder / "tokenizer.json", tokenizer)
+    if config is not None:
+        tiny_models.write_json(folder / "tokenizer_config.json", config)
+    tiny_models.write_json(folder / "config.json", tiny_models.config(shape) | (model_config or {}))
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
+    convert_hf.convert(folder, folder.with_suffix(".gguf"), "f16")
+    fields = GGUFReader(folder.with_suffix(".gguf")).fields
+    return {
+        key.removeprefix("tokenizer.").removeprefix("ggml."): entry.contents()
+        for key, entry in fields.items()
+        if key.startswith("tokenizer.")
+    }
+
+
+def test_byte_level_tokens_merges_and_types(tmp_path):
+    tokenizer, _ = tiny_tokenizers.byte_level()
+    got = metadata(tmp_path / "m", BYTELEVEL)
+    n = len(tokenizer["model"]["vocab"])
+    assert (got["model"], got["pre"]) == ("gpt2", "gpt-2")
+    assert got["tokens"][:n] == list(tokenizer["model"]["vocab"])
+    assert got["tokens"][n : n + 3] == ["<s>", "</s>", "<tag>"]
+    assert got["merges"] == [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    assert got["token_type"][:n] == [NORMAL] * n
+    assert got["token_type"][n : n + 3] == [CONTROL, CONTROL, USER_DEFINED]
+    assert (got["bos_token_id"], got["eos_token_id"]) == (n, n + 1)
+    assert (got["add_bos_token"], got["add_eos_token"]) == (False, False)
+    assert "scores" not in got and "unknown_token_id" not in got and "eot_token_id" not in got
+
+
+def test_merges_may_be_strings_or_pairs(tmp_path):
+    tokenizer, config = tiny_tokenizers.byte_level()
+    pairs = metadata(tmp_path / "pairs", BYTELEVEL)
+    tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    assert metadata(tmp_path / "strings", BYTELEVEL, tokenizer, config) == pairs
+
+
+def test_vocabulary_is_padded_to_the_embedding(tmp_path):
+    n_real = len(tiny_tokenizers.byte_level()[0]["model"]["vocab"]) + 3
+    got = metadata(tmp_path / "m", BYTELEVEL)
+    assert len(got["tokens"]) == len(got["token_type"]) == BYTELEVEL.n_vocab
+    assert n_real < BYTELEVEL.n_vocab
+    assert got["tokens"][n_real:] == [f"[PAD{id_}]" for id_ in range(n_real, BYTELEVEL.n_vocab)]
+    assert set(got["token_type"][n_real:]) == {UNUSED} and UNUSED not in got["token_type"][:n_real]
+
+
+@pytest.mark.parametrize(
+    "pre_tokenizer, name",
+    [
+        (tiny_tokenizers.GPT2_PRE, "gpt-2"),
+        (tiny_tokenizers.LLAMA3_PRE, "llama-bpe"),
+        (tiny_tokenizers.SMOLLM_PRE, "smollm"),
+    ],
+)
+def test_known_pre_tokenizers_are_named(tmp_path, pre_tokenizer, name):
+    tokenizer, _ = tiny_tokenizers.byte_level()
+    assert metadata(tmp_path / "m", BYTELEVEL, tokenizer | {"pre_tokenizer": pre_tokenizer})["pre"] == name
+
+
+DEEPSEEK_SPLIT = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [DEEPSEEK_SPLIT, tiny_tokenizers.BYTES_ONLY],
+                }
+            },
+            'unknown pre_tokenizer (known are those of gpt-2, llama-bpe, smollm): {"type": "Sequence", '
+            '"pretokenizers": [{"type": "Split", "pattern": {"Regex": "[\\\\r\\\\n]"}',
+        ),
+        ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "unknown pre_tokenizer"),
+        ({"pre_tokenizer": tiny_tokenizers.BYTES_ONLY}, "unknown pre_tokenizer"),
+        ({"normalizer": {"type": "NFC"}}, "normalizer NFC is not supported"),
+        ({"model": {"type": "WordPiece", "vocab": {}}}, "of type WordPiece"),
+        ({"added_tokens": [tiny_tokenizers.added(320, "<far>")]}, "token 320 ('<far>') lies outside"),
+    ],
+)
+def test_byte_level_tokenizers_it_does_not_know_are_refused(tmp_path, change, message):
+    tokenizer, _ = tiny_tokenizers.byte_level()
+    with pytest.raises(ConvertError) as refused:
+        metadata(tmp_path / "m", BYTELEVEL, tokenizer | change)
+    assert message in str(refused.value)
+
+
+def test_spm_json_tokens_scores_and_types(tmp_path):
+    got = metadata(tmp_path / "m", SPM)
+    pieces = tiny_tokenizers.spm_pieces()
+    assert (got["model"], got["pre"]) == ("llama", "default")
+    assert got["tokens"][: len(pieces)] == [text for text, _, _ in pieces]
+    assert got["token_type"][: len(pieces)] == [type_ for _, _, type_ in pieces]
+    assert (got["bos_token_id"], got["eos_token_id"], got["unknown_token_id"]) == (1, 2, 0)
+    assert (got["add_bos_token"], got["add_eos_token"], got["add_space_prefix"]) == (True, False, True)
+    assert "merges" not in got
+    score = dict(zip(got["tokens"], got["scores"]))
+    merged = [left + right for left, right in tiny_tokenizers.spm_json()[0]["model"]["merges"]]
+    assert [score[text] for text in merged] == [-float(rank) for rank in range(len(merged))]
+    assert score["e"] == score["\u2581"] == -float(len(merged))  # letters come after every merge
+
+
+def test_spm_model_gives_what_the_json_made_of_it_gives(tmp_path):
+    proto = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
+    model = proto.ModelProto()
+    model.trainer_spec.model_type = proto.TrainerSpec.BPE
+    model.trainer_spec.byte_fallback = True
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.remove_extra_whitespaces = False
+    for text, score, type_ in tiny_tokenizers.spm_pieces():
+        model.pieces.add(piece=text, score=score, type=type_)
+    from_json = metadata(tmp_path / "json", SPM)
+    tiny_models.make(tmp_path / "model", SPM, WEIGHTS[SPM.name])
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    (tmp_path / "model" / "tokenizer.model").write_bytes(model.SerializeToString())
+    convert_hf.convert(tmp_path / "model", tmp_path / "model.gguf", "f16")
+    reader = GGUFReader(tmp_path / "model.gguf")
+    for key in ("model", "pre", "tokens", "token_type", "bos_token_id", "eos_token_id", "add_bos_token"):
+        assert reader.get_field(f"tokenizer.ggml.{key}").contents() == from_json[key], key
+    scores = reader.get_field("tokenizer.ggml.scores").contents()
+    assert scores[: len(model.pieces)] == [piece.score for piece in model.pieces]
+    assert reader.get_field("tokenizer.ggml.add_space_prefix").contents() is True
+    assert reader.get_field("tokenizer.ggml.remove_extra_whitespaces").contents() is False
+
+    model.trainer_spec.model_type = proto.TrainerSpec.UNIGRAM
+    (tmp_path / "model" / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(ConvertError, match="UNIGRAM"):
+        convert_hf.convert(tmp_path / "model", tmp_path / "unigram.gguf", "f16")
+
+
+@pytest.mark.parametrize("scheme, prefix", [("first", True), ("always", True), ("never", False)])
+def test_metaspace_says_whether_a_space_is_put_in_front(tmp_path, scheme, prefix):
+    tokenizer, _ = tiny_tokenizers.spm_json()
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": False}
+    got = metadata(tmp_path / "m", SPM, tokenizer | {"normalizer": None, "pre_tokenizer": metaspace})
+    assert got["add_space_prefix"] is prefix
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
+        ({"normalizer": None}, "neither byte-level nor SentencePiece"),
+        ({"model": {"type": "Unigram", "vocab": []}}, "of type Unigram"),
+    ],
+)
+def test_other_json_tokenizers_are_refused(tmp_path, change, message):
+    tokenizer, _ = tiny_tokenizers.spm_json()
+    with pytest.raises(ConvertError, match=message):
+        metadata(tmp_path / "m", SPM, tokenizer | change)
+
+
+def test_folder_without_tokenizer_is_refused(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", SPM, WEIGHTS[SPM.name])
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ConvertError, match="neither tokenizer.json nor tokenizer.model"):
+        convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
+
+
+def test_template_decides_about_bos_and_the_configuration_overrides_it(tmp_path):
+    tokenizer, config = tiny_tokenizers.byte_level()
+    n = len(tokenizer["model"]["vocab"])
+    tokenizer["post_processor"] = {
+        "type": "Sequence",
+        "processors": [{"type": "ByteLevel"}, tiny_tokenizers.bos_template("<s>", n)],
+    }
+    assert metadata(tmp_path / "template", BYTELEVEL, tokenizer, config)["add_bos_token"] is True
+    overridden = metadata(tmp_path / "config", BYTELEVEL, tokenizer, config | {"add_bos_token": False})
+    assert overridden["add_bos_token"] is False
+    assert metadata(tmp_path / "eos", BYTELEVEL, None, config | {"add_eos_token": True})["add_eos_token"] is True
+
+
+def test_special_ids_come_from_the_tokenizer_before_the_configuration(tmp_path):
+    tokenizer, config = tiny_tokenizers.byte_level()
+    n = len(tokenizer["model"]["vocab"])
+    ids = {"bos_token_id": 5, "eos_token_id": [n, n + 1], "pad_token_id": 7}
+    by_name = metadata(tmp_path / "name", BYTELEVEL, None, config | {"eos_token": {"content": "</s>"}}, ids)
+    assert (by_name["bos_token_id"], by_name["eos_token_id"], by_name["padding_token_id"]) == (n, n + 1, 7)
+    by_number = metadata(tmp_path / "number", BYTELEVEL, None, {}, ids)
+    assert (by_number["bos_token_id"], by_number["eos_token_id"]) == (5, n)
+
+
+def test_end_of_turn_and_chat_template(tmp_path):
+    tokenizer, config = tiny_tokenizers.byte_level()
+    n = len(tokenizer["model"]["vocab"])
+    tokenizer["added_tokens"].append(tiny_tokenizers.added(n + 3, "<|eot_id|>"))
+    config["chat_template"] = "{{ messages }}"
+    got = metadata(tmp_path / "config", BYTELEVEL, tokenizer, config)
+    assert got["eot_token_id"] == n + 3
+    assert got["chat_template"] == "{{ messages }}"
+    file = {"chat_template.jinja": "{{ bos_token }}".encode()}
+    assert metadata(tmp_path / "file", BYTELEVEL, None, config, files=file)["chat_template"] == "{{ bos_token }}"

@@ -1,0 +1,169 @@
+"""Hugging Face folders of tiny random LLaMAs, each a function of its shape and seed; torch is not needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save, save_file
+
+import tiny_tokenizers
+
+N_VOCAB = 320
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    n_embd: int = 128
+    n_head: int = 4
+    n_head_kv: int = 2
+    head_dim: int = 64
+    n_layer: int = 2
+    n_ff: int = 192
+    n_vocab: int = N_VOCAB
+    tied: bool = False
+    rope: dict = field(default_factory=dict)  # config.json's rope_scaling
+    rope_theta: float = 10000.0
+    branch_gain: float = 1.0  # of what attention and feed-forward add to the residual stream
+    tokenizer: str = "bytelevel"
+    seed: int = 1
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("mha_hd64", n_head=2, n_head_kv=2),
+        Shape("gqa_hd64"),
+        Shape("gqa_hd128", n_head=2, n_head_kv=1, head_dim=128),
+        Shape("tied", n_head=2, n_head_kv=1, n_layer=1, tied=True, branch_gain=1.8, tokenizer="spm"),
+        Shape(
+            "llama3_rope",
+            rope={
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        ),
+        Shape("linear_rope", rope={"rope_type": "linear", "factor": 4.0}),
+        Shape("hd8", n_embd=64, n_head=8, n_head_kv=4, head_dim=8, rope_theta=500.0, tokenizer="spm"),
+        Shape("hd40", n_embd=80, n_head=2, n_head_kv=1, head_dim=40, n_ff=104),
+    )
+}
+
+
+def weights(shape: Shape) -> dict[str, np.ndarray]:
+    """float32 tensors by Hugging Face name.
+
+    Scaled so that attention is neither flat nor one-hot and every layer changes the prediction, but none drowns what
+    came before: a test of logits sees an error in any part, and rounding does not grow from layer to layer.
+    """
+    rng = np.random.default_rng(shape.seed)
+
+    def matrix(n_rows: int, n_cols: int, gain: float = 1.0) -> np.ndarray:
+        return rng.standard_normal((n_rows, n_cols), dtype=np.float32) * np.float32(gain / np.sqrt(n_cols))
+
+    def norm() -> np.ndarray:
+        return rng.uniform(0.7, 1.3, shape.n_embd).astype(np.float32)
+
+    branch = shape.branch_gain
+    # Unit values; less where they are the output matrix too, lest every token predicts itself.
+    embedding_gain = 3.0 if shape.tied else float(np.sqrt(shape.n_embd))
+    n_q, n_kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    tensors = {"model.embed_tokens.weight": matrix(shape.n_vocab, shape.n_embd, embedding_gain)}
+    for il in range(shape.n_layer):
+        layer = f"model.layers.{il}."
+        tensors |= {
+            layer + "input_layernorm.weight": norm(),
+            layer + "self_attn.q_proj.weight": matrix(n_q, shape.n_embd, 1.5),
+            layer + "self_attn.k_proj.weight": matrix(n_kv, shape.n_embd, 1.5),
+            layer + "self_attn.v_proj.weight": matrix(n_kv, shape.n_embd, 1.2 * branch),
+            layer + "self_attn.o_proj.weight": matrix(shape.n_embd, n_q, 1.2 * branch),
+            layer + "post_attention_layernorm.weight": norm(),
+            layer + "mlp.gate_proj.weight": matrix(shape.n_ff, shape.n_embd, branch),
+            layer + "mlp.up_proj.weight": matrix(shape.n_ff, shape.n_embd, branch),
+            layer + "mlp.down_proj.weight": matrix(shape.n_embd, shape.n_ff, branch),
+        }
+    tensors["model.norm.weight"] = norm()
+    if not shape.tied:
+        tensors["lm_head.weight"] = matrix(shape.n_vocab, shape.n_embd, 3.0)
+    return tensors
+
+
+def digest(tensors: dict[str, np.ndarray]) -> str:
+    """Tells whether recorded logits belong to these weights."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(name.encode() + tensor.tobytes())
+    return total.hexdigest()
+
+
+def config(shape: Shape) -> dict:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": shape.n_embd,
+        "intermediate_size": shape.n_ff,
+        "num_hidden_layers": shape.n_layer,
+        "num_attention_heads": shape.n_head,
+        "num_key_value_heads": shape.n_head_kv,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.n_vocab,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": shape.rope_theta,
+        "rope_scaling": shape.rope or None,
+        "tie_word_embeddings": shape.tied,
+        "hidden_act": "silu",
+        "torch_dtype": "float32",
+    }
+
+
+def to_bf16_bits(tensor: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 values, cut off: the tests need values that bfloat16 can hold, not rounding."""
+    return (np.ascontiguousarray(tensor).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def save_safetensors(path: Path, tensors: dict[str, np.ndarray], dtype: str = "float32") -> None:
+    if dtype != "bfloat16":
+        save_file({name: tensor.astype(dtype) for name, tensor in tensors.items()}, path)
+        return
+    # numpy has no bfloat16: written as 16-bit integers, then renamed in the header.
+    raw = save({name: to_bf16_bits(tensor) for name, tensor in tensors.items()})
+    header_end = 8 + int.from_bytes(raw[:8], "little")
+    header = raw[8:header_end].replace(b'"U16"', b'"BF16"')
+    path.write_bytes(len(header).to_bytes(8, "little") + header + raw[header_end:])
+
+
+def save_shards(folder: Path, tensors: dict[str, np.ndarray], n_shards: int) -> None:
+    names = list(tensors)
+    weight_map = {}
+    for i in range(n_shards):
+        file_name = f"model-{i + 1:05}-of-{n_shards:05}.safetensors"
+        part = {name: tensors[name] for name in names[i::n_shards]}
+        save_safetensors(folder / file_name, part)
+        weight_map |= dict.fromkeys(part, file_name)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def make(folder: Path, shape: Shape, tensors: dict[str, np.ndarray] | None = None, dtype: str = "float32") -> Path:
+    """Writes the whole folder; `tensors` empty leaves the weights to the caller."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config(shape))
+    build = tiny_tokenizers.spm_json if shape.tokenizer == "spm" else tiny_tokenizers.byte_level
+    tokenizer, tokenizer_config = build()
+    write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer_config.json", tokenizer_config)
+    tensors = weights(shape) if tensors is None else tensors
+    if tensors:
+        save_safetensors(folder / "model.safetensors", tensors, dtype)
+    return folder
