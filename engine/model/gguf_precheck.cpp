@@ -136,7 +136,10 @@ void precheck_gguf(const uint8_t * data, size_t size) {
                 fail("tensor '", name, "' has an empty dimension");
             }
         }
-        in.bytes(sizeof(uint32_t) + sizeof(uint64_t), section);  // type, offset
+        if (const uint32_t type = in.take<uint32_t>(section); type >= GGML_TYPE_COUNT) {
+            fail("tensor '", name, "' has the unknown type ", type);
+        }
+        in.take<uint64_t>(section);  // offset
     }
 }
 

@@ -26,11 +26,11 @@ session_params params_of(const std::string & kv, int64_t chunk_size, int64_t n_c
     return p;
 }
 
-std::vector<int32_t> some_tokens(int n, int32_t seed = 3) {
+std::vector<int32_t> some_tokens(int n, uint32_t seed = 3) {
     std::vector<int32_t> tokens = {1};
     while (static_cast<int>(tokens.size()) < n) {
         seed = seed * 1103515245 + 12345;
-        tokens.push_back(3 + static_cast<int32_t>((static_cast<uint32_t>(seed) >> 8) % 256));
+        tokens.push_back(3 + static_cast<int32_t>((seed >> 8) % 256));
     }
     return tokens;
 }
