@@ -35,7 +35,7 @@ sanitize: $(VENV)/build.ok
 	cmake -G Ninja -S . -B $(BUILD)-sanitize -DPython3_EXECUTABLE=$(BIN)/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DLIVEKV_SANITIZE=address,undefined $(CMAKE_ARGS)
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
-	ctest --test-dir $(BUILD)-sanitize --output-on-failure
+	ASAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)-sanitize --output-on-failure
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-sanitize
@@ -44,7 +44,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # llama.cpp as a reference needs its library only: no servers, tools or multimodal parts.
-$(VENV)/dev.ok: export CMAKE_ARGS := -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_SERVER=OFF
+$(VENV)/dev.ok: export CMAKE_ARGS := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_SERVER=OFF \
+    -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
 
 $(VENV)/%.ok: requirements/%.txt $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
