@@ -119,7 +119,16 @@ def save_result(model: LlamaForCausalLM, tokenizer, recipe: Recipe, log: list[di
     (out / "recipe.json").write_text(json.dumps({"recipe": asdict(recipe), "log": log}, indent=1))
 
 
-def train(recipe: Recipe, texts: list[str], held_out: list[str], out: Path, resume: bool, threads: int | None) -> None:
+def train(
+    recipe: Recipe,
+    texts: list[str],
+    held_out: list[str],
+    out: Path,
+    resume: bool = False,
+    threads: int | None = None,
+    checkpoint_seconds: float = 300.0,
+) -> None:
+    """Trains on `texts` and writes model, tokenizer, recipe.json and (while running) checkpoint.pt into `out`."""
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,7 +177,7 @@ def train(recipe: Recipe, texts: list[str], held_out: list[str], out: Path, resu
                 entry["held_out"] = round(held_out_loss(model, eval_stream, bos, device), 4)
             log.append(entry)
             tqdm.write(json.dumps(entry))
-        if time.monotonic() - last_save > 300:
+        if time.monotonic() - last_save >= checkpoint_seconds:
             state = {"recipe": asdict(recipe), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                      "rng": rng.bit_generator.state, "step": step + 1, "log": log}
             torch.save(state, out / "checkpoint.tmp")

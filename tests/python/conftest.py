@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "convert"))
+sys.path[:0] = [str(ROOT), str(ROOT / "convert")]
 # Tests share their cores with others: threads that wait must not spin (a hundred times slower where one core is taken).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
