@@ -135,7 +135,11 @@ TEST(misshapen_tensors_are_named_with_both_shapes) {
     refuses([](tiny_spec & s) { s.without_tensor = "token_embd.weight"; }, "token_embd.weight");
     refuses([](tiny_spec & s) { s.transposed_tensor = "blk.0.attn_k.weight"; s.n_head_kv = 4; s.n_head = 4; },
             "[128, 64], expected [64, 128]");
-    refuses([](tiny_spec & s) { s.halved_tensor = "blk.0.ffn_norm.weight"; }, "has type f16, expected f32");
+    refuses([](tiny_spec & s) { s.retyped_tensor = "blk.0.ffn_norm.weight"; }, "has type f16, expected f32");
+    for (const char * name : {"blk.1.ffn_down.weight", "token_embd.weight"}) {
+        refuses([&](tiny_spec & s) { s.retyped_tensor = name; s.retyped_to = GGML_TYPE_I32; },
+                "has type i32, which ggml cannot compute with");
+    }
 }
 
 TEST(tied_embeddings_serve_as_output) {

@@ -28,7 +28,8 @@ struct tiny_spec {
     std::string without_tensor;                    // left out
     std::string transposed_tensor;                 // written with its two dimensions exchanged
     std::string zeroed_tensor;                     // all its values are 0
-    std::string halved_tensor;                     // written as f16 whatever it is
+    std::string retyped_tensor;                    // written with this type instead
+    ggml_type retyped_to = GGML_TYPE_F16;
     std::function<void(gguf_context *)> edit_keys;  // last word on the metadata
 };
 
@@ -155,12 +156,14 @@ class writer {
         if (name == spec_.without_tensor) {
             return;
         }
-        type = name == spec_.halved_tensor ? GGML_TYPE_F16 : type;
+        type = name == spec_.retyped_tensor ? spec_.retyped_to : type;
         ggml_tensor * t = ne1 == 1 ? ggml_new_tensor_1d(ctx_.get(), type, ne0)
                                    : ggml_new_tensor_2d(ctx_.get(), type, ne0, ne1);
         ggml_set_name(t, name.c_str());
         if (type == GGML_TYPE_F32) {
             std::copy(values.begin(), values.end(), static_cast<float *>(t->data));
+        } else if (type == GGML_TYPE_I32) {
+            std::fill_n(static_cast<int32_t *>(t->data), values.size(), 1);
         } else {
             ggml_quantize_chunk(type, values.data(), t->data, 0, ne1, ne0, nullptr);
         }
