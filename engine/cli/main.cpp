@@ -22,7 +22,7 @@ std::string read_prompt(const cli_options & options) {
         std::cerr << "livekv-cli: type the prompt, Ctrl-D ends it\n";
     }
     const std::string text = options.prompt ? *options.prompt : read_text(options.prompt_file.value_or("-"));
-    if (text.empty()) {
+    if (text.empty() && !options.tokenize) {
         fail("the prompt is empty");
     }
     require_utf8(text, "the prompt");

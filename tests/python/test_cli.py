@@ -158,6 +158,8 @@ def test_context_end_is_reported(cli):
 def test_tokenize_works_on_vocabulary_only_files(cli, shared):
     done = cli("--tokenize", "-p", "Hello world", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf")
     assert json.loads(done.stdout) == [1, 15043, 3186]
+    nothing = cli("--tokenize", "-p", "", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf")
+    assert json.loads(nothing.stdout) == [1]
     assert_refused(cli("-p", "Hello", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf"), 1, "")
 
 
