@@ -90,7 +90,7 @@ def test_help_names_every_option_of_the_readme(cli):
 @pytest.mark.parametrize(
     "arguments, part",
     [
-        (["-n", "-5"], "-n"),
+        (["-n", "-5"], "--predict"),
         (["-c", "-1"], "--ctx-size"),
         (["-t", "0"], "--threads"),
         (["-t", "100000"], "--threads"),
@@ -99,13 +99,13 @@ def test_help_names_every_option_of_the_readme(cli):
         (["--chunk-size", "33"], "multiple of 32"),
         (["--kv", "q9"], "one of"),
         (["--no-such-option"], "unknown option"),
-        (["-p"], "needs a value"),
+        (["-p"], "-p needs a value"),
     ],
 )
 def test_absurd_options_are_usage_errors(cli, arguments, part):
     done = cli(*arguments, stdin=b"hello")
     assert done.returncode == 2 and done.stdout == b"" and len(done.stderr.decode().splitlines()) == 1
-    assert part in done.stderr.decode() or part.lstrip("-") in done.stderr.decode()
+    assert part in done.stderr.decode()
 
 
 def test_no_model_is_a_usage_error(cli):
@@ -160,7 +160,7 @@ def test_tokenize_works_on_vocabulary_only_files(cli, shared):
     assert json.loads(done.stdout) == [1, 15043, 3186]
     nothing = cli("--tokenize", "-p", "", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf")
     assert json.loads(nothing.stdout) == [1]
-    assert_refused(cli("-p", "Hello", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf"), 1, "")
+    assert_refused(cli("-p", "Hello", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf"), 1, "a vocabulary-only file?")
 
 
 def test_interrupt_ends_cleanly_with_timings(tools, model):
