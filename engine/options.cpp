@@ -49,8 +49,7 @@ T number(const std::string & name, const std::string & value, T min, T max, cons
     return result;
 }
 
-const std::string & member(const std::string & name, const std::string & value,
-                           const std::vector<std::string> & allowed) {
+std::string member(const std::string & name, const std::string & value, const std::vector<std::string> & allowed) {
     const auto found = std::find(allowed.begin(), allowed.end(), value);
     if (found == allowed.end()) {
         refuse(name, value, "one of " + joined(allowed, ", "));
@@ -118,6 +117,26 @@ void option_table::choice(const std::string & names, std::string & target, const
     o.set = [&target, allowed, name = o.name](const std::string & value) { target = member(name, value, allowed); };
 }
 
+void option_table::toggle(const std::string & names, bool & target, const std::string & help) {
+    option & o = add(names, "on|off", target ? "on" : "off", "", help);
+    o.set = [&target, name = o.name](const std::string & value) { target = member(name, value, {"on", "off"}) == "on"; };
+}
+
+void option_table::integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value,
+                              int64_t min, int64_t max, const std::string & help) {
+    option & o = add(names, "N", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
+    o.set = [&target, word, word_value, min, max, name = o.name, range = o.range](const std::string & value) {
+        target = value == word ? word_value : number(name, value, min, max, range);
+    };
+}
+
+void option_table::preset(const std::string & names, const std::vector<std::string> & allowed,
+                          const std::function<void(const std::string &)> & apply, const std::string & help) {
+    option & o = add(names, "NAME", "", joined(allowed, "|"), help);
+    o.first = true;
+    o.set = [allowed, apply, name = o.name](const std::string & value) { apply(member(name, value, allowed)); };
+}
+
 void option_table::integers(const std::string & names, std::vector<int64_t> & target, int64_t min, int64_t max,
                             const std::string & help) {
     option & o = add(names, "N,N,...", joined(target, ","), range_text(min, max), help);
@@ -166,6 +185,7 @@ const option & option_table::find(const std::string & name) const {
 }
 
 bool option_table::parse(int argc, const char * const * argv) {
+    std::vector<std::pair<const option *, std::string>> given;
     for (int i = 1; i < argc; ++i) {
         std::string name = argv[i];
         if (name == "-h" || name == "--help") {
@@ -188,7 +208,14 @@ bool option_table::parse(int argc, const char * const * argv) {
             }
             value = argv[++i];
         }
-        o.set(value);
+        given.emplace_back(&o, value);
+    }
+    for (const bool first : {true, false}) {
+        for (const auto & [o, value] : given) {
+            if (o->first == first) {
+                o->set(value);
+            }
+        }
     }
     return true;
 }

@@ -25,6 +25,7 @@ struct option {
     std::string help;
     std::string group;
     std::function<void(const std::string &)> set;  // throws usage_error
+    bool first = false;      // set before those that are not
 };
 
 // The options of one tool, each declared once: name, default (the target's value when it is declared), range, help and
@@ -43,6 +44,14 @@ class option_table {
               const std::string & help);
     void choice(const std::string & names, std::string & target, const std::vector<std::string> & allowed,
                 const std::string & help);
+    // A switch with a value: on or off.
+    void toggle(const std::string & names, bool & target, const std::string & help);
+    // A number, or a word that stands for word_value, which is outside min..max.
+    void integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value, int64_t min,
+                    int64_t max, const std::string & help);
+    // Names a set of values for other options: applied before all of them, wherever it stands.
+    void preset(const std::string & names, const std::vector<std::string> & allowed,
+                const std::function<void(const std::string &)> & apply, const std::string & help);
     // Comma-separated lists; never empty after parsing one.
     void integers(const std::string & names, std::vector<int64_t> & target, int64_t min, int64_t max,
                   const std::string & help);

@@ -2,28 +2,36 @@
 
 #include <ggml-cpp.h>
 
-#include "kv/kv_cache.h"
+#include "cache/kv_cache.h"
 
 namespace livekv {
 
 // Every token's keys and values as rows of one ggml type (f16, q8_0, q4_0), quantized as they are written, in buffers
-// of n_ctx rows a layer. The baseline every other policy is measured against.
+// of n_ctx rows a layer, read by ggml's flash attention. The baseline every other policy is measured against.
 class dense_cache : public kv_cache {
   public:
-    dense_cache(ggml_type type, const kv_shape & shape);
+    // rotated: keys and values go through a Walsh-Hadamard rotation before they are stored, queries and results
+    // likewise, as llama.cpp does for quantized caches: keys in runs of the largest power of two dividing head_dim,
+    // values of 64.
+    dense_cache(ggml_type type, bool rotated, const kv_shape & shape);
 
-    int64_t begin(int64_t n_new) override;
-    void append(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * k, ggml_tensor * v,
-                ggml_tensor * rows) override;
-    kv_view view(ggml_context * ctx, int64_t il, int64_t n_kv) const override;
-    void commit(int64_t n_new) override { n_tokens_ += n_new; }
+    void begin(int64_t n_new, bool end_of_prompt) override;
+    int64_t graph_key() const override { return n_kv_; }
+    void add_inputs(ggml_context * ctx, ggml_cgraph * graph) override;
+    ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                         ggml_tensor * v, float scale) override;
+    void set_inputs() override;
+    void commit() override;
     int64_t n_tokens() const override { return n_tokens_; }
     size_t bytes() const override;
     void trim(int64_t n_tokens) override;
+    std::unique_ptr<kv_cache> fork() const override;
 
   private:
-    ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache, int64_t n_kv) const;
+    ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache) const;
 
+    ggml_type type_;
+    bool rotated_;
     kv_shape shape_;
     int64_t n_rows_;  // n_ctx rounded up to row_padding
     int64_t n_tokens_ = 0;
@@ -31,6 +39,14 @@ class dense_cache : public kv_cache {
     std::vector<ggml_tensor *> v_;  // [n_layer] of [n_embd_kv, n_rows]
     std::vector<ggml_context_ptr> contexts_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
+
+    // The pass announced to begin, and its graph's inputs.
+    int64_t n_new_ = 0;
+    int64_t n_kv_ = 0;                     // rows it reads, those beyond its tokens masked
+    ggml_tensor * rows_ = nullptr;         // i64 [n_new], where its tokens are stored
+    ggml_tensor * mask_ = nullptr;         // f16 [n_kv, n_new], 0 or -inf
+    std::vector<int64_t> row_values_;      // [n_new]
+    std::vector<ggml_fp16_t> mask_values_; // [n_new, n_kv]
 };
 
 }  // namespace livekv

@@ -1,24 +1,35 @@
-#include "kv/kv_cache.h"
+#include "cache/kv_cache.h"
 
+#include "cache/dense_cache.h"
+#include "cache/livekv_cache.h"
 #include "error.h"
-#include "kv/dense_cache.h"
 
 namespace livekv {
 
+kv_report kv_cache::report() const {
+    kv_report r;
+    r.bytes.codes = bytes();
+    return r;
+}
+
 const std::vector<std::string> & kv_policy_names() {
-    static const std::vector<std::string> names = {"f16", "q8_0", "q4_0"};
+    static const std::vector<std::string> names = {"livekv", "f16", "q8_0", "q4_0", "q8_0_rot", "q4_0_rot"};
     return names;
 }
 
-std::unique_ptr<kv_cache> make_kv_cache(const std::string & policy, const kv_shape & shape) {
+std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape) {
+    const std::string & policy = options.policy;
+    if (policy == "livekv") {
+        return std::make_unique<livekv_cache>(options, shape);
+    }
     if (policy == "f16") {
-        return std::make_unique<dense_cache>(GGML_TYPE_F16, shape);
+        return std::make_unique<dense_cache>(GGML_TYPE_F16, false, shape);
     }
-    if (policy == "q8_0") {
-        return std::make_unique<dense_cache>(GGML_TYPE_Q8_0, shape);
+    if (policy == "q8_0" || policy == "q8_0_rot") {
+        return std::make_unique<dense_cache>(GGML_TYPE_Q8_0, policy == "q8_0_rot", shape);
     }
-    if (policy == "q4_0") {
-        return std::make_unique<dense_cache>(GGML_TYPE_Q4_0, shape);
+    if (policy == "q4_0" || policy == "q4_0_rot") {
+        return std::make_unique<dense_cache>(GGML_TYPE_Q4_0, policy == "q4_0_rot", shape);
     }
     fail("unknown cache policy '", policy, "'");
 }

@@ -8,46 +8,56 @@
 #include <string>
 #include <vector>
 
+#include "cache/kv_options.h"
+#include "cache/kv_report.h"
+
 namespace livekv {
 
 // What a cache needs to know of the model, and where each layer's part of it lives.
 struct kv_shape {
     int64_t n_layer = 0;
+    int64_t n_head = 0;
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
-    int64_t n_ctx = 0;  // the most tokens a sequence may have
+    int64_t n_ctx = 0;      // the most tokens a sequence may have
+    int32_t n_threads = 1;  // that compute a graph
     std::vector<ggml_backend_buffer_type_t> layer_buft;  // [n_layer]
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }
 };
 
-// What attention reads of one layer: rows of a uniform type. Compressed policies will add their blocks here.
-struct kv_view {
-    ggml_tensor * k = nullptr;  // [head_dim, n_kv, n_head_kv]
-    ggml_tensor * v = nullptr;  // [head_dim, n_kv, n_head_kv]
-};
-
 // One sequence's keys and values over all layers. A forward pass over n new tokens is
-//   begin(n) - for each layer: append, view - compute the graph - commit(n)
+//   begin(n) - for each layer: attend - set_inputs - compute the graph - commit
 // and until commit the sequence is what it was before.
 class kv_cache {
   public:
     virtual ~kv_cache() = default;
 
-    // Makes room for n_new tokens after the present ones and returns n_kv, the number of rows view will show:
-    // at least n_tokens() + n_new; rows beyond that are to be masked. Throws livekv::error when they do not fit.
-    virtual int64_t begin(int64_t n_new) = 0;
+    // The most tokens the next pass may have (a chunk is sealed where it ends), at least 1.
+    virtual int64_t max_new() const { return INT64_MAX; }
 
-    // Adds the nodes that store k and v, f32 [head_dim, n_head_kv, n_new], after RoPE, in layer il.
-    // rows: i64 [n_new], their positions in the sequence.
-    virtual void append(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * k, ggml_tensor * v,
-                        ggml_tensor * rows) = 0;
+    // Makes room for n_new tokens after the present ones. end_of_prompt: the next pass will be generated text.
+    // Throws livekv::error when they do not fit.
+    virtual void begin(int64_t n_new, bool end_of_prompt) = 0;
 
-    // The first n_kv rows of layer il, as nodes of ctx.
-    virtual kv_view view(ggml_context * ctx, int64_t il, int64_t n_kv) const = 0;
+    // A graph built after one begin serves after any other with as many new tokens and an equal key.
+    virtual int64_t graph_key() const = 0;
 
-    // The tokens announced to begin are in the cache now.
-    virtual void commit(int64_t n_new) = 0;
+    // Adds the inputs this cache needs to a graph for the tokens announced to begin.
+    virtual void add_inputs(ggml_context *, ggml_cgraph *) {}
+
+    // Adds the nodes that store k and v, f32 [head_dim, n_head_kv, n_new], after RoPE, in layer il, and, unless q is
+    // null, those by which q, f32 [head_dim, n_head, n_new], attends to all tokens up to its own with scores times
+    // scale: f32 [head_dim * n_head, n_new].
+    virtual ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                                 ggml_tensor * v, float scale) = 0;
+
+    // Fills the inputs for the pass announced to begin.
+    virtual void set_inputs() {}
+
+    // The pass was computed: its tokens are in the cache now. Throws livekv::error when keys or values were not finite
+    // numbers; then they are not.
+    virtual void commit() = 0;
 
     virtual int64_t n_tokens() const = 0;
 
@@ -58,12 +68,17 @@ class kv_cache {
     virtual void trim(int64_t n_tokens) = 0;
 
     void reset() { trim(0); }
+
+    // A second sequence that starts as this one is. What is sealed is shared, not copied.
+    virtual std::unique_ptr<kv_cache> fork() const = 0;
+
+    virtual kv_report report() const;
 };
 
 // The policies by name, in the order help shows them.
 const std::vector<std::string> & kv_policy_names();
 
-// Throws livekv::error for an unknown policy, a head_dim it cannot store, or too little memory.
-std::unique_ptr<kv_cache> make_kv_cache(const std::string & policy, const kv_shape & shape);
+// Throws livekv::error for an unknown policy, options it cannot follow, a head_dim it cannot store, or too little memory.
+std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape);
 
 }  // namespace livekv

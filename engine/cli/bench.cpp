@@ -85,7 +85,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
     std::vector<std::unique_ptr<session>> sessions;
     for (const std::string & kv : options.kv) {
         session_params params = options.engine.params(static_cast<int64_t>(tokens.size()));
-        params.kv = kv;
+        params.kv.policy = kv;
         sessions.push_back(std::make_unique<session>(m, params));
         if (depth > 0) {
             std::cerr << "depth " << depth << ", " << kv << ": filling the cache\n";

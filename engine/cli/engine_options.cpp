@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "cache/kv_option_table.h"
+
 namespace livekv {
 
 void engine_options::declare(option_table & table, bool kv_is_list) {
@@ -11,18 +13,12 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     table.text("-m,--model", model_path, "FILE", "GGUF file of a LLaMA-architecture model");
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");
     table.integer("-ngl,--gpu-layers", n_gpu_layers, 0, 100000, "layers computed on the GPU, when the build has one");
-    table.group("Cache");
-    if (!kv_is_list) {
-        table.choice("--kv", kv, kv_policy_names(), "how keys and values are stored");
-    }
-    table.integer("--chunk-size", chunk_size, 32, 4096, "prompt tokens processed together, a multiple of 32");
-    table.require([this](const std::string &) { return chunk_size % 32 == 0; }, "a multiple of 32");
+    declare_kv_options(table, kv, kv_is_list);
 }
 
 session_params engine_options::params(int64_t n_ctx) const {
     session_params p;
     p.n_ctx = n_ctx;
-    p.chunk_size = chunk_size;
     p.n_threads = static_cast<int32_t>(n_threads);
     p.kv = kv;
     return p;
@@ -31,6 +27,11 @@ session_params engine_options::params(int64_t n_ctx) const {
 void engine_options::check() const {
     if (model_path.empty()) {
         throw usage_error("no model given (-m FILE)");
+    }
+    try {
+        kv.check();
+    } catch (const error & problem) {
+        throw usage_error(problem.what());
     }
 }
 

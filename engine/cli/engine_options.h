@@ -14,8 +14,7 @@ struct engine_options {
     std::string model_path;
     int64_t n_threads = 0;  // 0 until declared: then the machine's
     int64_t n_gpu_layers = 0;
-    int64_t chunk_size = 512;
-    std::string kv = "f16";
+    kv_options kv;
 
     // kv_is_list: the tool compares several caches and declares its own --kv.
     void declare(option_table & table, bool kv_is_list);

@@ -36,7 +36,7 @@ struct perplexity_options {
 
 std::string to_json(const fidelity & f, const perplexity_options & options) {
     nlohmann::ordered_json j;
-    j["kv"] = options.engine.kv;
+    j["kv"] = options.engine.kv.policy;
     j["n_ctx"] = options.n_ctx;
     j["n_windows"] = f.n_windows;
     j["n_tokens"] = f.n_tokens;
@@ -57,7 +57,7 @@ std::string to_json(const fidelity & f, const perplexity_options & options) {
 }
 
 void print_text(const fidelity & f, const perplexity_options & options) {
-    std::printf("cache       %s, %.2f bits a value\n", options.engine.kv.c_str(), f.bits_per_value);
+    std::printf("cache       %s, %.2f bits a value\n", options.engine.kv.policy.c_str(), f.bits_per_value);
     std::printf("perplexity  %.4f +- %.4f (%lld tokens in %lld windows of %lld)\n", f.ppl, f.ppl_stderr,
                 static_cast<long long>(f.n_tokens), static_cast<long long>(f.n_windows),
                 static_cast<long long>(options.n_ctx));

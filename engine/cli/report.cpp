@@ -30,7 +30,7 @@ std::string summary_text(const session & s, const generate_result & r) {
     text += format("generated %" PRId64 " tokens, %.1f tokens/s, the first after %.2f s; stopped: %s\n", r.n_generated,
                    r.decode_tps(), r.ttft_s, stop_reason_name(r.reason));
     text += format("cache     %s: %s for %" PRId64 " tokens, %.2f bits a value (16 bits would be %s)\n",
-                   s.params().kv.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(), s.kv_bits_per_value(),
+                   s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(), s.kv_bits_per_value(),
                    mebibytes(f16_bytes).c_str());
     text += format("memory    peak %s\n", mebibytes(static_cast<double>(peak_rss_bytes())).c_str());
     return text;
@@ -51,8 +51,8 @@ std::string stats_json(const session & s, const generate_params & params, const 
                   {"head_dim", m.hp.head_dim},
                   {"n_vocab", m.hp.n_vocab},
                   {"n_ctx_train", m.hp.n_ctx_train}};
-    j["options"] = {{"kv", s.params().kv},
-                    {"chunk_size", s.params().chunk_size},
+    j["options"] = {{"kv", s.params().kv.policy},
+                    {"chunk_size", s.params().kv.chunk_size},
                     {"n_ctx", s.n_ctx()},
                     {"n_threads", s.params().n_threads},
                     {"n_gpu_layers", m.tensors.n_gpu_layers},

@@ -17,11 +17,12 @@ class forward {
     forward(const hparams & hp, const weights & w, kv_cache & cache, backend & device);
 
     // Processes tokens at positions cache.n_tokens()... and returns the logits of the last n_outputs of them,
-    // f32 [n_outputs, n_vocab], valid until the next call. On an error the sequence is what it was before.
-    std::span<const float> run(std::span<const int32_t> tokens, int64_t n_outputs);
+    // f32 [n_outputs, n_vocab], valid until the next call. At most cache.max_new() tokens; end_of_prompt as in
+    // kv_cache::begin. On an error the sequence is what it was before.
+    std::span<const float> run(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt);
 
   private:
-    void fill_inputs(std::span<const int32_t> tokens, int64_t n_kv);
+    void fill_inputs(std::span<const int32_t> tokens);
 
     const hparams & hp_;
     const weights & w_;
@@ -31,13 +32,11 @@ class forward {
     ggml_context_ptr ctx_;
     llama_graph graph_;
     int64_t n_tokens_ = -1;  // the shape graph_ was built for
-    int64_t n_kv_ = -1;
+    int64_t cache_key_ = -1;
     int64_t n_outputs_ = -1;
 
-    std::vector<int32_t> positions_;   // [n_tokens]
-    std::vector<int64_t> rows_;        // [n_tokens]
-    std::vector<ggml_fp16_t> mask_;    // [n_tokens, n_kv]
-    std::vector<float> logits_;        // [n_outputs, n_vocab]
+    std::vector<int32_t> positions_;  // [n_tokens]
+    std::vector<float> logits_;       // [n_outputs, n_vocab]
 };
 
 }  // namespace livekv

@@ -9,16 +9,15 @@ namespace {
 
 class builder {
   public:
-    builder(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache, int64_t n_tokens, int64_t n_kv)
-        : ctx_(ctx), hp_(hp), w_(w), cache_(cache), n_tokens_(n_tokens), n_kv_(n_kv) {
+    builder(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache, int64_t n_tokens)
+        : ctx_(ctx), hp_(hp), w_(w), cache_(cache), n_tokens_(n_tokens) {
         out_.graph = ggml_new_graph_custom(ctx, llama_graph_nodes(hp), /*grads=*/false);
     }
 
     llama_graph build(int64_t n_outputs) {
-        out_.tokens = input(GGML_TYPE_I32, n_tokens_, 1, "inp_tokens");
-        out_.positions = input(GGML_TYPE_I32, n_tokens_, 1, "inp_pos");
-        out_.rows = input(GGML_TYPE_I64, n_tokens_, 1, "inp_rows");
-        out_.mask = input(GGML_TYPE_F16, n_kv_, n_tokens_, "inp_mask");
+        out_.tokens = input("inp_tokens");
+        out_.positions = input("inp_pos");
+        cache_.add_inputs(ctx_, out_.graph);
         ggml_tensor * x = name(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_tokens]
         for (int64_t il = 0; il < hp_.n_layer; ++il) {
             const bool last = il + 1 == hp_.n_layer;
@@ -34,11 +33,9 @@ class builder {
     }
 
   private:
-    ggml_tensor * input(ggml_type type, int64_t ne0, int64_t ne1, const char * label) {
-        ggml_tensor * t = ne1 == 1 && type != GGML_TYPE_F16 ? ggml_new_tensor_1d(ctx_, type, ne0)
-                                                            : ggml_new_tensor_2d(ctx_, type, ne0, ne1);
+    ggml_tensor * input(const std::string & label) {
+        ggml_tensor * t = ggml_new_tensor_1d(ctx_, GGML_TYPE_I32, n_tokens_);
         ggml_set_input(t);
-        // An input no node uses (the mask, when the last layer only stores) still gets memory.
         ggml_build_forward_expand(out_.graph, t);
         return name(t, label, -1);
     }
@@ -72,16 +69,6 @@ class builder {
         return ggml_view_2d(ctx_, x, x->ne[0], n_outputs, x->nb[1], (x->ne[1] - n_outputs) * x->nb[1]);
     }
 
-    // Attention of q [head_dim, n_head, n_tokens] over the cache's rows: [n_head*head_dim, n_tokens].
-    ggml_tensor * attention(ggml_tensor * q, int64_t il) {
-        const kv_view kv = cache_.view(ctx_, il, n_kv_);
-        const float scale = 1.0f / std::sqrt(static_cast<float>(hp_.head_dim));
-        q = ggml_permute(ctx_, q, 0, 2, 1, 3);  // [head_dim, n_tokens, n_head]
-        ggml_tensor * out = ggml_flash_attn_ext(ctx_, q, kv.k, kv.v, out_.mask, scale, 0.0f, 0.0f);
-        ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
-        return ggml_reshape_2d(ctx_, out, hp_.n_embd_q(), n_tokens_);
-    }
-
     // x [n_embd, n_tokens] -> [n_embd, n_outputs]; the tokens beyond the last n_outputs are only stored in the cache.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
         const layer_weights & l = w_.layers[static_cast<size_t>(il)];
@@ -93,15 +80,15 @@ class builder {
         k = ggml_reshape_3d(ctx_, k, hp_.head_dim, hp_.n_head_kv, n_tokens_);
         v = ggml_reshape_3d(ctx_, v, hp_.head_dim, hp_.n_head_kv, n_tokens_);
         k = name(rope(k, l), "Kcur_rope", il);
-        cache_.append(ctx_, out_.graph, il, k, v, out_.rows);
         if (n_outputs == 0) {
+            cache_.attend(ctx_, out_.graph, il, nullptr, k, v, 0.0f);
             return nullptr;
         }
-
         q = ggml_reshape_3d(ctx_, q, hp_.head_dim, hp_.n_head, n_tokens_);
         q = name(rope(q, l), "Qcur_rope", il);
         ggml_build_forward_expand(out_.graph, q);  // before attention, as the cache's rows are
-        cur = name(attention(q, il), "kqv_out", il);
+        const float scale = 1.0f / std::sqrt(static_cast<float>(hp_.head_dim));
+        cur = name(cache_.attend(ctx_, out_.graph, il, q, k, v, scale), "kqv_out", il);
 
         cur = last_columns(cur, n_outputs);
         cur = name(linear(cur, l.wo, l.bo), "attn_out", il);
@@ -120,15 +107,14 @@ class builder {
     const weights & w_;
     kv_cache & cache_;
     int64_t n_tokens_;
-    int64_t n_kv_;
     llama_graph out_;
 };
 
 }  // namespace
 
 llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache,
-                              int64_t n_tokens, int64_t n_kv, int64_t n_outputs) {
-    return builder(ctx, hp, w, cache, n_tokens, n_kv).build(n_outputs);
+                              int64_t n_tokens, int64_t n_outputs) {
+    return builder(ctx, hp, w, cache, n_tokens).build(n_outputs);
 }
 
 size_t llama_graph_nodes(const hparams & hp) {

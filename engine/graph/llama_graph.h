@@ -2,7 +2,7 @@
 
 #include <ggml-cpp.h>
 
-#include "kv/kv_cache.h"
+#include "cache/kv_cache.h"
 #include "model/hparams.h"
 #include "model/weights.h"
 
@@ -13,16 +13,14 @@ struct llama_graph {
     ggml_cgraph * graph = nullptr;
     ggml_tensor * tokens = nullptr;     // i32 [n_tokens]
     ggml_tensor * positions = nullptr;  // i32 [n_tokens]
-    ggml_tensor * rows = nullptr;       // i64 [n_tokens], where the cache stores them
-    ggml_tensor * mask = nullptr;       // f16 [n_kv, n_tokens], 0 or -inf
     ggml_tensor * logits = nullptr;     // f32 [n_vocab, n_outputs], null when n_outputs is 0
 };
 
-// The graph of one forward pass over n_tokens tokens that see n_kv cache rows, with logits for the last n_outputs of
+// The graph of one forward pass over the n_tokens tokens announced to the cache, with logits for the last n_outputs of
 // them. With n_outputs = 0 the last layer only fills the cache. Every node is named as llama.cpp names it, so that
 // dumps of both can be compared.
 llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache,
-                              int64_t n_tokens, int64_t n_kv, int64_t n_outputs);
+                              int64_t n_tokens, int64_t n_outputs);
 
 // The most nodes such a graph has.
 size_t llama_graph_nodes(const hparams & hp);

@@ -4,54 +4,42 @@
 #include <cmath>
 
 #include "error.h"
+#include "kv/kv_grid.h"
 
 namespace livekv {
 
 namespace {
 
-constexpr float range_epsilon = 1e-6f;  // added to a range, so that one of zero still divides (3-5)
-
-struct grid {
-    float scale;
-    int32_t zero;  // the code of 0
-    int32_t low;   // smallest and largest code
-    int32_t high;
-
-    int8_t code(float x) const {
-        // nearbyint in the default rounding mode: half to even, as 3-6 asks.
-        const float rounded = std::nearbyintf(x / scale) + static_cast<float>(zero);
-        return static_cast<int8_t>(std::clamp(rounded, static_cast<float>(low), static_cast<float>(high)));
-    }
+// A chunk taken apart: what is stored on its own, and the dense rest, which holds zeros in their place.
+struct split_chunk {
+    std::vector<float> dense;  // [n_tokens, head_dim]
+    std::vector<bool> apart;   // [n_tokens, head_dim]
+    sealed_chunk out;          // with its outliers and sinks
 };
 
-// 3-5 and 3-6: symmetric codes, -(2^(b-1) - 1) to 2^(b-1) - 1.
-grid symmetric_grid(float absmax, int32_t bits) {
-    const int32_t top = (1 << (bits - 1)) - 1;
-    return {(absmax + range_epsilon) / static_cast<float>(top), 0, -top, top};
+split_chunk take_sinks(std::span<const float> chunk, int64_t head_dim, int64_t n_sinks, bool per_channel) {
+    LIVEKV_ASSERT(head_dim > 0 && !chunk.empty() && static_cast<int64_t>(chunk.size()) % head_dim == 0);
+    split_chunk s;
+    s.dense.assign(chunk.begin(), chunk.end());
+    s.apart.resize(chunk.size());
+    s.out.head_dim = head_dim;
+    s.out.n_tokens = static_cast<int64_t>(chunk.size()) / head_dim;
+    s.out.per_channel = per_channel;
+    LIVEKV_ASSERT(n_sinks >= 0 && n_sinks <= s.out.n_tokens);
+    s.out.sinks.assign(chunk.begin(), chunk.begin() + n_sinks * head_dim);
+    std::fill_n(s.dense.begin(), n_sinks * head_dim, 0.0f);
+    std::fill_n(s.apart.begin(), n_sinks * head_dim, true);
+    return s;
 }
 
-// The ema_minmax variant: codes 0 to 2^b - 1 over [low, high], the zero point among them.
-grid asymmetric_grid(float low, float high, int32_t bits) {
-    const int32_t top = (1 << bits) - 1;
-    const float scale = (high - low + range_epsilon) / static_cast<float>(top);
-    const int32_t zero = static_cast<int32_t>(std::nearbyintf(-low / scale));
-    return {scale, std::clamp(zero, 0, top), 0, top};
-}
-
-// Moves the first n_sinks tokens out of dense, which keeps zeros.
-void take_sinks(std::vector<float> & dense, int64_t n_sinks, sealed_chunk & out) {
-    const auto end = dense.begin() + n_sinks * out.head_dim;
-    out.sinks.assign(dense.begin(), end);
-    std::fill(dense.begin(), end, 0.0f);
-}
-
-// Moves the k largest of n entries, the first at `at` and each `stride` behind the last, out of dense.
-void take_outliers(std::vector<float> & dense, int64_t at, int64_t n, int64_t stride, int32_t k, sealed_chunk & out) {
-    for (const int32_t i : largest_entries(dense.data() + at, n, stride, k)) {
-        const int64_t position = at + i * stride;
-        out.outlier_index.push_back(static_cast<int32_t>(position));
-        out.outlier_value.push_back(dense[static_cast<size_t>(position)]);
-        dense[static_cast<size_t>(position)] = 0.0f;
+// Moves the k largest of n entries, the first at `at` and each `stride` behind the last, out of the dense part.
+void take_outliers(split_chunk & s, int64_t at, int64_t n, int64_t stride, int32_t k) {
+    for (const int32_t i : largest_entries(s.dense.data() + at, n, stride, k)) {
+        const size_t position = static_cast<size_t>(at + i * stride);
+        s.out.outlier_index.push_back(static_cast<int32_t>(position));
+        s.out.outlier_value.push_back(s.dense[position]);
+        s.dense[position] = 0.0f;
+        s.apart[position] = true;
     }
 }
 
@@ -67,76 +55,162 @@ void sort_outliers(sealed_chunk & out) {
     }
 }
 
-sealed_chunk empty_chunk(std::span<const float> chunk, int64_t head_dim, int64_t n_sinks, bool per_channel) {
-    LIVEKV_ASSERT(head_dim > 0 && !chunk.empty() && static_cast<int64_t>(chunk.size()) % head_dim == 0);
-    sealed_chunk out;
-    out.head_dim = head_dim;
-    out.n_tokens = static_cast<int64_t>(chunk.size()) / head_dim;
-    out.per_channel = per_channel;
-    LIVEKV_ASSERT(n_sinks >= 0 && n_sinks <= out.n_tokens);
-    return out;
+split_chunk split_keys(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
+    split_chunk s = take_sinks(chunk, head_dim, n_sinks, /*per_channel=*/true);
+    for (int64_t c = 0; c < head_dim; ++c) {
+        take_outliers(s, c, s.out.n_tokens, head_dim, method.n_outliers(s.out.n_tokens));
+    }
+    sort_outliers(s.out);
+    return s;
 }
 
-void quantize(const std::vector<float> & dense, const std::vector<grid> & grids, bool has_zero, sealed_chunk & out) {
-    for (const grid & g : grids) {
-        out.scale.push_back(g.scale);
-        if (has_zero) {
-            out.zero.push_back(static_cast<int8_t>(g.zero));
+split_chunk split_values(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
+    split_chunk s = take_sinks(chunk, head_dim, n_sinks, /*per_channel=*/false);
+    for (int64_t i = 0; i < s.out.n_tokens; ++i) {
+        take_outliers(s, i * head_dim, head_dim, 1, method.n_outliers(head_dim));
+    }
+    return s;
+}
+
+// The entries that share a grid: n of them, the first at `at`, each `stride` behind the last.
+struct group_of_values {
+    const split_chunk & s;
+    size_t at;
+    size_t stride;
+    size_t n;
+
+    // Smallest and largest dense entry. With a zero point what is stored apart does not count, else it counts as 0.
+    std::pair<float, float> range(bool without_apart) const {
+        float low = 0.0f;
+        float high = 0.0f;
+        bool empty = without_apart;
+        for (size_t i = at; i < at + n * stride; i += stride) {
+            if (without_apart && s.apart[i]) {
+                continue;
+            }
+            low = empty ? s.dense[i] : std::min(low, s.dense[i]);
+            high = empty ? s.dense[i] : std::max(high, s.dense[i]);
+            empty = false;
+        }
+        return {low, high};
+    }
+
+    double squared_error(const kv_grid & g) const {
+        double sum = 0.0;
+        for (size_t i = at; i < at + n * stride; i += stride) {
+            const double e = s.apart[i] ? 0.0 : static_cast<double>(s.dense[i]) - g.level(g.code(s.dense[i]));
+            sum += e * e;
+        }
+        return sum;
+    }
+};
+
+kv_grid own_grid(const kv_method & method, float low, float high, int32_t bits) {
+    return method.has_zero() ? affine_grid(low, high, bits) : symmetric_grid(std::max(-low, high), bits);
+}
+
+// The grid over a group's own range, cut to +-bound; with scale_search the best of a few narrower ones: what is
+// clipped then costs less than what finer steps save.
+kv_grid best_grid(const kv_method & method, const group_of_values & values, float bound, int32_t bits) {
+    auto [low, high] = values.range(method.has_zero());
+    low = std::clamp(low, -bound, bound);
+    high = std::clamp(high, -bound, bound);
+    kv_grid best = own_grid(method, low, high, bits);
+    if (method.scale_search) {
+        double least = values.squared_error(best);
+        for (const float share : {0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f}) {
+            const float cut = 0.5f * (1.0f - share) * (high - low);
+            const kv_grid g = own_grid(method, low + cut, high - cut, bits);
+            const double error = values.squared_error(g);
+            if (error < least) {
+                least = error;
+                best = g;
+            }
         }
     }
-    out.codes.resize(dense.size());
-    const size_t d = static_cast<size_t>(out.head_dim);
-    for (size_t i = 0; i < dense.size(); ++i) {
-        out.codes[i] = grids[out.per_channel ? i % d : i / d].code(dense[i]);
+    return best;
+}
+
+void quantize(const split_chunk & s, const std::vector<kv_grid> & grids, bool has_zero, sealed_chunk & out) {
+    for (const kv_grid & g : grids) {
+        out.scale.push_back(g.scale);
+        if (has_zero) {
+            out.zero.push_back(static_cast<int16_t>(g.zero));
+        }
+    }
+    out.codes.resize(s.dense.size());
+    for (size_t i = 0; i < s.dense.size(); ++i) {
+        const kv_grid & g = grids[out.scale_index(i)];
+        out.codes[i] = static_cast<int16_t>(g.code(s.dense[i]));
+        const float steps = s.dense[i] / g.scale + static_cast<float>(g.zero);
+        out.n_saturated += !s.apart[i] && (steps > static_cast<float>(g.high) + 0.5f || steps < static_cast<float>(g.low) - 0.5f);
     }
 }
 
 }  // namespace
 
-sealed_chunk seal_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk,
+void observe_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk, int64_t n_sinks) {
+    statistics.update(split_keys(method, chunk, static_cast<int64_t>(statistics.high().size()), n_sinks).dense);
+}
+
+sealed_chunk seal_keys(const kv_method & method, const key_statistics & statistics, std::span<const float> chunk,
                        int64_t head_dim, int64_t n_sinks) {
-    sealed_chunk out = empty_chunk(chunk, head_dim, n_sinks, /*per_channel=*/true);
-    std::vector<float> dense(chunk.begin(), chunk.end());
-    take_sinks(dense, n_sinks, out);
-    const int32_t k = method.n_outliers(out.n_tokens);
-    for (int64_t c = 0; c < head_dim; ++c) {
-        take_outliers(dense, c, out.n_tokens, head_dim, k, out);
+    const split_chunk s = split_keys(method, chunk, head_dim, n_sinks);
+    sealed_chunk out = s.out;
+    out.bits = method.k_bits;
+    out.group = method.group_of(out.n_tokens);
+    const size_t d = static_cast<size_t>(head_dim);
+    const size_t n = static_cast<size_t>(out.n_tokens);
+    const size_t group = static_cast<size_t>(out.group);
+    std::vector<kv_grid> grids;
+    for (size_t first = 0; first < n; first += group) {
+        for (size_t c = 0; c < d; ++c) {
+            const group_of_values values{s, first * d + c, d, std::min(group, n - first)};
+            const float infinite = std::numeric_limits<float>::infinity();
+            switch (method.scale_method) {
+                case kv_method::scale::ema_absmax:
+                    grids.push_back(symmetric_grid(statistics.high()[c], out.bits));
+                    break;
+                case kv_method::scale::ema_minmax:
+                    grids.push_back(minmax_grid(statistics.low()[c], statistics.high()[c], out.bits));
+                    break;
+                case kv_method::scale::ema_clipped:
+                    grids.push_back(best_grid(method, values, statistics.bound()[c], out.bits));
+                    break;
+                case kv_method::scale::range:
+                    grids.push_back(best_grid(method, values, infinite, out.bits));
+                    break;
+            }
+        }
     }
-    sort_outliers(out);
-    statistics.update(dense);
-    const bool minmax = method.scale_method == kv_method::scale::ema_minmax;
-    std::vector<grid> grids;
-    for (size_t c = 0; c < static_cast<size_t>(head_dim); ++c) {
-        grids.push_back(minmax ? asymmetric_grid(statistics.low()[c], statistics.high()[c], method.k_bits)
-                               : symmetric_grid(statistics.high()[c], method.k_bits));
-    }
-    quantize(dense, grids, minmax, out);
+    quantize(s, grids, method.has_zero(), out);
     return out;
 }
 
 sealed_chunk seal_values(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
-    sealed_chunk out = empty_chunk(chunk, head_dim, n_sinks, /*per_channel=*/false);
-    std::vector<float> dense(chunk.begin(), chunk.end());
-    take_sinks(dense, n_sinks, out);
-    const int32_t k = method.n_outliers(head_dim);
-    const bool minmax = method.scale_method == kv_method::scale::ema_minmax;
-    std::vector<grid> grids;
-    for (int64_t i = 0; i < out.n_tokens; ++i) {
-        take_outliers(dense, i * head_dim, head_dim, 1, k, out);
-        const auto row = dense.begin() + i * head_dim;
-        const auto [low, high] = std::minmax_element(row, row + head_dim);
-        grids.push_back(minmax ? asymmetric_grid(*low, *high, method.v_bits)
-                               : symmetric_grid(std::max(-*low, *high), method.v_bits));
+    const split_chunk s = split_values(method, chunk, head_dim, n_sinks);
+    sealed_chunk out = s.out;
+    out.bits = method.v_bits;
+    std::vector<kv_grid> grids;
+    for (size_t i = 0; i < static_cast<size_t>(out.n_tokens); ++i) {
+        const size_t d = static_cast<size_t>(head_dim);
+        const group_of_values values{s, i * d, 1, d};
+        if (method.scale_method == kv_method::scale::ema_minmax) {
+            const auto [low, high] = std::minmax_element(s.dense.begin() + static_cast<int64_t>(i * d),
+                                                         s.dense.begin() + static_cast<int64_t>(i * d + d));
+            grids.push_back(minmax_grid(*low, *high, out.bits));
+        } else {
+            grids.push_back(best_grid(method, values, std::numeric_limits<float>::infinity(), out.bits));
+        }
     }
-    quantize(dense, grids, minmax, out);
+    quantize(s, grids, method.has_zero(), out);
     return out;
 }
 
 std::vector<float> reconstruct(const sealed_chunk & sealed) {
-    const size_t d = static_cast<size_t>(sealed.head_dim);
     std::vector<float> x(sealed.codes.size());
     for (size_t i = 0; i < x.size(); ++i) {
-        const size_t group = sealed.per_channel ? i % d : i / d;
+        const size_t group = sealed.scale_index(i);
         const int32_t zero = sealed.zero.empty() ? 0 : sealed.zero[group];
         x[i] = static_cast<float>(sealed.codes[i] - zero) * sealed.scale[group];
     }

@@ -9,23 +9,35 @@
 namespace livekv {
 
 // One sealed chunk of one kv head, unpacked: what the packed block holds, in the order it is easiest to read. This is
-// the specification; packed formats and fast kernels are tested against it.
+// the specification; the packed format and the fast kernels are tested against it.
 struct sealed_chunk {
     int64_t n_tokens = 0;
     int64_t head_dim = 0;
+    int32_t bits = 0;
     bool per_channel = false;            // scales belong to channels (keys), else to tokens (values)
-    std::vector<int8_t> codes;           // [n_tokens, head_dim]; of outliers and sinks: the code of 0
-    std::vector<float> scale;            // [head_dim] or [n_tokens]
-    std::vector<int8_t> zero;            // the same, the code of 0; empty with symmetric codes
+    int64_t group = 0;                   // tokens that share a channel's scale (keys)
+    std::vector<int16_t> codes;          // [n_tokens, head_dim]; of outliers and sinks: the code nearest to 0
+    std::vector<float> scale;            // [n_groups, head_dim] or [n_tokens]
+    std::vector<int16_t> zero;           // the same, the code of 0, which may lie outside the codes; empty: symmetric
     std::vector<int32_t> outlier_index;  // ascending, token * head_dim + channel
     std::vector<float> outlier_value;    // as many
     std::vector<float> sinks;            // [n_sinks, head_dim], the chunk's first tokens, exact
+    int64_t n_saturated = 0;             // dense entries beyond the range their codes cover
+
+    // Index into scale and zero of entry i of codes.
+    size_t scale_index(size_t i) const {
+        const size_t d = static_cast<size_t>(head_dim);
+        return per_channel ? i / d / static_cast<size_t>(group) * d + i % d : i / d;
+    }
 };
 
-// Keys of one kv head: outliers per channel (the largest over the chunk's tokens), scale per channel from the running
-// statistic, which this chunk moves first. chunk: f32 [n_tokens, head_dim]; n_sinks: its first tokens that stay exact
-// and count as 0 (those of the sequence, so 0 for every chunk but the first).
-sealed_chunk seal_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk,
+// Moves the statistic by one chunk, as its keys are before anything is sealed. chunk: f32 [n_tokens, head_dim];
+// n_sinks: its first tokens that stay exact and count as 0 (those of the sequence: 0 for every chunk but the first).
+void observe_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk, int64_t n_sinks);
+
+// Keys of one kv head: outliers per channel (the largest over the chunk's tokens), scale per channel and group from
+// the statistic as it stands, or the group's own range. Shapes as in observe_keys.
+sealed_chunk seal_keys(const kv_method & method, const key_statistics & statistics, std::span<const float> chunk,
                        int64_t head_dim, int64_t n_sinks);
 
 // Values of one kv head: outliers per token (the largest over its channels), scale per token from its own range.

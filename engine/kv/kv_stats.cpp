@@ -2,18 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "error.h"
 
 namespace livekv {
 
-int32_t kv_method::n_outliers(int64_t n) const {
-    return outlier_ratio > 0.0 ? std::max(1, static_cast<int32_t>(static_cast<double>(n) * outlier_ratio)) : 0;
-}
-
 key_statistics::key_statistics(const kv_method & method, int64_t head_dim)
-    : method_(method), head_dim_(head_dim), high_(static_cast<size_t>(head_dim)), low_(static_cast<size_t>(head_dim)) {}
+    : method_(method),
+      high_(static_cast<size_t>(head_dim)),
+      low_(static_cast<size_t>(head_dim)),
+      bound_(static_cast<size_t>(head_dim), std::numeric_limits<float>::infinity()) {}
 
 float key_statistics::moved(float mu, float seen) const {
     const float alpha = static_cast<float>(method_.ema_alpha);
@@ -22,19 +22,49 @@ float key_statistics::moved(float mu, float seen) const {
 }
 
 void key_statistics::update(std::span<const float> dense) {
-    LIVEKV_ASSERT(!dense.empty() && dense.size() % static_cast<size_t>(head_dim_) == 0);
+    LIVEKV_ASSERT(!dense.empty() && dense.size() % high_.size() == 0);
+    const bool signs_apart = method_.scale_method == kv_method::scale::ema_minmax;
+    std::vector<float> high(high_.size());
+    std::vector<float> low(high_.size());
+    for (size_t c = 0; c < high.size(); ++c) {
+        high[c] = low[c] = signs_apart ? dense[c] : 0.0f;
+        for (size_t i = c; i < dense.size(); i += high.size()) {
+            high[c] = std::max(high[c], dense[i]);
+            low[c] = std::min(low[c], dense[i]);
+        }
+    }
+    update(high, low);
+}
+
+void key_statistics::update(std::span<const float> high, std::span<const float> low) {
     const bool signs_apart = method_.scale_method == kv_method::scale::ema_minmax;
     for (size_t c = 0; c < high_.size(); ++c) {
-        float high = signs_apart ? dense[c] : 0.0f;
-        float low = signs_apart ? dense[c] : 0.0f;
-        for (size_t i = c; i < dense.size(); i += high_.size()) {
-            high = std::max(high, signs_apart ? dense[i] : std::fabs(dense[i]));
-            low = std::min(low, signs_apart ? dense[i] : 0.0f);
+        const float top = signs_apart ? high[c] : std::max(high[c], -low[c]);
+        if (n_chunks_ > 0) {
+            bound_[c] = static_cast<float>(method_.clip_factor) * high_[c];
         }
-        high_[c] = n_chunks_ == 0 ? high : moved(high_[c], high);
-        low_[c] = n_chunks_ == 0 ? low : -moved(-low_[c], -low);
+        high_[c] = n_chunks_ == 0 ? top : moved(high_[c], top);
+        if (signs_apart) {
+            low_[c] = n_chunks_ == 0 ? low[c] : -moved(-low_[c], -low[c]);
+        }
     }
     ++n_chunks_;
+}
+
+std::vector<float> key_statistics::state() const {
+    std::vector<float> all = high_;
+    all.insert(all.end(), low_.begin(), low_.end());
+    all.insert(all.end(), bound_.begin(), bound_.end());
+    return all;
+}
+
+void key_statistics::set_state(int64_t n_chunks, std::span<const float> state) {
+    LIVEKV_ASSERT(state.size() == 3 * high_.size());
+    n_chunks_ = n_chunks;
+    const auto part = [&](size_t i) { return state.begin() + static_cast<int64_t>(i * high_.size()); };
+    high_.assign(part(0), part(1));
+    low_.assign(part(1), part(2));
+    bound_.assign(part(2), part(3));
 }
 
 std::vector<int32_t> largest_entries(const float * values, int64_t n, int64_t stride, int32_t k) {

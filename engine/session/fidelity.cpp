@@ -48,7 +48,7 @@ class scorer {
         : n_vocab_(static_cast<size_t>(m->hp.n_vocab)), n_ctx_(params.test.n_ctx), test_(m, params.test) {
         if (params.kl_base) {
             session_params base = params.test;
-            base.kv = *params.kl_base;
+            base.kv.policy = *params.kl_base;
             base_.emplace(m, base);
         }
     }

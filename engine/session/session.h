@@ -7,16 +7,15 @@
 #include <string>
 
 #include "graph/forward.h"
-#include "kv/kv_cache.h"
+#include "cache/kv_cache.h"
 #include "session/model.h"
 
 namespace livekv {
 
 struct session_params {
     int64_t n_ctx = 4096;  // the most tokens the sequence may have
-    int64_t chunk_size = 512;  // tokens prefilled together
     int32_t n_threads = 1;
-    std::string kv = "f16";  // cache policy
+    kv_options kv;  // with the number of tokens prefilled together
 };
 
 // One sequence of tokens on one model: its cache and the devices that compute it. One thread at a time.
@@ -49,11 +48,18 @@ class session {
     void trim(int64_t n_tokens) { cache_->trim(n_tokens); }
     void reset() { cache_->reset(); }
 
+    // Another session on the same model that starts with this one's tokens.
+    std::unique_ptr<session> fork() const;
+
     // 8 * cache bytes / values stored, for the tokens now in the cache; 0 when empty.
     double kv_bits_per_value() const;
 
   private:
+    session(std::shared_ptr<const model> m, const session_params & params, std::unique_ptr<kv_cache> cache);
+
     void require_room(size_t n_new) const;
+    // Tokens of the next pass, of n that are left.
+    int64_t pass_size(int64_t n) const;
 
     std::shared_ptr<const model> model_;
     session_params params_;

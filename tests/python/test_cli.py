@@ -145,7 +145,7 @@ def test_too_little_memory_is_an_error_not_a_crash(cli):
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
-    done = cli("-p", "x", "-c", 50_000_000, "-t", 2, preexec_fn=limit)
+    done = cli("-p", "x", "--kv", "f16", "-c", 50_000_000, "-t", 2, preexec_fn=limit)
     assert done.returncode == 1
     assert b"not enough memory" in done.stderr.splitlines()[-1]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 # From the bottom up. A room may include itself and those before it.
-ROOMS = ["base", "model", "kv", "graph", "session", "cli"]
+ROOMS = ["base", "model", "kv", "kernels", "cache", "graph", "session", "cli"]
 # ggml is known where tensors and files are: not in the tokenizers, the sessions' logic or the tools.
-KNOW_GGML = {"model", "kv", "graph"}
+KNOW_GGML = {"model", "cache", "graph"}
 
 
 def includes(root):

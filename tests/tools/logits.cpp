@@ -36,8 +36,9 @@ int run(int argc, char ** argv) {
     engine.n_threads = 2;
     table.text("-m,--model", engine.model_path, "FILE", "GGUF file");
     table.integer("-t,--threads", engine.n_threads, 1, 512, "CPU threads");
-    table.choice("--kv", engine.kv, kv_policy_names(), "cache");
-    table.integer("--chunk-size", engine.chunk_size, 1, 4096, "prompt tokens processed together, any number");
+    engine.kv.policy = "f16";
+    table.choice("--kv", engine.kv.policy, kv_policy_names(), "cache");
+    table.integer("--chunk-size", engine.kv.chunk_size, 1, 4096, "prompt tokens processed together, any number");
     table.integers("--tokens", ids, 0, INT32_MAX, "prompt ids");
     table.integer("--generate", n_generate, 0, 4096, "greedy tokens to print as a JSON array");
     table.text("--out", out_path, "FILE", "raw float32 [n_tokens, n_vocab]");

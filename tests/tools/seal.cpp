@@ -47,6 +47,9 @@ int run(int, char **) {
             }
             const int64_t n_sinks = first_chunk ? std::min<int64_t>(method.sink_tokens, n) : 0;
             key_statistics & s = statistics[static_cast<size_t>(h)];
+            if (keys) {
+                observe_keys(method, s, chunk, n_sinks);
+            }
             const sealed_chunk sealed = keys ? seal_keys(method, s, chunk, head_dim, n_sinks)
                                              : seal_values(method, chunk, head_dim, n_sinks);
             std::cout << nlohmann::json{{"codes", sealed.codes},

@@ -37,7 +37,7 @@ TEST(options_set_their_targets) {
     CHECK_EQ(p.options.engine.model_path, std::string("a.gguf"));
     CHECK_EQ(p.options.n_predict, 7);
     CHECK_EQ(p.options.n_ctx, 4096);
-    CHECK_EQ(p.options.engine.kv, std::string("q8_0"));
+    CHECK_EQ(p.options.engine.kv.policy, std::string("q8_0"));
     CHECK_EQ(p.options.temperature, 0.5);
     CHECK(p.options.ignore_eos);
 }
@@ -58,7 +58,7 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-m", "a", "--top-p", "1.1"}, "0..1");
     refuses({"-m", "a", "--chunk-size", "0"}, "32..4096");
     refuses({"-m", "a", "--chunk-size", "100"}, "multiple of 32");
-    refuses({"-m", "a", "--kv", "q5"}, "one of f16, q8_0, q4_0");
+    refuses({"-m", "a", "--kv", "q5"}, "one of livekv, f16, q8_0, q4_0");
     refuses({"-m", "a", "-p", "x", "-f", "y"}, "choose one");
     refuses({"-m", "a", "--system", "x"}, "needs -cnv");
 }

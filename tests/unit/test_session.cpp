@@ -20,9 +20,9 @@ std::shared_ptr<const model> tiny_model(const tiny_spec & spec = {}) {
 session_params params_of(const std::string & kv, int64_t chunk_size, int64_t n_ctx = 300) {
     session_params p;
     p.n_ctx = n_ctx;
-    p.chunk_size = chunk_size;
     p.n_threads = 2;
-    p.kv = kv;
+    p.kv.policy = kv;
+    p.kv.chunk_size = chunk_size;
     return p;
 }
 

@@ -1,0 +1,64 @@
+#include "cache/kv_options.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+
+namespace livekv {
+
+namespace {
+
+kv_method::scale scale_named(const std::string & name) {
+    if (name == "ema_absmax") {
+        return kv_method::scale::ema_absmax;
+    }
+    if (name == "ema_minmax") {
+        return kv_method::scale::ema_minmax;
+    }
+    if (name == "ema_clipped") {
+        return kv_method::scale::ema_clipped;
+    }
+    if (name == "range") {
+        return kv_method::scale::range;
+    }
+    fail("unknown scale method '", name, "'");
+}
+
+}  // namespace
+
+void kv_options::check() const {
+    const kv_method m = method();
+    if (!m.own_range() && (zero_point || key_group > 0 || scale_search)) {
+        fail("--scale-method ", scale_method, " has one scale a chunk of its own making; --zero-point, --key-group and "
+             "--scale-search go with ema_clipped and range");
+    }
+    if (key_group > 0 && chunk_size % key_group != 0) {
+        fail("--key-group ", key_group, " does not divide --chunk-size ", chunk_size);
+    }
+    if (sink_tokens > chunk_size) {
+        fail("--sink-tokens ", sink_tokens, " is more than --chunk-size ", chunk_size);
+    }
+}
+
+kv_method kv_options::method() const {
+    kv_method m;
+    m.k_bits = static_cast<int32_t>(bits.front());
+    m.v_bits = static_cast<int32_t>(bits.back());
+    m.key_group = static_cast<int32_t>(key_group);
+    m.zero_point = zero_point;
+    m.ema_alpha = ema_alpha;
+    m.clip_factor = clip_factor;
+    m.outlier_ratio = outlier_ratio;
+    m.sink_tokens = static_cast<int32_t>(sink_tokens);
+    m.scale_method = scale_named(scale_method);
+    m.scale_search = scale_search;
+    return m;
+}
+
+int64_t kv_options::n_bypass(int64_t n_layer) const {
+    const int64_t tenth = static_cast<int64_t>(std::nearbyint(0.1 * static_cast<double>(n_layer)));
+    return std::min(n_layer, bypass_layers < 0 ? tenth : bypass_layers);
+}
+
+}  // namespace livekv

@@ -1,0 +1,201 @@
+#include "cache/livekv_cache.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "error.h"
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+// The largest power of two that divides head_dim, at most limit.
+int32_t rotation_of(int64_t head_dim, int32_t limit) {
+    int32_t run = 1;
+    while (run < limit && head_dim % (2 * run) == 0) {
+        run *= 2;
+    }
+    return run;
+}
+
+// Layers kept at higher precision are blocks too: 8 bits, a scale for 128 keys of a channel, nothing stored apart.
+kv_method bypass_method(const kv_options & options) {
+    kv_method m = options.method();
+    m.k_bits = m.v_bits = 8;
+    m.scale_method = kv_method::scale::range;
+    m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
+    m.zero_point = false;
+    m.scale_search = false;
+    m.outlier_ratio = 0.0;
+    return m;
+}
+
+livekv_layer_plan plan_of(const kv_options & options, const kv_shape & shape, int64_t il) {
+    livekv_layer_plan plan;
+    plan.n_head_kv = shape.n_head_kv;
+    plan.head_dim = shape.head_dim;
+    plan.chunk_size = options.chunk_size;
+    plan.bypass = il < options.n_bypass(shape.n_layer);
+    plan.seals = !plan.bypass || options.bypass_type != "f16";
+    plan.warmup_chunks = plan.bypass ? 0 : options.warmup_chunks;
+    plan.warmup_keep = options.warmup_keep;
+    plan.measure_error = options.measure_error;
+    plan.method = plan.bypass ? bypass_method(options) : options.method();
+    if (options.rotate == "k" || options.rotate == "kv") {
+        plan.k_rotation = rotation_of(shape.head_dim, 128);
+    }
+    if (options.rotate == "v" || options.rotate == "kv") {
+        plan.v_rotation = rotation_of(shape.head_dim, 64);
+    }
+    return plan;
+}
+
+}  // namespace
+
+livekv_cache::livekv_cache(const kv_options & options, const kv_shape & shape)
+    : options_(options),
+      shape_(shape),
+      kernels_(best_cpu_kernels()),
+      job_(kernels_, shape.n_threads, static_cast<int32_t>(shape.head_dim)) {
+    options.check();
+    block_header(options.method(), kv_side::key, options.chunk_size, shape.head_dim);  // throws for an impossible shape
+    for (int64_t il = 0; il < shape.n_layer; ++il) {
+        layers_.emplace_back(plan_of(options, shape, il), kernels_);
+        nodes_.push_back({this, il, 0.0f});
+    }
+}
+
+livekv_cache::livekv_cache(const livekv_cache & other) : livekv_cache(other.options_, other.shape_) {
+    layers_.clear();
+    for (const livekv_layer & layer : other.layers_) {
+        layers_.push_back(layer.fork());
+    }
+}
+
+std::unique_ptr<kv_cache> livekv_cache::fork() const { return std::unique_ptr<kv_cache>(new livekv_cache(*this)); }
+
+int64_t livekv_cache::max_new() const { return options_.chunk_size - layers_.front().n_tail(); }
+
+void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
+    LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
+    if (n_tokens() + n_new > shape_.n_ctx) {
+        fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens(), " are in it, ", n_new, " more do not fit");
+    }
+    // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
+    const bool generated = !options_.seal_decode && n_new == 1;
+    const bool close = n_new == max_new() || (!options_.seal_decode && !generated && end_of_prompt);
+    n_new_ = n_new;
+    bad_layer_ = -1;
+    try {
+        for (livekv_layer & layer : layers_) {
+            layer.begin(n_new, close, !generated, passing_);
+        }
+    } catch (const std::bad_alloc &) {
+        fail("not enough memory for the cache beyond ", n_tokens(), " tokens (", bytes() / (1 << 20), " MiB)");
+    }
+}
+
+ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                                   ggml_tensor * v, float scale) {
+    node & n = nodes_[static_cast<size_t>(il)];
+    n.scale = scale;
+    // A node's result orders it before the next one; the values are nobody's concern.
+    ggml_tensor * kv[] = {k, v};
+    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * out = nullptr;
+    ggml_tensor * before = stored;
+    if (q) {
+        ggml_tensor * args[] = {q, stored};
+        out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node, GGML_N_TASKS_MAX, &n);
+    }
+    ggml_build_forward_expand(graph, before);
+    ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, seal_node, GGML_N_TASKS_MAX, &n);
+    ggml_build_forward_expand(graph, sealed);
+    return out;
+}
+
+void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    livekv_cache & cache = *n.cache;
+    livekv_layer & layer = cache.layers_[static_cast<size_t>(n.il)];
+    const ggml_tensor * k = dst->src[0];
+    const ggml_tensor * v = dst->src[1];
+    for (int64_t i = ith; i < k->ne[2]; i += nth) {
+        const auto row = [&](const ggml_tensor * t) {
+            return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
+        };
+        if (!layer.store(i, row(k), row(v)) && cache.bad_layer_.exchange(n.il) < 0) {
+            cache.bad_token_ = cache.n_tokens() + i;
+        }
+    }
+    if (ith == 0) {
+        attention_args args;
+        args.n_tokens = static_cast<int32_t>(k->ne[2]);
+        args.n_head = static_cast<int32_t>(cache.shape_.n_head);
+        args.n_head_kv = static_cast<int32_t>(cache.shape_.n_head_kv);
+        args.head_dim = static_cast<int32_t>(cache.shape_.head_dim);
+        args.k_rotation = layer.plan().k_rotation;
+        args.v_rotation = layer.plan().v_rotation;
+        args.scale = n.scale;
+        args.segments = layer.segments().data();
+        args.n_segments = static_cast<int64_t>(layer.segments().size());
+        cache.job_.prepare(args);
+    }
+}
+
+void livekv_cache::attend_node(ggml_tensor * dst, int ith, int, void * data) {
+    livekv_cache & cache = *static_cast<node *>(data)->cache;
+    cache.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data));
+}
+
+void livekv_cache::seal_node(ggml_tensor *, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    livekv_layer & layer = n.cache->layers_[static_cast<size_t>(n.il)];
+    if (n.cache->bad_layer_ >= 0) {
+        return;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t job = ith; job < layer.n_seal_jobs(); job += nth) {
+        layer.seal(job);
+    }
+    if (ith == 0) {
+        n.cache->seal_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+}
+
+void livekv_cache::commit() {
+    if (bad_layer_ >= 0) {
+        fail("layer ", bad_layer_.load(), ", position ", bad_token_.load(), ": a key or value is not a number or too large for 16 bits; "
+             "the model's weights or its computation are broken");
+    }
+    for (livekv_layer & layer : layers_) {
+        layer.commit();
+    }
+    n_new_ = 0;
+}
+
+void livekv_cache::trim(int64_t n) {
+    for (livekv_layer & layer : layers_) {
+        layer.trim(n);
+    }
+    if (n == 0) {
+        seal_seconds_ = 0.0;
+        passing_.release();
+    }
+}
+
+size_t livekv_cache::bytes() const { return report().bytes.total(); }
+
+kv_report livekv_cache::report() const {
+    kv_report r;
+    for (const livekv_layer & layer : layers_) {
+        layer.add_to(r);
+    }
+    r.bytes.tail += passing_.bytes();
+    r.seal_seconds = seal_seconds_;
+    r.has_error = options_.measure_error;
+    return r;
+}
+
+}  // namespace livekv

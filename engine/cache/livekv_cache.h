@@ -1,0 +1,59 @@
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "cache/kv_cache.h"
+#include "cache/livekv_layer.h"
+#include "kernels/attention_job.h"
+
+namespace livekv {
+
+// The compressed cache: chunks are sealed as the prompt streams in, attention reads them as they are. Grows with the
+// sequence; besides the chunks it holds one chunk's raw rows and workspace that no context makes larger. Its three steps
+// a layer (store, attend, seal) are custom nodes of the CPU graph, run by ggml's threads.
+class livekv_cache : public kv_cache {
+  public:
+    livekv_cache(const kv_options & options, const kv_shape & shape);
+
+    int64_t max_new() const override;
+    void begin(int64_t n_new, bool end_of_prompt) override;
+    int64_t graph_key() const override { return 0; }
+    ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                         ggml_tensor * v, float scale) override;
+    void commit() override;
+    int64_t n_tokens() const override { return layers_.front().n_tokens(); }
+    size_t bytes() const override;
+    void trim(int64_t n_tokens) override;
+    std::unique_ptr<kv_cache> fork() const override;
+    kv_report report() const override;
+
+  private:
+    friend class livekv_file;
+
+    // What a node's function is given: which layer of which cache.
+    struct node {
+        livekv_cache * cache;
+        int64_t il;
+        float scale;
+    };
+    static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
+
+    livekv_cache(const livekv_cache & other);
+
+    kv_options options_;
+    kv_shape shape_;
+    const cpu_kernels & kernels_;
+    std::vector<livekv_layer> layers_;
+    std::vector<node> nodes_;  // [n_layer]
+    raw_rows passing_;         // a chunk that fills in one pass, of the layer being computed
+    attention_job job_;
+    int64_t n_new_ = 0;
+    double seal_seconds_ = 0.0;
+    std::atomic<int64_t> bad_layer_{-1};  // where a value was not finite
+    std::atomic<int64_t> bad_token_{-1};
+};
+
+}  // namespace livekv

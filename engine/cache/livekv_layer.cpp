@@ -1,0 +1,300 @@
+#include "cache/livekv_layer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "error.h"
+#include "kernels/seal.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr int64_t tail_step = 64;  // a tail grows by this many tokens
+
+const uint16_t * rows_in(const kv_page & page) { return reinterpret_cast<const uint16_t *>(page.data()); }
+
+}  // namespace
+
+void raw_rows::reserve(size_t n_values) {
+    for (std::vector<uint16_t> * rows : {&k, &v}) {
+        if (rows->size() < n_values) {
+            rows->reserve(n_values);
+            rows->resize(n_values);
+        }
+    }
+}
+
+void raw_rows::release() {
+    k = {};
+    v = {};
+}
+
+livekv_layer::livekv_layer(const livekv_layer_plan & plan, const cpu_kernels & kernels)
+    : plan_(plan),
+      kernels_(&kernels),
+      statistics_(static_cast<size_t>(plan.n_head_kv), key_statistics(plan.method, plan.head_dim)),
+      errors_(static_cast<size_t>(2 * plan.n_head_kv)) {}
+
+std::shared_ptr<kv_page> livekv_layer::make_page(kv_side side, bool sealed, int64_t n) const {
+    const size_t bytes = sealed ? kv_map(block_header(plan_.method, side, n, plan_.head_dim)).bytes * static_cast<size_t>(plan_.n_head_kv)
+                                : 2 * static_cast<size_t>(n) * plan_.row();
+    return std::make_shared<kv_page>(bytes);
+}
+
+void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passing) {
+    step_ = {};
+    step_.n_new = n_new;
+    step_.close = close;
+    const int64_t n = n_tail_ + n_new;
+    step_.rows = close && n_tail_ == 0 ? &passing : &tail_;
+    step_.rows->reserve(static_cast<size_t>(close ? n : (n + tail_step - 1) / tail_step * tail_step) * plan_.row());
+    if (close) {
+        const int64_t index = static_cast<int64_t>(chunks_.size());
+        const bool warm = index < plan_.warmup_chunks;
+        step_.settled = !plan_.warmup_keep && seal && index + 1 >= plan_.warmup_chunks;
+        chunk & c = step_.closed;
+        c.k_sealed = plan_.seals && seal && (!warm || step_.settled);
+        c.v_sealed = plan_.seals && seal;
+        c.n_stored = c.n_tokens = static_cast<int32_t>(n);
+        c.n_sinks = n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
+        c.k = make_page(kv_side::key, c.k_sealed, n);
+        c.v = make_page(kv_side::value, c.v_sealed, n);
+        step_.late.resize(chunks_.size());
+        for (size_t i = 0; i < chunks_.size(); ++i) {
+            if (step_.settled && plan_.seals && chunks_[i].v_sealed && !chunks_[i].k_sealed) {
+                step_.late[i] = make_page(kv_side::key, true, chunks_[i].n_stored);
+            }
+        }
+        step_.statistics = statistics_;
+    }
+    rebuild_segments(n, *step_.rows);
+}
+
+bool livekv_layer::store(int64_t i, const float * k, const float * v) {
+    const size_t at = static_cast<size_t>(n_tail_ + i) * plan_.row();
+    const bool k_finite = kernels_->store_row(k, step_.rows->k.data() + at, plan_.row(), static_cast<int32_t>(plan_.head_dim), plan_.k_rotation);
+    const bool v_finite = kernels_->store_row(v, step_.rows->v.data() + at, plan_.row(), static_cast<int32_t>(plan_.head_dim), plan_.v_rotation);
+    return k_finite && v_finite;
+}
+
+void livekv_layer::rebuild_segments(int64_t n_open, const raw_rows & rows) {
+    segments_.clear();
+    if (!sinks_.k.empty() && !chunks_.empty()) {
+        kv_segment s;
+        s.n_tokens = std::min(chunks_.front().n_sinks, chunks_.front().n_tokens);
+        s.k_rows = sinks_.k.data();
+        s.v_rows = sinks_.v.data();
+        segments_.push_back(s);
+    }
+    for (const chunk & c : chunks_) {
+        kv_segment s;
+        s.n_tokens = c.n_tokens;
+        s.n_skip = c.n_sinks;
+        s.k_block_bytes = c.k->bytes() / static_cast<size_t>(plan_.n_head_kv);
+        s.v_block_bytes = c.v->bytes() / static_cast<size_t>(plan_.n_head_kv);
+        s.k_blocks = c.k_sealed ? c.k->data() : nullptr;
+        s.v_blocks = c.v_sealed ? c.v->data() : nullptr;
+        s.k_rows = c.k_sealed ? nullptr : rows_in(*c.k);
+        s.v_rows = c.v_sealed ? nullptr : rows_in(*c.v);
+        segments_.push_back(s);
+    }
+    kv_segment open;
+    open.n_tokens = static_cast<int32_t>(n_open);
+    open.k_rows = rows.k.data();
+    open.v_rows = rows.v.data();
+    segments_.push_back(open);
+}
+
+void livekv_layer::seal(int64_t job) {
+    const int64_t head = job / 2;
+    const chunk & c = step_.closed;
+    const size_t page_bytes = 2 * static_cast<size_t>(c.n_stored) * plan_.row();
+    chunk_sealer sealer(plan_.method, *kernels_);
+    if (job % 2 == 1) {
+        if (c.v_sealed) {
+            const chunk_rows rows = head_rows(step_.rows->v.data(), c, head);
+            uint8_t * const block = block_of(*c.v, head);
+            sealer.seal_values(rows, block);
+            note_error(rows, block, sealer.n_saturated(), plan_.n_head_kv + head);
+        } else if (head == 0) {
+            std::memcpy(c.v->data(), step_.rows->v.data(), page_bytes);
+        }
+        return;
+    }
+    key_statistics & statistics = step_.statistics[static_cast<size_t>(head)];
+    const chunk_rows rows = head_rows(step_.rows->k.data(), c, head);
+    if (plan_.seals) {
+        sealer.split_keys(rows);
+        statistics.update(sealer.high(), sealer.low());
+    }
+    if (c.k_sealed) {
+        uint8_t * const block = block_of(*c.k, head);
+        sealer.seal_keys(statistics, block);
+        note_error(rows, block, sealer.n_saturated(), head);
+    } else if (head == 0) {
+        std::memcpy(c.k->data(), step_.rows->k.data(), page_bytes);
+    }
+    for (size_t i = 0; i < step_.late.size(); ++i) {
+        if (step_.late[i]) {
+            const chunk_rows exact = head_rows(rows_in(*chunks_[i].k), chunks_[i], head);
+            uint8_t * const block = block_of(*step_.late[i], head);
+            sealer.split_keys(exact);
+            sealer.seal_keys(statistics, block);
+            note_error(exact, block, sealer.n_saturated(), head);
+        }
+    }
+}
+
+chunk_rows livekv_layer::head_rows(const uint16_t * rows, const chunk & c, int64_t head) const {
+    return {rows + head * plan_.head_dim, plan_.row(), c.n_stored, plan_.head_dim, c.n_sinks};
+}
+
+uint8_t * livekv_layer::block_of(kv_page & page, int64_t head) const {
+    return page.data() + page.bytes() / static_cast<size_t>(plan_.n_head_kv) * static_cast<size_t>(head);
+}
+
+// Sinks are not in the block; the rest is compared with what it stands for now.
+void livekv_layer::note_error(const chunk_rows & rows, const uint8_t * block, int64_t n_saturated, int64_t slot) {
+    if (!plan_.measure_error) {
+        return;
+    }
+    const std::vector<float> exact = rows.to_f32(*kernels_);
+    const std::vector<float> stored = unpack_block(block);
+    error_sums & e = errors_[static_cast<size_t>(slot)];
+    for (size_t i = static_cast<size_t>(rows.n_sinks * rows.head_dim); i < exact.size(); ++i) {
+        const double x = exact[i];
+        e.signal += x * x;
+        e.noise += (x - stored[i]) * (x - stored[i]);
+    }
+    e.n_saturated += n_saturated;
+}
+
+void livekv_layer::commit() {
+    if (!step_.close) {
+        n_tail_ += step_.n_new;
+        return;
+    }
+    const chunk & c = step_.closed;
+    if (c.n_sinks > 0 && (c.k_sealed || c.v_sealed || plan_.seals)) {
+        const size_t n = static_cast<size_t>(c.n_sinks) * plan_.row();
+        sinks_.reserve(n);
+        std::copy_n(step_.rows->k.begin(), n, sinks_.k.begin());
+        std::copy_n(step_.rows->v.begin(), n, sinks_.v.begin());
+    }
+    for (size_t i = 0; i < step_.late.size(); ++i) {
+        if (step_.late[i]) {
+            chunks_[i].k = step_.late[i];
+            chunks_[i].k_sealed = true;
+        }
+    }
+    statistics_ = std::move(step_.statistics);
+    chunks_.push_back(c);
+    n_chunked_ += c.n_tokens;
+    n_tail_ = 0;
+    tail_.release();
+    step_ = {};
+}
+
+void livekv_layer::trim(int64_t n) {
+    LIVEKV_ASSERT(n >= 0 && n <= n_tokens());
+    if (n == 0) {
+        reset();
+        return;
+    }
+    if (n >= n_chunked_) {
+        n_tail_ = n - n_chunked_;
+        return;
+    }
+    n_tail_ = 0;
+    tail_.release();
+    while (n_chunked_ - chunks_.back().n_tokens >= n) {
+        n_chunked_ -= chunks_.back().n_tokens;
+        chunks_.pop_back();
+    }
+    chunks_.back().n_tokens -= static_cast<int32_t>(n_chunked_ - n);
+    n_chunked_ = n;
+}
+
+void livekv_layer::reset() {
+    chunks_.clear();
+    n_chunked_ = 0;
+    sinks_.release();
+    tail_.release();
+    n_tail_ = 0;
+    statistics_.assign(statistics_.size(), key_statistics(plan_.method, plan_.head_dim));
+    errors_.assign(errors_.size(), {});
+}
+
+livekv_layer livekv_layer::fork() const {
+    livekv_layer copy = *this;
+    copy.step_ = {};
+    copy.segments_.clear();
+    return copy;
+}
+
+size_t livekv_layer::bytes() const {
+    kv_report report;
+    add_to(report);
+    return report.bytes.total();
+}
+
+void livekv_layer::add_to(kv_report & report) const {
+    kv_report::parts parts;
+    for (const chunk & c : chunks_) {
+        for (const bool key : {true, false}) {
+            const kv_page & page = key ? *c.k : *c.v;
+            if (!(key ? c.k_sealed : c.v_sealed)) {
+                parts.warm_up += page.bytes();
+                continue;
+            }
+            const kv_block_map m = kv_map(block_header(plan_.method, key ? kv_side::key : kv_side::value, c.n_stored, plan_.head_dim));
+            const size_t heads = static_cast<size_t>(plan_.n_head_kv);
+            const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
+                                    (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
+            const size_t codes = (static_cast<size_t>(c.n_stored * plan_.head_dim) * static_cast<size_t>(key ? plan_.method.k_bits : plan_.method.v_bits) + 7) / 8;
+            parts.outliers += heads * outliers;
+            parts.codes += heads * codes;
+            parts.padding += heads * m.padding;
+            parts.scales += heads * (m.bytes - outliers - codes - m.padding);
+            report.n_sealed += plan_.n_head_kv * c.n_stored * plan_.head_dim;
+            report.n_outliers += plan_.n_head_kv * m.n_outlying;
+        }
+    }
+    parts.sinks += sinks_.bytes();
+    parts.tail += tail_.bytes();
+    parts.statistics += statistics_.size() * 3 * static_cast<size_t>(plan_.head_dim) * sizeof(float);
+    if (plan_.bypass) {
+        report.bytes.bypass += parts.total() - parts.tail;
+        report.bytes.tail += parts.tail;
+    } else {
+        report.bytes.codes += parts.codes;
+        report.bytes.scales += parts.scales;
+        report.bytes.outliers += parts.outliers;
+        report.bytes.sinks += parts.sinks;
+        report.bytes.warm_up += parts.warm_up;
+        report.bytes.tail += parts.tail;
+        report.bytes.statistics += parts.statistics;
+        report.bytes.padding += parts.padding;
+    }
+    if (plan_.measure_error) {
+        kv_report::layer_error error;
+        for (const bool key : {true, false}) {
+            double signal = 0.0;
+            double noise = 0.0;
+            for (int64_t head = 0; head < plan_.n_head_kv; ++head) {
+                const error_sums & e = errors_[static_cast<size_t>(key ? head : plan_.n_head_kv + head)];
+                signal += e.signal;
+                noise += e.noise;
+                report.n_saturated += e.n_saturated;
+            }
+            (key ? error.k_snr_db : error.v_snr_db) = noise > 0.0 ? 10.0 * std::log10(signal / noise) : 0.0;
+        }
+        report.layers.push_back(error);
+    }
+}
+
+}  // namespace livekv

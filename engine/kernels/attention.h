@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/softmax_state.h"
+
+namespace livekv {
+
+// Consecutive tokens of one layer that are stored alike. Keys, and values, are either sealed blocks, one a kv head, or
+// f16 rows. Plain data: who fills it keeps the memory alive.
+struct kv_segment {
+    int32_t n_tokens = 0;                // to be read, from the first on; a block may hold more
+    int32_t n_skip = 0;                  // of these, the first ones that are not (sinks, which have their own segment)
+    const uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, k_block_bytes apart; null: rows
+    const uint8_t * v_blocks = nullptr;
+    size_t k_block_bytes = 0;
+    size_t v_block_bytes = 0;
+    const uint16_t * k_rows = nullptr;   // f16 [n_tokens, n_head_kv, head_dim]
+    const uint16_t * v_rows = nullptr;
+};
+
+// Attention of a layer's new tokens over everything up to themselves.
+struct attention_args {
+    const float * q = nullptr;  // [n_tokens, n_head, head_dim], after RoPE
+    float * out = nullptr;      // [n_tokens, n_head, head_dim]
+    int32_t n_tokens = 0;
+    int32_t n_head = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    int32_t k_rotation = 0;  // keys are stored rotated (rotate_rows.h) in runs of this many channels; 0: they are not
+    int32_t v_rotation = 0;  // values likewise
+    float scale = 0.0f;    // of q . k before the softmax
+    const kv_segment * segments = nullptr;  // in the order of the sequence; the last one ends with the new tokens
+    int64_t n_segments = 0;
+
+    int32_t group() const { return n_head / n_head_kv; }  // query heads that share a kv head
+    int64_t n_rows() const { return static_cast<int64_t>(n_tokens) * group(); }  // queries of one kv head
+};
+
+// Part of a call: some rows (a row is a query head of a token, the heads of a token side by side) of one kv head over
+// some of the segments' tiles of 32 tokens.
+struct attention_item {
+    int32_t head = 0;
+    int64_t first_row = 0;
+    int32_t n_rows = 0;
+    int64_t first_segment = 0;  // where the span starts: tile first_tile of this segment
+    int32_t first_tile = 0;
+    int64_t n_tiles = 0;
+};
+
+}  // namespace livekv

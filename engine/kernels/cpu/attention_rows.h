@@ -1,0 +1,478 @@
+#pragma once
+
+// Attention of a tile of rows, side by side in vector lanes, over spans of blocks and f16 rows: the one algorithm of all
+// CPU levels, compiled by each with its own `lanes`. Everything here has internal linkage and calls no library
+// templates, so that no other file is given code of this one's instruction set.
+//
+// A tile of 32 tokens at a time: codes are unpacked to bytes once for all rows; scores are integer dot products of codes
+// with the query, whose channels were multiplied by the key scales and rounded to 8 bits per 32 channels; then the
+// running softmax; then its weights, multiplied by the value scales and rounded to 8 bits per tile, against the value
+// codes. What rounding a query or weight to 8 bits loses is small beside what 2 to 5 bits lost before; for 8-bit codes
+// both are rounded to 16 bits.
+
+#include "kernels/attention.h"
+#include "kernels/cpu/block_reader.h"
+#include "kernels/cpu/rotate_rows.h"
+
+namespace livekv {
+namespace {
+
+constexpr int32_t n_vec = 2;                    // vectors of rows
+constexpr int32_t n_rows_tile = n_vec * lanes::n;
+constexpr int32_t tile_tokens = kv_tile_tokens;
+constexpr float log2_e = 1.4426950408889634f;
+constexpr float hidden_score = -1e30f;          // below any score: see load_queries
+constexpr float largest_query = 1e15f;          // so that no score, product or sum overflows
+
+using f32 = lanes::f32;
+
+// 2^x for x <= 0, 0 below 2^-125. Polynomial of degree 6 on [-1/2, 1/2] (Taylor in x ln 2): relative error 2e-7.
+inline f32 exp2_negative(f32 x) {
+    const f32 lowest = lanes::set(-125.0f);
+    const f32 bounded = lanes::max(x, lowest);
+    const lanes::i32 whole = lanes::round(bounded);
+    const f32 r = lanes::sub(bounded, lanes::to_float(whole));
+    f32 p = lanes::set(1.5403530e-4f);
+    p = lanes::fma(p, r, lanes::set(1.3333558e-3f));
+    p = lanes::fma(p, r, lanes::set(9.6181291e-3f));
+    p = lanes::fma(p, r, lanes::set(5.5504109e-2f));
+    p = lanes::fma(p, r, lanes::set(2.4022651e-1f));
+    p = lanes::fma(p, r, lanes::set(6.9314718e-1f));
+    p = lanes::fma(p, r, lanes::set(1.0f));
+    return lanes::where_less(x, lowest, lanes::set(0.0f), lanes::mul(p, lanes::pow2(whole)));
+}
+
+// Where everything lies in a thread's scratch; sizes depend on head_dim alone.
+struct scratch_map {
+    float * q;         // [head_dim, rows] queries times scale, in units of ln 2
+    float * scores;    // [tile_tokens, rows], later the softmax weights
+    float * rows;      // [tile_tokens, head_dim] of f16 keys or values
+    float * scales;    // [head_dim] or [tile_tokens]
+    float * offset;    // [rows] what the middles of the key grids add to every score of a key group
+    float * step;      // [head_dim / 32, rows] of the rounded queries
+    float * v_offset;  // [rows] what the middles of the value grids have added to every channel
+    uint8_t * q8[2];   // [head_dim / 4, rows, 4] rounded queries, and what rounding left, 254 times finer
+    uint8_t * p8[2];   // [tile_tokens / 4, rows, 4] rounded weights, and what rounding left, 255 times finer
+    uint8_t * codes;   // bricks of one tile, a byte a code
+    size_t bytes;
+
+    scratch_map(void * memory, int32_t head_dim) {
+        const size_t d = kv_align(static_cast<size_t>(head_dim), 32);
+        uint8_t * at = static_cast<uint8_t *>(memory);
+        bytes = 0;
+        const auto take = [&](size_t n) {
+            uint8_t * p = at ? at + bytes : nullptr;
+            bytes += kv_align(n, 64);
+            return p;
+        };
+        const auto floats = [&](size_t n) { return reinterpret_cast<float *>(take(n * sizeof(float))); };
+        q = floats(d * n_rows_tile);
+        scores = floats(static_cast<size_t>(tile_tokens) * n_rows_tile);
+        rows = floats(tile_tokens * d);
+        scales = floats(d > tile_tokens ? d : tile_tokens);
+        offset = floats(n_rows_tile);
+        step = floats(d / 32 * n_rows_tile);
+        v_offset = floats(n_rows_tile);
+        for (int32_t i = 0; i < 2; ++i) {
+            q8[i] = take(d * n_rows_tile);
+            p8[i] = take(static_cast<size_t>(tile_tokens) * n_rows_tile);
+        }
+        codes = take(tile_tokens * d);
+    }
+};
+
+// c [n_i, rows] += sum over j < n_j of a[i * a_i + j * a_j] b[j, rows].
+inline void multiply_add(const float * a, size_t a_i, size_t a_j, int32_t n_i, int32_t n_j, const float * b, float * c) {
+    constexpr int32_t at_once = 4;
+    int32_t i = 0;
+    for (; i + at_once <= n_i; i += at_once, a += at_once * a_i, c += at_once * n_rows_tile) {
+        f32 sum[at_once][n_vec];
+        for (int32_t k = 0; k < at_once; ++k) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                sum[k][v] = lanes::load(c + k * n_rows_tile + v * lanes::n);
+            }
+        }
+        for (int32_t j = 0; j < n_j; ++j) {
+            const f32 b0 = lanes::load(b + j * n_rows_tile);
+            const f32 b1 = lanes::load(b + j * n_rows_tile + lanes::n);
+            for (int32_t k = 0; k < at_once; ++k) {
+                const f32 x = lanes::set(a[static_cast<size_t>(k) * a_i + static_cast<size_t>(j) * a_j]);
+                sum[k][0] = lanes::fma(x, b0, sum[k][0]);
+                sum[k][1] = lanes::fma(x, b1, sum[k][1]);
+            }
+        }
+        for (int32_t k = 0; k < at_once; ++k) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                lanes::store(c + k * n_rows_tile + v * lanes::n, sum[k][v]);
+            }
+        }
+    }
+    for (; i < n_i; ++i, a += a_i, c += n_rows_tile) {
+        for (int32_t v = 0; v < n_vec; ++v) {
+            f32 sum = lanes::load(c + v * lanes::n);
+            for (int32_t j = 0; j < n_j; ++j) {
+                sum = lanes::fma(lanes::set(a[static_cast<size_t>(j) * a_j]), lanes::load(b + j * n_rows_tile + v * lanes::n), sum);
+            }
+            lanes::store(c + v * lanes::n, sum);
+        }
+    }
+}
+
+// The same in integers, for n_i a multiple of 4, over quads of j: c [n_i, rows] += step [rows] * sum of codes times
+// bytes. codes: 4 bytes for (i, quad) at i * 4 + quad * quad_bytes; bytes: [n_quads, rows, 4]. codes_signed says which of the two is.
+template <bool codes_signed>
+inline void multiply_add_bytes(const uint8_t * codes, size_t quad_bytes, int32_t n_i, int32_t n_quads, const uint8_t * bytes,
+                               const f32 * step, float * c) {
+    constexpr int32_t at_once = 4;
+    for (int32_t i = 0; i < n_i; i += at_once, codes += 4 * at_once, c += at_once * n_rows_tile) {
+        lanes::dot_sum sum[at_once][n_vec];
+        for (int32_t k = 0; k < at_once; ++k) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                sum[k][v] = lanes::dot_zero();
+            }
+        }
+        for (int32_t quad = 0; quad < n_quads; ++quad) {
+            const lanes::bytes b0 = lanes::load_bytes(bytes + quad * 4 * n_rows_tile);
+            const lanes::bytes b1 = lanes::load_bytes(bytes + quad * 4 * n_rows_tile + 4 * lanes::n);
+            for (int32_t k = 0; k < at_once; ++k) {
+                const lanes::bytes x = lanes::set_bytes(codes + static_cast<size_t>(quad) * quad_bytes + 4 * k);
+                sum[k][0] = codes_signed ? lanes::dot(sum[k][0], b0, x) : lanes::dot(sum[k][0], x, b0);
+                sum[k][1] = codes_signed ? lanes::dot(sum[k][1], b1, x) : lanes::dot(sum[k][1], x, b1);
+            }
+        }
+        for (int32_t k = 0; k < at_once; ++k) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                float * at = c + k * n_rows_tile + v * lanes::n;
+                lanes::store(at, lanes::fma(lanes::dot_float(sum[k][v]), step[v], lanes::load(at)));
+            }
+        }
+    }
+}
+
+// One item: the queries, the running state, and the tiles they go over.
+class row_attention {
+  public:
+    row_attention(const attention_args & args, const attention_item & item, void * memory, const softmax_state & state)
+        : args_(args), item_(item), s_(memory, args.head_dim), state_(state), d_(args.head_dim) {}
+
+    void run() {
+        load_queries();
+        for (int32_t i = 0; i < n_rows_tile; ++i) {
+            state_.m[i] = hidden_score;
+            state_.l[i] = 0.0f;
+            s_.v_offset[i] = 0.0f;
+        }
+        for (int32_t i = 0; i < d_ * n_rows_tile; ++i) {
+            state_.o[i] = 0.0f;
+        }
+        int64_t left = item_.n_tiles;
+        int32_t tile = item_.first_tile;
+        for (int64_t i = item_.first_segment; left > 0; ++i, tile = 0) {
+            const int32_t n_tiles = kv_ceil_div(args_.segments[i].n_tokens, tile_tokens);
+            for (folded_group_ = -1; tile < n_tiles && left > 0; ++tile, --left) {
+                one_tile(args_.segments[i], tile, i + 1 == args_.n_segments);
+            }
+        }
+        for (int32_t v = 0; v < n_vec; ++v) {
+            const f32 offset = lanes::load(s_.v_offset + v * lanes::n);
+            for (int32_t c = 0; c < d_; ++c) {
+                float * at = state_.o + c * n_rows_tile + v * lanes::n;
+                lanes::store(at, lanes::add(lanes::load(at), offset));
+            }
+        }
+        rotate_rows(state_.o, d_, args_.v_rotation, n_rows_tile);
+    }
+
+  private:
+    // Queries are bounded, NaN becomes the bound: whatever the model computed, sums here stay finite.
+    void load_queries() {
+        const float scale = args_.scale * log2_e;
+        for (int32_t c = 0; c < d_ * n_rows_tile; ++c) {
+            s_.q[c] = 0.0f;
+        }
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            const float * from = query(r);
+            for (int32_t c = 0; c < d_; ++c) {
+                const float x = from[c] * scale;
+                s_.q[c * n_rows_tile + r] = x > -largest_query ? (x < largest_query ? x : largest_query) : -largest_query;
+            }
+        }
+        rotate_rows(s_.q, d_, args_.k_rotation, n_rows_tile);
+    }
+
+    const float * query(int32_t r) const {
+        const int64_t row = item_.first_row + r;
+        const int64_t token = row / args_.group();
+        const int64_t head = item_.head * args_.group() + row % args_.group();
+        return args_.q + (token * args_.n_head + head) * d_;
+    }
+
+    void one_tile(const kv_segment & segment, int32_t tile, bool last) {
+        const int32_t first = tile * tile_tokens;
+        const int32_t n = segment.n_tokens - first < tile_tokens ? segment.n_tokens - first : tile_tokens;
+        if (segment.k_blocks) {
+            const block_reader block(segment.k_blocks + static_cast<size_t>(item_.head) * segment.k_block_bytes);
+            block_scores(block, tile);
+        } else {
+            for (int32_t i = 0; i < n * n_rows_tile; ++i) {
+                s_.scores[i] = 0.0f;
+            }
+            load_rows(segment.k_rows, first, n);
+            multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
+        }
+        if (segment.n_skip > first) {
+            hide(0, segment.n_skip - first < n ? segment.n_skip - first : n);
+        }
+        if (last) {
+            hide_future(segment.n_tokens, first, n);
+        }
+        hide(n, tile_tokens);
+        softmax_step(n);
+        if (segment.v_blocks) {
+            const block_reader block(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
+            block_values(block, tile, n);
+        } else {
+            load_rows(segment.v_rows, first, n);
+            multiply_add(s_.rows, 1, static_cast<size_t>(d_), d_, n, s_.scores, state_.o);
+        }
+    }
+
+    void load_rows(const uint16_t * from, int32_t first, int32_t n) {
+        const size_t stride = static_cast<size_t>(args_.n_head_kv) * static_cast<size_t>(d_);
+        for (int32_t t = 0; t < n; ++t) {
+            lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(item_.head * d_), s_.rows + t * d_,
+                          static_cast<size_t>(d_));
+        }
+    }
+
+    void hide(int32_t from, int32_t to) {
+        for (int32_t i = from * n_rows_tile; i < to * n_rows_tile; ++i) {
+            s_.scores[i] = 2.0f * hidden_score;
+        }
+    }
+
+    // In the last segment, which ends with the new tokens, a row sees what is not after its own token.
+    void hide_future(int32_t n_segment, int32_t first, int32_t n) {
+        const int64_t new_from = static_cast<int64_t>(n_segment) - args_.n_tokens;  // the first new token's place
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            const int64_t own = new_from + (item_.first_row + r) / args_.group();
+            for (int64_t t = own + 1 > first ? own + 1 - first : 0; t < n; ++t) {
+                s_.scores[t * n_rows_tile + r] = 2.0f * hidden_score;
+            }
+        }
+    }
+
+    // scores = q . k over one tile of a block.
+    void block_scores(const block_reader & block, int32_t tile) {
+        const int32_t group = tile * tile_tokens / block.group();
+        if (group != folded_group_) {
+            fold(block, group);
+            folded_group_ = group;
+        }
+        for (int32_t t = 0; t < tile_tokens; ++t) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                lanes::store(s_.scores + t * n_rows_tile + v * lanes::n, lanes::load(s_.offset + v * lanes::n));
+            }
+        }
+        const int32_t n_quads = d_ / 4;
+        const int32_t quads_at_once = block.bits() == 5 ? 4 : 8;
+        const int32_t n_sixteens = block.key_sixteens(tile);
+        for (int32_t plane = 0; plane < block.n_planes(); ++plane) {
+            lanes::unpack(block.key_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane, 0, s_.codes);
+            for (int32_t half = 0; half < n_sixteens; ++half) {
+                for (int32_t quad = 0; quad < n_quads; quad += quads_at_once) {
+                    const int32_t n = n_quads - quad < quads_at_once ? n_quads - quad : quads_at_once;
+                    for (int32_t part = 0; part < block.n_planes(); ++part) {
+                        const f32 factor = lanes::set((plane == 0 ? 1.0f : 16.0f) * (part == 0 ? 1.0f : 1.0f / 254.0f));
+                        f32 step[n_vec];
+                        for (int32_t v = 0; v < n_vec; ++v) {
+                            step[v] = lanes::mul(lanes::load(s_.step + quad / 8 * n_rows_tile + v * lanes::n), factor);
+                        }
+                        multiply_add_bytes<false>(s_.codes + (half * n_quads + quad) * 64, 64, 16, n, s_.q8[part] + quad * 4 * n_rows_tile,
+                                                  step, s_.scores + half * 16 * n_rows_tile);
+                    }
+                }
+            }
+        }
+        block.each_key_outlier(tile, [&](int32_t token, int32_t channel, float value) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                float * at = s_.scores + token * n_rows_tile + v * lanes::n;
+                lanes::store(at, lanes::fma(lanes::set(value), lanes::load(s_.q + channel * n_rows_tile + v * lanes::n), lanes::load(at)));
+            }
+        });
+    }
+
+    // Multiplies a key group's scales into the queries and rounds the products; what the middle of each channel's grid
+    // contributes is the same for all tokens of the group and is summed exactly.
+    void fold(const block_reader & block, int32_t group) {
+        const int8_t * centres = block.key_centres(group);
+        lanes::to_f32(block.key_scales(group), s_.scales, static_cast<size_t>(d_));
+        const f32 mid = lanes::set(static_cast<float>(1 << (block.bits() - 1)));
+        for (int32_t v = 0; v < n_vec; ++v) {
+            f32 offset = lanes::set(0.0f);
+            for (int32_t first = 0; first < d_; first += 32) {
+                const int32_t last = first + 32 < d_ ? first + 32 : d_;
+                f32 largest = lanes::set(1e-30f);
+                for (int32_t c = first; c < last; ++c) {
+                    const f32 x = lanes::mul(lanes::load(s_.q + c * n_rows_tile + v * lanes::n), lanes::set(s_.scales[c]));
+                    largest = lanes::max(largest, lanes::abs(x));
+                    if (centres) {
+                        offset = lanes::fma(x, lanes::set(static_cast<float>(centres[c])), offset);
+                    }
+                }
+                const f32 inverse = lanes::div(lanes::set(127.0f), largest);
+                const f32 step = lanes::mul(largest, lanes::set(1.0f / 127.0f));
+                lanes::store(s_.step + first / 32 * n_rows_tile + v * lanes::n, step);
+                f32 sum = lanes::set(0.0f);
+                for (int32_t c = first; c < last; c += 4) {
+                    lanes::i32 whole[4];
+                    lanes::i32 rest[4] = {};
+                    for (int32_t i = 0; i < 4; ++i) {
+                        const f32 scaled = lanes::mul(inverse, lanes::set(s_.scales[c + i]));
+                        const f32 x = lanes::mul(lanes::load(s_.q + (c + i) * n_rows_tile + v * lanes::n), scaled);
+                        whole[i] = lanes::round(x);
+                        const f32 rounded = lanes::to_float(whole[i]);
+                        sum = lanes::add(sum, rounded);
+                        if (block.n_planes() == 2) {
+                            rest[i] = lanes::round(lanes::mul(lanes::sub(x, rounded), lanes::set(254.0f)));
+                            sum = lanes::fma(lanes::to_float(rest[i]), lanes::set(1.0f / 254.0f), sum);
+                        }
+                    }
+                    lanes::store_bytes(s_.q8[0] + (c / 4 * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1], whole[2], whole[3]);
+                    if (block.n_planes() == 2) {
+                        lanes::store_bytes(s_.q8[1] + (c / 4 * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1], rest[2], rest[3]);
+                    }
+                }
+                offset = lanes::sub(offset, lanes::mul(mid, lanes::mul(step, sum)));
+            }
+            lanes::store(s_.offset + v * lanes::n, offset);
+        }
+    }
+
+    // Scores become weights relative to the new largest score; what was summed before is brought to it.
+    void softmax_step(int32_t n) {
+        for (int32_t v = 0; v < n_vec; ++v) {
+            float * column = s_.scores + v * lanes::n;
+            const f32 before = lanes::load(state_.m + v * lanes::n);
+            f32 m = before;
+            for (int32_t t = 0; t < n; ++t) {
+                m = lanes::max(m, lanes::load(column + t * n_rows_tile));
+            }
+            f32 l = lanes::load(state_.l + v * lanes::n);
+            if (lanes::any_greater(m, before)) {
+                const f32 factor = exp2_negative(lanes::sub(before, m));
+                l = lanes::mul(l, factor);
+                lanes::store(s_.v_offset + v * lanes::n, lanes::mul(lanes::load(s_.v_offset + v * lanes::n), factor));
+                for (int32_t c = 0; c < d_; ++c) {
+                    float * at = state_.o + c * n_rows_tile + v * lanes::n;
+                    lanes::store(at, lanes::mul(lanes::load(at), factor));
+                }
+                lanes::store(state_.m + v * lanes::n, m);
+            }
+            for (int32_t t = 0; t < tile_tokens; ++t) {
+                const f32 p = exp2_negative(lanes::sub(lanes::load(column + t * n_rows_tile), m));
+                l = lanes::add(l, p);
+                lanes::store(column + t * n_rows_tile, p);
+            }
+            lanes::store(state_.l + v * lanes::n, l);
+        }
+    }
+
+    // o += weights . v over one tile of a block.
+    void block_values(const block_reader & block, int32_t tile, int32_t n) {
+        const int32_t first = tile * tile_tokens;
+        const int32_t n_quads = block.value_quads(tile);
+        const int8_t * centres = block.value_centres(first);
+        lanes::to_f32(block.value_scales(first), s_.scales, static_cast<size_t>(block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens));
+        f32 step[n_vec];
+        for (int32_t v = 0; v < n_vec; ++v) {
+            const float * column = s_.scores + v * lanes::n;
+            f32 largest = lanes::set(1e-30f);
+            f32 offset = lanes::load(s_.v_offset + v * lanes::n);
+            for (int32_t t = 0; t < n; ++t) {
+                const f32 w = lanes::mul(lanes::load(column + t * n_rows_tile), lanes::set(s_.scales[t]));
+                largest = lanes::max(largest, w);
+                if (centres) {
+                    offset = lanes::fma(w, lanes::set(static_cast<float>(centres[t])), offset);
+                }
+            }
+            lanes::store(s_.v_offset + v * lanes::n, offset);
+            step[v] = lanes::mul(largest, lanes::set(1.0f / 255.0f));
+            const f32 inverse = lanes::div(lanes::set(255.0f), largest);
+            for (int32_t quad = 0; quad < n_quads; ++quad) {
+                lanes::i32 whole[4];
+                lanes::i32 rest[4] = {};
+                for (int32_t i = 0; i < 4; ++i) {
+                    const int32_t t = 4 * quad + i;
+                    const f32 scaled = lanes::mul(inverse, lanes::set(t < n ? s_.scales[t] : 0.0f));
+                    const f32 x = lanes::mul(lanes::load(column + t * n_rows_tile), scaled);
+                    if (block.n_planes() == 2) {  // the whole part rounds down, so that the rest is positive too
+                        whole[i] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
+                        rest[i] = lanes::round(lanes::min(lanes::mul(lanes::max(lanes::sub(x, lanes::to_float(whole[i])), lanes::set(0.0f)), lanes::set(255.0f)), lanes::set(255.0f)));
+                    } else {
+                        whole[i] = lanes::round(x);
+                    }
+                }
+                lanes::store_bytes(s_.p8[0] + (quad * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1], whole[2], whole[3]);
+                if (block.n_planes() == 2) {
+                    lanes::store_bytes(s_.p8[1] + (quad * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1], rest[2], rest[3]);
+                }
+            }
+        }
+        const int32_t quads_at_once = block.bits() == 5 || block.bits() == 8 ? 4 : 8;
+        const int32_t n_sixteens = kv_ceil_div(d_, 16);
+        for (int32_t plane = 0; plane < block.n_planes(); ++plane) {
+            const int32_t bias = block.n_planes() == 1 ? 1 << (block.bits() - 1) : plane == 0 ? 0 : 8;
+            lanes::unpack(block.value_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane, bias, s_.codes);
+            for (int32_t sixteen = 0; sixteen < n_sixteens; ++sixteen) {
+                const int32_t n_channels = d_ - sixteen * 16 < 16 ? d_ - sixteen * 16 : 16;
+                for (int32_t quad = 0; quad < n_quads; quad += quads_at_once) {
+                    const int32_t n_now = n_quads - quad < quads_at_once ? n_quads - quad : quads_at_once;
+                    for (int32_t part = 0; part < block.n_planes(); ++part) {
+                        const f32 factor = lanes::set((plane == 0 ? 1.0f : 16.0f) * (part == 0 ? 1.0f : 1.0f / 255.0f));
+                        const f32 scaled[n_vec] = {lanes::mul(step[0], factor), lanes::mul(step[1], factor)};
+                        multiply_add_bytes<true>(s_.codes + (sixteen * n_quads + quad) * 64, 64, n_channels, n_now,
+                                                 s_.p8[part] + quad * 4 * n_rows_tile, scaled, state_.o + sixteen * 16 * n_rows_tile);
+                    }
+                }
+            }
+        }
+        block.each_value_outlier(first, n, [&](int32_t token, int32_t channel, float value) {
+            for (int32_t v = 0; v < n_vec; ++v) {
+                float * at = state_.o + channel * n_rows_tile + v * lanes::n;
+                lanes::store(at, lanes::fma(lanes::set(value), lanes::load(s_.scores + token * n_rows_tile + v * lanes::n), lanes::load(at)));
+            }
+        });
+    }
+
+    const attention_args & args_;
+    const attention_item & item_;
+    scratch_map s_;
+    softmax_state state_;
+    int32_t d_;
+    int32_t folded_group_ = -1;  // of the segment at hand, whose scales are in q8, step and offset
+};
+
+inline bool store_row(const float * from, uint16_t * to, size_t n, int32_t head_dim, int32_t rotation) {
+    if (rotation < 2) {
+        return lanes::to_f16(from, to, n);
+    }
+    bool finite = true;
+    float head[kv_max_head_dim];
+    const size_t d = static_cast<size_t>(head_dim);
+    for (size_t at = 0; at < n; at += d) {
+        __builtin_memcpy(head, from + at, d * sizeof(float));
+        rotate_rows(head, head_dim, rotation, 1);
+        finite &= lanes::to_f16(head, to + at, d);
+    }
+    return finite;
+}
+
+inline size_t rows_scratch_bytes(int32_t head_dim) { return scratch_map(nullptr, head_dim).bytes; }
+
+inline void attend_rows(const attention_args & args, const attention_item & item, void * scratch, const softmax_state & state) {
+    row_attention(args, item, scratch, state).run();
+}
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,74 @@
+#pragma once
+
+// A sealed block as the kernels read it: its sections as typed pointers. Internal linkage: each CPU level compiles its
+// own.
+
+#include "kv/f16.h"
+#include "kv/kv_block.h"
+
+namespace livekv {
+namespace {
+
+class block_reader {
+  public:
+    explicit block_reader(const uint8_t * block) : block_(block) {
+        __builtin_memcpy(&h_, block, sizeof(h_));
+        map_ = kv_map(h_);
+    }
+
+    int32_t n_tokens() const { return h_.n_tokens; }
+    int32_t bits() const { return h_.bits; }
+    int32_t group() const { return h_.group; }
+    int32_t n_planes() const { return h_.bits == 8 ? 2 : 1; }
+
+    const uint16_t * key_scales(int32_t group) const { return section16(map_.scales) + static_cast<size_t>(group) * h_.head_dim; }
+    const int8_t * key_centres(int32_t group) const { return centres(static_cast<size_t>(group) * h_.head_dim); }
+    const uint16_t * value_scales(int32_t token) const { return section16(map_.scales) + token; }
+    const int8_t * value_centres(int32_t token) const { return centres(static_cast<size_t>(token)); }
+
+    // Groups of 16 tokens that a tile has, and its bricks.
+    int32_t key_sixteens(int32_t tile) const { return kv_ceil_div(h_.n_tokens, 16) - 2 * tile < 2 ? 1 : 2; }
+    const uint8_t * key_bricks(int32_t tile) const { return brick(static_cast<size_t>(2 * tile) * (h_.head_dim / 4)); }
+    int32_t value_quads(int32_t tile) const { return kv_value_tile_quads(h_.n_tokens, tile); }
+    const uint8_t * value_bricks(int32_t tile) const { return brick(kv_value_tile_brick(h_.head_dim, tile)); }
+
+    // f(token in the tile, channel, value to add)
+    template <typename F>
+    void each_key_outlier(int32_t tile, F f) const {
+        if (h_.n_outliers == 0) {
+            return;
+        }
+        uint32_t range[2];
+        __builtin_memcpy(range, block_ + map_.tiles + 4 * static_cast<size_t>(tile), sizeof(range));
+        const uint16_t * places = section16(map_.index);
+        const uint16_t * values = section16(map_.outliers);
+        for (uint32_t i = range[0]; i < range[1]; ++i) {
+            f(places[i] >> 11, places[i] & 0x7ff, f16_to_f32(values[i]));
+        }
+    }
+
+    // f(token after first, channel, value to add), for n tokens
+    template <typename F>
+    void each_value_outlier(int32_t first, int32_t n, F f) const {
+        const uint16_t * values = section16(map_.outliers) + static_cast<size_t>(first) * h_.n_outliers;
+        const uint8_t * places = block_ + map_.index + static_cast<size_t>(first * h_.n_outliers * map_.index_bytes);
+        for (int32_t i = 0; i < n * h_.n_outliers; ++i) {
+            const int32_t channel = map_.index_bytes == 1 ? places[i] : reinterpret_cast<const uint16_t *>(places)[i];
+            f(i / h_.n_outliers, channel, f16_to_f32(values[i]));
+        }
+    }
+
+  private:
+    const uint16_t * section16(size_t offset) const { return reinterpret_cast<const uint16_t *>(block_ + offset); }
+    const int8_t * centres(size_t i) const {
+        return h_.has_centres ? reinterpret_cast<const int8_t *>(block_ + map_.centres) + i : nullptr;
+    }
+    const uint8_t * brick(size_t i) const { return block_ + map_.codes + i * static_cast<size_t>(map_.brick_bytes); }
+
+    const uint8_t * block_;
+    kv_block_header h_;
+    kv_block_map map_;
+};
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,141 @@
+#pragma once
+
+// Eight rows side by side with AVX2, FMA and F16C; see lanes_generic.h for what each name means.
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace livekv {
+namespace {
+
+struct lanes {
+    static constexpr int32_t n = 8;
+    using f32 = __m256;
+    using i32 = __m256i;
+    using bytes = __m256i;
+    using dot_sum = __m256i;  // 16 sums of two products in 16 bits: eight products of at most 15 * 136 fit
+
+    static f32 load(const float * p) { return _mm256_loadu_ps(p); }
+    static void store(float * p, f32 a) { _mm256_storeu_ps(p, a); }
+    static f32 set(float a) { return _mm256_set1_ps(a); }
+    static f32 add(f32 a, f32 b) { return _mm256_add_ps(a, b); }
+    static f32 sub(f32 a, f32 b) { return _mm256_sub_ps(a, b); }
+    static f32 mul(f32 a, f32 b) { return _mm256_mul_ps(a, b); }
+    static f32 div(f32 a, f32 b) { return _mm256_div_ps(a, b); }
+    static f32 fma(f32 a, f32 b, f32 c) { return _mm256_fmadd_ps(a, b, c); }
+    static f32 max(f32 a, f32 b) { return _mm256_max_ps(a, b); }
+    static f32 min(f32 a, f32 b) { return _mm256_min_ps(a, b); }
+    static f32 abs(f32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+    static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
+        return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, limit, _CMP_LT_OQ));
+    }
+    static bool any_greater(f32 a, f32 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
+
+    static i32 round(f32 a) { return _mm256_cvtps_epi32(a); }
+    static f32 to_float(i32 a) { return _mm256_cvtepi32_ps(a); }
+    static f32 pow2(i32 a) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(a, _mm256_set1_epi32(127)), 23));
+    }
+    static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
+        const i32 low = _mm256_set1_epi32(255);
+        const i32 ab = _mm256_or_si256(_mm256_and_si256(a, low), _mm256_slli_epi32(_mm256_and_si256(b, low), 8));
+        const i32 cd = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(c, low), 16), _mm256_slli_epi32(d, 24));
+        _mm256_storeu_si256(static_cast<__m256i *>(p), _mm256_or_si256(ab, cd));
+    }
+
+    static dot_sum dot_zero() { return _mm256_setzero_si256(); }
+    static bytes load_bytes(const void * p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+    static bytes set_bytes(const void * four) {
+        int32_t word;
+        __builtin_memcpy(&word, four, sizeof(word));
+        return _mm256_set1_epi32(word);
+    }
+    static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s)); }
+    static f32 dot_float(dot_sum acc) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(acc, _mm256_set1_epi16(1))); }
+
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+        const __m256i minus = _mm256_set1_epi8(static_cast<char>(bias));
+        if (bits == 4) {
+            const __m256i nibble = _mm256_set1_epi8(15);
+            for (size_t b = 0; b < n_bricks; ++b, bricks += 32, to += 64) {
+                const __m256i packed = load_bytes(bricks);
+                const __m256i low = _mm256_and_si256(packed, nibble);
+                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
+                put(to, _mm256_sub_epi8(low, minus), _mm256_sub_epi8(high, minus));
+            }
+            return;
+        }
+        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
+            __m256i low;
+            __m256i high;
+            if (bits <= 3) {
+                const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bricks)));
+                const __m256i two = _mm256_set1_epi8(3);
+                low = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 2, 2)), two);
+                high = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(4, 4, 6, 6)), two);
+            } else if (bits == 5) {
+                const __m256i packed = load_bytes(bricks);
+                low = _mm256_and_si256(packed, _mm256_set1_epi8(15));
+                high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
+            } else {
+                const __m256i first = load_bytes(bricks);
+                const __m256i second = load_bytes(bricks + 32);
+                const int shift = 4 * plane;
+                low = _mm256_and_si256(_mm256_srli_epi16(first, shift), _mm256_set1_epi8(15));
+                high = _mm256_and_si256(_mm256_srli_epi16(second, shift), _mm256_set1_epi8(15));
+            }
+            if (bits == 3 || bits == 5) {
+                const uint8_t * top = bricks + 8 * (bits - 1);
+                const char bit = static_cast<char>(1 << (bits - 1));
+                low = _mm256_or_si256(low, spread_bits(top, bit));
+                high = _mm256_or_si256(high, spread_bits(top + 4, bit));
+            }
+            put(to, _mm256_sub_epi8(low, minus), _mm256_sub_epi8(high, minus));
+        }
+    }
+
+    static void to_f32(const uint16_t * from, float * to, size_t count) {
+        size_t i = 0;
+        for (; i + n <= count; i += n) {
+            store(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i))));
+        }
+        for (; i < count; ++i) {
+            to[i] = _cvtsh_ss(from[i]);
+        }
+    }
+    static bool to_f16(const float * from, uint16_t * to, size_t count) {
+        const __m128i exponent = _mm_set1_epi16(0x7c00);
+        __m128i bad = _mm_setzero_si128();
+        size_t i = 0;
+        for (; i + n <= count; i += n) {
+            const __m128i h = _mm256_cvtps_ph(load(from + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+            bad = _mm_or_si128(bad, _mm_cmpeq_epi16(_mm_and_si128(h, exponent), exponent));
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(to + i), h);
+        }
+        bool finite = _mm_testz_si128(bad, bad) != 0;
+        for (; i < count; ++i) {
+            to[i] = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+            finite &= (to[i] & 0x7c00) != 0x7c00;
+        }
+        return finite;
+    }
+
+  private:
+    static void put(uint8_t * to, __m256i low, __m256i high) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), low);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), high);
+    }
+
+    // 32 bits at p to 32 bytes: `bit` where one is set.
+    static __m256i spread_bits(const uint8_t * p, char bit) {
+        const __m256i word = set_bytes(p);
+        const __m256i which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+        const __m256i mask = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+        const __m256i picked = _mm256_and_si256(_mm256_shuffle_epi8(word, which), mask);
+        return _mm256_and_si256(_mm256_cmpeq_epi8(picked, mask), _mm256_set1_epi8(bit));
+    }
+};
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,153 @@
+#pragma once
+
+// Eight rows side by side in plain C++: what the kernels need of a vector unit. Included by generic.cpp only; the
+// other levels' files define the same names with intrinsics.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "kv/f16.h"
+
+namespace livekv {
+namespace {
+
+struct lanes {
+    static constexpr int32_t n = 8;
+    struct f32 {
+        float x[n];
+    };
+    struct i32 {
+        int32_t x[n];
+    };
+    using dot_sum = i32;
+
+    template <typename F>
+    static f32 each(F f) {
+        f32 r;
+        for (int32_t i = 0; i < n; ++i) {
+            r.x[i] = f(i);
+        }
+        return r;
+    }
+
+    static f32 load(const float * p) { return each([&](int32_t i) { return p[i]; }); }
+    static void store(float * p, f32 a) { std::memcpy(p, a.x, sizeof(a.x)); }
+    static f32 set(float a) { return each([&](int32_t) { return a; }); }
+    static f32 add(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] + b.x[i]; }); }
+    static f32 sub(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] - b.x[i]; }); }
+    static f32 mul(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] * b.x[i]; }); }
+    static f32 div(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] / b.x[i]; }); }
+    static f32 fma(f32 a, f32 b, f32 c) { return each([&](int32_t i) { return a.x[i] * b.x[i] + c.x[i]; }); }
+    static f32 max(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] > b.x[i] ? a.x[i] : b.x[i]; }); }
+    static f32 min(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] < b.x[i] ? a.x[i] : b.x[i]; }); }
+    static f32 abs(f32 a) { return each([&](int32_t i) { return a.x[i] < 0.0f ? -a.x[i] : a.x[i]; }); }
+    // a where limit > x, else b.
+    static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
+        return each([&](int32_t i) { return x.x[i] < limit.x[i] ? a.x[i] : b.x[i]; });
+    }
+    static bool any_greater(f32 a, f32 b) {
+        bool any = false;
+        for (int32_t i = 0; i < n; ++i) {
+            any |= a.x[i] > b.x[i];
+        }
+        return any;
+    }
+
+    // Nearest integer, ties to even, of |a| < 2^22.
+    static i32 round(f32 a) {
+        i32 r;
+        for (int32_t i = 0; i < n; ++i) {
+            r.x[i] = static_cast<int32_t>((a.x[i] + 12582912.0f) - 12582912.0f);
+        }
+        return r;
+    }
+    static f32 to_float(i32 a) { return each([&](int32_t i) { return static_cast<float>(a.x[i]); }); }
+    static f32 pow2(i32 a) {  // 2^a, -126 <= a <= 127
+        return each([&](int32_t i) {
+            const int32_t bits = (a.x[i] + 127) << 23;
+            float f;
+            std::memcpy(&f, &bits, sizeof(f));
+            return f;
+        });
+    }
+    // The low bytes of a, b, c, d side by side in each lane.
+    static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
+        uint32_t r[n];
+        for (int32_t i = 0; i < n; ++i) {
+            r[i] = (static_cast<uint32_t>(a.x[i]) & 255u) | (static_cast<uint32_t>(b.x[i]) & 255u) << 8 |
+                   (static_cast<uint32_t>(c.x[i]) & 255u) << 16 | (static_cast<uint32_t>(d.x[i]) & 255u) << 24;
+        }
+        std::memcpy(p, r, sizeof(r));
+    }
+
+    // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
+    // holds: the sum of eight products of bytes with |u| |s| <= 15 * 136 each fits everywhere.
+    static dot_sum dot_zero() { return {}; }
+    struct bytes {
+        uint32_t x[n];
+    };
+    static bytes load_bytes(const void * p) {
+        bytes r;
+        std::memcpy(r.x, p, sizeof(r.x));
+        return r;
+    }
+    static bytes set_bytes(const void * four) {
+        bytes r;
+        for (int32_t i = 0; i < n; ++i) {
+            std::memcpy(&r.x[i], four, 4);
+        }
+        return r;
+    }
+    static dot_sum dot(dot_sum acc, bytes u, bytes s) {
+        for (int32_t i = 0; i < n; ++i) {
+            for (int32_t k = 0; k < 4; ++k) {
+                acc.x[i] += static_cast<int32_t>((u.x[i] >> (8 * k)) & 255u) * static_cast<int8_t>(s.x[i] >> (8 * k));
+            }
+        }
+        return acc;
+    }
+    static f32 dot_float(dot_sum acc) { return to_float(acc); }
+
+    // Plane `plane` (0: the lower four bits or all there are, 1: the upper four of eight) of n_bricks bricks of codes,
+    // minus bias, one byte a code.
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
+            for (int32_t i = 0; i < 64; ++i) {
+                int32_t u = 0;
+                switch (bits) {
+                    case 2:
+                    case 3:
+                        u = (bricks[i % 16] >> (2 * (i / 16))) & 3;
+                        break;
+                    case 8:
+                        u = (bricks[i] >> (4 * plane)) & 15;
+                        break;
+                    default:
+                        u = (bricks[i % 32] >> (4 * (i / 32))) & 15;
+                }
+                if (bits == 3 || bits == 5) {
+                    u |= ((bricks[8 * (bits - 1) + i / 8] >> (i % 8)) & 1) << (bits - 1);
+                }
+                to[i] = static_cast<uint8_t>(u - bias);
+            }
+        }
+    }
+
+    static void to_f32(const uint16_t * from, float * to, size_t count) {
+        for (size_t i = 0; i < count; ++i) {
+            to[i] = f16_to_f32(from[i]);
+        }
+    }
+    static bool to_f16(const float * from, uint16_t * to, size_t count) {
+        bool finite = true;
+        for (size_t i = 0; i < count; ++i) {
+            to[i] = f32_to_f16(from[i]);
+            finite &= (to[i] & 0x7c00u) != 0x7c00u;
+        }
+        return finite;
+    }
+};
+
+}  // namespace
+}  // namespace livekv

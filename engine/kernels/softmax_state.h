@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace livekv {
+
+// The running softmax of up to row_tile rows, which lie side by side: the result so far is o / l, scores are in units
+// of ln 2 and relative to m (Milakov & Gimelshein, arXiv 1805.02867). Spans of a long context are joined by merge (as in
+// Flash-Decoding).
+struct softmax_state {
+    float * m;  // [row_tile] largest score so far
+    float * l;  // [row_tile] sum of 2^(score - m)
+    float * o;  // [head_dim, row_tile] sum of 2^(score - m) v
+
+    static size_t n_floats(int32_t row_tile, int32_t head_dim) {
+        return static_cast<size_t>(row_tile) * static_cast<size_t>(head_dim + 2);
+    }
+    static softmax_state at(float * memory, int32_t row_tile) {
+        return {memory, memory + row_tile, memory + 2 * row_tile};
+    }
+};
+
+// Adds other to state. A span that saw no token has l = 0 and o = 0.
+inline void merge(const softmax_state & state, const softmax_state & other, int32_t row_tile, int32_t head_dim) {
+    for (int32_t r = 0; r < row_tile; ++r) {
+        const float m = std::fmax(state.m[r], other.m[r]);
+        const float mine = std::exp2(state.m[r] - m);
+        const float theirs = std::exp2(other.m[r] - m);
+        state.m[r] = m;
+        state.l[r] = state.l[r] * mine + other.l[r] * theirs;
+        for (int32_t c = 0; c < head_dim; ++c) {
+            float & o = state.o[c * row_tile + r];
+            o = o * mine + other.o[c * row_tile + r] * theirs;
+        }
+    }
+}
+
+}  // namespace livekv

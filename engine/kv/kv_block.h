@@ -1,0 +1,162 @@
+#pragma once
+
+// The format of sealed keys and values, for everyone who reads or writes them: CPU, CUDA, bindings, tests, files.
+//
+// A block is one chunk of one kv head of one layer, keys or values, of a size that follows from its shape alone: no
+// pointers, nothing variable. Little-endian; 64-byte aligned; offsets from its first byte, sections in this order:
+//
+//   0            header             kv_block_header, 16 bytes: the block says what it is
+//   16           scales             f16; keys [n_groups, head_dim], values [n_tokens]
+//   outliers     outlier values     f16 [n_outlying], in the order of
+//   index        outlier places     keys u16 [n_outlying]: token in its tile << 11 | channel, by tile, token, channel
+//                                   values u8, u16 if head_dim > 256, [n_tokens, n_outliers]: channels, ascending
+//   tiles        (keys) u32 [n_tiles + 1]: how many outliers lie before each tile of 32 tokens
+//   centres      i8, as many as scales; absent when symmetric
+//   (padding to 64 bytes)
+//   codes        bricks of 64 codes, 8 * bits bytes each
+//   (padding to 64 bytes)
+//
+// A code u of b bits, 0 ... 2^b - 1, stands for scale * (u - 2^(b-1) + centre); an outlier's value is added to what its
+// code stands for. Keys share a scale per channel (over a group of tokens), values per token: outliers and scales of
+// keys live in few channels, those of values do not (KVQuant, arXiv 2401.18079; KIVI, arXiv 2402.02750). So key scales
+// fold into the query and value scales into the softmax weights, and what is left are products of small integers.
+//
+// A brick is what one step of an integer dot product wants: 4 numbers to sum over, 16 to keep apart.
+//   keys   [16 tokens][4 channels]  bricks ordered [n_tokens / 16][head_dim / 4]
+//   values [16 channels][4 tokens]  bricks ordered, per tile of 32 tokens, [head_dim / 16][tokens of the tile / 4]
+// each dimension rounded up; codes beyond the end are 0 and must not be read as data. A brick's code i (0 ... 63) lies
+//   2 bits: byte i % 16, bits 2 (i / 16)        3 bits: as 2, then 8 bytes whose bit i is the code's third
+//   4 bits: byte i % 32, bits 4 (i / 32)        5 bits: as 4, then 8 bytes whose bit i is the code's fifth
+//   8 bits: byte i
+
+#include <cstddef>
+#include <cstdint>
+
+namespace livekv {
+
+constexpr int32_t kv_block_version = 1;
+constexpr int32_t kv_tile_tokens = 32;       // key groups and value bricks never straddle a tile
+constexpr int32_t kv_block_align = 64;       // bytes
+constexpr int32_t kv_max_block_tokens = 4096;
+constexpr int32_t kv_max_head_dim = 2048;    // 11 bits of an outlier's place
+
+enum class kv_side : uint8_t { key = 0, value = 1 };
+
+// Everything a block's layout depends on.
+struct kv_block_header {
+    uint16_t n_tokens;    // 1 ... 4096
+    uint16_t head_dim;    // a multiple of 8
+    uint16_t group;       // tokens that share a channel's scale; values: 1
+    uint16_t n_outliers;  // keys: per channel; values: per token
+    uint8_t bits;         // 2, 3, 4, 5 or 8
+    kv_side side;
+    uint8_t has_centres;  // asymmetric
+    uint8_t version;      // kv_block_version; a policy with other contents takes another number
+    uint8_t reserved[4];  // 0
+};
+static_assert(sizeof(kv_block_header) == 16, "the first section");
+static_assert(offsetof(kv_block_header, n_tokens) == 0 && offsetof(kv_block_header, head_dim) == 2, "byte map");
+static_assert(offsetof(kv_block_header, group) == 4 && offsetof(kv_block_header, n_outliers) == 6, "byte map");
+static_assert(offsetof(kv_block_header, bits) == 8 && offsetof(kv_block_header, side) == 9, "byte map");
+static_assert(offsetof(kv_block_header, has_centres) == 10 && offsetof(kv_block_header, version) == 11, "byte map");
+
+// Byte offsets of a block's sections, and counts.
+struct kv_block_map {
+    size_t scales = 0;
+    size_t outliers = 0;
+    size_t index = 0;
+    size_t tiles = 0;
+    size_t centres = 0;
+    size_t codes = 0;
+    size_t bytes = 0;
+    size_t padding = 0;       // bytes of it that hold nothing: alignment, and codes beyond the end
+    int32_t n_scales = 0;
+    int32_t n_outlying = 0;
+    int32_t index_bytes = 0;  // of one place
+    int32_t brick_bytes = 0;
+    int32_t n_tiles = 0;
+};
+
+static constexpr size_t kv_align(size_t n, size_t to) { return (n + to - 1) / to * to; }
+static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) { return (n + by - 1) / by; }
+
+static constexpr kv_block_map kv_map(const kv_block_header & h) {
+    const bool key = h.side == kv_side::key;
+    kv_block_map m;
+    m.n_scales = key ? kv_ceil_div(h.n_tokens, h.group) * h.head_dim : h.n_tokens;
+    m.n_outlying = (key ? h.head_dim : h.n_tokens) * h.n_outliers;
+    m.index_bytes = key || h.head_dim > 256 ? 2 : 1;
+    m.brick_bytes = 8 * h.bits;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.scales = sizeof(kv_block_header);
+    m.outliers = m.scales + 2 * static_cast<size_t>(m.n_scales);
+    m.index = m.outliers + 2 * static_cast<size_t>(m.n_outlying);
+    const size_t index_end = m.index + static_cast<size_t>(m.index_bytes) * static_cast<size_t>(m.n_outlying);
+    m.tiles = kv_align(index_end, 4);
+    const bool has_tiles = key && h.n_outliers > 0;
+    m.centres = has_tiles ? m.tiles + 4 * static_cast<size_t>(m.n_tiles + 1) : index_end;
+    const size_t head_end = m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0);
+    m.codes = kv_align(head_end, kv_block_align);
+    const size_t n_bricks = key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * static_cast<size_t>(h.head_dim / 4)
+                                : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
+    const size_t codes_end = m.codes + n_bricks * static_cast<size_t>(m.brick_bytes);
+    m.bytes = kv_align(codes_end, kv_block_align);
+    const size_t n_codes = static_cast<size_t>(h.n_tokens) * static_cast<size_t>(h.head_dim);
+    const size_t used_codes = (n_codes * h.bits + 7) / 8;
+    m.padding = (m.codes - head_end) + (has_tiles ? m.tiles - index_end : 0) + (m.bytes - m.codes - used_codes);
+    return m;
+}
+
+// Which brick holds (token, channel), and which of its 64 codes that is.
+struct kv_place {
+    size_t brick;
+    int32_t code;
+};
+
+static constexpr kv_place kv_key_place(int32_t head_dim, int32_t token, int32_t channel) {
+    const size_t brick = static_cast<size_t>(token / 16) * static_cast<size_t>(head_dim / 4) + static_cast<size_t>(channel / 4);
+    return {brick, token % 16 * 4 + channel % 4};
+}
+
+// Bricks of the values of one tile start here; tile_quads: how many bricks of 4 tokens a full or the last tile has.
+static constexpr size_t kv_value_tile_brick(int32_t head_dim, int32_t tile) {
+    return static_cast<size_t>(tile) * static_cast<size_t>(kv_ceil_div(head_dim, 16)) * (kv_tile_tokens / 4);
+}
+
+static constexpr int32_t kv_value_tile_quads(int32_t n_tokens, int32_t tile) {
+    const int32_t left = n_tokens - tile * kv_tile_tokens;
+    return kv_ceil_div(left < kv_tile_tokens ? left : kv_tile_tokens, 4);
+}
+
+static constexpr kv_place kv_value_place(int32_t n_tokens, int32_t head_dim, int32_t token, int32_t channel) {
+    const int32_t tile = token / kv_tile_tokens;
+    const int32_t quad = token % kv_tile_tokens / 4;
+    const size_t within = static_cast<size_t>(channel / 16) * static_cast<size_t>(kv_value_tile_quads(n_tokens, tile)) + static_cast<size_t>(quad);
+    return {kv_value_tile_brick(head_dim, tile) + within, channel % 16 * 4 + token % 4};
+}
+
+static constexpr kv_place kv_place_of(const kv_block_header & h, int32_t token, int32_t channel) {
+    return h.side == kv_side::key ? kv_key_place(h.head_dim, token, channel)
+                                  : kv_value_place(h.n_tokens, h.head_dim, token, channel);
+}
+
+static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits, int32_t group,
+                                    int32_t n_outliers, bool has_centres) {
+    return {static_cast<uint16_t>(n_tokens), static_cast<uint16_t>(head_dim),
+            static_cast<uint16_t>(side == kv_side::key ? group : 1), static_cast<uint16_t>(n_outliers),
+            static_cast<uint8_t>(bits), side, static_cast<uint8_t>(has_centres), kv_block_version, {}};
+}
+
+// The budget of design: head_dim 128, 512 tokens, 4 bits, 1 % outliers, one symmetric scale a chunk. Keys: 5 outliers
+// of 4 bytes and a scale per channel; values: one of 3 bytes and a scale per token.
+constexpr kv_block_map kv_map_example_k = kv_map(kv_header(kv_side::key, 512, 128, 4, 512, 5, false));
+static_assert(kv_map_example_k.scales == 16 && kv_map_example_k.outliers == 16 + 256, "byte map");
+static_assert(kv_map_example_k.index == 272 + 1280 && kv_map_example_k.tiles == 1552 + 1280, "byte map");
+static_assert(kv_map_example_k.centres == 2832 + 4 * 17 && kv_map_example_k.codes == 2944, "byte map");
+static_assert(kv_map_example_k.bytes == 2944 + 32768, "4.36 bits a value");
+constexpr kv_block_map kv_map_example_v = kv_map(kv_header(kv_side::value, 512, 128, 4, 1, 1, false));
+static_assert(kv_map_example_v.outliers == 16 + 1024 && kv_map_example_v.index == 1040 + 1024, "byte map");
+static_assert(kv_map_example_v.centres == 2064 + 512 && kv_map_example_v.codes == 2624, "byte map");
+static_assert(kv_map_example_v.bytes == 2624 + 32768, "4.32 bits a value");
+
+}  // namespace livekv

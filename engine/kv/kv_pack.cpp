@@ -1,0 +1,172 @@
+#include "kv/kv_pack.h"
+
+#include <cstring>
+
+#include "error.h"
+#include "kv/f16.h"
+
+namespace livekv {
+
+namespace {
+
+// Sections are aligned for their type within a block; memcpy keeps the accesses defined.
+template <typename T>
+T load(const uint8_t * at) {
+    T value;
+    std::memcpy(&value, at, sizeof(T));
+    return value;
+}
+
+template <typename T>
+void store(uint8_t * at, T value) {
+    std::memcpy(at, &value, sizeof(T));
+}
+
+kv_block_header header_of(const uint8_t * block) { return load<kv_block_header>(block); }
+
+// Bits `width` of a plane that starts at plane, for code i; per_row codes share a row of bytes.
+int32_t get_plane(const uint8_t * plane, int32_t i, int32_t width) {
+    const int32_t n_bytes = 8 * width;
+    return (plane[i % n_bytes] >> (width * (i / n_bytes))) & ((1 << width) - 1);
+}
+
+void set_plane(uint8_t * plane, int32_t i, int32_t width, int32_t u) {
+    const int32_t n_bytes = 8 * width;
+    const int32_t shift = width * (i / n_bytes);
+    uint8_t & byte = plane[i % n_bytes];
+    byte = static_cast<uint8_t>((byte & ~(((1 << width) - 1) << shift)) | (u << shift));
+}
+
+int32_t base_bits(int32_t bits) { return bits == 3 ? 2 : bits == 5 ? 4 : bits; }
+
+const uint8_t * brick_of(const uint8_t * block, const kv_block_header & h, const kv_place & place) {
+    const kv_block_map map = kv_map(h);
+    return block + map.codes + place.brick * static_cast<size_t>(map.brick_bytes);
+}
+
+int32_t get_code(const uint8_t * brick, int32_t bits, int32_t i) {
+    const int32_t base = base_bits(bits);
+    int32_t u = get_plane(brick, i, base);
+    if (base != bits) {
+        u |= ((brick[8 * base + i / 8] >> (i % 8)) & 1) << base;
+    }
+    return u;
+}
+
+// Token and channel of outlier number i.
+std::pair<int32_t, int32_t> outlier_place(const uint8_t * block, const kv_block_header & h, const kv_block_map & map, int32_t i) {
+    const uint8_t * at = block + map.index + static_cast<size_t>(i * map.index_bytes);
+    const int32_t place = map.index_bytes == 2 ? load<uint16_t>(at) : *at;
+    if (h.side == kv_side::value) {
+        return {i / h.n_outliers, place};
+    }
+    int32_t tile = 0;
+    while (load<uint32_t>(block + map.tiles + 4 * static_cast<size_t>(tile + 1)) <= static_cast<uint32_t>(i)) {
+        ++tile;
+    }
+    return {tile * kv_tile_tokens + (place >> 11), place & 0x7ff};
+}
+
+float level_of(const uint8_t * block, const kv_block_header & h, const kv_block_map & map, int32_t token, int32_t channel) {
+    const int32_t i = h.side == kv_side::key ? token / h.group * h.head_dim + channel : token;
+    const float scale = f16_to_f32(load<uint16_t>(block + map.scales + 2 * static_cast<size_t>(i)));
+    const int32_t centre = h.has_centres ? load<int8_t>(block + map.centres + i) : 0;
+    return scale * static_cast<float>(block_code(block, token, channel) - (1 << (h.bits - 1)) + centre);
+}
+
+void write_outliers(const kv_block_header & h, const kv_block_map & map, const sealed_chunk & sealed, uint8_t * block) {
+    int32_t tile = 0;
+    for (int32_t i = 0; i < map.n_outlying; ++i) {
+        const int32_t position = sealed.outlier_index[static_cast<size_t>(i)];
+        const int32_t token = position / h.head_dim;
+        const int32_t channel = position % h.head_dim;
+        const float delta = sealed.outlier_value[static_cast<size_t>(i)] - level_of(block, h, map, token, channel);
+        store(block + map.outliers + 2 * static_cast<size_t>(i), f32_to_f16(delta));
+        uint8_t * place = block + map.index + static_cast<size_t>(i * map.index_bytes);
+        if (h.side == kv_side::value) {
+            map.index_bytes == 2 ? store(place, static_cast<uint16_t>(channel)) : store(place, static_cast<uint8_t>(channel));
+            continue;
+        }
+        store(place, static_cast<uint16_t>(token % kv_tile_tokens << 11 | channel));
+        for (; tile < token / kv_tile_tokens; ++tile) {
+            store(block + map.tiles + 4 * static_cast<size_t>(tile + 1), static_cast<uint32_t>(i));
+        }
+    }
+    for (; h.side == kv_side::key && h.n_outliers > 0 && tile < map.n_tiles; ++tile) {
+        store(block + map.tiles + 4 * static_cast<size_t>(tile + 1), static_cast<uint32_t>(map.n_outlying));
+    }
+}
+
+}  // namespace
+
+kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_tokens, int64_t head_dim) {
+    if (head_dim <= 0 || head_dim % 8 != 0 || head_dim > kv_max_head_dim) {
+        fail("the livekv cache stores heads of a multiple of 8 values, up to ", kv_max_head_dim, ", but head_dim is ", head_dim);
+    }
+    LIVEKV_ASSERT(n_tokens > 0 && n_tokens <= kv_max_block_tokens);
+    const bool key = side == kv_side::key;
+    return kv_header(side, static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim), key ? method.k_bits : method.v_bits,
+                     static_cast<int32_t>(method.group_of(n_tokens)), method.n_outliers(key ? n_tokens : head_dim), method.has_zero());
+}
+
+int32_t block_code(const uint8_t * block, int32_t token, int32_t channel) {
+    const kv_block_header h = header_of(block);
+    const kv_place place = kv_place_of(h, token, channel);
+    return get_code(brick_of(block, h, place), h.bits, place.code);
+}
+
+void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u) {
+    const kv_block_header h = header_of(block);
+    const kv_place place = kv_place_of(h, token, channel);
+    uint8_t * brick = const_cast<uint8_t *>(brick_of(block, h, place));
+    const int32_t base = base_bits(h.bits);
+    set_plane(brick, place.code, base, u & ((1 << base) - 1));
+    if (base != h.bits) {
+        uint8_t & byte = brick[8 * base + place.code / 8];
+        byte = static_cast<uint8_t>((byte & ~(1 << (place.code % 8))) | ((u >> base) << (place.code % 8)));
+    }
+}
+
+std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & sealed) {
+    const kv_block_map map = kv_map(h);
+    LIVEKV_ASSERT(sealed.n_tokens == h.n_tokens && sealed.head_dim == h.head_dim);
+    LIVEKV_ASSERT(static_cast<int32_t>(sealed.scale.size()) == map.n_scales);
+    LIVEKV_ASSERT(static_cast<int32_t>(sealed.outlier_index.size()) == map.n_outlying);
+    std::vector<uint8_t> bytes(map.bytes);
+    uint8_t * block = bytes.data();
+    store(block, h);
+    const int32_t mid = 1 << (h.bits - 1);
+    for (size_t i = 0; i < sealed.scale.size(); ++i) {
+        store(block + map.scales + 2 * i, f32_to_f16(sealed.scale[i]));
+        if (h.has_centres) {
+            store(block + map.centres + i, static_cast<int8_t>(mid - sealed.zero[i]));
+        }
+    }
+    for (int32_t token = 0; token < h.n_tokens; ++token) {
+        for (int32_t channel = 0; channel < h.head_dim; ++channel) {
+            const int32_t code = sealed.codes[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)];
+            set_block_code(block, token, channel, h.has_centres ? code : code + mid);
+        }
+    }
+    write_outliers(h, map, sealed, block);
+    return bytes;
+}
+
+std::vector<float> unpack_block(const uint8_t * block) {
+    const kv_block_header h = header_of(block);
+    const kv_block_map map = kv_map(h);
+    std::vector<float> x(static_cast<size_t>(h.n_tokens) * h.head_dim);
+    for (int32_t token = 0; token < h.n_tokens; ++token) {
+        for (int32_t channel = 0; channel < h.head_dim; ++channel) {
+            x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] = level_of(block, h, map, token, channel);
+        }
+    }
+    for (int32_t i = 0; i < map.n_outlying; ++i) {
+        const auto [token, channel] = outlier_place(block, h, map, i);
+        x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] +=
+            f16_to_f32(load<uint16_t>(block + map.outliers + 2 * static_cast<size_t>(i)));
+    }
+    return x;
+}
+
+}  // namespace livekv

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kv/kv_block.h"
+#include "kv/kv_quant.h"
+
+namespace livekv {
+
+// The header a method gives a chunk of n_tokens. Throws livekv::error for a shape the format cannot hold.
+kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_tokens, int64_t head_dim);
+
+// The packed bytes of a sealed chunk, [kv_map(header).bytes]; its sinks live elsewhere. Scales, outliers: rounded to f16.
+std::vector<uint8_t> pack_block(const kv_block_header & header, const sealed_chunk & sealed);
+
+// What a block stands for: f32 [n_tokens, head_dim].
+std::vector<float> unpack_block(const uint8_t * block);
+
+// The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it.
+int32_t block_code(const uint8_t * block, int32_t token, int32_t channel);
+void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u);
+
+}  // namespace livekv
