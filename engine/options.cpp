@@ -16,11 +16,18 @@ std::string to_text(const T & value) {
     return out.str();
 }
 
+// The shortest text that reads back as the same number.
+std::string to_text(double value) {
+    char text[32];
+    return {text, std::to_chars(text, text + sizeof(text), value).ptr};
+}
+
 template <typename T>
 std::string joined(const std::vector<T> & values, const char * separator) {
     std::string text;
     for (const T & value : values) {
-        text += (text.empty() ? "" : separator) + to_text(value);
+        text += text.empty() ? "" : separator;
+        text += to_text(value);
     }
     return text;
 }
@@ -125,6 +132,14 @@ void option_table::toggle(const std::string & names, bool & target, const std::s
 void option_table::integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value,
                               int64_t min, int64_t max, const std::string & help) {
     option & o = add(names, "N", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
+    o.set = [&target, word, word_value, min, max, name = o.name, range = o.range](const std::string & value) {
+        target = value == word ? word_value : number(name, value, min, max, range);
+    };
+}
+
+void option_table::real_or(const std::string & names, double & target, const std::string & word, double word_value,
+                           double min, double max, const std::string & help) {
+    option & o = add(names, "X", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
     o.set = [&target, word, word_value, min, max, name = o.name, range = o.range](const std::string & value) {
         target = value == word ? word_value : number(name, value, min, max, range);
     };

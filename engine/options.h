@@ -49,6 +49,8 @@ class option_table {
     // A number, or a word that stands for word_value, which is outside min..max.
     void integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value, int64_t min,
                     int64_t max, const std::string & help);
+    void real_or(const std::string & names, double & target, const std::string & word, double word_value, double min,
+                 double max, const std::string & help);
     // Names a set of values for other options: applied before all of them, wherever it stands.
     void preset(const std::string & names, const std::vector<std::string> & allowed,
                 const std::function<void(const std::string &)> & apply, const std::string & help);

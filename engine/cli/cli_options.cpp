@@ -8,6 +8,10 @@ namespace livekv {
 void cli_options::declare(option_table & table) {
     engine.declare(table, /*kv_is_list=*/false);
     table.integer("-c,--ctx-size", n_ctx, 0, INT32_MAX, "context in tokens; 0: what prompt and -n need");
+    table.group("Save and restore");
+    table.text("--kv-save", kv_save_path, "FILE", "at the end, write the livekv cache and the text it stands for");
+    table.text("--kv-load", kv_load_path, "FILE",
+               "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
     table.group("Prompt and text");
     table.text("-p,--prompt", prompt, "TEXT", "the prompt");
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
@@ -38,6 +42,17 @@ void cli_options::check() {
     }
     if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");
+    }
+    const bool saves = !kv_save_path.empty();
+    const bool loads = !kv_load_path.empty();
+    if ((saves || loads) && (conversation || tokenize)) {
+        throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
+    }
+    if (saves && !loads && engine.kv.policy != "livekv") {
+        throw usage_error("--kv-save writes the livekv cache only, not --kv " + engine.kv.policy);
+    }
+    if (kv_save_path == "-" || kv_load_path == "-") {
+        throw usage_error("--kv-save and --kv-load need a file, not -");
     }
     if (seed < 0) {
         seed = static_cast<int64_t>(std::random_device()() >> 1);

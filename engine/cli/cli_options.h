@@ -16,6 +16,8 @@ struct cli_options {
     bool ignore_eos = false;
     bool conversation = false;
     bool tokenize = false;
+    std::string kv_save_path;
+    std::string kv_load_path;
     std::string stats_path;
     double temperature = 0.8;
     int64_t top_k = 40;

@@ -1,8 +1,11 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "cache/kv_file.h"
+#include "cache/kv_option_table.h"
 #include "cli/chat.h"
 #include "cli/cli_options.h"
 #include "cli/generate_visibly.h"
@@ -52,6 +55,52 @@ void print_ids(const tokenizer & vocab, const std::string & prompt) {
     std::cout << nlohmann::json(vocab.encode(prompt, /*add_special=*/true, /*parse_special=*/true)).dump() << "\n";
 }
 
+std::map<std::string, std::string> values_of(kv_options options) {
+    option_table table;
+    declare_kv_options(table, options, /*policy_is_list=*/false);
+    std::map<std::string, std::string> values;
+    for (const option & o : table.all()) {
+        values[o.name] = o.initial;
+    }
+    return values;
+}
+
+// A saved cache keeps the options it was made with; what was asked for instead is named.
+void warn_of_overruled(const kv_options & asked, const kv_options & saved) {
+    const auto shipped = values_of({});
+    const auto wanted = values_of(asked);
+    for (const auto & [name, value] : values_of(saved)) {
+        if (wanted.at(name) != value && wanted.at(name) != shipped.at(name)) {
+            std::cerr << "livekv-cli: warning: the saved cache has " << name << " " << value << "; " << wanted.at(name)
+                      << " is ignored\n";
+        }
+    }
+}
+
+std::vector<int32_t> encode_prompt(const cli_options & options, const tokenizer & vocab) {
+    const bool goes_on = !options.kv_load_path.empty();
+    if (options.conversation || (goes_on && !options.prompt && !options.prompt_file)) {
+        return {};
+    }
+    std::vector<int32_t> tokens = vocab.encode(read_prompt(options), /*add_special=*/!goes_on, /*parse_special=*/true);
+    if (!goes_on && vocab.adds_eos() && !tokens.empty()) {
+        tokens.pop_back();  // the text is to be continued, not ended
+    }
+    return tokens;
+}
+
+// What was printed is what a run from the file goes on from: the last token, which no pass has seen yet, is added.
+void save(session & s, const cli_options & options, const generate_result & result) {
+    if (result.last_token >= 0 && result.reason != stop_reason::end_of_text) {
+        if (s.n_tokens() < s.n_ctx()) {
+            s.prefill({&result.last_token, 1});
+        } else {
+            std::cerr << "livekv-cli: warning: the context is full, the last token is not in '" << options.kv_save_path << "'\n";
+        }
+    }
+    s.save(options.kv_save_path);
+}
+
 int run(int argc, char ** argv) {
     cli_options options;
     option_table table;
@@ -66,6 +115,9 @@ int run(int argc, char ** argv) {
     if (!options.stats_path.empty()) {
         check_writable(options.stats_path);
     }
+    if (!options.kv_save_path.empty()) {
+        check_writable(options.kv_save_path);
+    }
     if (options.tokenize) {
         const tokenizer vocab{gguf_file(options.engine.model_path)};
         print_ids(vocab, read_prompt(options));
@@ -75,14 +127,21 @@ int run(int argc, char ** argv) {
         std::cerr << "livekv-cli: warning: no GPU in this build or machine, -ngl is ignored\n";
     }
     const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
-    std::vector<int32_t> prompt;
-    if (!options.conversation) {
-        prompt = m->vocab.encode(read_prompt(options), /*add_special=*/true, /*parse_special=*/true);
-        if (m->vocab.adds_eos() && !prompt.empty()) {
-            prompt.pop_back();  // the text is to be continued, not ended
+    std::optional<livekv_file> saved;
+    if (!options.kv_load_path.empty()) {
+        saved.emplace(options.kv_load_path);
+        warn_of_overruled(options.engine.kv, saved->options());
+    }
+    const std::vector<int32_t> prompt = encode_prompt(options, m->vocab);
+    const size_t n_held = saved ? saved->tokens().size() : 0;
+    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()))));
+    if (saved) {
+        s.load(*saved);
+        saved.reset();
+        if (prompt.empty() && s.last_logits().empty()) {
+            fail("'", options.kv_load_path, "' was saved where no text was to follow; -p gives it some");
         }
     }
-    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(prompt.size()))));
     const generate_params params = options.generation();
     catch_interrupt();
     const generate_result result = options.conversation ? chat(s, options) : generate_visibly(s, prompt, params);
@@ -90,6 +149,9 @@ int run(int argc, char ** argv) {
         std::cout << std::endl;
     }
     std::cerr << "\n" << summary_text(s, result) << "seed      " << options.seed << "\n";
+    if (!options.kv_save_path.empty()) {
+        save(s, options, result);
+    }
     if (!options.stats_path.empty()) {
         write_file(options.stats_path, stats_json(s, params, result));
     }

@@ -19,6 +19,7 @@ struct perplexity_options {
     int64_t n_ctx = 2048;
     int64_t max_windows = 0;
     std::string kl_base = "none";
+    std::string tokens_path;
     std::string output = "text";
 
     void declare(option_table & table) {
@@ -30,6 +31,8 @@ struct perplexity_options {
         std::vector<std::string> bases = kv_policy_names();
         bases.insert(bases.begin(), "none");
         table.choice("--kl-base", kl_base, bases, "also measure the divergence from this cache");
+        table.text("--kl-tokens", tokens_path, "FILE",
+                   "write every scored token's divergence, raw little-endian float64, to compare runs pairwise");
         table.choice("-o,--output", output, {"text", "json"}, "format of the result on stdout");
     }
 };
@@ -82,6 +85,9 @@ int run(int argc, char ** argv) {
     if (options.text_path.empty()) {
         throw usage_error("no text given (-f FILE)");
     }
+    if (!options.tokens_path.empty() && options.kl_base == "none") {
+        throw usage_error("--kl-tokens needs --kl-base");
+    }
     const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
     const std::string text = read_text(options.text_path);
     require_utf8(text, "the text");
@@ -97,6 +103,10 @@ int run(int argc, char ** argv) {
             std::cerr << "window " << done << "/" << total << "\n";
         }
     });
+    if (!options.tokens_path.empty()) {
+        const std::vector<double> & kl = f.kl->tokens;
+        write_file(options.tokens_path, std::string(reinterpret_cast<const char *>(kl.data()), kl.size() * sizeof(double)));
+    }
     if (options.output == "json") {
         std::cout << to_json(f, options);
     } else {

@@ -1,16 +1,15 @@
 #include "cli/tool.h"
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <new>
 
+#include "atomic_file.h"
 #include "error.h"
 #include "model/utf8.h"
 #include "options.h"
@@ -31,39 +30,20 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
     return 1;
 }
 
-namespace {
-
-std::string temporary_beside(const std::string & path) { return path + ".tmp" + std::to_string(::getpid()); }
-
-}  // namespace
-
 void write_file(const std::string & path, const std::string & text) {
     if (path == "-") {
         std::cout << text << std::flush;
         return;
     }
-    const std::string temporary = temporary_beside(path);
-    std::ofstream out(temporary, std::ios::binary);
-    out << text << std::flush;
-    if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
-        const int reason = errno;
-        std::remove(temporary.c_str());
-        fail("cannot write '", path, "': ", std::strerror(reason));
-    }
+    atomic_file file(path);
+    file.append({reinterpret_cast<const uint8_t *>(text.data()), text.size()});
+    file.commit();
 }
 
 void check_writable(const std::string & path) {
-    if (path == "-") {
-        return;
+    if (path != "-") {
+        const atomic_file trial(path);  // removed again, as it is not committed
     }
-    const std::string temporary = temporary_beside(path);
-    std::ofstream out(temporary);
-    const int reason = errno;
-    if (!out) {
-        fail("cannot write '", path, "': ", std::strerror(reason));
-    }
-    out.close();
-    std::remove(temporary.c_str());
 }
 
 std::string read_text(const std::string & path) {

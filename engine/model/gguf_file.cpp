@@ -186,6 +186,8 @@ std::vector<int32_t> gguf_file::get_ints(const std::string & key) const {
 
 int64_t gguf_file::n_tensors() const { return gguf_get_n_tensors(gguf_.get()); }
 
+const ggml_tensor * gguf_file::tensor(int64_t i) const { return find_tensor(gguf_get_tensor_name(gguf_.get(), i)); }
+
 const ggml_tensor * gguf_file::find_tensor(const std::string & name) const {
     return ggml_get_tensor(tensors_.get(), name.c_str());
 }

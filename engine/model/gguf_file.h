@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ class gguf_file {
 
     const std::string & path() const { return file_.path(); }
     uint64_t file_bytes() const { return file_.size(); }
+    std::span<const uint8_t> contents() const { return {file_.data(), file_.size()}; }
 
     bool has(const std::string & key) const;
 
@@ -40,6 +42,9 @@ class gguf_file {
     std::vector<int32_t> get_ints(const std::string & key) const;
 
     int64_t n_tensors() const;
+
+    // Tensor i of n_tensors(), in the order of the file.
+    const ggml_tensor * tensor(int64_t i) const;
 
     // The tensor's description (type, ne; no data), or null. Valid as long as this object.
     const ggml_tensor * find_tensor(const std::string & name) const;

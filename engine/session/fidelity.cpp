@@ -53,22 +53,23 @@ class scorer {
         }
     }
 
-    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept.
+    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept. The last token,
+    // which predicts nothing of the window, is processed too: a full window is what bits_per_value speaks of.
     void score(std::span<const int32_t> window) {
         const int64_t first = n_ctx_ / 2;
         const auto target = [&](int64_t i) { return static_cast<size_t>(window[static_cast<size_t>(i + 1)]); };
         std::vector<float> base_logits;
         if (base_) {
             base_->reset();
-            base_->eval(window.first(static_cast<size_t>(n_ctx_ - 1)), first,
+            base_->eval(window, first,
                         [&](int64_t, int64_t, std::span<const float> logits) {
                             base_logits.insert(base_logits.end(), logits.begin(), logits.end());
                         });
         }
         test_.reset();
-        test_.eval(window.first(static_cast<size_t>(n_ctx_ - 1)), first,
+        test_.eval(window, first,
                    [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
-                       for (int64_t r = 0; r < n_rows; ++r) {
+                       for (int64_t r = 0; r < n_rows && start + r + 1 < n_ctx_; ++r) {
                            const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
                            if (base_) {
                                const size_t at = static_cast<size_t>(start + r - first) * n_vocab_;
@@ -101,6 +102,7 @@ class scorer {
             d.max = sorted.back();
             d.same_top = static_cast<double>(n_same_top_) / static_cast<double>(kl_.size());
             d.base_ppl = std::exp(mean_of(base_nll_).mean);
+            d.tokens = kl_;
             f.kl = d;
         }
         return f;

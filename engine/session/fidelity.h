@@ -29,6 +29,7 @@ struct fidelity {
         double max = 0.0;
         double same_top = 0.0;         // share of tokens whose most likely successor is the same
         double base_ppl = 0.0;
+        std::vector<double> tokens;    // [n_tokens] each token's divergence, to compare runs pairwise
     };
     std::optional<divergence> kl;
 };

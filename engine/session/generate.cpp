@@ -54,11 +54,13 @@ generate_result generate(session & s, std::span<const int32_t> prompt, const gen
                          const generate_callbacks & callbacks) {
     generate_result result;
     const auto start = std::chrono::steady_clock::now();
-    std::span<const float> logits = s.prefill(prompt, callbacks.on_prefill);
+    const int64_t n_before = s.n_tokens();
+    const bool resume = prompt.empty() && !s.last_logits().empty();
+    std::span<const float> logits = resume ? s.last_logits() : s.prefill(prompt, callbacks.on_prefill);
     result.prefill_s = result.ttft_s = seconds_since(start);
     result.n_prompt = static_cast<int64_t>(prompt.size());
     if (logits.empty()) {
-        result.n_prompt = s.n_tokens();
+        result.n_prompt = s.n_tokens() - n_before;
         result.reason = stop_reason::interrupted;
         return result;
     }
@@ -70,7 +72,7 @@ generate_result generate(session & s, std::span<const int32_t> prompt, const gen
     const tokenizer & vocab = s.get_model().vocab;
     const std::vector<int32_t> banned = params.ignore_eos ? end_tokens(vocab) : std::vector<int32_t>();
     sampler pick(params.sampling);
-    for (const int32_t token : prompt) {
+    for (const int32_t token : s.tokens()) {
         pick.observe(token);
     }
     stream_decoder text(vocab);

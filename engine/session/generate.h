@@ -25,6 +25,7 @@ struct generate_result {
     int64_t n_prompt = 0;     // tokens prefilled
     int64_t n_generated = 0;  // tokens sampled, an end-of-text token included
     double prefill_s = 0.0;   // from the call to the prompt's last logits
+    double seal_s = 0.0;      // of that, in sealing chunks
     double ttft_s = 0.0;      // from the call to the first token
     double decode_s = 0.0;    // from the first token to the last
     stop_reason reason = stop_reason::n_predict;
@@ -41,7 +42,8 @@ struct generate_callbacks {
     std::function<bool()> interrupted;                 // asked before each token
 };
 
-// Prefills prompt into the session after what it holds, then generates until a stop reason. Throws livekv::error as session::prefill does.
+// Prefills prompt into the session after what it holds, then generates until a stop reason. An empty prompt goes on from
+// the session's last logits. Throws livekv::error as session::prefill does.
 generate_result generate(session & s, std::span<const int32_t> prompt, const generate_params & params,
                          const generate_callbacks & callbacks);
 

@@ -29,17 +29,48 @@ session::session(std::shared_ptr<const model> m, const session_params & params)
       params_(params),
       device_(params.n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
       cache_(make_kv_cache(params.kv, shape_of(*model_, device_, params))),
-      forward_(model_->hp, model_->tensors, *cache_, device_) {}
+      forward_(std::in_place, model_->hp, model_->tensors, *cache_, device_) {}
 
 session::session(std::shared_ptr<const model> m, const session_params & params, std::unique_ptr<kv_cache> cache)
     : model_(std::move(m)),
       params_(params),
       device_(params.n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
       cache_(std::move(cache)),
-      forward_(model_->hp, model_->tensors, *cache_, device_) {}
+      forward_(std::in_place, model_->hp, model_->tensors, *cache_, device_) {}
 
 std::unique_ptr<session> session::fork() const {
-    return std::unique_ptr<session>(new session(model_, params_, cache_->fork()));
+    std::unique_ptr<session> copy(new session(model_, params_, cache_->fork()));
+    copy->tokens_ = tokens_;
+    return copy;
+}
+
+void session::trim(int64_t n) {
+    cache_->trim(n);
+    tokens_.resize(static_cast<size_t>(n));
+    last_logits_ = {};
+}
+
+void session::save(const std::string & path) const {
+    livekv_file::write(path, *cache_, model_fingerprint(model_->file, model_->hp), tokens_, last_logits_);
+}
+
+void session::load(const livekv_file & file) {
+    if (n_tokens() > 0) {
+        fail("a saved sequence needs an empty session; this one holds ", n_tokens(), " tokens");
+    }
+    file.require_model(model_fingerprint(model_->file, model_->hp));
+    session_params params = params_;
+    params.kv = file.options();
+    params.kv.measure_error = params_.kv.measure_error;
+    std::unique_ptr<kv_cache> cache = file.restore(shape_of(*model_, device_, params), model_->hp.n_vocab, params.kv.measure_error);
+    std::vector<float> logits = file.logits(model_->hp.n_vocab);
+    std::vector<int32_t> tokens = file.tokens();
+    forward_.emplace(model_->hp, model_->tensors, *cache, device_);
+    cache_ = std::move(cache);
+    params_ = std::move(params);
+    tokens_ = std::move(tokens);
+    restored_logits_ = std::move(logits);
+    last_logits_ = restored_logits_;
 }
 
 int64_t session::pass_size(int64_t n) const { return std::min({n, params_.kv.chunk_size, cache_->max_new()}); }
@@ -48,6 +79,19 @@ void session::require_room(size_t n_new) const {
     const int64_t total = n_tokens() + static_cast<int64_t>(n_new);
     if (total > n_ctx()) {
         fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one (-c)");
+    }
+}
+
+std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt) {
+    last_logits_ = {};
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    try {
+        const std::span<const float> logits = forward_->run(tokens, n_outputs, end_of_prompt);
+        last_logits_ = n_outputs > 0 ? logits.last(static_cast<size_t>(model_->hp.n_vocab)) : logits;
+        return logits;
+    } catch (...) {
+        tokens_.resize(static_cast<size_t>(cache_->n_tokens()));
+        throw;
     }
 }
 
@@ -60,7 +104,7 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
     for (size_t done = 0; done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
         const bool last = done + n == tokens.size();
-        logits = forward_.run(tokens.subspan(done, n), last ? 1 : 0, last);
+        logits = pass(tokens.subspan(done, n), last ? 1 : 0, last);
         done += n;
         if (on_chunk && !on_chunk(static_cast<int64_t>(done))) {
             return {};
@@ -75,7 +119,7 @@ void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const 
     for (int64_t done = 0; done < total;) {
         const int64_t n = pass_size(total - done);
         const int64_t n_wanted = std::clamp<int64_t>(done + n - first_wanted, 0, n);
-        const std::span<const float> logits = forward_.run(tokens.subspan(done, n), n_wanted, done + n == total);
+        const std::span<const float> logits = pass(tokens.subspan(done, n), n_wanted, done + n == total);
         if (n_wanted > 0) {
             sink(done + n - n_wanted, n_wanted, logits);
         }

@@ -3,11 +3,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "graph/forward.h"
 #include "cache/kv_cache.h"
+#include "cache/kv_file.h"
 #include "session/model.h"
 
 namespace livekv {
@@ -39,17 +42,35 @@ class session {
     void eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink);
 
     int64_t n_tokens() const { return cache_->n_tokens(); }
+
+    // The sequence, n_tokens() of them.
+    std::span<const int32_t> tokens() const { return tokens_; }
+
+    // Of the sequence's last token, f32 [n_vocab], valid until the next call; empty when they are not known: after trim,
+    // reset and fork, and after a call that did not ask for them.
+    std::span<const float> last_logits() const { return last_logits_; }
+
     int64_t n_ctx() const { return params_.n_ctx; }
     const session_params & params() const { return params_; }
     const model & get_model() const { return *model_; }
     const kv_cache & cache() const { return *cache_; }
 
     // Forgets all but the first n_tokens tokens.
-    void trim(int64_t n_tokens) { cache_->trim(n_tokens); }
-    void reset() { cache_->reset(); }
+    void trim(int64_t n_tokens);
+    void reset() { trim(0); }
 
     // Another session on the same model that starts with this one's tokens.
     std::unique_ptr<session> fork() const;
+
+    // Writes the sequence to a file that load restores, last logits included; path is complete or untouched. Throws
+    // livekv::error when the policy is not livekv, nothing is in the cache, or the file cannot be written.
+    void save(const std::string & path) const;
+
+    // Makes this empty session the saved one, which goes on bit for bit as that would have. The file's cache options
+    // replace this session's; its context and threads stay. Throws livekv::error when the file is none of ours, damaged,
+    // of another model or version, or longer than the context; then nothing has changed.
+    void load(const livekv_file & file);
+    void load(const std::string & path) { load(livekv_file(path)); }
 
     // 8 * cache bytes / values stored, for the tokens now in the cache; 0 when empty.
     double kv_bits_per_value() const;
@@ -60,12 +81,17 @@ class session {
     void require_room(size_t n_new) const;
     // Tokens of the next pass, of n that are left.
     int64_t pass_size(int64_t n) const;
+    // One pass of the model, as forward::run.
+    std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt);
 
     std::shared_ptr<const model> model_;
     session_params params_;
     backend device_;
     std::unique_ptr<kv_cache> cache_;
-    forward forward_;
+    std::optional<forward> forward_;  // through cache_; load replaces both
+    std::vector<int32_t> tokens_;     // [n_tokens()]
+    std::vector<float> restored_logits_;
+    std::span<const float> last_logits_;
 };
 
 }  // namespace livekv

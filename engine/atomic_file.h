@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace livekv {
+
+// A file that appears whole or not at all: written beside its path under another name, synced, renamed by commit. Until
+// then, and whenever the process dies, what was at path stays. Every method throws livekv::error naming path.
+class atomic_file {
+  public:
+    // Refuses a path where something other than a file is; follows a symbolic link.
+    explicit atomic_file(const std::string & path);
+    ~atomic_file();  // without commit: removes what was written
+    atomic_file(const atomic_file &) = delete;
+    atomic_file & operator=(const atomic_file &) = delete;
+
+    void append(std::span<const uint8_t> bytes);
+    void overwrite(uint64_t offset, std::span<const uint8_t> bytes);  // of what was appended
+    void commit();
+
+  private:
+    [[noreturn]] void refuse(int reason) const;
+
+    std::string path_;       // as given, for messages
+    std::string target_;     // where it leads
+    std::string temporary_;  // empty once committed
+    int fd_ = -1;
+};
+
+}  // namespace livekv

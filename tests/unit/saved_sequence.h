@@ -1,0 +1,107 @@
+#pragma once
+
+// Saved sequences for tests: of a small model, with everything a file can hold.
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "check.h"
+#include "session/session.h"
+#include "tiny_model.h"
+
+namespace kv_saved {
+
+using namespace livekv;
+
+inline std::shared_ptr<const model> tiny_model(const tiny_spec & spec = {}) {
+    const temporary_file path(".gguf");
+    write_tiny_model(spec, path.path());
+    return model::load(path.path());
+}
+
+inline tiny_spec four_layer_spec() {
+    tiny_spec spec;
+    spec.n_layer = 4;
+    return spec;
+}
+
+inline std::shared_ptr<const model> four_layers() {
+    static const auto m = tiny_model(four_layer_spec());
+    return m;
+}
+
+inline session_params params_of(int64_t n_ctx = 400) {
+    session_params p;
+    p.n_ctx = n_ctx;
+    p.n_threads = 1;
+    p.kv.chunk_size = 64;
+    p.kv.scale_method = "ema_absmax";
+    p.kv.key_group = 0;
+    p.kv.zero_point = false;
+    p.kv.rotate = "none";
+    p.kv.outlier_ratio = 0.01;
+    p.kv.v_outlier_ratio = -1.0;
+    p.kv.warmup_chunks = 1;
+    p.kv.bypass_layers = 1;
+    return p;
+}
+
+inline std::vector<int32_t> some_tokens(int n, uint32_t seed = 3) {
+    std::vector<int32_t> tokens = {1};
+    while (static_cast<int>(tokens.size()) < n) {
+        seed = seed * 1103515245 + 12345;
+        tokens.push_back(3 + static_cast<int32_t>((seed >> 8) % 256));
+    }
+    return tokens;
+}
+
+inline bool same_bits(std::span<const float> a, std::span<const float> b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+// Both sequences get the same further tokens, past two chunk ends, and must give the same bits at each step.
+inline bool go_on_alike(session & a, session & b) {
+    const std::vector<int32_t> more = some_tokens(100, 77);
+    bool same = same_bits(a.prefill(more), b.prefill(more));
+    for (const int32_t token : some_tokens(40, 99)) {
+        same = same && same_bits(a.prefill({&token, 1}), b.prefill({&token, 1}));
+    }
+    return same && std::ranges::equal(a.tokens(), b.tokens()) && a.cache().bytes() == b.cache().bytes();
+}
+
+inline std::vector<uint8_t> read_bytes(const std::string & path) {
+    const std::string text = check::read_file(path);
+    return {text.begin(), text.end()};
+}
+
+inline void write_bytes(const std::string & path, std::span<const uint8_t> bytes) {
+    std::ofstream out(path, std::ios::binary);
+    out.write(reinterpret_cast<const char *>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+inline void decode(session & s, int n, uint32_t seed) {
+    for (const int32_t token : some_tokens(n, seed)) {
+        s.prefill({&token, 1});
+    }
+}
+
+// A small saved sequence with everything a file can hold: sealed, exact and trimmed chunks, sinks, tail, logits.
+inline std::vector<uint8_t> saved_file(const std::shared_ptr<const model> & m) {
+    session_params p = params_of();
+    p.kv.chunk_size = 32;
+    p.kv.warmup_chunks = 2;
+    p.kv.bits = {5, 3};
+    p.kv.seal_decode = false;
+    p.kv.bypass_type = "f16";
+    session s(m, p);
+    s.prefill(some_tokens(90));
+    decode(s, 40, 4);
+    const temporary_file file(".kv");
+    s.save(file.path());
+    return read_bytes(file.path());
+}
+
+}  // namespace kv_saved
