@@ -1,5 +1,7 @@
 #include "cache/kv_cache.h"
 
+#include <new>
+
 #include "cache/dense_cache.h"
 #include "cache/livekv_cache.h"
 #include "error.h"
@@ -17,7 +19,9 @@ const std::vector<std::string> & kv_policy_names() {
     return names;
 }
 
-std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape) {
+namespace {
+
+std::unique_ptr<kv_cache> make(const kv_options & options, const kv_shape & shape) {
     const std::string & policy = options.policy;
     if (policy == "livekv") {
         return std::make_unique<livekv_cache>(options, shape);
@@ -32,6 +36,16 @@ std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_sha
         return std::make_unique<dense_cache>(GGML_TYPE_Q4_0, policy == "q4_0_rot", shape);
     }
     fail("unknown cache policy '", policy, "'");
+}
+
+}  // namespace
+
+std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape) {
+    try {
+        return make(options, shape);
+    } catch (const std::bad_alloc &) {
+        fail("not enough memory for a ", options.policy, " cache");
+    }
 }
 
 }  // namespace livekv

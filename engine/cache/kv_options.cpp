@@ -28,13 +28,8 @@ kv_method::scale scale_named(const std::string & name) {
 }  // namespace
 
 void kv_options::check() const {
-    const kv_method m = method();
-    if (!m.own_range() && (zero_point || key_group > 0 || scale_search)) {
-        fail("--scale-method ", scale_method, " has one scale a chunk of its own making; --zero-point, --key-group and "
-             "--scale-search go with ema_clipped and range");
-    }
-    if (key_group > 0 && chunk_size % key_group != 0) {
-        fail("--key-group ", key_group, " does not divide --chunk-size ", chunk_size);
+    if (!method().own_range() && scale_search) {
+        fail("--scale-search goes with the scale methods ema_clipped and range, not with ", scale_method);
     }
     if (sink_tokens > chunk_size) {
         fail("--sink-tokens ", sink_tokens, " is more than --chunk-size ", chunk_size);
@@ -50,6 +45,7 @@ kv_method kv_options::method() const {
     m.ema_alpha = ema_alpha;
     m.clip_factor = clip_factor;
     m.outlier_ratio = outlier_ratio;
+    m.v_outlier_ratio = v_outlier_ratio;
     m.sink_tokens = static_cast<int32_t>(sink_tokens);
     m.scale_method = scale_named(scale_method);
     m.scale_search = scale_search;

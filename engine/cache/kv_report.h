@@ -15,7 +15,7 @@ struct kv_report {
         size_t sinks = 0;
         size_t warm_up = 0;      // keys and values in f16 chunks: warm-up, or unsealed generated text
         size_t bypass = 0;       // layers kept at higher precision, all of theirs
-        size_t tail = 0;         // raw, with the buffer chunks pass through
+        size_t tail = 0;         // raw
         size_t statistics = 0;
         size_t padding = 0;
 
@@ -24,6 +24,7 @@ struct kv_report {
         }
     };
     parts bytes;
+    size_t workspace = 0;     // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
 
     int64_t n_sealed = 0;     // values in blocks
     int64_t n_outliers = 0;   // of these, stored apart

@@ -10,6 +10,8 @@ namespace livekv {
 
 namespace {
 
+constexpr int64_t none_bad = INT64_MAX;
+
 // The largest power of two that divides head_dim, at most limit.
 int32_t rotation_of(int64_t head_dim, int32_t limit) {
     int32_t run = 1;
@@ -28,6 +30,7 @@ kv_method bypass_method(const kv_options & options) {
     m.zero_point = false;
     m.scale_search = false;
     m.outlier_ratio = 0.0;
+    m.v_outlier_ratio = -1.0;
     return m;
 }
 
@@ -57,7 +60,8 @@ livekv_cache::livekv_cache(const kv_options & options, const kv_shape & shape)
     : options_(options),
       shape_(shape),
       kernels_(best_cpu_kernels()),
-      job_(kernels_, shape.n_threads, static_cast<int32_t>(shape.head_dim)) {
+      job_(kernels_, shape.n_threads, static_cast<int32_t>(shape.head_dim)),
+      first_bad_(none_bad) {
     options.check();
     block_header(options.method(), kv_side::key, options.chunk_size, shape.head_dim);  // throws for an impossible shape
     for (int64_t il = 0; il < shape.n_layer; ++il) {
@@ -86,7 +90,8 @@ void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
     const bool generated = !options_.seal_decode && n_new == 1;
     const bool close = n_new == max_new() || (!options_.seal_decode && !generated && end_of_prompt);
     n_new_ = n_new;
-    bad_layer_ = -1;
+    first_bad_ = none_bad;
+    failed_ = false;
     try {
         for (livekv_layer & layer : layers_) {
             layer.begin(n_new, close, !generated, passing_);
@@ -115,6 +120,26 @@ ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int6
     return out;
 }
 
+template <typename F>
+void livekv_cache::guarded(F work) {
+    if (failed_) {
+        return;
+    }
+    try {
+        work();
+    } catch (...) {
+        if (!failed_.exchange(true)) {
+            failure_ = std::current_exception();
+        }
+    }
+}
+
+void livekv_cache::note_bad(int64_t il, int64_t token) {
+    const int64_t here = il << 32 | token;
+    for (int64_t first = first_bad_; here < first && !first_bad_.compare_exchange_weak(first, here);) {
+    }
+}
+
 void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     livekv_cache & cache = *n.cache;
@@ -125,8 +150,8 @@ void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) 
         const auto row = [&](const ggml_tensor * t) {
             return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
         };
-        if (!layer.store(i, row(k), row(v)) && cache.bad_layer_.exchange(n.il) < 0) {
-            cache.bad_token_ = cache.n_tokens() + i;
+        if (!layer.store(i, row(k), row(v))) {
+            cache.note_bad(n.il, i);
         }
     }
     if (ith == 0) {
@@ -140,33 +165,42 @@ void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) 
         args.scale = n.scale;
         args.segments = layer.segments().data();
         args.n_segments = static_cast<int64_t>(layer.segments().size());
-        cache.job_.prepare(args);
+        cache.guarded([&] { cache.job_.prepare(args); });
     }
 }
 
 void livekv_cache::attend_node(ggml_tensor * dst, int ith, int, void * data) {
     livekv_cache & cache = *static_cast<node *>(data)->cache;
-    cache.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data));
+    cache.guarded([&] { cache.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
 }
 
 void livekv_cache::seal_node(ggml_tensor *, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     livekv_layer & layer = n.cache->layers_[static_cast<size_t>(n.il)];
-    if (n.cache->bad_layer_ >= 0) {
+    if (n.cache->first_bad_ != none_bad) {
         return;
     }
     const auto start = std::chrono::steady_clock::now();
-    for (int64_t job = ith; job < layer.n_seal_jobs(); job += nth) {
-        layer.seal(job);
-    }
+    n.cache->guarded([&] {
+        for (int64_t job = ith; job < layer.n_seal_jobs(); job += nth) {
+            layer.seal(job);
+        }
+    });
     if (ith == 0) {
         n.cache->seal_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 }
 
 void livekv_cache::commit() {
-    if (bad_layer_ >= 0) {
-        fail("layer ", bad_layer_.load(), ", position ", bad_token_.load(), ": a key or value is not a number or too large for 16 bits; "
+    if (failed_) {
+        try {
+            std::rethrow_exception(failure_);
+        } catch (const std::bad_alloc &) {
+            fail("not enough memory for the cache's workspace at ", n_tokens(), " tokens");
+        }
+    }
+    if (first_bad_ != none_bad) {
+        fail("layer ", first_bad_ >> 32, ", position ", n_tokens() + (first_bad_ & 0xffffffff), ": a key or value is not a number or too large for 16 bits; "
              "the model's weights or its computation are broken");
     }
     for (livekv_layer & layer : layers_) {
@@ -192,7 +226,7 @@ kv_report livekv_cache::report() const {
     for (const livekv_layer & layer : layers_) {
         layer.add_to(r);
     }
-    r.bytes.tail += passing_.bytes();
+    r.workspace = passing_.bytes() + job_.bytes();
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
     return r;

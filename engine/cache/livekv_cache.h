@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <vector>
 
 #include "cache/kv_cache.h"
@@ -41,6 +42,12 @@ class livekv_cache : public kv_cache {
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
 
+    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by commit; what comes
+    // after it in the pass is left out.
+    template <typename F>
+    void guarded(F work);
+    void note_bad(int64_t il, int64_t token);
+
     livekv_cache(const livekv_cache & other);
 
     kv_options options_;
@@ -52,8 +59,9 @@ class livekv_cache : public kv_cache {
     attention_job job_;
     int64_t n_new_ = 0;
     double seal_seconds_ = 0.0;
-    std::atomic<int64_t> bad_layer_{-1};  // where a value was not finite
-    std::atomic<int64_t> bad_token_{-1};
+    std::atomic<int64_t> first_bad_;  // layer << 32 | token of the pass, where a value was not finite; none_bad
+    std::atomic<bool> failed_{false};
+    std::exception_ptr failure_;      // why, when failed_
 };
 
 }  // namespace livekv

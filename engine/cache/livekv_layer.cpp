@@ -29,8 +29,8 @@ void raw_rows::reserve(size_t n_values) {
 }
 
 void raw_rows::release() {
-    k = {};
-    v = {};
+    k = std::vector<uint16_t>();  // = {} would keep the memory
+    v = std::vector<uint16_t>();
 }
 
 livekv_layer::livekv_layer(const livekv_layer_plan & plan, const cpu_kernels & kernels)
@@ -60,9 +60,12 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
         c.k_sealed = plan_.seals && seal && (!warm || step_.settled);
         c.v_sealed = plan_.seals && seal;
         c.n_stored = c.n_tokens = static_cast<int32_t>(n);
-        c.n_sinks = n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
+        c.n_sinks = plan_.seals && n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
         c.k = make_page(kv_side::key, c.k_sealed, n);
         c.v = make_page(kv_side::value, c.v_sealed, n);
+        if (chunks_.size() == chunks_.capacity()) {
+            chunks_.reserve(2 * chunks_.size() + 8);  // so that commit allocates nothing
+        }
         step_.late.resize(chunks_.size());
         for (size_t i = 0; i < chunks_.size(); ++i) {
             if (step_.settled && plan_.seals && chunks_[i].v_sealed && !chunks_[i].k_sealed) {
@@ -70,6 +73,8 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
             }
         }
         step_.statistics = statistics_;
+        step_.errors = errors_;
+        step_.sinks.reserve(static_cast<size_t>(c.n_sinks) * plan_.row());
     }
     rebuild_segments(n, *step_.rows);
 }
@@ -113,6 +118,10 @@ void livekv_layer::seal(int64_t job) {
     const int64_t head = job / 2;
     const chunk & c = step_.closed;
     const size_t page_bytes = 2 * static_cast<size_t>(c.n_stored) * plan_.row();
+    if (job == 0) {  // now: the rows may be another layer's before the pass ends
+        std::copy_n(step_.rows->k.begin(), step_.sinks.k.size(), step_.sinks.k.begin());
+        std::copy_n(step_.rows->v.begin(), step_.sinks.v.size(), step_.sinks.v.begin());
+    }
     chunk_sealer sealer(plan_.method, *kernels_);
     if (job % 2 == 1) {
         if (c.v_sealed) {
@@ -164,7 +173,7 @@ void livekv_layer::note_error(const chunk_rows & rows, const uint8_t * block, in
     }
     const std::vector<float> exact = rows.to_f32(*kernels_);
     const std::vector<float> stored = unpack_block(block);
-    error_sums & e = errors_[static_cast<size_t>(slot)];
+    error_sums & e = step_.errors[static_cast<size_t>(slot)];
     for (size_t i = static_cast<size_t>(rows.n_sinks * rows.head_dim); i < exact.size(); ++i) {
         const double x = exact[i];
         e.signal += x * x;
@@ -179,11 +188,8 @@ void livekv_layer::commit() {
         return;
     }
     const chunk & c = step_.closed;
-    if (c.n_sinks > 0 && (c.k_sealed || c.v_sealed || plan_.seals)) {
-        const size_t n = static_cast<size_t>(c.n_sinks) * plan_.row();
-        sinks_.reserve(n);
-        std::copy_n(step_.rows->k.begin(), n, sinks_.k.begin());
-        std::copy_n(step_.rows->v.begin(), n, sinks_.v.begin());
+    if (c.n_sinks > 0) {
+        sinks_ = std::move(step_.sinks);
     }
     for (size_t i = 0; i < step_.late.size(); ++i) {
         if (step_.late[i]) {
@@ -192,6 +198,7 @@ void livekv_layer::commit() {
         }
     }
     statistics_ = std::move(step_.statistics);
+    errors_ = std::move(step_.errors);
     chunks_.push_back(c);
     n_chunked_ += c.n_tokens;
     n_tail_ = 0;

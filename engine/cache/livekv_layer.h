@@ -90,6 +90,12 @@ class livekv_layer {
         int32_t n_sinks = 0;         // of these, first ones that live in sinks_
     };
 
+    struct error_sums {
+        double signal = 0.0;
+        double noise = 0.0;
+        int64_t n_saturated = 0;
+    };
+
     // The pass at hand.
     struct step {
         int64_t n_new = 0;
@@ -97,14 +103,10 @@ class livekv_layer {
         bool settled = false;                        // the statistics are: exact warm-up keys are sealed too
         raw_rows * rows = nullptr;                   // tail_, or the buffer all layers share
         chunk closed;
+        raw_rows sinks;                              // of the sequence's first chunk
         std::vector<std::shared_ptr<kv_page>> late;  // sealed keys for chunks_[i] whose keys were exact, else null
         std::vector<key_statistics> statistics;      // [n_head_kv], moved by this chunk
-    };
-
-    struct error_sums {
-        double signal = 0.0;
-        double noise = 0.0;
-        int64_t n_saturated = 0;
+        std::vector<error_sums> errors;              // [2 * n_head_kv], with this chunk's
     };
 
     std::shared_ptr<kv_page> make_page(kv_side side, bool sealed, int64_t n) const;

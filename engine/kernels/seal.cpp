@@ -75,7 +75,7 @@ void chunk_sealer::load(const chunk_rows & chunk) {
 // The k largest magnitudes of each channel by insertion, all channels of a row at once; then, row by row, whatever is
 // above the smallest of them, and of what equals it the first.
 void chunk_sealer::take_key_outliers() {
-    const size_t k = static_cast<size_t>(method_.n_outliers(chunk_.n_tokens));
+    const size_t k = static_cast<size_t>(method_.k_outliers(chunk_.n_tokens));
     if (k == 0) {
         return;
     }
@@ -124,7 +124,7 @@ void chunk_sealer::take_key_outliers() {
 }
 
 void chunk_sealer::take_value_outliers() {
-    const size_t k = static_cast<size_t>(method_.n_outliers(chunk_.head_dim));
+    const size_t k = static_cast<size_t>(method_.v_outliers(chunk_.head_dim));
     if (k == 0) {
         return;
     }
@@ -264,7 +264,7 @@ void chunk_sealer::seal_values(const chunk_rows & chunk, uint8_t * block) {
     const kv_block_header h = block_header(method_, kv_side::value, chunk.n_tokens, chunk.head_dim);
     load(chunk);
     if (method_.scale_search) {
-        const sealed_chunk sealed = livekv::seal_values(method_, dense_.empty() ? dense_ : chunk.to_f32(kernels_), chunk.head_dim, chunk.n_sinks);
+        const sealed_chunk sealed = livekv::seal_values(method_, chunk.to_f32(kernels_), chunk.head_dim, chunk.n_sinks);
         const std::vector<uint8_t> bytes = pack_block(h, sealed);
         std::memcpy(block, bytes.data(), bytes.size());
         n_saturated_ = sealed.n_saturated;
@@ -357,7 +357,7 @@ void chunk_sealer::write_outliers(const kv_block_header & h, uint8_t * block) co
         std::memcpy(&scale, block + map.scales + 2 * grid, sizeof(scale));
         const int32_t centre = h.has_centres ? static_cast<int8_t>(block[map.centres + grid]) : 0;
         const float level = f16_to_f32(scale) * static_cast<float>(codes_[outliers_[i].position] - mid + centre);
-        store(block + map.outliers + 2 * i, f32_to_f16(outliers_[i].value - level));
+        store(block + map.outliers + 2 * i, f32_to_f16_finite(outliers_[i].value - level));
         uint8_t * const place = block + map.index + i * static_cast<size_t>(map.index_bytes);
         if (h.side == kv_side::key) {
             store(place, static_cast<uint16_t>(token % kv_tile_tokens << 11 | channel));

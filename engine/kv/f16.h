@@ -48,4 +48,7 @@ static inline uint16_t f32_to_f16(float f) {
     return sign | static_cast<uint16_t>((bits - 0x38000000u) >> 13);
 }
 
+// The same for numbers, but the largest finite value instead of an infinite one.
+static inline uint16_t f32_to_f16_finite(float f) { return f32_to_f16(f > 65504.0f ? 65504.0f : f < -65504.0f ? -65504.0f : f); }
+
 }  // namespace livekv

@@ -22,6 +22,7 @@ struct kv_method {
     double ema_alpha = 0.1;       // weight of the newest chunk in the running statistic, (0, 1]
     double clip_factor = 4.0;     // a chunk moves the statistic by at most this times its last value, >= 1
     double outlier_ratio = 0.01;  // share of entries stored apart, 0 to 0.1; 0: none
+    double v_outlier_ratio = -1;  // of values, where it differs; negative: as keys
     int32_t sink_tokens = 4;      // first tokens of a sequence, kept exact
     scale scale_method = scale::ema_absmax;
     bool scale_search = false;    // shrink a range where that lowers the squared error (own ranges only)
@@ -32,9 +33,13 @@ struct kv_method {
     // Tokens that share a key scale in a chunk of n tokens.
     int64_t group_of(int64_t n) const { return own_range() && key_group > 0 ? std::min<int64_t>(key_group, n) : n; }
 
-    // Entries stored apart of n: at least one, unless the ratio is 0.
-    int32_t n_outliers(int64_t n) const {
-        return outlier_ratio > 0.0 ? std::max(1, static_cast<int32_t>(static_cast<double>(n) * outlier_ratio)) : 0;
+    // Entries stored apart of a key channel's n tokens, or of a value's n channels: at least one, unless the ratio is 0.
+    int32_t k_outliers(int64_t n) const { return share_of(n, outlier_ratio); }
+    int32_t v_outliers(int64_t n) const { return share_of(n, v_outlier_ratio < 0.0 ? outlier_ratio : v_outlier_ratio); }
+
+  private:
+    static int32_t share_of(int64_t n, double ratio) {
+        return ratio > 0.0 ? std::max(1, static_cast<int32_t>(static_cast<double>(n) * ratio)) : 0;
     }
 };
 

@@ -81,7 +81,7 @@ void write_outliers(const kv_block_header & h, const kv_block_map & map, const s
         const int32_t token = position / h.head_dim;
         const int32_t channel = position % h.head_dim;
         const float delta = sealed.outlier_value[static_cast<size_t>(i)] - level_of(block, h, map, token, channel);
-        store(block + map.outliers + 2 * static_cast<size_t>(i), f32_to_f16(delta));
+        store(block + map.outliers + 2 * static_cast<size_t>(i), f32_to_f16_finite(delta));  // two large numbers may be far apart
         uint8_t * place = block + map.index + static_cast<size_t>(i * map.index_bytes);
         if (h.side == kv_side::value) {
             map.index_bytes == 2 ? store(place, static_cast<uint16_t>(channel)) : store(place, static_cast<uint8_t>(channel));
@@ -106,7 +106,7 @@ kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_t
     LIVEKV_ASSERT(n_tokens > 0 && n_tokens <= kv_max_block_tokens);
     const bool key = side == kv_side::key;
     return kv_header(side, static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim), key ? method.k_bits : method.v_bits,
-                     static_cast<int32_t>(method.group_of(n_tokens)), method.n_outliers(key ? n_tokens : head_dim), method.has_zero());
+                     static_cast<int32_t>(method.group_of(n_tokens)), key ? method.k_outliers(n_tokens) : method.v_outliers(head_dim), method.has_zero());
 }
 
 int32_t block_code(const uint8_t * block, int32_t token, int32_t channel) {

@@ -58,7 +58,7 @@ void sort_outliers(sealed_chunk & out) {
 split_chunk split_keys(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
     split_chunk s = take_sinks(chunk, head_dim, n_sinks, /*per_channel=*/true);
     for (int64_t c = 0; c < head_dim; ++c) {
-        take_outliers(s, c, s.out.n_tokens, head_dim, method.n_outliers(s.out.n_tokens));
+        take_outliers(s, c, s.out.n_tokens, head_dim, method.k_outliers(s.out.n_tokens));
     }
     sort_outliers(s.out);
     return s;
@@ -67,7 +67,7 @@ split_chunk split_keys(const kv_method & method, std::span<const float> chunk, i
 split_chunk split_values(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
     split_chunk s = take_sinks(chunk, head_dim, n_sinks, /*per_channel=*/false);
     for (int64_t i = 0; i < s.out.n_tokens; ++i) {
-        take_outliers(s, i * head_dim, head_dim, 1, method.n_outliers(head_dim));
+        take_outliers(s, i * head_dim, head_dim, 1, method.v_outliers(head_dim));
     }
     return s;
 }

@@ -40,12 +40,11 @@ void key_statistics::update(std::span<const float> high, std::span<const float> 
     const bool signs_apart = method_.scale_method == kv_method::scale::ema_minmax;
     for (size_t c = 0; c < high_.size(); ++c) {
         const float top = signs_apart ? high[c] : std::max(high[c], -low[c]);
-        if (n_chunks_ > 0) {
-            bound_[c] = static_cast<float>(method_.clip_factor) * high_[c];
-        }
-        high_[c] = n_chunks_ == 0 ? top : moved(high_[c], top);
+        // A statistic of 0 has seen nothing yet (a chunk of sinks and outliers alone): N times it would be 0 for ever.
+        bound_[c] = high_[c] != 0.0f ? static_cast<float>(method_.clip_factor) * high_[c] : std::numeric_limits<float>::infinity();
+        high_[c] = high_[c] != 0.0f ? moved(high_[c], top) : top;
         if (signs_apart) {
-            low_[c] = n_chunks_ == 0 ? low[c] : -moved(-low_[c], -low[c]);
+            low_[c] = low_[c] != 0.0f ? -moved(-low_[c], -low[c]) : low[c];
         }
     }
     ++n_chunks_;

@@ -46,7 +46,7 @@ inline f32 exp2_negative(f32 x) {
 struct scratch_map {
     float * q;         // [head_dim, rows] queries times scale, in units of ln 2
     float * scores;    // [tile_tokens, rows], later the softmax weights
-    float * rows;      // [tile_tokens, head_dim] of f16 keys or values
+    float * rows;      // [tile_tokens, head_dim] of f16 keys or values, or of a tile's outliers
     float * scales;    // [head_dim] or [tile_tokens]
     float * offset;    // [rows] what the middles of the key grids add to every score of a key group
     float * step;      // [head_dim / 32, rows] of the rounded queries
@@ -294,12 +294,17 @@ class row_attention {
                 }
             }
         }
-        block.each_key_outlier(tile, [&](int32_t token, int32_t channel, float value) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                float * at = s_.scores + token * n_rows_tile + v * lanes::n;
-                lanes::store(at, lanes::fma(lanes::set(value), lanes::load(s_.q + channel * n_rows_tile + v * lanes::n), lanes::load(at)));
-            }
-        });
+        const block_reader::key_outliers apart = block.key_outliers_of(tile);
+        lanes::to_f32(apart.values, s_.rows, static_cast<size_t>(apart.n));
+        for (int32_t i = 0; i < apart.n; ++i) {
+            add_outlier(s_.scores + (apart.places[i] >> 11) * n_rows_tile, s_.q + (apart.places[i] & 0x7ff) * n_rows_tile, s_.rows[i]);
+        }
+    }
+
+    static void add_outlier(float * to, const float * from, float value) {
+        for (int32_t v = 0; v < n_vec; ++v) {
+            lanes::store(to + v * lanes::n, lanes::fma(lanes::set(value), lanes::load(from + v * lanes::n), lanes::load(to + v * lanes::n)));
+        }
     }
 
     // Multiplies a key group's scales into the queries and rounds the products; what the middle of each channel's grid
@@ -437,12 +442,12 @@ class row_attention {
                 }
             }
         }
-        block.each_value_outlier(first, n, [&](int32_t token, int32_t channel, float value) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                float * at = state_.o + channel * n_rows_tile + v * lanes::n;
-                lanes::store(at, lanes::fma(lanes::set(value), lanes::load(s_.scores + token * n_rows_tile + v * lanes::n), lanes::load(at)));
-            }
-        });
+        const int32_t n_apart = n * block.n_outliers();
+        const uint8_t * const channels = block.value_channels(first);
+        lanes::to_f32(block.value_outliers(first), s_.rows, static_cast<size_t>(n_apart));
+        for (int32_t i = 0; i < n_apart; ++i) {
+            add_outlier(state_.o + block.channel(channels, i) * n_rows_tile, s_.scores + i / block.n_outliers() * n_rows_tile, s_.rows[i]);
+        }
     }
 
     const attention_args & args_;
@@ -466,12 +471,6 @@ inline bool store_row(const float * from, uint16_t * to, size_t n, int32_t head_
         finite &= lanes::to_f16(head, to + at, d);
     }
     return finite;
-}
-
-inline size_t rows_scratch_bytes(int32_t head_dim) { return scratch_map(nullptr, head_dim).bytes; }
-
-inline void attend_rows(const attention_args & args, const attention_item & item, void * scratch, const softmax_state & state) {
-    row_attention(args, item, scratch, state).run();
 }
 
 }  // namespace

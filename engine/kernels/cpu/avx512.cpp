@@ -1,12 +1,12 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/lanes_avx512.h"
 
-#include "kernels/cpu/attention_rows.h"
+#include "kernels/cpu/attention_step.h"
 
 namespace livekv {
 
 const cpu_kernels avx512_kernels = {
-    "avx512", n_rows_tile, rows_scratch_bytes, attend_rows, lanes::to_f32, store_row,
+    "avx512", n_rows_tile, attend_scratch_bytes, attend, lanes::to_f32, store_row,
 };
 
 }  // namespace livekv

@@ -3,7 +3,6 @@
 // A sealed block as the kernels read it: its sections as typed pointers. Internal linkage: each CPU level compiles its
 // own.
 
-#include "kv/f16.h"
 #include "kv/kv_block.h"
 
 namespace livekv {
@@ -19,6 +18,7 @@ class block_reader {
     int32_t n_tokens() const { return h_.n_tokens; }
     int32_t bits() const { return h_.bits; }
     int32_t group() const { return h_.group; }
+    int32_t n_outliers() const { return h_.n_outliers; }  // per channel or token
     int32_t n_planes() const { return h_.bits == 8 ? 2 : 1; }
 
     const uint16_t * key_scales(int32_t group) const { return section16(map_.scales) + static_cast<size_t>(group) * h_.head_dim; }
@@ -32,30 +32,28 @@ class block_reader {
     int32_t value_quads(int32_t tile) const { return kv_value_tile_quads(h_.n_tokens, tile); }
     const uint8_t * value_bricks(int32_t tile) const { return brick(kv_value_tile_brick(h_.head_dim, tile)); }
 
-    // f(token in the tile, channel, value to add)
-    template <typename F>
-    void each_key_outlier(int32_t tile, F f) const {
+    // Outliers of a tile's keys: f16 values, and places (token in the tile << 11 | channel) by token.
+    struct key_outliers {
+        const uint16_t * values = nullptr;
+        const uint16_t * places = nullptr;
+        int32_t n = 0;
+    };
+    key_outliers key_outliers_of(int32_t tile) const {
         if (h_.n_outliers == 0) {
-            return;
+            return {};
         }
         uint32_t range[2];
         __builtin_memcpy(range, block_ + map_.tiles + 4 * static_cast<size_t>(tile), sizeof(range));
-        const uint16_t * places = section16(map_.index);
-        const uint16_t * values = section16(map_.outliers);
-        for (uint32_t i = range[0]; i < range[1]; ++i) {
-            f(places[i] >> 11, places[i] & 0x7ff, f16_to_f32(values[i]));
-        }
+        return {section16(map_.outliers) + range[0], section16(map_.index) + range[0], static_cast<int32_t>(range[1] - range[0])};
     }
 
-    // f(token after first, channel, value to add), for n tokens
-    template <typename F>
-    void each_value_outlier(int32_t first, int32_t n, F f) const {
-        const uint16_t * values = section16(map_.outliers) + static_cast<size_t>(first) * h_.n_outliers;
-        const uint8_t * places = block_ + map_.index + static_cast<size_t>(first * h_.n_outliers * map_.index_bytes);
-        for (int32_t i = 0; i < n * h_.n_outliers; ++i) {
-            const int32_t channel = map_.index_bytes == 1 ? places[i] : reinterpret_cast<const uint16_t *>(places)[i];
-            f(i / h_.n_outliers, channel, f16_to_f32(values[i]));
-        }
+    // Values' outliers from a token on: f16, n_outliers a token, and their channels, in one byte or two.
+    const uint16_t * value_outliers(int32_t token) const { return section16(map_.outliers) + static_cast<size_t>(token) * h_.n_outliers; }
+    const uint8_t * value_channels(int32_t token) const {
+        return block_ + map_.index + static_cast<size_t>(token) * static_cast<size_t>(h_.n_outliers * map_.index_bytes);
+    }
+    int32_t channel(const uint8_t * channels, int32_t i) const {
+        return map_.index_bytes == 1 ? channels[i] : reinterpret_cast<const uint16_t *>(channels)[i];
     }
 
   private:

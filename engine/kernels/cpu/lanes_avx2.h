@@ -14,7 +14,7 @@ struct lanes {
     using f32 = __m256;
     using i32 = __m256i;
     using bytes = __m256i;
-    using dot_sum = __m256i;  // 16 sums of two products in 16 bits: eight products of at most 15 * 136 fit
+    using dot_sum = __m256i;  // two sums a lane in 16 bits: see dot_zero in lanes_generic.h
 
     static f32 load(const float * p) { return _mm256_loadu_ps(p); }
     static void store(float * p, f32 a) { _mm256_storeu_ps(p, a); }
@@ -54,44 +54,94 @@ struct lanes {
     static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s)); }
     static f32 dot_float(dot_sum acc) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(acc, _mm256_set1_epi16(1))); }
 
-    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
-        const __m256i minus = _mm256_set1_epi8(static_cast<char>(bias));
-        if (bits == 4) {
-            const __m256i nibble = _mm256_set1_epi8(15);
-            for (size_t b = 0; b < n_bricks; ++b, bricks += 32, to += 64) {
-                const __m256i packed = load_bytes(bricks);
-                const __m256i low = _mm256_and_si256(packed, nibble);
-                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
-                put(to, _mm256_sub_epi8(low, minus), _mm256_sub_epi8(high, minus));
-            }
-            return;
+    static f32 load_i8(const int8_t * p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+    }
+    static float sum(f32 a) {
+        __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+    }
+    static float largest(f32 a) {
+        __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+    }
+    static void store_32_bytes(uint8_t * p, const i32 * v) {
+        const __m256i low = _mm256_set1_epi32(255);  // packing saturates: leave nothing to saturate
+        const __m256i ab = _mm256_packus_epi32(_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low));
+        const __m256i cd = _mm256_packus_epi32(_mm256_and_si256(v[2], low), _mm256_and_si256(v[3], low));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), all);
+    }
+
+    template <int32_t bits>
+    static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
+        __m256i low;
+        __m256i high;
+        if constexpr (bits <= 3) {
+            const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(brick)));
+            const __m256i two = _mm256_set1_epi8(3);
+            low = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 2, 2)), two);
+            high = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(4, 4, 6, 6)), two);
+        } else if constexpr (bits <= 5) {
+            const __m256i packed = load_bytes(brick);
+            low = _mm256_and_si256(packed, _mm256_set1_epi8(15));
+            high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
+        } else {
+            const int shift = 4 * plane;
+            low = _mm256_and_si256(_mm256_srli_epi16(load_bytes(brick), shift), _mm256_set1_epi8(15));
+            high = _mm256_and_si256(_mm256_srli_epi16(load_bytes(brick + 32), shift), _mm256_set1_epi8(15));
         }
-        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
-            __m256i low;
-            __m256i high;
-            if (bits <= 3) {
-                const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bricks)));
-                const __m256i two = _mm256_set1_epi8(3);
-                low = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 2, 2)), two);
-                high = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(4, 4, 6, 6)), two);
-            } else if (bits == 5) {
-                const __m256i packed = load_bytes(bricks);
-                low = _mm256_and_si256(packed, _mm256_set1_epi8(15));
-                high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
-            } else {
-                const __m256i first = load_bytes(bricks);
-                const __m256i second = load_bytes(bricks + 32);
-                const int shift = 4 * plane;
-                low = _mm256_and_si256(_mm256_srli_epi16(first, shift), _mm256_set1_epi8(15));
-                high = _mm256_and_si256(_mm256_srli_epi16(second, shift), _mm256_set1_epi8(15));
+        if constexpr (bits == 3 || bits == 5) {
+            const uint8_t * top = brick + 8 * (bits - 1);
+            const char bit = static_cast<char>(1 << (bits - 1));
+            low = _mm256_or_si256(low, spread_bits(top, bit));
+            high = _mm256_or_si256(high, spread_bits(top + 4, bit));
+        }
+        const __m256i minus = _mm256_set1_epi8(static_cast<char>(bias));
+        to[0] = _mm256_sub_epi8(low, minus);
+        to[1] = _mm256_sub_epi8(high, minus);
+    }
+
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+        switch (bits) {
+            case 2:
+                return unpack_all<2>(bricks, n_bricks, plane, bias, to);
+            case 3:
+                return unpack_all<3>(bricks, n_bricks, plane, bias, to);
+            case 4:
+                return unpack_all<4>(bricks, n_bricks, plane, bias, to);
+            case 5:
+                return unpack_all<5>(bricks, n_bricks, plane, bias, to);
+            default:
+                return unpack_all<8>(bricks, n_bricks, plane, bias, to);
+        }
+    }
+
+    static void add_scaled_4(float * to, const float * from, float x) {
+        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(from), _mm_set1_ps(x), _mm_loadu_ps(to)));
+    }
+    static void transpose_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        __m128 a = _mm_loadu_ps(from);
+        __m128 b = _mm_loadu_ps(from + from_stride);
+        __m128 c = _mm_loadu_ps(from + 2 * from_stride);
+        __m128 d = _mm_loadu_ps(from + 3 * from_stride);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        _mm_storeu_ps(to, a);
+        _mm_storeu_ps(to + to_stride, b);
+        _mm_storeu_ps(to + 2 * to_stride, c);
+        _mm_storeu_ps(to + 3 * to_stride, d);
+    }
+    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        for (int32_t i = 0; i < 32; i += 4) {
+            float columns[16];
+            transpose_4(from + i * from_stride, from_stride, columns, 4);
+            for (int32_t k = 0; k < 4; ++k) {
+                float * const at = to + k * to_stride + i;
+                _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), _mm_loadu_ps(columns + 4 * k)));
             }
-            if (bits == 3 || bits == 5) {
-                const uint8_t * top = bricks + 8 * (bits - 1);
-                const char bit = static_cast<char>(1 << (bits - 1));
-                low = _mm256_or_si256(low, spread_bits(top, bit));
-                high = _mm256_or_si256(high, spread_bits(top + 4, bit));
-            }
-            put(to, _mm256_sub_epi8(low, minus), _mm256_sub_epi8(high, minus));
         }
     }
 
@@ -122,9 +172,14 @@ struct lanes {
     }
 
   private:
-    static void put(uint8_t * to, __m256i low, __m256i high) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), low);
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), high);
+    template <int32_t bits>
+    static void unpack_all(const uint8_t * bricks, size_t n_bricks, int32_t plane, int32_t bias, uint8_t * to) {
+        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
+            bytes both[2];
+            unpack_brick<bits>(bricks, plane, bias, both);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), both[0]);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), both[1]);
+        }
     }
 
     // 32 bits at p to 32 bytes: `bit` where one is set.

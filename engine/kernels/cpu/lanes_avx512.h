@@ -54,30 +54,77 @@ struct lanes {
     static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm512_dpbusd_epi32(acc, u, s); }
     static f32 dot_float(dot_sum acc) { return _mm512_cvtepi32_ps(acc); }
 
-    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
-        const __m512i minus = _mm512_set1_epi8(static_cast<char>(bias));
+    static f32 load_i8(const int8_t * p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static float sum(f32 a) { return _mm512_reduce_add_ps(a); }
+    static float largest(f32 a) { return _mm512_reduce_max_ps(a); }
+    static void store_32_bytes(uint8_t * p, const i32 * v) {
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(v[0]));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16), _mm512_cvtepi32_epi8(v[1]));
+    }
+
+    template <int32_t bits>
+    static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
         const __m512i nibble = _mm512_set1_epi8(15);
-        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
-            __m512i u;
-            if (bits <= 3) {
-                const __m512i four_times =
-                    _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bricks)));
-                const __m512i shifts = _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6);
-                u = _mm512_and_si512(_mm512_srlv_epi64(four_times, shifts), _mm512_set1_epi8(3));
-            } else if (bits <= 5) {
-                const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bricks));
-                const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(packed), _mm256_srli_epi16(packed, 4), 1);
-                u = _mm512_and_si512(both, nibble);
-            } else {
-                const __m512i whole = _mm512_loadu_si512(bricks);
-                u = _mm512_and_si512(plane == 0 ? whole : _mm512_srli_epi16(whole, 4), nibble);
+        __m512i u;
+        if constexpr (bits <= 3) {
+            const __m512i four_times = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(brick)));
+            const __m512i shifts = _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6);
+            u = _mm512_and_si512(_mm512_srlv_epi64(four_times, shifts), _mm512_set1_epi8(3));
+        } else if constexpr (bits <= 5) {
+            const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(brick));
+            const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(packed), _mm256_srli_epi16(packed, 4), 1);
+            u = _mm512_and_si512(both, nibble);
+        } else {
+            const __m512i whole = _mm512_loadu_si512(brick);
+            u = _mm512_and_si512(plane == 0 ? whole : _mm512_srli_epi16(whole, 4), nibble);
+        }
+        if constexpr (bits == 3 || bits == 5) {
+            uint64_t top;
+            __builtin_memcpy(&top, brick + 8 * (bits - 1), sizeof(top));
+            u = _mm512_or_si512(u, _mm512_maskz_set1_epi8(top, static_cast<char>(1 << (bits - 1))));
+        }
+        to[0] = _mm512_sub_epi8(u, _mm512_set1_epi8(static_cast<char>(bias)));
+    }
+
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+        switch (bits) {
+            case 2:
+                return unpack_all<2>(bricks, n_bricks, plane, bias, to);
+            case 3:
+                return unpack_all<3>(bricks, n_bricks, plane, bias, to);
+            case 4:
+                return unpack_all<4>(bricks, n_bricks, plane, bias, to);
+            case 5:
+                return unpack_all<5>(bricks, n_bricks, plane, bias, to);
+            default:
+                return unpack_all<8>(bricks, n_bricks, plane, bias, to);
+        }
+    }
+
+    static void add_scaled_4(float * to, const float * from, float x) {
+        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(from), _mm_set1_ps(x), _mm_loadu_ps(to)));
+    }
+    static void transpose_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        __m128 a = _mm_loadu_ps(from);
+        __m128 b = _mm_loadu_ps(from + from_stride);
+        __m128 c = _mm_loadu_ps(from + 2 * from_stride);
+        __m128 d = _mm_loadu_ps(from + 3 * from_stride);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        _mm_storeu_ps(to, a);
+        _mm_storeu_ps(to + to_stride, b);
+        _mm_storeu_ps(to + 2 * to_stride, c);
+        _mm_storeu_ps(to + 3 * to_stride, d);
+    }
+    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        for (int32_t i = 0; i < 32; i += 4) {
+            float columns[16];
+            transpose_4(from + i * from_stride, from_stride, columns, 4);
+            for (int32_t k = 0; k < 4; ++k) {
+                float * const at = to + k * to_stride + i;
+                _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), _mm_loadu_ps(columns + 4 * k)));
             }
-            if (bits == 3 || bits == 5) {
-                uint64_t top;
-                __builtin_memcpy(&top, bricks + 8 * (bits - 1), sizeof(top));
-                u = _mm512_or_si512(u, _mm512_maskz_set1_epi8(top, static_cast<char>(1 << (bits - 1))));
-            }
-            _mm512_storeu_si512(to, _mm512_sub_epi8(u, minus));
         }
     }
 
@@ -104,6 +151,16 @@ struct lanes {
             finite &= (to[i] & 0x7c00) != 0x7c00;
         }
         return finite;
+    }
+
+  private:
+    template <int32_t bits>
+    static void unpack_all(const uint8_t * bricks, size_t n_bricks, int32_t plane, int32_t bias, uint8_t * to) {
+        for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
+            bytes brick[1];
+            unpack_brick<bits>(bricks, plane, bias, brick);
+            _mm512_storeu_si512(to, brick[0]);
+        }
     }
 };
 

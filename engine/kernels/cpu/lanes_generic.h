@@ -82,7 +82,8 @@ struct lanes {
     }
 
     // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
-    // holds: the sum of eight products of bytes with |u| |s| <= 15 * 136 each fits everywhere.
+    // holds: callers sum at most eight dots of four-bit codes, or four of five-bit ones, which keeps every pair of
+    // products in 16 bits (8 * 2 * 255 * 8 = 32640).
     static dot_sum dot_zero() { return {}; }
     struct bytes {
         uint32_t x[n];
@@ -109,6 +110,30 @@ struct lanes {
     }
     static f32 dot_float(dot_sum acc) { return to_float(acc); }
 
+    static f32 load_i8(const int8_t * p) { return each([&](int32_t i) { return static_cast<float>(p[i]); }); }
+    static float sum(f32 a) { return ((a.x[0] + a.x[4]) + (a.x[2] + a.x[6])) + ((a.x[1] + a.x[5]) + (a.x[3] + a.x[7])); }
+    static float largest(f32 a) {
+        float m = a.x[0];
+        for (int32_t i = 1; i < n; ++i) {
+            m = a.x[i] > m ? a.x[i] : m;
+        }
+        return m;
+    }
+    // The low bytes of 32 / n vectors, one after the other.
+    static void store_32_bytes(uint8_t * p, const i32 * v) {
+        for (int32_t i = 0; i < 32; ++i) {
+            p[i] = static_cast<uint8_t>(v[i / n].x[i % n]);
+        }
+    }
+    // As unpack, one brick into 64 / (4 n) vectors.
+    template <int32_t bits>
+    static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
+        uint8_t all[64];
+        unpack(brick, 1, bits, plane, bias, all);
+        to[0] = load_bytes(all);
+        to[1] = load_bytes(all + 32);
+    }
+
     // Plane `plane` (0: the lower four bits or all there are, 1: the upper four of eight) of n_bricks bricks of codes,
     // minus bias, one byte a code.
     static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
@@ -130,6 +155,29 @@ struct lanes {
                     u |= ((bricks[8 * (bits - 1) + i / 8] >> (i % 8)) & 1) << (bits - 1);
                 }
                 to[i] = static_cast<uint8_t>(u - bias);
+            }
+        }
+    }
+
+    // to[0 ... 3] += from[0 ... 3] * x
+    static void add_scaled_4(float * to, const float * from, float x) {
+        for (int32_t i = 0; i < 4; ++i) {
+            to[i] = from[i] * x + to[i];
+        }
+    }
+    // Four rows of 4 numbers, from_stride apart, to four rows of their columns.
+    static void transpose_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        for (int32_t i = 0; i < 4; ++i) {
+            for (int32_t k = 0; k < 4; ++k) {
+                to[k * to_stride + i] = from[i * from_stride + k];
+            }
+        }
+    }
+    // 32 rows of 4 numbers added to four rows of 32.
+    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
+        for (int32_t i = 0; i < 32; ++i) {
+            for (int32_t k = 0; k < 4; ++k) {
+                to[k * to_stride + i] += from[i * from_stride + k];
             }
         }
     }
