@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Prefill and decode speed of livekv against llama.cpp: same GGUF, same threads, same run.
 
-    python tests/bench/compare_llama_cpp.py --model M.gguf [--kv f16,q8_0] [--depths 0,4096] [--threads 2] [--rounds 5]
+    python tests/bench/compare_llama_cpp.py --model M.gguf [--pairs livekv:f16,livekv:q8_0] [--depths 0,4096] ...
+
+A pair names livekv's cache and llama.cpp's; livekv's may carry options: 'livekv --kv-bits 4,3:f16'.
 
 llama.cpp is the llama-cpp-python package of requirements/dev.txt, built from its source by `make dev` for this CPU. The
 two engines take turns, one round after the other, and each round gives one ratio, so that a machine that slows down
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -28,21 +31,35 @@ def run_json(command: list) -> list[dict]:
 
 def bench_livekv(binary: Path, args, kv: str, depth: int) -> dict[str, float]:
     rows = run_json([binary, "-m", args.model, "-t", args.threads, "-p", args.prompt, "-n", args.decode, "-d", depth,
-                     "--kv", kv, "-r", args.repetitions, "-o", "json"])  # fmt: skip
+                     "--kv", *shlex.split(kv), "-r", args.repetitions, "-o", "json"])  # fmt: skip
     return {"prefill": rows[0]["pp_tps"], "decode": rows[0]["tg_tps"]}
 
 
-def bench_llama(args, kv: str, depth: int) -> dict[str, float]:
-    script = Path(__file__).with_name("llama_cpp_bench.py")
-    rows = run_json([sys.executable, script, "--model", args.model, "--threads", args.threads, "--prompt", args.prompt,
-                     "--decode", args.decode, "--depth", depth, "--kv", kv, "--repetitions", args.repetitions])  # fmt: skip
-    return {"prefill": rows[0]["pp_tps"], "decode": rows[0]["tg_tps"]}
+class LlamaCpp:
+    """llama.cpp in a process that has filled its context and measures when asked."""
+
+    def __init__(self, args, kv: str, depth: int):
+        script = Path(__file__).with_name("llama_cpp_bench.py")
+        command = [sys.executable, script, "--model", args.model, "--threads", args.threads, "--prompt", args.prompt,
+                   "--decode", args.decode, "--depth", depth, "--kv", kv, "--repetitions", args.repetitions]  # fmt: skip
+        self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "ready\n":
+            sys.exit("compare: llama.cpp did not start")
+
+    def measure(self) -> dict[str, float]:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--kv", default="f16", help="caches both engines have, comma-separated")
+    parser.add_argument("--pairs", default="f16:f16", help="livekv's cache:llama.cpp's, comma-separated")
     parser.add_argument("--depths", default="0")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--prompt", type=int, default=512, help="tokens prefilled in each run")
@@ -55,24 +72,24 @@ def main() -> None:
     livekv = args.build / "bin" / "livekv-bench"
 
     rounds: list[dict] = []
-    print("| cache | depth | phase | livekv, tokens/s | llama.cpp, tokens/s | ratio | (range) |")
-    print("|---|---:|---|---:|---:|---:|---:|")
-    for kv in args.kv.split(","):
+    print("| livekv cache | llama.cpp cache | depth | phase | livekv, tokens/s | llama.cpp, tokens/s | ratio | (range) |")
+    print("|---|---|---:|---|---:|---:|---:|---:|")
+    for pair in args.pairs.split(","):
+        our_kv, their_kv = pair.split(":")
         for depth in map(int, args.depths.split(",")):
+            llama = LlamaCpp(args, their_kv, depth)
             measured = []
-            for number in range(args.rounds):
-                # who goes first alternates: neither always runs on the other's warmed caches
-                ours_first = number % 2 == 0
-                ours = bench_livekv(livekv, args, kv, depth) if ours_first else None
-                theirs = bench_llama(args, kv, depth)
-                ours = ours or bench_livekv(livekv, args, kv, depth)
-                measured.append({"kv": kv, "depth": depth, "livekv": ours, "llama.cpp": theirs})
+            for _ in range(args.rounds):
+                ours = bench_livekv(livekv, args, our_kv, depth)
+                measured.append({"pair": pair, "depth": depth, "livekv": ours, "llama.cpp": llama.measure()})
+            llama.close()
             rounds += measured
             for phase in ("prefill", "decode"):
                 ratios = [m["livekv"][phase] / m["llama.cpp"][phase] for m in measured]
-                print(f"| {kv} | {depth} | {phase} | {statistics.median(m['livekv'][phase] for m in measured):.1f} "
+                print(f"| {our_kv} | {their_kv} | {depth} | {phase} "
+                      f"| {statistics.median(m['livekv'][phase] for m in measured):.1f} "
                       f"| {statistics.median(m['llama.cpp'][phase] for m in measured):.1f} "
-                      f"| {statistics.median(ratios):.3f} | {min(ratios):.3f} to {max(ratios):.3f} |", flush=True)  # fmt: skip
+                      f"| {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |", flush=True)  # fmt: skip
     if args.json:
         args.json.write_text(json.dumps({"threads": args.threads, "rounds": rounds}, indent=1))
 

@@ -2,7 +2,9 @@
 """What livekv-bench measures, measured in llama.cpp through its C API (the llama-cpp-python package, `make dev`).
 
 Like llama-bench: flash attention on, one batch of --prompt tokens, then --decode tokens one by one, each after --depth
-tokens of context; one run that is not counted first. The Python around the C calls costs microseconds a call.
+tokens of context; one run that is not counted first. Then it waits: every line of stdin asks for another measurement, a
+line of JSON on stdout, so that two engines can take turns without filling a deep context anew. The Python around the C
+calls costs microseconds a call.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import ctypes
 import json
 import random
 import statistics
+import sys
 import time
 
 import llama_cpp
@@ -69,16 +72,18 @@ def main() -> None:
         decode(ctx, tokens[at : min(at + 512, args.depth)])
     fresh = tokens[args.depth :]
 
-    pp, tg = [], []
-    for run in range(args.repetitions + 1):
+    def run() -> tuple[float, float]:
         prefill_s = timed(lambda: decode(ctx, fresh[: args.prompt]))
         llama_cpp.llama_memory_seq_rm(memory, 0, args.depth, -1)
         decode_s = timed(lambda: [decode(ctx, [token]) for token in fresh[: args.decode]])
         llama_cpp.llama_memory_seq_rm(memory, 0, args.depth, -1)
-        if run > 0:
-            pp.append(args.prompt / prefill_s)
-            tg.append(args.decode / decode_s)
-    print(json.dumps([{"kv": args.kv, "depth": args.depth, "pp_tps": statistics.median(pp), "tg_tps": statistics.median(tg)}]))
+        return args.prompt / prefill_s, args.decode / decode_s
+
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        runs = [run() for _ in range(args.repetitions)]
+        print(json.dumps({"prefill": statistics.median(r[0] for r in runs), "decode": statistics.median(r[1] for r in runs)}), flush=True)
 
 
 if __name__ == "__main__":

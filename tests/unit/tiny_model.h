@@ -30,6 +30,7 @@ struct tiny_spec {
     std::string zeroed_tensor;                     // all its values are 0
     std::string retyped_tensor;                    // written with this type instead
     ggml_type retyped_to = GGML_TYPE_F16;
+    std::function<void(const std::string & name, std::vector<float> & values)> edit_values;  // last word on a tensor
     std::function<void(gguf_context *)> edit_keys;  // last word on the metadata
 };
 
@@ -152,9 +153,12 @@ class writer {
         add(name, GGML_TYPE_F32, spec_.n_embd, 1, std::vector<float>(spec_.n_embd, 1.0f));
     }
 
-    void add(const std::string & name, ggml_type type, int64_t ne0, int64_t ne1, const std::vector<float> & values) {
+    void add(const std::string & name, ggml_type type, int64_t ne0, int64_t ne1, std::vector<float> values) {
         if (name == spec_.without_tensor) {
             return;
+        }
+        if (spec_.edit_values) {
+            spec_.edit_values(name, values);
         }
         type = name == spec_.retyped_tensor ? spec_.retyped_to : type;
         ggml_tensor * t = ne1 == 1 ? ggml_new_tensor_1d(ctx_.get(), type, ne0)

@@ -1,0 +1,169 @@
+#pragma once
+
+// The table of the `lanes` included before this. Internal linkage and no library templates, as in the kernels: no other
+// file may be given code of this one's instruction set.
+
+#include "lanes/lanes_table.h"
+
+namespace livekv {
+namespace {
+
+constexpr size_t n_lanes = lanes::n;
+
+// An operation's f takes the vectors at one place of the four inputs.
+template <typename F>
+inline void each_vector(const float * const * in, float * to, size_t count, F f) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        const lanes::f32 a = lanes::load(in[0] + i);
+        const lanes::f32 b = lanes::load(in[1] + i);
+        lanes::store(to + i, f(a, b, lanes::load(in[2] + i), lanes::load(in[3] + i)));
+    }
+}
+
+inline lanes::i32 load_i32(const int32_t * p) {
+    lanes::i32 v;
+    static_assert(sizeof(v) == n_lanes * sizeof(int32_t));
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+#define LANES_OPERATION(name, expression)                                                                          \
+    {                                                                                                              \
+        name, [](const float * const * in, float * to, size_t count) {                                             \
+            each_vector(in, to, count, [](lanes::f32 a, lanes::f32 b, lanes::f32 c, lanes::f32 d) {                \
+                (void)a, (void)b, (void)c, (void)d;                                                                \
+                return expression;                                                                                 \
+            });                                                                                                    \
+        }                                                                                                          \
+    }
+
+const float_operation operations[] = {
+    LANES_OPERATION("load", a),
+    LANES_OPERATION("set", lanes::set(1.5f)),
+    LANES_OPERATION("add", lanes::add(a, b)),
+    LANES_OPERATION("sub", lanes::sub(a, b)),
+    LANES_OPERATION("mul", lanes::mul(a, b)),
+    LANES_OPERATION("div", lanes::div(a, b)),
+    LANES_OPERATION("max", lanes::max(a, b)),
+    LANES_OPERATION("min", lanes::min(a, b)),
+    LANES_OPERATION("abs", lanes::abs(a)),
+    LANES_OPERATION("where_less", lanes::where_less(a, b, c, d)),
+};
+
+#undef LANES_OPERATION
+
+inline void fma_all(const float * a, const float * b, const float * c, float * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        lanes::store(to + i, lanes::fma(lanes::load(a + i), lanes::load(b + i), lanes::load(c + i)));
+    }
+}
+
+inline void round_all(const float * from, int32_t * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        const lanes::i32 v = lanes::round(lanes::load(from + i));
+        __builtin_memcpy(to + i, &v, sizeof(v));
+    }
+}
+
+inline void to_float_all(const int32_t * from, float * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        lanes::store(to + i, lanes::to_float(load_i32(from + i)));
+    }
+}
+
+inline void pow2_all(const int32_t * from, float * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        lanes::store(to + i, lanes::pow2(load_i32(from + i)));
+    }
+}
+
+inline void load_i8_all(const int8_t * from, float * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        lanes::store(to + i, lanes::load_i8(from + i));
+    }
+}
+
+inline bool any_greater_of(const float * a, const float * b) {
+    return lanes::any_greater(lanes::load(a), lanes::load(b));
+}
+inline float sum_of(const float * a) { return lanes::sum(lanes::load(a)); }
+inline float largest_of(const float * a) { return lanes::largest(lanes::load(a)); }
+
+inline void store_bytes_all(const int32_t * const * in, uint8_t * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        const lanes::i32 a = load_i32(in[0] + i);
+        const lanes::i32 b = load_i32(in[1] + i);
+        lanes::store_bytes(to + 4 * i, a, b, load_i32(in[2] + i), load_i32(in[3] + i));
+    }
+}
+
+inline void store_32_bytes_of(const int32_t * in, uint8_t * to) {
+    lanes::i32 v[32 / n_lanes];
+    for (size_t i = 0; i < 32 / n_lanes; ++i) {
+        v[i] = load_i32(in + i * n_lanes);
+    }
+    lanes::store_32_bytes(to, v);
+}
+
+template <bool same_u, bool same_s>
+inline void dots_of(const uint8_t * u, const int8_t * s, size_t n_dots, float * to) {
+    for (size_t i = 0; i < n_at_once; i += n_lanes) {
+        lanes::dot_sum sum = lanes::dot_zero();
+        for (size_t k = 0; k < n_dots; ++k) {
+            const size_t step = 4 * k * n_at_once;
+            const lanes::bytes a = same_u ? lanes::set_bytes(u + step) : lanes::load_bytes(u + step + 4 * i);
+            const lanes::bytes b = same_s ? lanes::set_bytes(s + step) : lanes::load_bytes(s + step + 4 * i);
+            sum = lanes::dot(sum, a, b);
+        }
+        lanes::store(to + i, lanes::dot_float(sum));
+    }
+}
+
+template <int32_t bits>
+inline void unpack_one(const uint8_t * brick, int32_t plane, int32_t bias, uint8_t * to) {
+    lanes::bytes codes[n_at_once / n_lanes];
+    static_assert(sizeof(codes) == 64);
+    lanes::unpack_brick<bits>(brick, plane, bias, codes);
+    __builtin_memcpy(to, codes, sizeof(codes));
+}
+
+inline void unpack_brick_of(const uint8_t * brick, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+    switch (bits) {
+        case 2:
+            return unpack_one<2>(brick, plane, bias, to);
+        case 3:
+            return unpack_one<3>(brick, plane, bias, to);
+        case 4:
+            return unpack_one<4>(brick, plane, bias, to);
+        case 5:
+            return unpack_one<5>(brick, plane, bias, to);
+        default:
+            return unpack_one<8>(brick, plane, bias, to);
+    }
+}
+
+constexpr lanes_table table = {
+    lanes::n,
+    operations,
+    sizeof(operations) / sizeof(operations[0]),
+    fma_all,
+    round_all,
+    to_float_all,
+    pow2_all,
+    load_i8_all,
+    any_greater_of,
+    sum_of,
+    largest_of,
+    store_bytes_all,
+    store_32_bytes_of,
+    dots_of<false, false>,
+    dots_of<false, true>,
+    dots_of<true, false>,
+    lanes::unpack,
+    unpack_brick_of,
+    lanes::to_f32,
+    lanes::to_f16,
+};
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,363 @@
+// The vector lanes of every CPU level this machine runs give what the plain C++ ones give, number by number: the same
+// bits wherever the operation is defined to the last bit, and named bounds for fused multiply-add and for sums.
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "check.h"
+#include "error.h"
+#include "kv/f16.h"
+#include "lanes/compare.h"
+
+using namespace livekv;
+
+namespace {
+
+const std::vector<float> edges = {
+    0.0f,    -0.0f,    1.0f,     -1.0f,         0.5f,           1.5f,     2.5f,      FLT_MAX,          -FLT_MAX,
+    FLT_MIN, -FLT_MIN, 1e-45f,   -1e-45f,       FLT_MIN / 2.0f, INFINITY, -INFINITY, NAN,              -NAN,
+    1e-30f,  -1e30f,   -2e30f,   0x1.fffffep-1f, 16777217.0f,   65504.0f, -65519.0f, 1.0f + FLT_EPSILON,
+};
+
+// Every pair of edges, then random bits; a multiple of n_at_once.
+void float_pairs(std::vector<float> & a, std::vector<float> & b) {
+    std::mt19937 rng(3);
+    for (const float x : edges) {
+        for (const float y : edges) {
+            a.push_back(x);
+            b.push_back(y);
+        }
+    }
+    while (a.size() < 8192 || a.size() % n_at_once) {
+        a.push_back(float_of(static_cast<uint32_t>(rng())));
+        b.push_back(rng() % 8 ? float_of(static_cast<uint32_t>(rng())) : a.back());
+    }
+}
+
+}  // namespace
+
+TEST(float_operations_agree_to_the_last_bit) {
+    std::vector<float> a;
+    std::vector<float> b;
+    float_pairs(a, b);
+    const std::vector<float> c = random_floats(a.size(), 1.0f, 5);
+    const std::vector<float> d = random_floats(a.size(), 1.0f, 6);
+    const float * in[4] = {a.data(), b.data(), c.data(), d.data()};
+    for (const level & l : levels()) {
+        for (size_t i = 0; i < plain.n_operations; ++i) {
+            std::vector<float> expected(a.size(), 7.0f);
+            std::vector<float> actual(a.size(), 8.0f);
+            plain.operations[i].run(in, expected.data(), a.size());
+            l.lanes->operations[i].run(in, actual.data(), a.size());
+            check_same(l.name + " " + plain.operations[i].name, actual, expected);
+        }
+    }
+}
+
+// The plain product is rounded before the sum and the fused one is not: they differ by half a unit of the product and
+// one of the sum at most.
+TEST(fused_multiply_add_differs_by_one_rounding) {
+    const std::vector<float> a = random_floats(8192, 1.0f, 1);
+    const std::vector<float> b = random_floats(8192, 1.0f, 2);
+    std::vector<float> c = random_floats(8192, 1.0f, 3);
+    for (size_t i = 0; i < c.size(); i += 2) {
+        c[i] = -a[i] * b[i] * (1.0f + static_cast<float>(i % 8) * FLT_EPSILON);  // cancels
+    }
+    for (const level & l : levels()) {
+        std::vector<float> expected(a.size());
+        std::vector<float> actual(a.size(), NAN);
+        plain.fma(a.data(), b.data(), c.data(), expected.data(), a.size());
+        l.lanes->fma(a.data(), b.data(), c.data(), actual.data(), a.size());
+        size_t n_far = 0;
+        for (size_t i = 0; i < a.size(); ++i) {
+            const float bound = FLT_EPSILON * (0.5f * std::fabs(a[i] * b[i]) + std::fabs(expected[i]));
+            n_far += !(std::fabs(actual[i] - expected[i]) <= 1.01f * bound + 1e-45f);
+        }
+        CHECK_EQ(n_far, size_t{0});
+    }
+}
+
+TEST(round_ties_to_even_over_its_whole_range) {
+    std::vector<float> from;
+    for (int32_t i = -300; i < 300; ++i) {
+        for (const float part : {0.0f, 0.25f, 0.49999997f, 0.5f, 0.50000006f, 0.75f}) {
+            from.push_back(static_cast<float>(i) + part);
+        }
+    }
+    for (const float x : {4194303.0f, 4194302.5f, 4194303.5f, 1e-45f, 0.0f}) {
+        from.push_back(x);
+        from.push_back(-x);
+    }
+    const std::vector<float> more = random_floats(4096, 1e5f, 4);
+    from.insert(from.end(), more.begin(), more.end());
+    from.resize(from.size() / n_at_once * n_at_once + n_at_once, -2.5f);
+    for (const level & l : levels()) {
+        std::vector<int32_t> expected(from.size());
+        std::vector<int32_t> actual(from.size());
+        plain.round(from.data(), expected.data(), from.size());
+        l.lanes->round(from.data(), actual.data(), from.size());
+        check_same(l.name + " round", actual, expected);
+        for (size_t i = 0; i < from.size(); ++i) {
+            CHECK_EQ(expected[i], static_cast<int32_t>(std::nearbyint(from[i])));
+        }
+    }
+}
+
+TEST(integers_become_the_same_floats) {
+    std::vector<int32_t> from = random_numbers<int32_t>(4080, INT32_MIN, INT32_MAX, 1);
+    for (const int32_t x :
+         {0, 1, -1, INT32_MIN, INT32_MAX, 16777217, -16777219, 33554435, 255, 256, 65535, -128, 127, 8, 7, 6}) {
+        from.push_back(x);
+    }
+    std::vector<int32_t> exponents;
+    for (int32_t i = -126; i <= 127; ++i) {
+        exponents.push_back(i);
+    }
+    exponents.resize(256, 0);
+    const std::vector<int8_t> small = random_numbers<int8_t>(256, -128, 127, 2);
+    for (const level & l : levels()) {
+        std::vector<float> expected(from.size());
+        std::vector<float> actual(from.size());
+        plain.to_float(from.data(), expected.data(), from.size());
+        l.lanes->to_float(from.data(), actual.data(), from.size());
+        check_same(l.name + " to_float", actual, expected);
+        expected.resize(exponents.size());
+        actual.assign(exponents.size(), 0.0f);
+        plain.pow2(exponents.data(), expected.data(), exponents.size());
+        l.lanes->pow2(exponents.data(), actual.data(), exponents.size());
+        check_same(l.name + " pow2", actual, expected);
+        CHECK(expected[0] == FLT_MIN && expected[126] == 1.0f && expected[253] == 0x1p127f);
+        plain.load_i8(small.data(), expected.data(), small.size());
+        l.lanes->load_i8(small.data(), actual.data(), small.size());
+        check_same(l.name + " load_i8", actual, expected);
+    }
+}
+
+TEST(any_greater_sees_each_lane_and_no_nan) {
+    for (const level & l : levels()) {
+        const size_t n = static_cast<size_t>(l.lanes->n);
+        std::vector<float> a(n, 1.0f);
+        std::vector<float> b(n, 1.0f);
+        CHECK(!l.lanes->any_greater(a.data(), b.data()));
+        for (size_t i = 0; i < n; ++i) {
+            a[i] = 2.0f;
+            CHECK(l.lanes->any_greater(a.data(), b.data()));
+            CHECK(!l.lanes->any_greater(b.data(), a.data()));
+            a[i] = NAN;
+            CHECK(!l.lanes->any_greater(a.data(), b.data()));
+            CHECK(!l.lanes->any_greater(b.data(), a.data()));
+            a[i] = 1.0f;
+        }
+    }
+}
+
+TEST(a_vector_is_summed_and_its_largest_found) {
+    std::vector<level> all = levels();
+    all.push_back({"generic", &plain});
+    for (const level & l : all) {
+        const size_t n = static_cast<size_t>(l.lanes->n);
+        for (uint32_t seed = 0; seed < 200; ++seed) {
+            std::vector<float> a = random_floats(n, 1.0f, seed);
+            a[seed % n] += 10.0f;  // the largest goes through all lanes
+            double sum = 0.0;
+            double sizes = 0.0;
+            for (const float x : a) {
+                sum += static_cast<double>(x);
+                sizes += std::fabs(static_cast<double>(x));
+            }
+            // Each number goes through log2(n) additions, each rounded by half a unit.
+            const double bound = static_cast<double>(FLT_EPSILON) / 2.0 * std::log2(n) * sizes;
+            CHECK(std::fabs(l.lanes->sum(a.data()) - sum) <= bound);
+            CHECK_EQ(l.lanes->largest(a.data()), a[seed % n]);
+            for (float & x : a) {
+                x = -std::fabs(x) - 1e30f;
+            }
+            CHECK_EQ(l.lanes->largest(a.data()), *std::max_element(a.begin(), a.end()));
+        }
+    }
+}
+
+TEST(low_bytes_are_stored_whatever_is_above_them) {
+    const size_t n = 1024;
+    std::vector<std::vector<int32_t>> in;
+    const int32_t * pointers[4];
+    for (uint32_t i = 0; i < 4; ++i) {
+        in.push_back(random_numbers<int32_t>(n, INT32_MIN, INT32_MAX, i));
+    }
+    for (size_t i = 0; i < 4; ++i) {
+        for (size_t k = 0; k < n / 2; ++k) {
+            in[i][k] %= 300;  // the numbers the kernels have, and just beyond
+        }
+        pointers[i] = in[i].data();
+    }
+    for (const level & l : levels()) {
+        std::vector<uint8_t> expected(4 * n);
+        std::vector<uint8_t> actual(4 * n);
+        plain.store_bytes(pointers, expected.data(), n);
+        l.lanes->store_bytes(pointers, actual.data(), n);
+        check_same(l.name + " store_bytes", actual, expected);
+        for (size_t k = 0; k < n; k += 32) {
+            expected.assign(34, 99);
+            actual.assign(34, 99);
+            plain.store_32_bytes(in[0].data() + k, expected.data() + 1);
+            l.lanes->store_32_bytes(in[0].data() + k, actual.data() + 1);
+            check_same(l.name + " store_32_bytes", actual, expected);
+        }
+    }
+}
+
+// The bytes the kernels multiply, codes and rounded queries or weights, at the most products each may sum up.
+TEST(dot_products_are_exact_up_to_the_largest_sums) {
+    struct range {
+        int32_t u_most;
+        int32_t s_least;
+        int32_t s_most;
+        size_t n_dots;
+    };
+    const range ranges[] = {
+        {3, -127, 127, 8}, {7, -127, 127, 8}, {15, -127, 127, 8}, {31, -127, 127, 4},  // key codes and queries
+        {255, -2, 1, 8},   {255, -4, 3, 8},   {255, -8, 7, 8},    {255, -16, 15, 4},   // weights and value codes
+        {255, 0, 15, 4},   {127, -128, 127, 1}, {255, 0, 0, 0},                        // 8-bit values; one alone; none
+    };
+    enum { any, most, least, most_and_least, n_kinds };
+    uint32_t seed = 0;
+    for (const range & r : ranges) {
+        for (int32_t kind = any; kind < n_kinds; ++kind) {
+            const size_t n = r.n_dots * n_at_once * 4;
+            // One more, to start unaligned.
+            const auto u = random_numbers<uint8_t>(n + 1, kind == any ? 0 : r.u_most, r.u_most, ++seed);
+            auto s = random_numbers<int8_t>(n + 1, r.s_least, r.s_most, ++seed);
+            for (int8_t & x : s) {
+                const bool top = kind == most || (kind == most_and_least && x % 2);
+                x = static_cast<int8_t>(kind == any ? x : top ? r.s_most : r.s_least);
+            }
+            for (const level & l : levels()) {
+                const std::string what = l.name + " dot of bytes to " + check::text(r.u_most) + " and from " +
+                                         check::text(r.s_least) + ", kind " + check::text(kind);
+                std::vector<float> expected(n_at_once);
+                std::vector<float> actual(n_at_once, NAN);
+                plain.dots(u.data() + 1, s.data() + 1, r.n_dots, expected.data());
+                l.lanes->dots(u.data() + 1, s.data() + 1, r.n_dots, actual.data());
+                check_same(what, actual, expected);
+                plain.dots_same_signed(u.data() + 1, s.data() + 1, r.n_dots, expected.data());
+                l.lanes->dots_same_signed(u.data() + 1, s.data() + 1, r.n_dots, actual.data());
+                check_same(what + ", four signed for all lanes", actual, expected);
+                plain.dots_same_unsigned(u.data() + 1, s.data() + 1, r.n_dots, expected.data());
+                l.lanes->dots_same_unsigned(u.data() + 1, s.data() + 1, r.n_dots, actual.data());
+                check_same(what + ", four unsigned for all lanes", actual, expected);
+            }
+        }
+    }
+}
+
+// Against the plain ones, with guard bytes behind the last.
+void check_bricks(int32_t bits, size_t n_bricks, int32_t plane, int32_t bias) {
+    const size_t brick_bytes = 8 * static_cast<size_t>(bits);
+    const auto bricks = random_numbers<uint8_t>(n_bricks * brick_bytes, 0, 255, static_cast<uint32_t>(bits + bias));
+    const std::vector<uint8_t> untouched(n_bricks * 64 + 64, 0xaa);
+    std::vector<uint8_t> expected = untouched;
+    plain.unpack(bricks.data(), n_bricks, bits, plane, bias, expected.data());
+    for (const level & l : levels()) {
+        const std::string what = l.name + " " + check::text(n_bricks) + " bricks of " + check::text(bits) +
+                                 " bits, plane " + check::text(plane) + " bias " + check::text(bias);
+        std::vector<uint8_t> actual = untouched;
+        l.lanes->unpack(bricks.data(), n_bricks, bits, plane, bias, actual.data());
+        check_same(what + ": unpack", actual, expected);
+        actual = untouched;
+        for (size_t b = 0; b < n_bricks; ++b) {
+            l.lanes->unpack_brick(bricks.data() + b * brick_bytes, bits, plane, bias, actual.data() + 64 * b);
+        }
+        check_same(what + ": unpack_brick", actual, expected);
+    }
+}
+
+TEST(bricks_of_every_width_unpack_the_same) {
+    for (const int32_t bits : {2, 3, 4, 5, 8}) {
+        for (size_t n_bricks = 0; n_bricks <= 5; ++n_bricks) {
+            for (int32_t plane = 0; plane < (bits == 8 ? 2 : 1); ++plane) {
+                for (const int32_t bias : {0, 1, 2, 4, 8, 16, 127, 128}) {
+                    check_bricks(bits, n_bricks, plane, bias);
+                }
+            }
+        }
+    }
+}
+
+TEST(every_half_becomes_the_same_float) {
+    std::vector<uint16_t> from(65536);
+    for (size_t i = 0; i < from.size(); ++i) {
+        from[i] = static_cast<uint16_t>(i);
+    }
+    for (const level & l : levels()) {
+        std::vector<float> expected(from.size());
+        std::vector<float> actual(from.size(), 1.0f);
+        plain.to_f32(from.data(), expected.data(), from.size());
+        l.lanes->to_f32(from.data(), actual.data(), from.size());
+        check_same(l.name + " to_f32", actual, expected);
+        for (size_t n = 0; n <= 50; ++n) {
+            expected.assign(64, 1.0f);
+            actual.assign(64, 1.0f);
+            plain.to_f32(from.data() + 20001, expected.data(), n);
+            l.lanes->to_f32(from.data() + 20001, actual.data(), n);
+            check_same(l.name + " to_f32 of " + check::text(n), actual, expected);
+        }
+    }
+}
+
+TEST(floats_become_the_same_halves) {
+    std::vector<float> from = edges;
+    for (uint32_t h = 0; h < 0x7c00; ++h) {  // each half, and what lies at and beside the middle to the next
+        const uint32_t low = bits_of(f16_to_f32(static_cast<uint16_t>(h)));
+        const float next = h + 1 < 0x7c00 ? f16_to_f32(static_cast<uint16_t>(h + 1)) : 65536.0f;
+        const uint32_t middle = bits_of(0.5f * (float_of(low) + next));
+        for (const uint32_t bits : {low, middle - 1, middle, middle + 1}) {
+            from.push_back(float_of(bits));
+            from.push_back(-float_of(bits));
+        }
+    }
+    std::mt19937 rng(9);
+    for (int32_t i = 0; i < 10000; ++i) {
+        from.push_back(float_of(static_cast<uint32_t>(rng())));
+    }
+    for (const level & l : levels()) {
+        std::vector<uint16_t> expected(from.size());
+        std::vector<uint16_t> actual(from.size(), 1);
+        plain.to_f16(from.data(), expected.data(), from.size());
+        l.lanes->to_f16(from.data(), actual.data(), from.size());
+        size_t n_different = 0;
+        for (size_t i = 0; i < from.size(); ++i) {
+            n_different += !same_f16(actual[i], expected[i]);
+        }
+        CHECK_EQ(n_different, size_t{0});
+    }
+}
+
+TEST(what_is_not_finite_as_a_half_is_noticed_anywhere) {
+    for (const level & l : levels()) {
+        for (size_t n = 0; n <= 50; ++n) {
+            std::vector<float> from(n, 65519.0f);  // the last that rounds to a finite one is just below 65520
+            std::vector<uint16_t> to(n + 1, 77);
+            CHECK(l.lanes->to_f16(from.data(), to.data(), n));
+            CHECK_EQ(to[n], 77);
+            for (size_t i = 0; i < n; ++i) {
+                for (const float bad : {65520.0f, -65520.0f, INFINITY, NAN}) {
+                    from[i] = bad;
+                    CHECK(!l.lanes->to_f16(from.data(), to.data(), n));
+                }
+                from[i] = 0.0f;
+                CHECK(l.lanes->to_f16(from.data(), to.data(), n));
+                CHECK_EQ(to[n], 77);
+            }
+        }
+    }
+}
+
+TEST(avx512_was_among_the_levels) {
+    if (!find_cpu_kernels("avx512")) {
+        SKIP("this machine has no AVX-512 with VNNI");
+    }
+    CHECK(levels().back().name == "avx512");
+}
+
+TEST_MAIN

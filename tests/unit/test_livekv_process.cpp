@@ -1,0 +1,271 @@
+// What a process of its own shows: memory that grows by the blocks alone, allocations that fail at any moment, and the
+// CPU level LIVEKV_CPU names.
+
+#include <dlfcn.h>
+#include <malloc.h>
+#include <sys/wait.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "check.h"
+#include "error.h"
+#include "kernels/cpu/kernels.h"
+#include "session/session.h"
+#include "tiny_model.h"
+
+using namespace livekv;
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool sanitized = true;  // its own allocator
+#else
+constexpr bool sanitized = false;
+#endif
+
+// Allocations until one fails; negative: none will.
+std::atomic<int64_t> allocations_left{-1};
+
+bool this_one_fails() {
+    if (allocations_left.load() < 0) {
+        return false;
+    }
+    return allocations_left.fetch_sub(1) == 0;
+}
+
+}  // namespace
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+void * operator new(size_t n) {
+    void * p = this_one_fails() ? nullptr : std::malloc(n ? n : 1);
+    if (!p) {
+        throw std::bad_alloc();
+    }
+    return p;
+}
+void operator delete(void * p) noexcept { std::free(p); }
+void operator delete(void * p, size_t) noexcept { std::free(p); }
+
+// Pages and scratch come from here.
+extern "C" void * aligned_alloc(size_t alignment, size_t n) {
+    static const auto real = reinterpret_cast<void * (*)(size_t, size_t)>(dlsym(RTLD_NEXT, "aligned_alloc"));
+    return this_one_fails() ? nullptr : real(alignment, n);
+}
+
+#endif
+
+namespace {
+
+std::vector<int32_t> some_tokens(size_t n, uint32_t seed = 3) {
+    std::vector<int32_t> tokens;
+    while (tokens.size() < n) {
+        seed = seed * 1103515245 + 12345;
+        tokens.push_back(3 + static_cast<int32_t>((seed >> 8) % 200));
+    }
+    return tokens;
+}
+
+// This program with arguments, in an environment with an assignment more; its output and exit status.
+struct finished {
+    std::string output;
+    int status = 0;
+};
+
+finished run_self(const std::string & arguments, const std::string & environment) {
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+    const std::string command = environment + " '" + self + "' " + arguments + " 2>&1";
+    finished f;
+    FILE * pipe = ::popen(command.c_str(), "r");
+    char part[256];
+    for (size_t n; (n = std::fread(part, 1, sizeof(part), pipe)) > 0;) {
+        f.output.append(part, n);
+    }
+    f.status = ::pclose(pipe);
+    return f;
+}
+
+// Runs in a child process and returns its exit status; 1000 + signal when one ended it.
+template <typename F>
+int in_child(F run) {
+    std::fflush(stdout);
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+        ::_exit(run());
+    }
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+// One layer whose cache outweighs all else.
+tiny_spec memory_spec() {
+    tiny_spec spec;
+    spec.n_layer = 1;
+    spec.n_embd = 32;
+    spec.n_head = 4;
+    spec.n_head_kv = 4;
+    spec.head_dim = 64;
+    spec.n_ff = 32;
+    spec.n_ctx = 40000;
+    return spec;
+}
+
+// Prints cache bytes, bytes in use on the heap and the peak of resident memory after n tokens.
+int print_memory(const std::string & path, size_t n) {
+    session_params p;
+    p.n_ctx = 40000;
+    p.n_threads = 1;  // more: chance decides how many seal at the same time
+    p.kv.bypass_layers = 0;
+    const std::vector<int32_t> tokens = some_tokens(40000);
+    session s(model::load(path), p);
+    s.prefill(std::span(tokens).first(n));
+    for (int i = 0; i < 4; ++i) {
+        s.prefill(std::span(tokens).subspan(n + static_cast<size_t>(i), 1));
+    }
+    const struct mallinfo2 heap = ::mallinfo2();
+    std::ifstream status("/proc/self/status");
+    std::string line;
+    while (std::getline(status, line) && line.rfind("VmHWM:", 0) != 0) {
+    }
+    std::printf("%zu %zu %lld\n", s.cache().bytes(), heap.uordblks + heap.hblkhd, 1024 * std::atoll(line.c_str() + 6));
+    return 0;
+}
+
+struct memory {
+    double cache = 0;
+    double heap = 0;
+    double peak = 0;
+};
+
+memory memory_at(const std::string & path, size_t n) {
+    // One arena, and what is mapped is given back: the peak is then what was needed.
+    const finished f = run_self("memory '" + path + "' " + std::to_string(n),
+                                "OMP_WAIT_POLICY=passive MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
+    memory m;
+    std::istringstream(f.output) >> m.cache >> m.heap >> m.peak;
+    if (f.status != 0) {
+        check::report(__FILE__, __LINE__, f.output);
+    }
+    return m;
+}
+
+}  // namespace
+
+TEST(memory_grows_by_the_blocks_alone) {
+    if (sanitized) {
+        SKIP("a sanitizer has an allocator of its own");
+    }
+    const temporary_file path(".gguf");
+    write_tiny_model(memory_spec(), path.path());
+    // A little less than powers of two: vectors that grow by doubling have no room to spare.
+    const memory small = memory_at(path.path(), 4096 - 6);
+    const memory large = memory_at(path.path(), 32768 - 6);
+    const double blocks = large.cache - small.cache;
+    std::printf("  28672 tokens: %.0f bytes of cache, %.0f on the heap, %.0f of peak resident memory\n", blocks,
+                large.heap - small.heap, large.peak - small.peak);
+    const double ids = 28672 * sizeof(int32_t);  // the session keeps its tokens
+    const double n_values = 28672.0 * 2 * 256;
+    CHECK(8 * blocks / n_values > 4.3 && 8 * blocks / n_values < 4.6);
+    CHECK(std::fabs((large.heap - small.heap - ids) / blocks - 1.0) < 0.05);
+    CHECK(std::fabs((large.peak - small.peak - ids) / blocks - 1.0) < 0.05);
+}
+
+TEST(whichever_allocation_fails_the_sequence_goes_on_where_it_was) {
+    if (sanitized) {
+        SKIP("a sanitizer has an allocator of its own");
+    }
+    enum outcome { no_failure, recovered, other_result, lost_tokens };
+    const std::vector<int32_t> tokens = some_tokens(40);
+    const std::vector<int32_t> more = some_tokens(60, 9);
+    const temporary_file path(".gguf");
+    write_tiny_model({}, path.path());
+    const auto m = model::load(path.path());
+    session_params p;
+    p.n_ctx = 2000;
+    p.n_threads = 1;  // no other threads before fork
+    p.kv.chunk_size = 32;
+    session expected(m, p);
+    expected.prefill(tokens);
+    const auto logits = expected.prefill(more);
+    for (const int32_t n_threads : {1, 2}) {
+        p.n_threads = n_threads;
+        const auto run = [&](int64_t n_before_failure) {
+            return in_child([&] {
+                session s(m, p);
+                s.prefill(tokens);
+                outcome result = no_failure;
+                allocations_left = n_before_failure;
+                try {
+                    s.prefill(more);
+                } catch (const error &) {
+                    result = recovered;
+                } catch (const std::bad_alloc &) {  // of the session or ggml
+                    result = recovered;
+                }
+                allocations_left = -1;
+                if (result != recovered) {
+                    return result;
+                }
+                const int64_t n = s.n_tokens();
+                if (n != 40 && n != 64 && n != 96 && n != 100) {
+                    return lost_tokens;
+                }
+                s.trim(std::min<int64_t>(n, 96));
+                const auto again = s.prefill(std::span(more).subspan(static_cast<size_t>(s.n_tokens() - 40)));
+                return std::memcmp(again.data(), logits.data(), logits.size_bytes()) == 0 ? recovered : other_result;
+            });
+        };
+        int64_t n = 0;
+        int n_reported = 0;
+        int status = recovered;
+        for (; status != no_failure && n < 3000 && n_reported < 5; n += n_threads == 1 ? 1 : 5) {
+            status = run(n);
+            if (status != no_failure && status != recovered) {
+                ++n_reported;
+                check::report(__FILE__, __LINE__, "allocation " + std::to_string(n) + ", threads " + std::to_string(n_threads) + ": outcome " +
+                                                      std::to_string(status));
+            }
+        }
+        std::printf("  %d threads: %lld allocations\n", n_threads, static_cast<long long>(n));
+        CHECK_EQ(status, static_cast<int>(no_failure));
+        CHECK(n > 50);
+    }
+}
+
+TEST(the_level_livekv_cpu_names_is_the_one_that_runs) {
+    for (const char * name : {"generic", "avx2", "avx512"}) {
+        const finished f = run_self("cpu", std::string("LIVEKV_CPU=") + name);
+        if (find_cpu_kernels(name)) {
+            CHECK_EQ(f.output, std::string(name) + "\n");
+        } else {
+            CHECK(f.output.find("this machine runs none of that name") != std::string::npos);
+        }
+    }
+    const std::string best = find_cpu_kernels("avx512") ? "avx512\n" : find_cpu_kernels("avx2") ? "avx2\n" : "generic\n";
+    CHECK_EQ(run_self("cpu", "LIVEKV_CPU=").output, best);
+    for (const char * wrong : {"sse9", "AVX2", "avx"}) {
+        const finished f = run_self("cpu", std::string("LIVEKV_CPU=") + wrong);
+        CHECK_EQ(f.output, std::string("error: LIVEKV_CPU=") + wrong + ": this machine runs none of that name; there are generic, avx2 and avx512\n");
+    }
+}
+
+int main(int argc, char ** argv) {
+    const std::string what = argc > 1 ? argv[1] : "";
+    try {
+        if (what == "cpu") {
+            std::printf("%s\n", best_cpu_kernels().name);
+            return 0;
+        }
+        if (what == "memory" && argc == 4) {
+            return print_memory(argv[2], static_cast<size_t>(std::atoll(argv[3])));
+        }
+    } catch (const error & e) {
+        std::printf("error: %s\n", e.what());
+        return 1;
+    }
+    return check::run_all();
+}

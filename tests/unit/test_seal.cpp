@@ -1,0 +1,386 @@
+// Sealing: the fast sealer gives the reference's bytes, whatever the method, shape, input and CPU level; and how much
+// of a chunk survives, pinned for each number of bits.
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "check.h"
+#include "kernels/seal.h"
+#include "kv/kv_pack.h"
+#include "random_rows.h"
+
+using namespace livekv;
+
+namespace {
+
+constexpr int32_t all_bits[] = {2, 3, 4, 5, 8};
+constexpr double outlier_ratios[] = {0.0, 0.005, 0.01, 0.05, 0.1};
+constexpr int64_t lengths[] = {1, 5, 31, 32, 33, 100, 512};
+constexpr int64_t head_dims[] = {8, 40, 64, 128, 264};
+constexpr int32_t key_groups[] = {0, 32, 64, 128};
+
+struct configuration {
+    kv_method method;
+    int64_t n = 0;
+    int64_t d = 0;
+    int64_t n_sinks = 0;
+    int n_before = 0;  // chunks that moved the statistics before
+    row_kind kind = row_kind::normal;
+
+    std::string text() const {
+        std::ostringstream s;
+        s << "method " << static_cast<int>(method.scale_method) << " bits " << method.k_bits << ',' << method.v_bits << " group "
+          << method.key_group << " zero " << method.zero_point << " search " << method.scale_search << " outliers "
+          << method.outlier_ratio << ',' << method.v_outlier_ratio << " n " << n << " d " << d << " sinks " << n_sinks << " before " << n_before << ' ' << name_of(kind);
+        return s.str();
+    }
+};
+
+// Any point of the grid, each with the same chance; a scale search, which is slow, with every tenth.
+configuration draw(std::mt19937 & rng) {
+    const auto one_of = [&](const auto & choices) { return choices[rng() % std::size(choices)]; };
+    configuration c;
+    c.method.scale_method = static_cast<kv_method::scale>(rng() % 4);
+    c.method.k_bits = one_of(all_bits);
+    c.method.v_bits = one_of(all_bits);
+    c.method.outlier_ratio = one_of(outlier_ratios);
+    c.method.v_outlier_ratio = rng() % 2 ? -1.0 : one_of(outlier_ratios);  // as keys, or apart
+    c.method.clip_factor = rng() % 2 ? 2.0 : 4.0;
+    if (c.method.own_range()) {
+        c.method.key_group = one_of(key_groups);
+        c.method.zero_point = rng() % 2;
+        c.method.scale_search = rng() % 10 == 0;
+    }
+    c.n = one_of(lengths);
+    c.d = one_of(head_dims);
+    c.n_sinks = rng() % 2 ? std::min<int64_t>(4, c.n) : 0;
+    c.n_before = static_cast<int>(rng() % 3);
+    c.kind = one_of(all_row_kinds);
+    return c;
+}
+
+// One of three heads in f16 rows, whose neighbours' values would not go unnoticed.
+std::vector<uint16_t> in_rows(const std::vector<float> & x, int64_t d) {
+    const size_t width = static_cast<size_t>(d);
+    std::vector<uint16_t> rows(3 * x.size(), f32_to_f16(12345.0f));
+    for (size_t i = 0; i < x.size(); ++i) {
+        rows[i / width * 3 * width + width + i % width] = f32_to_f16(x[i]);
+    }
+    return rows;
+}
+
+chunk_rows middle_head(const std::vector<uint16_t> & rows, int64_t d, int64_t n_sinks) {
+    chunk_rows r;
+    r.rows = rows.data() + d;
+    r.stride = static_cast<size_t>(3 * d);
+    r.n_tokens = static_cast<int64_t>(rows.size()) / (3 * d);
+    r.head_dim = d;
+    r.n_sinks = n_sinks;
+    return r;
+}
+
+std::vector<uint8_t> sealed_bytes(const configuration & c, kv_side side, const auto & seal) {
+    std::vector<uint8_t> block(kv_map(block_header(c.method, side, c.n, c.d)).bytes, 0xa5);
+    seal(block.data());
+    return block;
+}
+
+struct clipping {
+    int n_bounded = 0;  // configurations in which the EMA bounded a channel's range
+    int64_t n_saturated = 0;
+};
+
+// The fast sealer against the reference, keys and values; false when anything differs.
+bool seals_alike(const configuration & c, std::mt19937 & rng, clipping & seen) {
+    // Smaller chunks first: then the one at hand goes beyond N times what the statistics have seen.
+    std::vector<std::vector<float>> chunks;
+    for (int i = 0; i <= c.n_before; ++i) {
+        chunks.push_back(random_rows(c.kind, c.n, c.d, rng));
+        for (float & x : chunks.back()) {
+            x = i < c.n_before ? f16_to_f32(f32_to_f16(0.1f * x)) : x;
+        }
+    }
+    const std::vector<float> & k = chunks.back();
+    const std::vector<float> v = random_rows(c.kind, c.n, c.d, rng);
+    key_statistics expected(c.method, c.d);
+    const auto sinks_of = [&](size_t i) { return i == 0 ? c.n_sinks : 0; };
+    for (size_t i = 0; i < chunks.size(); ++i) {
+        observe_keys(c.method, expected, chunks[i], sinks_of(i));
+    }
+    const int64_t n_sinks = sinks_of(chunks.size() - 1);
+    const sealed_chunk k_sealed = seal_keys(c.method, expected, k, c.d, n_sinks);
+    const sealed_chunk v_sealed = seal_values(c.method, v, c.d, n_sinks);
+    const std::vector<uint8_t> k_block = pack_block(block_header(c.method, kv_side::key, c.n, c.d), k_sealed);
+    const std::vector<uint8_t> v_block = pack_block(block_header(c.method, kv_side::value, c.n, c.d), v_sealed);
+    seen.n_saturated += k_sealed.n_saturated + v_sealed.n_saturated;
+    if (c.method.scale_method == kv_method::scale::ema_clipped && !c.method.zero_point) {
+        const kv_method alone = [&] { kv_method m = c.method; m.scale_method = kv_method::scale::range; return m; }();
+        seen.n_bounded += seal_keys(alone, expected, k, c.d, n_sinks).scale != k_sealed.scale;
+    }
+    for (const cpu_kernels * level : cpu_levels()) {
+        chunk_sealer sealer(c.method, *level);
+        key_statistics statistics(c.method, c.d);
+        std::vector<uint16_t> rows;
+        for (size_t i = 0; i < chunks.size(); ++i) {
+            rows = in_rows(chunks[i], c.d);
+            sealer.split_keys(middle_head(rows, c.d, sinks_of(i)));
+            statistics.update(sealer.high(), sealer.low());
+        }
+        if (statistics.state() != expected.state()) {  // but for the sign of zeros
+            return false;
+        }
+        if (sealed_bytes(c, kv_side::key, [&](uint8_t * b) { sealer.seal_keys(statistics, b); }) != k_block ||
+            sealer.n_saturated() != k_sealed.n_saturated) {
+            return false;
+        }
+        rows = in_rows(v, c.d);
+        if (sealed_bytes(c, kv_side::value, [&](uint8_t * b) { sealer.seal_values(middle_head(rows, c.d, n_sinks), b); }) != v_block ||
+            sealer.n_saturated() != v_sealed.n_saturated) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Sealing of normal data, 512 tokens by 128 channels, as the format keeps it.
+struct distortion {
+    double snr_db = 0.0;
+    int64_t n_flipped = 0;      // dense entries whose sign changed
+    int64_t n_outliers = 0;
+    double outlier_error = 0.0; // largest, relative
+};
+
+distortion measure(const kv_method & method, kv_side side) {
+    std::mt19937 rng(5);
+    constexpr int64_t d = 128;
+    const std::vector<float> x = random_rows(row_kind::normal, 512, d, rng);
+    key_statistics statistics(method, d);
+    observe_keys(method, statistics, x, 0);
+    const sealed_chunk sealed = side == kv_side::key ? seal_keys(method, statistics, x, d, 0) : seal_values(method, x, d, 0);
+    const std::vector<float> y = unpack_block(pack_block(block_header(method, side, 512, d), sealed).data());
+    double signal = 0.0;
+    double noise = 0.0;
+    distortion result;
+    for (size_t i = 0; i < x.size(); ++i) {
+        signal += static_cast<double>(x[i]) * x[i];
+        noise += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
+        result.n_flipped += x[i] * y[i] < 0.0f;
+    }
+    for (const int32_t i : sealed.outlier_index) {
+        const size_t at = static_cast<size_t>(i);
+        result.outlier_error = std::max(result.outlier_error, std::fabs(static_cast<double>(y[at]) / x[at] - 1.0));
+    }
+    result.n_outliers = static_cast<int64_t>(sealed.outlier_index.size());
+    result.snr_db = 10.0 * std::log10(signal / noise);
+    return result;
+}
+
+}  // namespace
+
+TEST(the_sealer_gives_the_references_bytes) {
+    std::mt19937 rng(11);
+    clipping seen;
+    int n_different = 0;
+#if defined(__SANITIZE_ADDRESS__)
+    constexpr int n_draws = 400;
+#else
+    constexpr int n_draws = 1500;
+#endif
+    for (int i = 0; i < n_draws; ++i) {
+        const configuration c = draw(rng);
+        if (!seals_alike(c, rng, seen) && ++n_different <= 10) {
+            check::report(__FILE__, __LINE__, c.text());
+        }
+    }
+    CHECK_EQ(n_different, 0);
+    std::printf("  on %zu CPU levels; the EMA bounded the range of %d configurations, %lld entries saturated\n", cpu_levels().size(),
+                seen.n_bounded, static_cast<long long>(seen.n_saturated));
+    CHECK(seen.n_bounded > 10);
+    CHECK(seen.n_saturated > 1000);
+}
+
+TEST(a_sealer_used_before_seals_as_a_new_one) {
+    std::mt19937 rng(12);
+    const kv_method method;
+    const cpu_kernels & level = *cpu_levels().front();
+    chunk_sealer used(method, level);
+    for (const int64_t n : {512, 5, 100, 33}) {
+        const int64_t d = n == 5 ? 40 : 64;
+        const std::vector<uint16_t> rows = in_rows(random_rows(row_kind::heavy_tailed, n, d, rng), d);
+        std::vector<uint8_t> a(kv_map(block_header(method, kv_side::value, n, d)).bytes);
+        std::vector<uint8_t> b(a.size());
+        used.seal_values(middle_head(rows, d, 0), a.data());
+        chunk_sealer(method, level).seal_values(middle_head(rows, d, 0), b.data());
+        CHECK(a == b);
+    }
+}
+
+TEST(what_survives_of_normal_data_is_pinned) {
+    struct pin {
+        int32_t bits;
+        double k_db, v_db;             // symmetric, 1 % outliers, the chunk's own range: as measured
+        double k_zero_db, v_zero_db;   // with a zero point
+    };
+    constexpr double band_db = 0.25;  // another draw of the data moves them by less than 0.1
+    const pin pins[] = {
+        {2, 2.97, 3.10, 6.42, 6.82},
+        {3, 12.30, 12.43, 13.75, 14.18},
+        {4, 19.70, 19.78, 20.38, 20.87},
+        {5, 26.28, 26.41, 26.70, 27.14},
+        {8, 44.83, 44.96, 44.99, 45.47},
+    };
+    for (const pin & p : pins) {
+        for (const bool zero_point : {false, true}) {
+            for (const kv_side side : {kv_side::key, kv_side::value}) {
+                kv_method m;
+                m.scale_method = kv_method::scale::range;
+                m.zero_point = zero_point;
+                m.k_bits = m.v_bits = p.bits;
+                const bool key = side == kv_side::key;
+                const double expected = zero_point ? (key ? p.k_zero_db : p.v_zero_db) : (key ? p.k_db : p.v_db);
+                const distortion r = measure(m, side);
+                if (!(std::fabs(r.snr_db - expected) <= band_db)) {
+                    check::report(__FILE__, __LINE__, std::to_string(p.bits) + (key ? " bits, keys, zero point " : " bits, values, zero point ") +
+                                                          std::to_string(zero_point) + ": " + std::to_string(r.snr_db) + " dB");
+                }
+                CHECK_EQ(r.n_flipped, 0);
+                CHECK_EQ(r.n_outliers, key ? 5 * 128 : 512);
+                CHECK(r.outlier_error < 1e-3);  // f16
+            }
+        }
+    }
+}
+
+TEST(the_largest_entries_are_the_outliers) {
+    std::mt19937 rng(13);
+    kv_method m;
+    m.outlier_ratio = 0.05;
+    const std::vector<float> x = random_rows(row_kind::heavy_tailed, 100, 40, rng);
+    for (const bool key : {true, false}) {
+        key_statistics statistics(m, 40);
+        observe_keys(m, statistics, x, 0);
+        const sealed_chunk s = key ? seal_keys(m, statistics, x, 40, 0) : seal_values(m, x, 40, 0);
+        std::vector<bool> apart(x.size());
+        for (const int32_t i : s.outlier_index) {
+            apart[static_cast<size_t>(i)] = true;
+        }
+        const size_t k = key ? 5 : 2;
+        for (size_t line = 0; line < (key ? 40u : 100u); ++line) {
+            size_t n = 0;
+            float least_apart = INFINITY;
+            float most_dense = 0.0f;
+            for (size_t j = 0; j < (key ? 100u : 40u); ++j) {
+                const size_t i = key ? j * 40 + line : line * 40 + j;
+                n += apart[i];
+                least_apart = apart[i] ? std::min(least_apart, std::fabs(x[i])) : least_apart;
+                most_dense = apart[i] ? most_dense : std::max(most_dense, std::fabs(x[i]));
+            }
+            CHECK_EQ(n, k);
+            CHECK(least_apart >= most_dense);
+        }
+    }
+}
+
+TEST(a_scale_search_never_raises_the_error) {
+    std::mt19937 rng(14);
+    int n_better = 0;
+    for (const row_kind kind : all_row_kinds) {
+        for (const int32_t bits : all_bits) {
+            for (const bool zero_point : {false, true}) {
+                for (const bool key : {true, false}) {
+                    const std::vector<float> x = random_rows(kind, 100, 40, rng);
+                    double error[2];
+                    for (const bool search : {false, true}) {
+                        kv_method m;
+                        m.scale_method = kv_method::scale::range;
+                        m.k_bits = m.v_bits = bits;
+                        m.key_group = 32;
+                        m.zero_point = zero_point;
+                        m.scale_search = search;
+                        const sealed_chunk s = key ? seal_keys(m, key_statistics(m, 40), x, 40, 0) : seal_values(m, x, 40, 0);
+                        const std::vector<float> y = reconstruct(s);
+                        error[search] = 0.0;
+                        for (size_t i = 0; i < x.size(); ++i) {
+                            error[search] += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
+                        }
+                    }
+                    CHECK(error[1] <= error[0] * (1.0 + 1e-9));
+                    n_better += error[1] < 0.99 * error[0];
+                }
+            }
+        }
+    }
+    CHECK(n_better > 20);
+}
+
+TEST(every_level_converts_rows_as_the_scalar_code_does) {
+    std::vector<uint16_t> halves(0x10000);
+    for (uint32_t h = 0; h < 0x10000; ++h) {
+        halves[h] = static_cast<uint16_t>(h);
+    }
+    std::mt19937 rng(15);
+    for (const cpu_kernels * level : cpu_levels()) {
+        std::vector<float> floats(halves.size());
+        level->to_f32(halves.data(), floats.data(), halves.size());
+        int n_wrong = 0;
+        for (size_t h = 0; h < halves.size(); ++h) {
+            const float expected = f16_to_f32(halves[h]);
+            n_wrong += std::memcmp(&floats[h], &expected, sizeof(expected)) != 0 && !(std::isnan(floats[h]) && std::isnan(expected));
+        }
+        CHECK_EQ(n_wrong, 0);
+        for (size_t n = 1; n < 70; ++n) {  // every end of a row; nothing beyond it is written
+            std::vector<float> row(n);
+            for (float & x : row) {
+                x = std::ldexp(random_value(row_kind::normal, 0, rng), static_cast<int>(rng() % 30) - 20);
+            }
+            std::vector<uint16_t> got(n + 1, 0xa5a5);
+            CHECK(level->store_row(row.data(), got.data(), n, static_cast<int32_t>(n), 0));
+            for (size_t i = 0; i < n; ++i) {
+                n_wrong += got[i] != f32_to_f16(row[i]);
+            }
+            n_wrong += got[n] != 0xa5a5;
+            std::vector<float> back(n + 1, 7.0f);
+            level->to_f32(got.data(), back.data(), n);
+            n_wrong += back[n] != 7.0f || back[n - 1] != f16_to_f32(got[n - 1]);
+            for (const float bad : {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN(), 65520.0f, -70000.0f}) {
+                row[rng() % n] = bad;
+                CHECK(!level->store_row(row.data(), got.data(), n, static_cast<int32_t>(n), 0));
+                std::fill(row.begin(), row.end(), 65519.0f);
+                CHECK(level->store_row(row.data(), got.data(), n, static_cast<int32_t>(n), 0));
+            }
+        }
+        CHECK_EQ(n_wrong, 0);
+    }
+}
+
+TEST(rotated_rows_keep_their_length_and_turn_back) {
+    // The rotation is its own inverse: stored twice, a row is what it was, up to f16.
+    std::mt19937 rng(16);
+    for (const cpu_kernels * level : cpu_levels()) {
+        for (const auto & [d, run] : {std::pair(64, 64), std::pair(40, 8), std::pair(128, 64), std::pair(264, 8)}) {
+            const std::vector<float> x = random_rows(row_kind::heavy_tailed, 3, d, rng);
+            std::vector<uint16_t> turned(x.size());
+            std::vector<uint16_t> back(x.size());
+            std::vector<float> y(x.size());
+            CHECK(level->store_row(x.data(), turned.data(), x.size(), d, run));
+            level->to_f32(turned.data(), y.data(), y.size());
+            double before = 0.0;
+            double after = 0.0;
+            for (size_t i = 0; i < x.size(); ++i) {
+                before += static_cast<double>(x[i]) * x[i];
+                after += static_cast<double>(y[i]) * y[i];
+            }
+            CHECK(std::fabs(after / before - 1.0) < 1e-3);
+            level->store_row(y.data(), back.data(), y.size(), d, run);
+            level->to_f32(back.data(), y.data(), y.size());
+            double error = 0.0;
+            for (size_t i = 0; i < x.size(); ++i) {
+                error += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
+            }
+            CHECK(error / before < 1e-6);
+        }
+    }
+}
+
+TEST_MAIN
