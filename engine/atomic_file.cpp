@@ -27,7 +27,9 @@ std::string behind_links(const std::string & path) {
 
 }  // namespace
 
-void atomic_file::refuse(int reason) const { fail("cannot write '", path_, "': ", std::strerror(reason)); }
+void atomic_file::refuse(int reason) const {
+    fail("cannot write '", path_, "': ", std::strerror(reason));
+}
 
 atomic_file::atomic_file(const std::string & path) : path_(path), target_(behind_links(path)) {
     std::error_code unknown;

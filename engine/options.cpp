@@ -126,12 +126,15 @@ void option_table::choice(const std::string & names, std::string & target, const
 
 void option_table::toggle(const std::string & names, bool & target, const std::string & help) {
     option & o = add(names, "on|off", target ? "on" : "off", "", help);
-    o.set = [&target, name = o.name](const std::string & value) { target = member(name, value, {"on", "off"}) == "on"; };
+    o.set = [&target, name = o.name](const std::string & value) {
+        target = member(name, value, {"on", "off"}) == "on";
+    };
 }
 
 void option_table::integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value,
                               int64_t min, int64_t max, const std::string & help) {
-    option & o = add(names, "N", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
+    option & o =
+        add(names, "N", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
     o.set = [&target, word, word_value, min, max, name = o.name, range = o.range](const std::string & value) {
         target = value == word ? word_value : number(name, value, min, max, range);
     };
@@ -139,7 +142,8 @@ void option_table::integer_or(const std::string & names, int64_t & target, const
 
 void option_table::real_or(const std::string & names, double & target, const std::string & word, double word_value,
                            double min, double max, const std::string & help) {
-    option & o = add(names, "X", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
+    option & o =
+        add(names, "X", target == word_value ? word : to_text(target), word + " or " + range_text(min, max), help);
     o.set = [&target, word, word_value, min, max, name = o.name, range = o.range](const std::string & value) {
         target = value == word ? word_value : number(name, value, min, max, range);
     };

@@ -25,7 +25,7 @@ struct option {
     std::string help;
     std::string group;
     std::function<void(const std::string &)> set;  // throws usage_error
-    bool first = false;      // set before those that are not
+    bool first = false;                            // set before those that are not
 };
 
 // The options of one tool, each declared once: name, default (the target's value when it is declared), range, help and
@@ -47,8 +47,8 @@ class option_table {
     // A switch with a value: on or off.
     void toggle(const std::string & names, bool & target, const std::string & help);
     // A number, or a word that stands for word_value, which is outside min..max.
-    void integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value, int64_t min,
-                    int64_t max, const std::string & help);
+    void integer_or(const std::string & names, int64_t & target, const std::string & word, int64_t word_value,
+                    int64_t min, int64_t max, const std::string & help);
     void real_or(const std::string & names, double & target, const std::string & word, double word_value, double min,
                  double max, const std::string & help);
     // Names a set of values for other options: applied before all of them, wherever it stands.
@@ -57,8 +57,8 @@ class option_table {
     // Comma-separated lists; never empty after parsing one.
     void integers(const std::string & names, std::vector<int64_t> & target, int64_t min, int64_t max,
                   const std::string & help);
-    void choices(const std::string & names, std::vector<std::string> & target,
-                 const std::vector<std::string> & allowed, const std::string & help);
+    void choices(const std::string & names, std::vector<std::string> & target, const std::vector<std::string> & allowed,
+                 const std::string & help);
 
     // Adds a condition to the option declared last: holds(value as typed) must be true, or parsing says "must be what".
     void require(const std::function<bool(const std::string &)> & holds, const std::string & what);

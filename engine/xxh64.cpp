@@ -17,7 +17,9 @@ T load(const uint8_t * bytes) {
 
 }  // namespace
 
-uint64_t xxh64::round(uint64_t lane, uint64_t word) { return std::rotl(lane + word * prime_2, 31) * prime_1; }
+uint64_t xxh64::round(uint64_t lane, uint64_t word) {
+    return std::rotl(lane + word * prime_2, 31) * prime_1;
+}
 
 void xxh64::consume(const uint8_t * bytes) {
     for (size_t i = 0; i < lanes_.size(); ++i) {

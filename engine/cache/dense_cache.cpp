@@ -14,7 +14,9 @@ namespace {
 // step. The rows in excess are zero and masked.
 constexpr int64_t row_padding = 256;
 
-int64_t padded(int64_t n) { return (n + row_padding - 1) / row_padding * row_padding; }
+int64_t padded(int64_t n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
 
 constexpr int32_t value_run = 64;  // llama.cpp rotates values in runs of 64, keys in the longest
 
@@ -38,7 +40,12 @@ ggml_tensor * rotate(ggml_context * ctx, ggml_tensor * x) {
 }  // namespace
 
 dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape)
-    : type_(type), rotated_(rotated), shape_(shape), n_rows_(padded(shape.n_ctx)), k_(shape.n_layer), v_(shape.n_layer) {
+    : type_(type),
+      rotated_(rotated),
+      shape_(shape),
+      n_rows_(padded(shape.n_ctx)),
+      k_(shape.n_layer),
+      v_(shape.n_layer) {
     if (shape.head_dim % ggml_blck_size(type) != 0) {
         fail("the ", ggml_type_name(type), " cache stores ", ggml_blck_size(type), " values a block, but head_dim is ",
              shape.head_dim, "; use --kv f16");
@@ -60,8 +67,8 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape)
         ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
         if (!buffer) {
             const size_t needed = 2 * static_cast<size_t>(shape.n_layer) * ggml_nbytes(k_[0]);
-            fail("not enough memory for the ", ggml_type_name(type), " cache of ", shape.n_ctx, " tokens: ",
-                 needed / (1 << 20), " MiB; use a shorter context (-c) or a smaller cache (--kv)");
+            fail("not enough memory for the ", ggml_type_name(type), " cache of ", shape.n_ctx,
+                 " tokens: ", needed / (1 << 20), " MiB; use a shorter context (-c) or a smaller cache (--kv)");
         }
         buffers_.emplace_back(buffer);
         ggml_backend_buffer_clear(buffer, 0);  // masked rows are read too: no NaN may lie there
@@ -70,7 +77,8 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape)
 
 void dense_cache::begin(int64_t n_new, bool) {
     if (n_tokens_ + n_new > shape_.n_ctx) {
-        fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens_, " are in it, ", n_new, " more do not fit");
+        fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens_, " are in it, ", n_new,
+             " more do not fit");
     }
     n_new_ = n_new;
     n_kv_ = padded(n_tokens_ + n_new);
@@ -83,7 +91,8 @@ void dense_cache::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
     ggml_set_name(mask_, "inp_mask");
     for (ggml_tensor * t : {rows_, mask_}) {
         ggml_set_input(t);
-        ggml_build_forward_expand(graph, t);  // memory for the mask too when no node uses it: the last layer only stores
+        ggml_build_forward_expand(graph,
+                                  t);  // memory for the mask too when no node uses it: the last layer only stores
     }
 }
 
@@ -124,7 +133,8 @@ ggml_tensor * dense_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int64
         q = rotate<false>(ctx, q);
     }
     q = ggml_permute(ctx, q, 0, 2, 1, 3);  // [head_dim, n_new, n_head]
-    ggml_tensor * out = ggml_flash_attn_ext(ctx, q, heads_of(ctx, k_[il]), heads_of(ctx, v_[il]), mask_, scale, 0.0f, 0.0f);
+    ggml_tensor * out =
+        ggml_flash_attn_ext(ctx, q, heads_of(ctx, k_[il]), heads_of(ctx, v_[il]), mask_, scale, 0.0f, 0.0f);
     ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
     if (rotated_) {
         out = rotate<true>(ctx, out);

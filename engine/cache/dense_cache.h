@@ -42,11 +42,11 @@ class dense_cache : public kv_cache {
 
     // The pass announced to begin, and its graph's inputs.
     int64_t n_new_ = 0;
-    int64_t n_kv_ = 0;                     // rows it reads, those beyond its tokens masked
-    ggml_tensor * rows_ = nullptr;         // i64 [n_new], where its tokens are stored
-    ggml_tensor * mask_ = nullptr;         // f16 [n_kv, n_new], 0 or -inf
-    std::vector<int64_t> row_values_;      // [n_new]
-    std::vector<ggml_fp16_t> mask_values_; // [n_new, n_kv]
+    int64_t n_kv_ = 0;                      // rows it reads, those beyond its tokens masked
+    ggml_tensor * rows_ = nullptr;          // i64 [n_new], where its tokens are stored
+    ggml_tensor * mask_ = nullptr;          // f16 [n_kv, n_new], 0 or -inf
+    std::vector<int64_t> row_values_;       // [n_new]
+    std::vector<ggml_fp16_t> mask_values_;  // [n_new, n_kv]
 };
 
 }  // namespace livekv

@@ -19,8 +19,8 @@ struct kv_shape {
     int64_t n_head = 0;
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
-    int64_t n_ctx = 0;      // the most tokens a sequence may have
-    int32_t n_threads = 1;  // that compute a graph
+    int64_t n_ctx = 0;                                   // the most tokens a sequence may have
+    int32_t n_threads = 1;                               // that compute a graph
     std::vector<ggml_backend_buffer_type_t> layer_buft;  // [n_layer]
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }
@@ -78,7 +78,8 @@ class kv_cache {
 // The policies by name, in the order help shows them.
 const std::vector<std::string> & kv_policy_names();
 
-// Throws livekv::error for an unknown policy, options it cannot follow, a head_dim it cannot store, or too little memory.
+// Throws livekv::error for an unknown policy, options it cannot follow, a head_dim it cannot store, or too little
+// memory.
 std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape);
 
 }  // namespace livekv

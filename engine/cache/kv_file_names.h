@@ -35,12 +35,20 @@ constexpr const char * tokens = "livekv.tokens";
 constexpr const char * chunks = "chunks";
 constexpr const char * logits = "logits";
 
-inline std::string model(const std::string & fact) { return "livekv.model." + fact; }
-inline std::string option(const std::string & flag) { return "livekv.option." + flag.substr(flag.find_first_not_of('-')); }
-inline std::string blk(int64_t il, const std::string & part) { return "blk." + std::to_string(il) + "." + part; }
+inline std::string model(const std::string & fact) {
+    return "livekv.model." + fact;
+}
+inline std::string option(const std::string & flag) {
+    return "livekv.option." + flag.substr(flag.find_first_not_of('-'));
+}
+inline std::string blk(int64_t il, const std::string & part) {
+    return "blk." + std::to_string(il) + "." + part;
+}
 
 // The file's first bytes: header (magic, version, two counts), then the checksum's length, name, type and value.
 constexpr size_t first_key = 4 + 4 + 8 + 8;
-inline size_t checksum_at() { return first_key + 8 + std::string(checksum).size() + 4; }
+inline size_t checksum_at() {
+    return first_key + 8 + std::string(checksum).size() + 4;
+}
 
 }  // namespace livekv::kv_names

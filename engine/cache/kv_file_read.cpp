@@ -38,8 +38,8 @@ livekv_file::livekv_file(const std::string & path) : file_(path) {
     }
     const uint32_t version = file_.get_u32(kv_names::version);
     if (version != kv_names::file_version) {
-        refuse("written by ", version > kv_names::file_version ? "a newer" : "another", " livekv (file version ", version,
-               ", this one reads ", kv_names::file_version, ")");
+        refuse("written by ", version > kv_names::file_version ? "a newer" : "another", " livekv (file version ",
+               version, ", this one reads ", kv_names::file_version, ")");
     }
     verify_checksum();
     const uint32_t blocks = file_.get_u32(kv_names::block_version);
@@ -162,7 +162,8 @@ std::vector<uint16_t> livekv_file::rows(const std::string & name, int64_t row, i
     return values;
 }
 
-void livekv_file::restore_layer(livekv_layer & layer, int64_t il, const std::vector<chunk_tokens> & sizes, int64_t n_tail) const {
+void livekv_file::restore_layer(livekv_layer & layer, int64_t il, const std::vector<chunk_tokens> & sizes,
+                                int64_t n_tail) const {
     const livekv_layer_plan & plan = layer.plan_;
     const int64_t row = static_cast<int64_t>(plan.row());
     const auto name = [&](const char * part) { return kv_names::blk(il, part); };
@@ -210,7 +211,8 @@ void livekv_file::restore_layer(livekv_layer & layer, int64_t il, const std::vec
         c.n_tokens = sizes[i].n_tokens;
         const int32_t max_sinks = i == 0 ? std::min(plan.method.sink_tokens, c.n_stored) : 0;
         const int32_t max_sealed = plan.seals ? 1 : 0;
-        if (k_sealed < 0 || k_sealed > max_sealed || v_sealed < 0 || v_sealed > max_sealed || c.n_sinks < 0 || c.n_sinks > max_sinks) {
+        if (k_sealed < 0 || k_sealed > max_sealed || v_sealed < 0 || v_sealed > max_sealed || c.n_sinks < 0 ||
+            c.n_sinks > max_sinks) {
             refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
         }
         c.k_sealed = k_sealed == 1;

@@ -23,7 +23,8 @@ bytes bytes_of(const T & values) {
 class container {
   public:
     explicit container(size_t n_tensors)
-        : gguf_(gguf_init_empty()), tensors_(ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true})) {}
+        : gguf_(gguf_init_empty()),
+          tensors_(ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true})) {}
 
     gguf_context * keys() { return gguf_.get(); }
 
@@ -130,8 +131,10 @@ void livekv_file::write(const std::string & path, const kv_cache & any_cache, co
         const auto add_rows = [&](const std::string & part, const raw_rows & rows, int64_t n) {
             const size_t n_values = static_cast<size_t>(n * row);
             if (n > 0) {
-                out.add(kv_names::blk(il, part + ".k"), GGML_TYPE_F16, row, n, {bytes_of(std::span(rows.k).first(n_values))});
-                out.add(kv_names::blk(il, part + ".v"), GGML_TYPE_F16, row, n, {bytes_of(std::span(rows.v).first(n_values))});
+                out.add(kv_names::blk(il, part + ".k"), GGML_TYPE_F16, row, n,
+                        {bytes_of(std::span(rows.k).first(n_values))});
+                out.add(kv_names::blk(il, part + ".v"), GGML_TYPE_F16, row, n,
+                        {bytes_of(std::span(rows.v).first(n_values))});
             }
         };
         std::vector<int32_t> kinds;  // [n_chunks, 3]
@@ -156,14 +159,15 @@ void livekv_file::write(const std::string & path, const kv_cache & any_cache, co
             add_rows("sinks", layer.sinks_, layer.chunks_.front().n_sinks);
         }
         add_rows("tail", layer.tail_, layer.n_tail_);
-        std::vector<float> states;     // [n_head_kv, 3 * head_dim]
+        std::vector<float> states;    // [n_head_kv, 3 * head_dim]
         std::vector<int32_t> n_seen;  // [n_head_kv]
         for (const key_statistics & statistics : layer.statistics_) {
             const std::vector<float> state = statistics.state();
             states.insert(states.end(), state.begin(), state.end());
             n_seen.push_back(static_cast<int32_t>(statistics.n_chunks()));
         }
-        out.add(kv_names::blk(il, "statistics"), GGML_TYPE_F32, 3 * layer.plan_.head_dim, layer.plan_.n_head_kv, states);
+        out.add(kv_names::blk(il, "statistics"), GGML_TYPE_F32, 3 * layer.plan_.head_dim, layer.plan_.n_head_kv,
+                states);
         out.add(kv_names::blk(il, "statistics.n"), GGML_TYPE_I32, layer.plan_.n_head_kv, 1, n_seen);
     }
     out.write(path);

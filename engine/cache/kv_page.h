@@ -12,7 +12,8 @@ namespace livekv {
 // filled, so that forks share it.
 class kv_page {
   public:
-    explicit kv_page(size_t bytes) : data_(static_cast<uint8_t *>(std::aligned_alloc(64, (bytes + 63) / 64 * 64))), bytes_(bytes) {
+    explicit kv_page(size_t bytes)
+        : data_(static_cast<uint8_t *>(std::aligned_alloc(64, (bytes + 63) / 64 * 64))), bytes_(bytes) {
         if (!data_) {
             throw std::bad_alloc();
         }

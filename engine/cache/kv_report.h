@@ -10,12 +10,12 @@ namespace livekv {
 struct kv_report {
     struct parts {
         size_t codes = 0;
-        size_t scales = 0;       // with zero points and block headers
+        size_t scales = 0;  // with zero points and block headers
         size_t outliers = 0;
         size_t sinks = 0;
-        size_t warm_up = 0;      // keys and values in f16 chunks: warm-up, or unsealed generated text
-        size_t bypass = 0;       // layers kept at higher precision, all of theirs
-        size_t tail = 0;         // raw
+        size_t warm_up = 0;  // keys and values in f16 chunks: warm-up, or unsealed generated text
+        size_t bypass = 0;   // layers kept at higher precision, all of theirs
+        size_t tail = 0;     // raw
         size_t statistics = 0;
         size_t padding = 0;
 
@@ -24,13 +24,14 @@ struct kv_report {
         }
     };
     parts bytes;
-    size_t workspace = 0;     // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
+    size_t workspace = 0;  // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
 
-    int64_t n_sealed = 0;     // values in blocks
-    int64_t n_outliers = 0;   // of these, stored apart
+    int64_t n_sealed = 0;    // values in blocks
+    int64_t n_outliers = 0;  // of these, stored apart
     double seal_seconds = 0.0;
 
-    // Signal to noise of what was sealed, and what lay beyond its range; measured on request (kv_options::measure_error).
+    // Signal to noise of what was sealed, and what lay beyond its range; measured on request
+    // (kv_options::measure_error).
     struct layer_error {
         double k_snr_db = 0.0;
         double v_snr_db = 0.0;

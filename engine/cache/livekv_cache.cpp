@@ -77,14 +77,19 @@ livekv_cache::livekv_cache(const livekv_cache & other) : livekv_cache(other.opti
     }
 }
 
-std::unique_ptr<kv_cache> livekv_cache::fork() const { return std::unique_ptr<kv_cache>(new livekv_cache(*this)); }
+std::unique_ptr<kv_cache> livekv_cache::fork() const {
+    return std::unique_ptr<kv_cache>(new livekv_cache(*this));
+}
 
-int64_t livekv_cache::max_new() const { return options_.chunk_size - layers_.front().n_tail(); }
+int64_t livekv_cache::max_new() const {
+    return options_.chunk_size - layers_.front().n_tail();
+}
 
 void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
     LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
     if (n_tokens() + n_new > shape_.n_ctx) {
-        fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens(), " are in it, ", n_new, " more do not fit");
+        fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens(), " are in it, ", n_new,
+             " more do not fit");
     }
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
     const bool generated = !options_.seal_decode && n_new == 1;
@@ -101,8 +106,8 @@ void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
     }
 }
 
-ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
-                                   ggml_tensor * v, float scale) {
+ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
+                                   ggml_tensor * k, ggml_tensor * v, float scale) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     // A node's result orders it before the next one; the values are nobody's concern.
@@ -112,7 +117,8 @@ ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int6
     ggml_tensor * before = stored;
     if (q) {
         ggml_tensor * args[] = {q, stored};
-        out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node, GGML_N_TASKS_MAX, &n);
+        out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node,
+                                      GGML_N_TASKS_MAX, &n);
     }
     ggml_build_forward_expand(graph, before);
     ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, seal_node, GGML_N_TASKS_MAX, &n);
@@ -148,7 +154,8 @@ void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) 
     const ggml_tensor * v = dst->src[1];
     for (int64_t i = ith; i < k->ne[2]; i += nth) {
         const auto row = [&](const ggml_tensor * t) {
-            return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
+            return reinterpret_cast<const float *>(static_cast<const char *>(t->data) +
+                                                   static_cast<size_t>(i) * t->nb[2]);
         };
         if (!layer.store(i, row(k), row(v))) {
             cache.note_bad(n.il, i);
@@ -171,7 +178,8 @@ void livekv_cache::store_node(ggml_tensor * dst, int ith, int nth, void * data) 
 
 void livekv_cache::attend_node(ggml_tensor * dst, int ith, int, void * data) {
     livekv_cache & cache = *static_cast<node *>(data)->cache;
-    cache.guarded([&] { cache.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
+    cache.guarded(
+        [&] { cache.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
 }
 
 void livekv_cache::seal_node(ggml_tensor *, int ith, int nth, void * data) {
@@ -200,7 +208,8 @@ void livekv_cache::commit() {
         }
     }
     if (first_bad_ != none_bad) {
-        fail("layer ", first_bad_ >> 32, ", position ", n_tokens() + (first_bad_ & 0xffffffff), ": a key or value is not a number or too large for 16 bits; "
+        fail("layer ", first_bad_ >> 32, ", position ", n_tokens() + (first_bad_ & 0xffffffff),
+             ": a key or value is not a number or too large for 16 bits; "
              "the model's weights or its computation are broken");
     }
     for (livekv_layer & layer : layers_) {
@@ -219,7 +228,9 @@ void livekv_cache::trim(int64_t n) {
     }
 }
 
-size_t livekv_cache::bytes() const { return report().bytes.total(); }
+size_t livekv_cache::bytes() const {
+    return report().bytes.total();
+}
 
 kv_report livekv_cache::report() const {
     kv_report r;

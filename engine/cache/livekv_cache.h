@@ -11,8 +11,8 @@
 namespace livekv {
 
 // The compressed cache: chunks are sealed as the prompt streams in, attention reads them as they are. Grows with the
-// sequence; besides the chunks it holds one chunk's raw rows and workspace that no context makes larger. Its three steps
-// a layer (store, attend, seal) are custom nodes of the CPU graph, run by ggml's threads.
+// sequence; besides the chunks it holds one chunk's raw rows and workspace that no context makes larger. Its three
+// steps a layer (store, attend, seal) are custom nodes of the CPU graph, run by ggml's threads.
 class livekv_cache : public kv_cache {
   public:
     livekv_cache(const kv_options & options, const kv_shape & shape);
@@ -42,8 +42,8 @@ class livekv_cache : public kv_cache {
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
 
-    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by commit; what comes
-    // after it in the pass is left out.
+    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by commit; what
+    // comes after it in the pass is left out.
     template <typename F>
     void guarded(F work);
     void note_bad(int64_t il, int64_t token);
@@ -61,7 +61,7 @@ class livekv_cache : public kv_cache {
     double seal_seconds_ = 0.0;
     std::atomic<int64_t> first_bad_;  // layer << 32 | token of the pass, where a value was not finite; none_bad
     std::atomic<bool> failed_{false};
-    std::exception_ptr failure_;      // why, when failed_
+    std::exception_ptr failure_;  // why, when failed_
 };
 
 }  // namespace livekv

@@ -15,7 +15,9 @@ namespace {
 
 constexpr int64_t tail_step = 64;  // a tail grows by this many tokens
 
-const uint16_t * rows_in(const kv_page & page) { return reinterpret_cast<const uint16_t *>(page.data()); }
+const uint16_t * rows_in(const kv_page & page) {
+    return reinterpret_cast<const uint16_t *>(page.data());
+}
 
 }  // namespace
 
@@ -40,7 +42,8 @@ livekv_layer::livekv_layer(const livekv_layer_plan & plan, const cpu_kernels & k
       errors_(static_cast<size_t>(2 * plan.n_head_kv)) {}
 
 std::shared_ptr<kv_page> livekv_layer::make_page(kv_side side, bool sealed, int64_t n) const {
-    const size_t bytes = sealed ? kv_map(block_header(plan_.method, side, n, plan_.head_dim)).bytes * static_cast<size_t>(plan_.n_head_kv)
+    const size_t bytes = sealed ? kv_map(block_header(plan_.method, side, n, plan_.head_dim)).bytes *
+                                      static_cast<size_t>(plan_.n_head_kv)
                                 : 2 * static_cast<size_t>(n) * plan_.row();
     return std::make_shared<kv_page>(bytes);
 }
@@ -60,7 +63,8 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
         c.k_sealed = plan_.seals && seal && (!warm || step_.settled);
         c.v_sealed = plan_.seals && seal;
         c.n_stored = c.n_tokens = static_cast<int32_t>(n);
-        c.n_sinks = plan_.seals && n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
+        c.n_sinks =
+            plan_.seals && n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
         c.k = make_page(kv_side::key, c.k_sealed, n);
         c.v = make_page(kv_side::value, c.v_sealed, n);
         if (chunks_.size() == chunks_.capacity()) {
@@ -81,8 +85,10 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
 
 bool livekv_layer::store(int64_t i, const float * k, const float * v) {
     const size_t at = static_cast<size_t>(n_tail_ + i) * plan_.row();
-    const bool k_finite = kernels_->store_row(k, step_.rows->k.data() + at, plan_.row(), static_cast<int32_t>(plan_.head_dim), plan_.k_rotation);
-    const bool v_finite = kernels_->store_row(v, step_.rows->v.data() + at, plan_.row(), static_cast<int32_t>(plan_.head_dim), plan_.v_rotation);
+    const bool k_finite = kernels_->store_row(k, step_.rows->k.data() + at, plan_.row(),
+                                              static_cast<int32_t>(plan_.head_dim), plan_.k_rotation);
+    const bool v_finite = kernels_->store_row(v, step_.rows->v.data() + at, plan_.row(),
+                                              static_cast<int32_t>(plan_.head_dim), plan_.v_rotation);
     return k_finite && v_finite;
 }
 
@@ -258,11 +264,15 @@ void livekv_layer::add_to(kv_report & report) const {
                 parts.warm_up += page.bytes();
                 continue;
             }
-            const kv_block_map m = kv_map(block_header(plan_.method, key ? kv_side::key : kv_side::value, c.n_stored, plan_.head_dim));
+            const kv_block_map m =
+                kv_map(block_header(plan_.method, key ? kv_side::key : kv_side::value, c.n_stored, plan_.head_dim));
             const size_t heads = static_cast<size_t>(plan_.n_head_kv);
             const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
                                     (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
-            const size_t codes = (static_cast<size_t>(c.n_stored * plan_.head_dim) * static_cast<size_t>(key ? plan_.method.k_bits : plan_.method.v_bits) + 7) / 8;
+            const size_t codes = (static_cast<size_t>(c.n_stored * plan_.head_dim) *
+                                      static_cast<size_t>(key ? plan_.method.k_bits : plan_.method.v_bits) +
+                                  7) /
+                                 8;
             parts.outliers += heads * outliers;
             parts.codes += heads * codes;
             parts.padding += heads * m.padding;

@@ -25,7 +25,7 @@ struct livekv_layer_plan {
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
-    int32_t k_rotation = 0;     // keys and values are stored rotated in runs of this many channels; 0: as they are
+    int32_t k_rotation = 0;  // keys and values are stored rotated in runs of this many channels; 0: as they are
     int32_t v_rotation = 0;
     kv_method method;
 
@@ -85,9 +85,9 @@ class livekv_layer {
         std::shared_ptr<kv_page> v;
         bool k_sealed = false;
         bool v_sealed = false;
-        int32_t n_stored = 0;        // tokens in the pages
-        int32_t n_tokens = 0;        // of these, what a trim left
-        int32_t n_sinks = 0;         // of these, first ones that live in sinks_
+        int32_t n_stored = 0;  // tokens in the pages
+        int32_t n_tokens = 0;  // of these, what a trim left
+        int32_t n_sinks = 0;   // of these, first ones that live in sinks_
     };
 
     struct error_sums {
@@ -100,8 +100,8 @@ class livekv_layer {
     struct step {
         int64_t n_new = 0;
         bool close = false;
-        bool settled = false;                        // the statistics are: exact warm-up keys are sealed too
-        raw_rows * rows = nullptr;                   // tail_, or the buffer all layers share
+        bool settled = false;       // the statistics are: exact warm-up keys are sealed too
+        raw_rows * rows = nullptr;  // tail_, or the buffer all layers share
         chunk closed;
         raw_rows sinks;                              // of the sequence's first chunk
         std::vector<std::shared_ptr<kv_page>> late;  // sealed keys for chunks_[i] whose keys were exact, else null
@@ -119,14 +119,14 @@ class livekv_layer {
     livekv_layer_plan plan_;
     const cpu_kernels * kernels_;
     std::vector<chunk> chunks_;
-    int64_t n_chunked_ = 0;                   // tokens in chunks_
-    raw_rows sinks_;                          // [n_sinks] rows
-    raw_rows tail_;                           // [n_tail_] rows
+    int64_t n_chunked_ = 0;  // tokens in chunks_
+    raw_rows sinks_;         // [n_sinks] rows
+    raw_rows tail_;          // [n_tail_] rows
     int64_t n_tail_ = 0;
     std::vector<key_statistics> statistics_;  // [n_head_kv]
     step step_;
     std::vector<kv_segment> segments_;
-    std::vector<error_sums> errors_;          // [2 * n_head_kv]: keys, then values
+    std::vector<error_sums> errors_;  // [2 * n_head_kv]: keys, then values
 };
 
 }  // namespace livekv

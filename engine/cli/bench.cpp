@@ -96,8 +96,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
     for (int64_t run = -1; run < options.repetitions; ++run) {
         for (size_t i = 0; i < rows.size(); ++i) {
             session & s = *sessions[i];
-            const double prefill_s =
-                timed([&] { s.prefill(fresh.first(static_cast<size_t>(options.n_prompt))); });
+            const double prefill_s = timed([&] { s.prefill(fresh.first(static_cast<size_t>(options.n_prompt))); });
             rows[i].kv_bytes = s.cache().bytes();
             s.trim(depth);
             const double decode_s = timed([&] {
@@ -138,8 +137,9 @@ void print_csv(const std::vector<row> & rows) {
 }
 
 void print_md(const std::vector<row> & rows, const bench_options & options) {
-    std::printf("| cache | depth | prefill %lld, tokens/s | (spread) | decode %lld, tokens/s | (spread) | cache size |\n",
-                static_cast<long long>(options.n_prompt), static_cast<long long>(options.n_decode));
+    std::printf(
+        "| cache | depth | prefill %lld, tokens/s | (spread) | decode %lld, tokens/s | (spread) | cache size |\n",
+        static_cast<long long>(options.n_prompt), static_cast<long long>(options.n_decode));
     std::printf("|---|---:|---:|---:|---:|---:|---:|\n");
     for (const row & r : rows) {
         std::printf("| %s | %lld | %.1f | %.1f | %.1f | %.1f | %s |\n", r.kv.c_str(), static_cast<long long>(r.depth),
@@ -153,9 +153,10 @@ int run(int argc, char ** argv) {
     option_table table;
     options.declare(table);
     if (!table.parse(argc, argv)) {
-        std::cout << "usage: livekv-bench -m FILE [options]\n\nMedians and spreads (fastest minus slowest run) of prefill "
-                     "and decode speed.\n"
-                  << table.help_text();
+        std::cout
+            << "usage: livekv-bench -m FILE [options]\n\nMedians and spreads (fastest minus slowest run) of prefill "
+               "and decode speed.\n"
+            << table.help_text();
         return 0;
     }
     options.engine.check();
@@ -179,4 +180,6 @@ int run(int argc, char ** argv) {
 
 }  // namespace livekv
 
-int main(int argc, char ** argv) { return livekv::run_tool("livekv-bench", livekv::run, argc, argv); }
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-bench", livekv::run, argc, argv);
+}

@@ -10,12 +10,14 @@ void cli_options::declare(option_table & table) {
     table.integer("-c,--ctx-size", n_ctx, 0, INT32_MAX, "context in tokens; 0: what prompt and -n need");
     table.group("Save and restore");
     table.text("--kv-save", kv_save_path, "FILE", "at the end, write the livekv cache and the text it stands for");
-    table.text("--kv-load", kv_load_path, "FILE",
-               "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
+    table.text(
+        "--kv-load", kv_load_path, "FILE",
+        "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
     table.group("Prompt and text");
     table.text("-p,--prompt", prompt, "TEXT", "the prompt");
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
-    table.integer("-n,--predict", n_predict, -1, INT32_MAX, "tokens to generate; -1: until the text or the context ends");
+    table.integer("-n,--predict", n_predict, -1, INT32_MAX,
+                  "tokens to generate; -1: until the text or the context ends");
     table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
     table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
     table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");

@@ -95,7 +95,8 @@ void save(session & s, const cli_options & options, const generate_result & resu
         if (s.n_tokens() < s.n_ctx()) {
             s.prefill({&result.last_token, 1});
         } else {
-            std::cerr << "livekv-cli: warning: the context is full, the last token is not in '" << options.kv_save_path << "'\n";
+            std::cerr << "livekv-cli: warning: the context is full, the last token is not in '" << options.kv_save_path
+                      << "'\n";
         }
     }
     s.save(options.kv_save_path);
@@ -165,4 +166,6 @@ int run(int argc, char ** argv) {
 
 }  // namespace livekv
 
-int main(int argc, char ** argv) { return livekv::run_tool("livekv-cli", livekv::run, argc, argv); }
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-cli", livekv::run, argc, argv);
+}

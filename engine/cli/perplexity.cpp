@@ -76,9 +76,10 @@ int run(int argc, char ** argv) {
     option_table table;
     options.declare(table);
     if (!table.parse(argc, argv)) {
-        std::cout << "usage: livekv-perplexity -m FILE -f TEXT [options]\n\nPerplexity of a text with live compression on, "
-                     "and the divergence from another cache.\n"
-                  << table.help_text();
+        std::cout
+            << "usage: livekv-perplexity -m FILE -f TEXT [options]\n\nPerplexity of a text with live compression on, "
+               "and the divergence from another cache.\n"
+            << table.help_text();
         return 0;
     }
     options.engine.check();
@@ -105,7 +106,8 @@ int run(int argc, char ** argv) {
     });
     if (!options.tokens_path.empty()) {
         const std::vector<double> & kl = f.kl->tokens;
-        write_file(options.tokens_path, std::string(reinterpret_cast<const char *>(kl.data()), kl.size() * sizeof(double)));
+        write_file(options.tokens_path,
+                   std::string(reinterpret_cast<const char *>(kl.data()), kl.size() * sizeof(double)));
     }
     if (options.output == "json") {
         std::cout << to_json(f, options);
@@ -119,4 +121,6 @@ int run(int argc, char ** argv) {
 
 }  // namespace livekv
 
-int main(int argc, char ** argv) { return livekv::run_tool("livekv-perplexity", livekv::run, argc, argv); }
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-perplexity", livekv::run, argc, argv);
+}

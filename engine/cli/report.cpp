@@ -11,7 +11,9 @@ namespace livekv {
 
 namespace {
 
-int64_t kv_f16_bytes(const session & s) { return s.get_model().hp.kv_f16_bytes_per_token() * s.n_tokens(); }
+int64_t kv_f16_bytes(const session & s) {
+    return s.get_model().hp.kv_f16_bytes_per_token() * s.n_tokens();
+}
 
 template <typename... Args>
 std::string format(const char * pattern, Args... args) {
@@ -33,7 +35,9 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
                   {"warm_up", b.warm_up}, {"bypass", b.bypass}, {"tail", b.tail},         {"statistics", b.statistics},
                   {"padding", b.padding}, {"total", b.total()}};
     j["workspace_bytes"] = report.workspace;
-    const auto share = [&](int64_t n) { return report.n_sealed > 0 ? static_cast<double>(n) / static_cast<double>(report.n_sealed) : 0.0; };
+    const auto share = [&](int64_t n) {
+        return report.n_sealed > 0 ? static_cast<double>(n) / static_cast<double>(report.n_sealed) : 0.0;
+    };
     j["outlier_fraction"] = share(report.n_outliers);
     j["saturated_fraction"] = nullptr;
     j["snr_db"] = nullptr;
@@ -57,13 +61,13 @@ std::string summary_text(const session & s, const generate_result & r) {
     const double kv_bytes = static_cast<double>(s.cache().bytes());
     const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
     const double savings = f16_bytes > 0.0 ? 100.0 * (1.0 - kv_bytes / f16_bytes) : 0.0;
-    std::string text = format("prompt    %" PRId64 " tokens in %.2f s, %.1f tokens/s\n", r.n_prompt, r.prefill_s,
-                              r.prefill_tps());
+    std::string text =
+        format("prompt    %" PRId64 " tokens in %.2f s, %.1f tokens/s\n", r.n_prompt, r.prefill_s, r.prefill_tps());
     text += format("generated %" PRId64 " tokens, %.1f tokens/s, the first after %.2f s; stopped: %s\n", r.n_generated,
                    r.decode_tps(), r.ttft_s, stop_reason_name(r.reason));
     text += format("cache     %s: %s for %" PRId64 " tokens, f16 %s, saved %.1f %%, %.2f bits a value\n",
-                   s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(), mebibytes(f16_bytes).c_str(),
-                   savings, s.kv_bits_per_value());
+                   s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(),
+                   mebibytes(f16_bytes).c_str(), savings, s.kv_bits_per_value());
     text += format("memory    peak %s\n", mebibytes(static_cast<double>(peak_rss_bytes())).c_str());
     return text;
 }
@@ -71,18 +75,10 @@ std::string summary_text(const session & s, const generate_result & r) {
 std::string stats_json(const session & s, const generate_params & params, const generate_result & r) {
     const model & m = s.get_model();
     nlohmann::ordered_json j;
-    j["model"] = {{"path", m.file.path()},
-                  {"name", m.hp.name},
-                  {"n_params", m.tensors.n_params},
-                  {"bytes", m.tensors.bytes},
-                  {"n_layer", m.hp.n_layer},
-                  {"n_embd", m.hp.n_embd},
-                  {"n_ff", m.hp.n_ff},
-                  {"n_head", m.hp.n_head},
-                  {"n_head_kv", m.hp.n_head_kv},
-                  {"head_dim", m.hp.head_dim},
-                  {"n_vocab", m.hp.n_vocab},
-                  {"n_ctx_train", m.hp.n_ctx_train}};
+    j["model"] = {{"path", m.file.path()},     {"name", m.hp.name},       {"n_params", m.tensors.n_params},
+                  {"bytes", m.tensors.bytes},  {"n_layer", m.hp.n_layer}, {"n_embd", m.hp.n_embd},
+                  {"n_ff", m.hp.n_ff},         {"n_head", m.hp.n_head},   {"n_head_kv", m.hp.n_head_kv},
+                  {"head_dim", m.hp.head_dim}, {"n_vocab", m.hp.n_vocab}, {"n_ctx_train", m.hp.n_ctx_train}};
     j["options"] = {{"kv", s.params().kv.policy},
                     {"chunk_size", s.params().kv.chunk_size},
                     {"n_ctx", s.n_ctx()},

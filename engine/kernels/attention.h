@@ -16,7 +16,7 @@ struct kv_segment {
     const uint8_t * v_blocks = nullptr;
     size_t k_block_bytes = 0;
     size_t v_block_bytes = 0;
-    const uint16_t * k_rows = nullptr;   // f16 [n_tokens, n_head_kv, head_dim]
+    const uint16_t * k_rows = nullptr;  // f16 [n_tokens, n_head_kv, head_dim]
     const uint16_t * v_rows = nullptr;
 };
 
@@ -30,11 +30,11 @@ struct attention_args {
     int32_t head_dim = 0;
     int32_t k_rotation = 0;  // keys are stored rotated (rotate_rows.h) in runs of this many channels; 0: they are not
     int32_t v_rotation = 0;  // values likewise
-    float scale = 0.0f;    // of q . k before the softmax
+    float scale = 0.0f;      // of q . k before the softmax
     const kv_segment * segments = nullptr;  // in the order of the sequence; the last one ends with the new tokens
     int64_t n_segments = 0;
 
-    int32_t group() const { return n_head / n_head_kv; }  // query heads that share a kv head
+    int32_t group() const { return n_head / n_head_kv; }                         // query heads that share a kv head
     int64_t n_rows() const { return static_cast<int64_t>(n_tokens) * group(); }  // queries of one kv head
 };
 

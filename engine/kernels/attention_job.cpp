@@ -20,7 +20,9 @@ constexpr int64_t min_span_tiles = 32;
 
 }  // namespace
 
-void attention_job::free_aligned::operator()(void * p) const { std::free(p); }
+void attention_job::free_aligned::operator()(void * p) const {
+    std::free(p);
+}
 
 attention_job::memory attention_job::allocate(size_t bytes) {
     memory m(std::aligned_alloc(cache_line, kv_align(bytes, cache_line)));
@@ -64,7 +66,8 @@ void attention_job::prepare(const attention_args & args) {
                 items_.push_back(item);
                 done += item.n_tiles;
                 for (int64_t left = item.n_tiles; left > 0;) {  // where the next span starts
-                    const int32_t here = kv_ceil_div(args.segments[item.first_segment].n_tokens, kv_tile_tokens) - item.first_tile;
+                    const int32_t here =
+                        kv_ceil_div(args.segments[item.first_segment].n_tokens, kv_tile_tokens) - item.first_tile;
                     const int64_t step = std::min<int64_t>(left, here);
                     item.first_tile += static_cast<int32_t>(step);
                     left -= step;
@@ -95,8 +98,9 @@ void attention_job::run(int32_t thread, const float * q, float * out) {
     uint8_t * const scratch = static_cast<uint8_t *>(scratch_[static_cast<size_t>(thread)].get());
     for (int64_t i = next_++; i < static_cast<int64_t>(items_.size()); i = next_++) {
         const attention_item & item = items_[static_cast<size_t>(i)];
-        float * const floats = n_spans_ == 1 ? reinterpret_cast<float *>(scratch + scratch_bytes_)
-                                             : static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_;
+        float * const floats = n_spans_ == 1
+                                   ? reinterpret_cast<float *>(scratch + scratch_bytes_)
+                                   : static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_;
         const softmax_state state = softmax_state::at(floats, kernels_.row_tile);
         kernels_.attend(args, item, scratch, state);
         if (n_spans_ == 1) {
@@ -110,7 +114,8 @@ void attention_job::run(int32_t thread, const float * q, float * out) {
 void attention_job::merge_spans(int64_t row_tile, float * out) {
     const int64_t first = row_tile * n_spans_;
     const auto state_of = [&](int64_t i) {
-        return softmax_state::at(static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_, kernels_.row_tile);
+        return softmax_state::at(static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_,
+                                 kernels_.row_tile);
     };
     const softmax_state all = state_of(first);
     for (int64_t span = 1; span < n_spans_; ++span) {
@@ -132,7 +137,8 @@ void attention_job::finish(const attention_item & item, const softmax_state & st
 }
 
 size_t attention_job::bytes() const {
-    return scratch_.size() * (scratch_bytes_ + state_floats_ * sizeof(float)) + span_capacity_ * state_floats_ * sizeof(float);
+    return scratch_.size() * (scratch_bytes_ + state_floats_ * sizeof(float)) +
+           span_capacity_ * state_floats_ * sizeof(float);
 }
 
 }  // namespace livekv

@@ -19,8 +19,8 @@ class attention_job {
     // Cuts the call into items; q and out of args are not used. Not thread-safe; nothing may run.
     void prepare(const attention_args & args);
 
-    // Works on items until none is left; returns when this thread is done. thread < n_threads, each called once with the
-    // same q and out, as in attention_args.
+    // Works on items until none is left; returns when this thread is done. thread < n_threads, each called once with
+    // the same q and out, as in attention_args.
     void run(int32_t thread, const float * q, float * out);
 
     // Scratch and partial results, whatever the context.

@@ -23,7 +23,8 @@ std::vector<float> contents(const attention_args & args, const kv_segment & s, i
     std::vector<float> x;
     for (size_t t = 0; t < static_cast<size_t>(s.n_tokens); ++t) {
         for (size_t c = 0; c < d; ++c) {
-            x.push_back(f16_to_f32(rows[(t * static_cast<size_t>(args.n_head_kv) + static_cast<size_t>(head)) * d + c]));
+            x.push_back(
+                f16_to_f32(rows[(t * static_cast<size_t>(args.n_head_kv) + static_cast<size_t>(head)) * d + c]));
         }
     }
     return x;
@@ -41,7 +42,8 @@ void attention_reference(const attention_args & args) {
             v.push_back(contents(args, args.segments[i], head / args.group(), false));
         }
         for (int32_t token = 0; token < args.n_tokens; ++token) {
-            const size_t at = (static_cast<size_t>(token) * static_cast<size_t>(args.n_head) + static_cast<size_t>(head)) * d;
+            const size_t at =
+                (static_cast<size_t>(token) * static_cast<size_t>(args.n_head) + static_cast<size_t>(head)) * d;
             std::vector<float> q(args.q + at, args.q + at + d);
             rotate_rows(q.data(), args.head_dim, args.k_rotation, 1);
             std::vector<double> scores;

@@ -16,7 +16,9 @@ namespace {
 constexpr float infinite = std::numeric_limits<float>::infinity();
 
 // To the nearest integer, ties to even, of |x| < 2^22: adding 1.5 * 2^23 leaves no room for a fraction.
-inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
+inline float round_even(float x) {
+    return (x + 12582912.0f) - 12582912.0f;
+}
 
 template <typename T>
 void store(uint8_t * at, T value) {
@@ -34,7 +36,8 @@ void pack_brick(const uint8_t * u, int32_t bits, uint8_t * brick) {
         }
     } else {
         for (int32_t i = 0; i < 16; ++i) {
-            brick[i] = static_cast<uint8_t>((u[i] & 3) | (u[i + 16] & 3) << 2 | (u[i + 32] & 3) << 4 | (u[i + 48] & 3) << 6);
+            brick[i] =
+                static_cast<uint8_t>((u[i] & 3) | (u[i + 16] & 3) << 2 | (u[i + 32] & 3) << 4 | (u[i + 48] & 3) << 6);
         }
     }
     if (base != bits) {
@@ -206,7 +209,8 @@ void chunk_sealer::quantize_rows(size_t first, size_t last, const kv_block_heade
             const float low = code_low_[c] - zero_[c];
             const float high = code_high_[c] - zero_[c];
             const float beyond = steps + zero_[c];
-            n_saturated += ((beyond > code_high_[c] + 0.5f) | (beyond < code_low_[c] - 0.5f)) & (apart_[t * d_ + c] ^ 1);
+            n_saturated +=
+                ((beyond > code_high_[c] + 0.5f) | (beyond < code_low_[c] - 0.5f)) & (apart_[t * d_ + c] ^ 1);
             const float bounded = steps < low ? low : steps > high ? high : steps;
             codes_[t * d_ + c] = static_cast<uint8_t>(static_cast<int32_t>(round_even(bounded) + zero_[c] + add));
         }
@@ -217,7 +221,8 @@ void chunk_sealer::quantize_rows(size_t first, size_t last, const kv_block_heade
 void chunk_sealer::seal_keys(const key_statistics & statistics, uint8_t * block) {
     const kv_block_header h = block_header(method_, kv_side::key, chunk_.n_tokens, chunk_.head_dim);
     if (method_.scale_search) {
-        const sealed_chunk sealed = livekv::seal_keys(method_, statistics, chunk_.to_f32(kernels_), chunk_.head_dim, chunk_.n_sinks);
+        const sealed_chunk sealed =
+            livekv::seal_keys(method_, statistics, chunk_.to_f32(kernels_), chunk_.head_dim, chunk_.n_sinks);
         const std::vector<uint8_t> bytes = pack_block(h, sealed);
         std::memcpy(block, bytes.data(), bytes.size());
         n_saturated_ = sealed.n_saturated;
@@ -239,7 +244,8 @@ void chunk_sealer::seal_keys(const key_statistics & statistics, uint8_t * block)
         for (size_t c = 0; c < d_; ++c) {
             kv_grid g;
             if (method_.own_range()) {
-                const float bound = method_.scale_method == kv_method::scale::ema_clipped ? statistics.bound()[c] : infinite;
+                const float bound =
+                    method_.scale_method == kv_method::scale::ema_clipped ? statistics.bound()[c] : infinite;
                 const float low = std::clamp(range_low_[c], -bound, bound);
                 const float high = std::clamp(range_high_[c], -bound, bound);
                 g = h.has_centres ? affine_grid(low, high, h.bits) : symmetric_grid(std::max(-low, high), h.bits);

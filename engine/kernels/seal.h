@@ -53,20 +53,20 @@ class chunk_sealer {
     chunk_rows chunk_;
     size_t n_ = 0;
     size_t d_ = 0;
-    std::vector<float> dense_;     // [n, d], 0 where an entry is stored apart
-    std::vector<uint8_t> apart_;   // [n, d]
-    std::vector<uint8_t> codes_;   // [n, d], u of kv_block.h
-    std::vector<float> top_;       // [k, d] largest magnitudes of each channel
+    std::vector<float> dense_;    // [n, d], 0 where an entry is stored apart
+    std::vector<uint8_t> apart_;  // [n, d]
+    std::vector<uint8_t> codes_;  // [n, d], u of kv_block.h
+    std::vector<float> top_;      // [k, d] largest magnitudes of each channel
     struct outlier {
-        uint32_t position;         // token * d + channel
+        uint32_t position;  // token * d + channel
         float value;
     };
     std::vector<outlier> outliers_;
-    std::vector<float> high_;      // [d]
-    std::vector<float> low_;       // [d]
+    std::vector<float> high_;        // [d]
+    std::vector<float> low_;         // [d]
     std::vector<float> range_high_;  // [d] of a group
     std::vector<float> range_low_;
-    std::vector<float> scale_;     // [d] or [1]: the grids of the rows at hand
+    std::vector<float> scale_;  // [d] or [1]: the grids of the rows at hand
     std::vector<float> zero_;
     std::vector<float> code_low_;
     std::vector<float> code_high_;

@@ -7,8 +7,8 @@
 namespace livekv {
 
 // The running softmax of up to row_tile rows, which lie side by side: the result so far is o / l, scores are in units
-// of ln 2 and relative to m (Milakov & Gimelshein, arXiv 1805.02867). Spans of a long context are joined by merge (as in
-// Flash-Decoding).
+// of ln 2 and relative to m (Milakov & Gimelshein, arXiv 1805.02867). Spans of a long context are joined by merge (as
+// in Flash-Decoding).
 struct softmax_state {
     float * m;  // [row_tile] largest score so far
     float * l;  // [row_tile] sum of 2^(score - m)

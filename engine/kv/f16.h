@@ -49,6 +49,8 @@ static inline uint16_t f32_to_f16(float f) {
 }
 
 // The same for numbers, but the largest finite value instead of an infinite one.
-static inline uint16_t f32_to_f16_finite(float f) { return f32_to_f16(f > 65504.0f ? 65504.0f : f < -65504.0f ? -65504.0f : f); }
+static inline uint16_t f32_to_f16_finite(float f) {
+    return f32_to_f16(f > 65504.0f ? 65504.0f : f < -65504.0f ? -65504.0f : f);
+}
 
 }  // namespace livekv

@@ -35,10 +35,10 @@
 namespace livekv {
 
 constexpr int32_t kv_block_version = 1;
-constexpr int32_t kv_tile_tokens = 32;       // key groups and value bricks never straddle a tile
-constexpr int32_t kv_block_align = 64;       // bytes
+constexpr int32_t kv_tile_tokens = 32;  // key groups and value bricks never straddle a tile
+constexpr int32_t kv_block_align = 64;  // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
-constexpr int32_t kv_max_head_dim = 2048;    // 11 bits of an outlier's place
+constexpr int32_t kv_max_head_dim = 2048;  // 11 bits of an outlier's place
 
 enum class kv_side : uint8_t { key = 0, value = 1 };
 
@@ -69,7 +69,7 @@ struct kv_block_map {
     size_t centres = 0;
     size_t codes = 0;
     size_t bytes = 0;
-    size_t padding = 0;       // bytes of it that hold nothing: alignment, and codes beyond the end
+    size_t padding = 0;  // bytes of it that hold nothing: alignment, and codes beyond the end
     int32_t n_scales = 0;
     int32_t n_outlying = 0;
     int32_t index_bytes = 0;  // of one place
@@ -77,8 +77,12 @@ struct kv_block_map {
     int32_t n_tiles = 0;
 };
 
-static constexpr size_t kv_align(size_t n, size_t to) { return (n + to - 1) / to * to; }
-static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) { return (n + by - 1) / by; }
+static constexpr size_t kv_align(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
+static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) {
+    return (n + by - 1) / by;
+}
 
 static constexpr kv_block_map kv_map(const kv_block_header & h) {
     const bool key = h.side == kv_side::key;
@@ -97,8 +101,9 @@ static constexpr kv_block_map kv_map(const kv_block_header & h) {
     m.centres = has_tiles ? m.tiles + 4 * static_cast<size_t>(m.n_tiles + 1) : index_end;
     const size_t head_end = m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0);
     m.codes = kv_align(head_end, kv_block_align);
-    const size_t n_bricks = key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * static_cast<size_t>(h.head_dim / 4)
-                                : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
+    const size_t n_bricks =
+        key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * static_cast<size_t>(h.head_dim / 4)
+            : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
     const size_t codes_end = m.codes + n_bricks * static_cast<size_t>(m.brick_bytes);
     m.bytes = kv_align(codes_end, kv_block_align);
     const size_t n_codes = static_cast<size_t>(h.n_tokens) * static_cast<size_t>(h.head_dim);
@@ -114,7 +119,8 @@ struct kv_place {
 };
 
 static constexpr kv_place kv_key_place(int32_t head_dim, int32_t token, int32_t channel) {
-    const size_t brick = static_cast<size_t>(token / 16) * static_cast<size_t>(head_dim / 4) + static_cast<size_t>(channel / 4);
+    const size_t brick =
+        static_cast<size_t>(token / 16) * static_cast<size_t>(head_dim / 4) + static_cast<size_t>(channel / 4);
     return {brick, token % 16 * 4 + channel % 4};
 }
 
@@ -131,7 +137,8 @@ static constexpr int32_t kv_value_tile_quads(int32_t n_tokens, int32_t tile) {
 static constexpr kv_place kv_value_place(int32_t n_tokens, int32_t head_dim, int32_t token, int32_t channel) {
     const int32_t tile = token / kv_tile_tokens;
     const int32_t quad = token % kv_tile_tokens / 4;
-    const size_t within = static_cast<size_t>(channel / 16) * static_cast<size_t>(kv_value_tile_quads(n_tokens, tile)) + static_cast<size_t>(quad);
+    const size_t within = static_cast<size_t>(channel / 16) * static_cast<size_t>(kv_value_tile_quads(n_tokens, tile)) +
+                          static_cast<size_t>(quad);
     return {kv_value_tile_brick(head_dim, tile) + within, channel % 16 * 4 + token % 4};
 }
 
@@ -140,11 +147,17 @@ static constexpr kv_place kv_place_of(const kv_block_header & h, int32_t token, 
                                   : kv_value_place(h.n_tokens, h.head_dim, token, channel);
 }
 
-static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits, int32_t group,
-                                    int32_t n_outliers, bool has_centres) {
-    return {static_cast<uint16_t>(n_tokens), static_cast<uint16_t>(head_dim),
-            static_cast<uint16_t>(side == kv_side::key ? group : 1), static_cast<uint16_t>(n_outliers),
-            static_cast<uint8_t>(bits), side, static_cast<uint8_t>(has_centres), kv_block_version, {}};
+static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits,
+                                           int32_t group, int32_t n_outliers, bool has_centres) {
+    return {static_cast<uint16_t>(n_tokens),
+            static_cast<uint16_t>(head_dim),
+            static_cast<uint16_t>(side == kv_side::key ? group : 1),
+            static_cast<uint16_t>(n_outliers),
+            static_cast<uint8_t>(bits),
+            side,
+            static_cast<uint8_t>(has_centres),
+            kv_block_version,
+            {}};
 }
 
 // The budget of design: head_dim 128, 512 tokens, 4 bits, 1 % outliers, one symmetric scale a chunk. Keys: 5 outliers

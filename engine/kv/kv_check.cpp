@@ -75,8 +75,9 @@ std::string problem_of_block(const uint8_t * block, const kv_block_header & expe
         !all_finite(block + map.outliers, static_cast<size_t>(map.n_outlying))) {
         return "a scale or outlier is not a number";
     }
-    const bool fit = expected.n_outliers == 0 || (expected.side == kv_side::key ? key_places_fit(block, expected, map)
-                                                                                 : value_places_fit(block, expected, map));
+    const bool fit =
+        expected.n_outliers == 0 ||
+        (expected.side == kv_side::key ? key_places_fit(block, expected, map) : value_places_fit(block, expected, map));
     return fit ? "" : "an outlier's place is outside its block";
 }
 

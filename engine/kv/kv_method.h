@@ -25,7 +25,7 @@ struct kv_method {
     double v_outlier_ratio = -1;  // of values, where it differs; negative: as keys
     int32_t sink_tokens = 4;      // first tokens of a sequence, kept exact
     scale scale_method = scale::ema_absmax;
-    bool scale_search = false;    // shrink a range where that lowers the squared error (own ranges only)
+    bool scale_search = false;  // shrink a range where that lowers the squared error (own ranges only)
 
     bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
     bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }
@@ -33,7 +33,8 @@ struct kv_method {
     // Tokens that share a key scale in a chunk of n tokens.
     int64_t group_of(int64_t n) const { return own_range() && key_group > 0 ? std::min<int64_t>(key_group, n) : n; }
 
-    // Entries stored apart of a key channel's n tokens, or of a value's n channels: at least one, unless the ratio is 0.
+    // Entries stored apart of a key channel's n tokens, or of a value's n channels: at least one, unless the ratio is
+    // 0.
     int32_t k_outliers(int64_t n) const { return share_of(n, outlier_ratio); }
     int32_t v_outliers(int64_t n) const { return share_of(n, v_outlier_ratio < 0.0 ? outlier_ratio : v_outlier_ratio); }
 

@@ -22,7 +22,9 @@ void store(uint8_t * at, T value) {
     std::memcpy(at, &value, sizeof(T));
 }
 
-kv_block_header header_of(const uint8_t * block) { return load<kv_block_header>(block); }
+kv_block_header header_of(const uint8_t * block) {
+    return load<kv_block_header>(block);
+}
 
 // Bits `width` of a plane that starts at plane, for code i; per_row codes share a row of bytes.
 int32_t get_plane(const uint8_t * plane, int32_t i, int32_t width) {
@@ -37,7 +39,9 @@ void set_plane(uint8_t * plane, int32_t i, int32_t width, int32_t u) {
     byte = static_cast<uint8_t>((byte & ~(((1 << width) - 1) << shift)) | (u << shift));
 }
 
-int32_t base_bits(int32_t bits) { return bits == 3 ? 2 : bits == 5 ? 4 : bits; }
+int32_t base_bits(int32_t bits) {
+    return bits == 3 ? 2 : bits == 5 ? 4 : bits;
+}
 
 const uint8_t * brick_of(const uint8_t * block, const kv_block_header & h, const kv_place & place) {
     const kv_block_map map = kv_map(h);
@@ -54,7 +58,8 @@ int32_t get_code(const uint8_t * brick, int32_t bits, int32_t i) {
 }
 
 // Token and channel of outlier number i.
-std::pair<int32_t, int32_t> outlier_place(const uint8_t * block, const kv_block_header & h, const kv_block_map & map, int32_t i) {
+std::pair<int32_t, int32_t> outlier_place(const uint8_t * block, const kv_block_header & h, const kv_block_map & map,
+                                          int32_t i) {
     const uint8_t * at = block + map.index + static_cast<size_t>(i * map.index_bytes);
     const int32_t place = map.index_bytes == 2 ? load<uint16_t>(at) : *at;
     if (h.side == kv_side::value) {
@@ -67,7 +72,8 @@ std::pair<int32_t, int32_t> outlier_place(const uint8_t * block, const kv_block_
     return {tile * kv_tile_tokens + (place >> 11), place & 0x7ff};
 }
 
-float level_of(const uint8_t * block, const kv_block_header & h, const kv_block_map & map, int32_t token, int32_t channel) {
+float level_of(const uint8_t * block, const kv_block_header & h, const kv_block_map & map, int32_t token,
+               int32_t channel) {
     const int32_t i = h.side == kv_side::key ? token / h.group * h.head_dim + channel : token;
     const float scale = f16_to_f32(load<uint16_t>(block + map.scales + 2 * static_cast<size_t>(i)));
     const int32_t centre = h.has_centres ? load<int8_t>(block + map.centres + i) : 0;
@@ -81,10 +87,12 @@ void write_outliers(const kv_block_header & h, const kv_block_map & map, const s
         const int32_t token = position / h.head_dim;
         const int32_t channel = position % h.head_dim;
         const float delta = sealed.outlier_value[static_cast<size_t>(i)] - level_of(block, h, map, token, channel);
-        store(block + map.outliers + 2 * static_cast<size_t>(i), f32_to_f16_finite(delta));  // two large numbers may be far apart
+        store(block + map.outliers + 2 * static_cast<size_t>(i),
+              f32_to_f16_finite(delta));  // two large numbers may be far apart
         uint8_t * place = block + map.index + static_cast<size_t>(i * map.index_bytes);
         if (h.side == kv_side::value) {
-            map.index_bytes == 2 ? store(place, static_cast<uint16_t>(channel)) : store(place, static_cast<uint8_t>(channel));
+            map.index_bytes == 2 ? store(place, static_cast<uint16_t>(channel))
+                                 : store(place, static_cast<uint8_t>(channel));
             continue;
         }
         store(place, static_cast<uint16_t>(token % kv_tile_tokens << 11 | channel));
@@ -101,12 +109,14 @@ void write_outliers(const kv_block_header & h, const kv_block_map & map, const s
 
 kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_tokens, int64_t head_dim) {
     if (head_dim <= 0 || head_dim % 8 != 0 || head_dim > kv_max_head_dim) {
-        fail("the livekv cache stores heads of a multiple of 8 values, up to ", kv_max_head_dim, ", but head_dim is ", head_dim);
+        fail("the livekv cache stores heads of a multiple of 8 values, up to ", kv_max_head_dim, ", but head_dim is ",
+             head_dim);
     }
     LIVEKV_ASSERT(n_tokens > 0 && n_tokens <= kv_max_block_tokens);
     const bool key = side == kv_side::key;
-    return kv_header(side, static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim), key ? method.k_bits : method.v_bits,
-                     static_cast<int32_t>(method.group_of(n_tokens)), key ? method.k_outliers(n_tokens) : method.v_outliers(head_dim), method.has_zero());
+    return kv_header(side, static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim),
+                     key ? method.k_bits : method.v_bits, static_cast<int32_t>(method.group_of(n_tokens)),
+                     key ? method.k_outliers(n_tokens) : method.v_outliers(head_dim), method.has_zero());
 }
 
 int32_t block_code(const uint8_t * block, int32_t token, int32_t channel) {
@@ -158,7 +168,8 @@ std::vector<float> unpack_block(const uint8_t * block) {
     std::vector<float> x(static_cast<size_t>(h.n_tokens) * h.head_dim);
     for (int32_t token = 0; token < h.n_tokens; ++token) {
         for (int32_t channel = 0; channel < h.head_dim; ++channel) {
-            x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] = level_of(block, h, map, token, channel);
+            x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] =
+                level_of(block, h, map, token, channel);
         }
     }
     for (int32_t i = 0; i < map.n_outlying; ++i) {

@@ -12,7 +12,8 @@ namespace livekv {
 // The header a method gives a chunk of n_tokens. Throws livekv::error for a shape the format cannot hold.
 kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_tokens, int64_t head_dim);
 
-// The packed bytes of a sealed chunk, [kv_map(header).bytes]; its sinks live elsewhere. Scales, outliers: rounded to f16.
+// The packed bytes of a sealed chunk, [kv_map(header).bytes]; its sinks live elsewhere. Scales, outliers: rounded to
+// f16.
 std::vector<uint8_t> pack_block(const kv_block_header & header, const sealed_chunk & sealed);
 
 // What a block stands for: f32 [n_tokens, head_dim].

@@ -143,13 +143,15 @@ void quantize(const split_chunk & s, const std::vector<kv_grid> & grids, bool ha
         const kv_grid & g = grids[out.scale_index(i)];
         out.codes[i] = static_cast<int16_t>(g.code(s.dense[i]));
         const float steps = s.dense[i] / g.scale + static_cast<float>(g.zero);
-        out.n_saturated += !s.apart[i] && (steps > static_cast<float>(g.high) + 0.5f || steps < static_cast<float>(g.low) - 0.5f);
+        out.n_saturated +=
+            !s.apart[i] && (steps > static_cast<float>(g.high) + 0.5f || steps < static_cast<float>(g.low) - 0.5f);
     }
 }
 
 }  // namespace
 
-void observe_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk, int64_t n_sinks) {
+void observe_keys(const kv_method & method, key_statistics & statistics, std::span<const float> chunk,
+                  int64_t n_sinks) {
     statistics.update(split_keys(method, chunk, static_cast<int64_t>(statistics.high().size()), n_sinks).dense);
 }
 

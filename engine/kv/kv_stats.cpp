@@ -41,7 +41,8 @@ void key_statistics::update(std::span<const float> high, std::span<const float> 
     for (size_t c = 0; c < high_.size(); ++c) {
         const float top = signs_apart ? high[c] : std::max(high[c], -low[c]);
         // A statistic of 0 has seen nothing yet (a chunk of sinks and outliers alone): N times it would be 0 for ever.
-        bound_[c] = high_[c] != 0.0f ? static_cast<float>(method_.clip_factor) * high_[c] : std::numeric_limits<float>::infinity();
+        bound_[c] = high_[c] != 0.0f ? static_cast<float>(method_.clip_factor) * high_[c]
+                                     : std::numeric_limits<float>::infinity();
         high_[c] = high_[c] != 0.0f ? moved(high_[c], top) : top;
         if (signs_apart) {
             low_[c] = low_[c] != 0.0f ? -moved(-low_[c], -low[c]) : low[c];

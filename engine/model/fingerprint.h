@@ -13,8 +13,8 @@ namespace livekv {
 // ("weights", a hash).
 using model_facts = std::vector<std::pair<std::string, std::string>>;
 
-// The hash covers names, types and shapes of all tensors and the first and last KiB of each one's data: it reads little,
-// and no training step, merge or quantization leaves those bytes as they were.
+// The hash covers names, types and shapes of all tensors and the first and last KiB of each one's data: it reads
+// little, and no training step, merge or quantization leaves those bytes as they were.
 model_facts model_fingerprint(const gguf_file & file, const hparams & hp);
 
 }  // namespace livekv

@@ -48,9 +48,13 @@ gguf_file::gguf_file(const std::string & path) : file_(path) {
     }
 }
 
-int64_t gguf_file::key_id(const std::string & key) const { return gguf_find_key(gguf_.get(), key.c_str()); }
+int64_t gguf_file::key_id(const std::string & key) const {
+    return gguf_find_key(gguf_.get(), key.c_str());
+}
 
-bool gguf_file::has(const std::string & key) const { return key_id(key) >= 0; }
+bool gguf_file::has(const std::string & key) const {
+    return key_id(key) >= 0;
+}
 
 uint32_t gguf_file::u32_at(int64_t id) const {
     const gguf_context * g = gguf_.get();
@@ -147,10 +151,18 @@ T required(const std::optional<T> & value, const std::string & path, const std::
 
 }  // namespace
 
-uint32_t gguf_file::get_u32(const std::string & key) const { return required(find_u32(key), path(), key); }
-float gguf_file::get_f32(const std::string & key) const { return required(find_f32(key), path(), key); }
-bool gguf_file::get_bool(const std::string & key) const { return required(find_bool(key), path(), key); }
-std::string gguf_file::get_string(const std::string & key) const { return required(find_string(key), path(), key); }
+uint32_t gguf_file::get_u32(const std::string & key) const {
+    return required(find_u32(key), path(), key);
+}
+float gguf_file::get_f32(const std::string & key) const {
+    return required(find_f32(key), path(), key);
+}
+bool gguf_file::get_bool(const std::string & key) const {
+    return required(find_bool(key), path(), key);
+}
+std::string gguf_file::get_string(const std::string & key) const {
+    return required(find_string(key), path(), key);
+}
 
 int64_t gguf_file::array_id(const std::string & key, gguf_type type) const {
     const int64_t id = key_id(key);
@@ -184,9 +196,13 @@ std::vector<int32_t> gguf_file::get_ints(const std::string & key) const {
     return {values, values + gguf_get_arr_n(gguf_.get(), id)};
 }
 
-int64_t gguf_file::n_tensors() const { return gguf_get_n_tensors(gguf_.get()); }
+int64_t gguf_file::n_tensors() const {
+    return gguf_get_n_tensors(gguf_.get());
+}
 
-const ggml_tensor * gguf_file::tensor(int64_t i) const { return find_tensor(gguf_get_tensor_name(gguf_.get(), i)); }
+const ggml_tensor * gguf_file::tensor(int64_t i) const {
+    return find_tensor(gguf_get_tensor_name(gguf_.get(), i));
+}
 
 const ggml_tensor * gguf_file::find_tensor(const std::string & name) const {
     return ggml_get_tensor(tensors_.get(), name.c_str());
@@ -202,8 +218,8 @@ const ggml_tensor * gguf_file::get_tensor(const std::string & name, const std::v
         same = same && tensor->ne[d] == (d < shape.size() ? shape[d] : 1);
     }
     if (!same) {
-        fail("'", path(), "': tensor '", name, "' has shape ", shape_text(tensor->ne, ggml_n_dims(tensor)), ", expected ",
-             shape_text(shape.data(), static_cast<int>(shape.size())));
+        fail("'", path(), "': tensor '", name, "' has shape ", shape_text(tensor->ne, ggml_n_dims(tensor)),
+             ", expected ", shape_text(shape.data(), static_cast<int>(shape.size())));
     }
     return tensor;
 }

@@ -53,33 +53,30 @@ class scorer {
         }
     }
 
-    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept. The last token,
-    // which predicts nothing of the window, is processed too: a full window is what bits_per_value speaks of.
+    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept. The last
+    // token, which predicts nothing of the window, is processed too: a full window is what bits_per_value speaks of.
     void score(std::span<const int32_t> window) {
         const int64_t first = n_ctx_ / 2;
         const auto target = [&](int64_t i) { return static_cast<size_t>(window[static_cast<size_t>(i + 1)]); };
         std::vector<float> base_logits;
         if (base_) {
             base_->reset();
-            base_->eval(window, first,
-                        [&](int64_t, int64_t, std::span<const float> logits) {
-                            base_logits.insert(base_logits.end(), logits.begin(), logits.end());
-                        });
+            base_->eval(window, first, [&](int64_t, int64_t, std::span<const float> logits) {
+                base_logits.insert(base_logits.end(), logits.begin(), logits.end());
+            });
         }
         test_.reset();
-        test_.eval(window, first,
-                   [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
-                       for (int64_t r = 0; r < n_rows && start + r + 1 < n_ctx_; ++r) {
-                           const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
-                           if (base_) {
-                               const size_t at = static_cast<size_t>(start + r - first) * n_vocab_;
-                               compare(std::span<const float>(base_logits).subspan(at, n_vocab_), row,
-                                       target(start + r));
-                           } else {
-                               nll_.push_back(log_sum_exp(row) - row[target(start + r)]);
-                           }
-                       }
-                   });
+        test_.eval(window, first, [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
+            for (int64_t r = 0; r < n_rows && start + r + 1 < n_ctx_; ++r) {
+                const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
+                if (base_) {
+                    const size_t at = static_cast<size_t>(start + r - first) * n_vocab_;
+                    compare(std::span<const float>(base_logits).subspan(at, n_vocab_), row, target(start + r));
+                } else {
+                    nll_.push_back(log_sum_exp(row) - row[target(start + r)]);
+                }
+            }
+        });
     }
 
     fidelity result(int64_t n_windows) const {
@@ -137,8 +134,7 @@ class scorer {
 }  // namespace
 
 fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
-                          const fidelity_params & params,
-                          const std::function<void(int64_t, int64_t)> & on_window) {
+                          const fidelity_params & params, const std::function<void(int64_t, int64_t)> & on_window) {
     const int64_t n_ctx = params.test.n_ctx;
     const int64_t available = static_cast<int64_t>(tokens.size()) / n_ctx;
     if (available < 1) {

@@ -27,9 +27,9 @@ struct fidelity {
         double median = 0.0;
         double p999 = 0.0;
         double max = 0.0;
-        double same_top = 0.0;         // share of tokens whose most likely successor is the same
+        double same_top = 0.0;  // share of tokens whose most likely successor is the same
         double base_ppl = 0.0;
-        std::vector<double> tokens;    // [n_tokens] each token's divergence, to compare runs pairwise
+        std::vector<double> tokens;  // [n_tokens] each token's divergence, to compare runs pairwise
     };
     std::optional<divergence> kl;
 };
@@ -45,7 +45,6 @@ struct fidelity_params {
 // errors take tokens as independent. on_window is called after each with (done, total).
 // Throws livekv::error when the text is shorter than one window.
 fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
-                          const fidelity_params & params,
-                          const std::function<void(int64_t, int64_t)> & on_window = {});
+                          const fidelity_params & params, const std::function<void(int64_t, int64_t)> & on_window = {});
 
 }  // namespace livekv

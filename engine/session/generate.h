@@ -37,13 +37,13 @@ struct generate_result {
 };
 
 struct generate_callbacks {
-    std::function<bool(int64_t n_done)> on_prefill;    // after each chunk; false interrupts
-    std::function<bool(std::string_view)> on_text;     // whole UTF-8 characters; false interrupts
-    std::function<bool()> interrupted;                 // asked before each token
+    std::function<bool(int64_t n_done)> on_prefill;  // after each chunk; false interrupts
+    std::function<bool(std::string_view)> on_text;   // whole UTF-8 characters; false interrupts
+    std::function<bool()> interrupted;               // asked before each token
 };
 
-// Prefills prompt into the session after what it holds, then generates until a stop reason. An empty prompt goes on from
-// the session's last logits. Throws livekv::error as session::prefill does.
+// Prefills prompt into the session after what it holds, then generates until a stop reason. An empty prompt goes on
+// from the session's last logits. Throws livekv::error as session::prefill does.
 generate_result generate(session & s, std::span<const int32_t> prompt, const generate_params & params,
                          const generate_callbacks & callbacks);
 

@@ -62,7 +62,8 @@ void session::load(const livekv_file & file) {
     session_params params = params_;
     params.kv = file.options();
     params.kv.measure_error = params_.kv.measure_error;
-    std::unique_ptr<kv_cache> cache = file.restore(shape_of(*model_, device_, params), model_->hp.n_vocab, params.kv.measure_error);
+    std::unique_ptr<kv_cache> cache =
+        file.restore(shape_of(*model_, device_, params), model_->hp.n_vocab, params.kv.measure_error);
     std::vector<float> logits = file.logits(model_->hp.n_vocab);
     std::vector<int32_t> tokens = file.tokens();
     forward_.emplace(model_->hp, model_->tensors, *cache, device_);
@@ -73,7 +74,9 @@ void session::load(const livekv_file & file) {
     last_logits_ = restored_logits_;
 }
 
-int64_t session::pass_size(int64_t n) const { return std::min({n, params_.kv.chunk_size, cache_->max_new()}); }
+int64_t session::pass_size(int64_t n) const {
+    return std::min({n, params_.kv.chunk_size, cache_->max_new()});
+}
 
 void session::require_room(size_t n_new) const {
     const int64_t total = n_tokens() + static_cast<int64_t>(n_new);

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "graph/forward.h"
 #include "cache/kv_cache.h"
 #include "cache/kv_file.h"
+#include "graph/forward.h"
 #include "session/model.h"
 
 namespace livekv {
@@ -46,8 +46,8 @@ class session {
     // The sequence, n_tokens() of them.
     std::span<const int32_t> tokens() const { return tokens_; }
 
-    // Of the sequence's last token, f32 [n_vocab], valid until the next call; empty when they are not known: after trim,
-    // reset and fork, and after a call that did not ask for them.
+    // Of the sequence's last token, f32 [n_vocab], valid until the next call; empty when they are not known: after
+    // trim, reset and fork, and after a call that did not ask for them.
     std::span<const float> last_logits() const { return last_logits_; }
 
     int64_t n_ctx() const { return params_.n_ctx; }
@@ -67,8 +67,8 @@ class session {
     void save(const std::string & path) const;
 
     // Makes this empty session the saved one, which goes on bit for bit as that would have. The file's cache options
-    // replace this session's; its context and threads stay. Throws livekv::error when the file is none of ours, damaged,
-    // of another model or version, or longer than the context; then nothing has changed.
+    // replace this session's; its context and threads stay. Throws livekv::error when the file is none of ours,
+    // damaged, of another model or version, or longer than the context; then nothing has changed.
     void load(const livekv_file & file);
     void load(const std::string & path) { load(livekv_file(path)); }
 

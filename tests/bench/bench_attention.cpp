@@ -2,7 +2,10 @@
 // operations a second, for decode and for a chunk of queries; and what sealing costs. Checked against the
 // double-precision reference first.
 //
-//   bench_attention [tokens 16384] [bits 4] [key group 128] [zero point 1] [outlier ratio 0.01] [head_dim 128]
+//   bench_attention [tokens 16384] [bits 4] [key group 128] [zero point 1] [outlier ratio 0.01] [head_dim 128] [of
+//   values]
+
+#include <time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +13,6 @@
 #include <cstdlib>
 #include <functional>
 #include <random>
-#include <time.h>
 #include <vector>
 
 #include "kernels/attention_job.h"
@@ -74,7 +76,8 @@ class sequence {
         k_bytes_ = kv_map(block_header(s.method, kv_side::key, chunk, s.head_dim)).bytes;
         v_bytes_ = kv_map(block_header(s.method, kv_side::value, chunk, s.head_dim)).bytes;
         const int32_t n_chunks = s.n_tokens / chunk;
-        blocks_ = static_cast<uint8_t *>(std::aligned_alloc(64, static_cast<size_t>(n_chunks) * n_head_kv * (k_bytes_ + v_bytes_)));
+        blocks_ = static_cast<uint8_t *>(
+            std::aligned_alloc(64, static_cast<size_t>(n_chunks) * n_head_kv * (k_bytes_ + v_bytes_)));
         uint8_t * at = blocks_;
         chunk_sealer sealer(s.method, kernels);
         for (int32_t i = 0; i < n_chunks; ++i) {
@@ -102,7 +105,8 @@ class sequence {
 
     void seal(chunk_sealer & sealer, uint8_t * at) {
         for (int32_t head = 0; head < n_head_kv; ++head) {
-            const chunk_rows rows{rows_.data() + head * s_.head_dim, static_cast<size_t>(n_head_kv * s_.head_dim), chunk, s_.head_dim, 0};
+            const chunk_rows rows{rows_.data() + head * s_.head_dim, static_cast<size_t>(n_head_kv * s_.head_dim),
+                                  chunk, s_.head_dim, 0};
             key_statistics statistics(s_.method, s_.head_dim);
             sealer.split_keys(rows);
             statistics.update(sealer.high(), sealer.low());
@@ -165,9 +169,14 @@ int main(int argc, char ** argv) {
     s.method.zero_point = number(4, 1) != 0;
     s.method.outlier_ratio = number(5, 0.01);
     s.head_dim = static_cast<int32_t>(number(6, 128));
-    std::printf("%d tokens, %d heads, %d kv heads, head_dim %d, %d bits, key group %d, zero point %d, outliers %g; 1 thread\n", s.n_tokens,
-                n_head, n_head_kv, s.head_dim, s.method.k_bits, s.method.key_group, s.method.zero_point, s.method.outlier_ratio);
-    std::printf("| level | queries | NMSE | ms | GB/s of blocks | GOPS | seal a chunk, ms |\n|---|---:|---:|---:|---:|---:|---:|\n");
+    s.method.v_outlier_ratio = number(7, s.method.outlier_ratio);
+    std::printf(
+        "%d tokens, %d heads, %d kv heads, head_dim %d, %d bits, key group %d, zero point %d, outliers %g; 1 thread\n",
+        s.n_tokens, n_head, n_head_kv, s.head_dim, s.method.k_bits, s.method.key_group, s.method.zero_point,
+        s.method.outlier_ratio);
+    std::printf(
+        "| level | queries | NMSE | ms | GB/s of blocks | GOPS | seal a chunk, ms "
+        "|\n|---|---:|---:|---:|---:|---:|---:|\n");
     for (const char * name : {"generic", "avx2", "avx512"}) {
         const cpu_kernels * kernels = find_cpu_kernels(name);
         if (!kernels) {
@@ -190,8 +199,8 @@ int main(int argc, char ** argv) {
                 job.run(0, args.q, args.out);
             });
             const double ops = 4.0 * n_new * n_head * static_cast<double>(s.n_tokens) * s.head_dim;
-            std::printf("| %s | %d | %.1e | %.3f | %.2f | %.1f | %.2f |\n", name, n_new, error, 1e3 * t, 1e-9 * static_cast<double>(seq.bytes()) / t,
-                        1e-9 * ops / t, 1e3 * seq.seal_s());
+            std::printf("| %s | %d | %.1e | %.3f | %.2f | %.1f | %.2f |\n", name, n_new, error, 1e3 * t,
+                        1e-9 * static_cast<double>(seq.bytes()) / t, 1e-9 * ops / t, 1e3 * seq.seal_s());
             std::fflush(stdout);
         }
     }

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,13 +46,19 @@ class LlamaCpp:
         self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline() != "ready\n":
             sys.exit("compare: llama.cpp did not start")
+        self.process.send_signal(signal.SIGSTOP)
 
     def measure(self) -> dict[str, float]:
+        """One measurement. Between them the process is stopped: its waiting threads would spin on livekv's cores."""
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        result = json.loads(self.process.stdout.readline())
+        self.process.send_signal(signal.SIGSTOP)
+        return result
 
     def close(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 

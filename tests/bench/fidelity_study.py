@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-PUBLISHED = "--scale-method ema_absmax --key-group chunk --zero-point off --rotate none --scale-search off --outlier-ratio 0.01"
-OWN = "--scale-method range --zero-point on --key-group 128"
+PUBLISHED = "--scale-method ema_absmax --key-group chunk --zero-point off --rotate none --scale-search off --outlier-ratio 0.01 --v-outlier-ratio same"
+OWN = "--scale-method range --zero-point on --key-group 128 --rotate none --outlier-ratio 0.01 --v-outlier-ratio same"
+LEAN = "--scale-method ema_clipped --zero-point on --key-group 128 --rotate v --outlier-ratio 0.005 --v-outlier-ratio 0"
 FLAT = "--kv livekv --bypass-layers 0 --sink-tokens 4 --warmup-chunks 2 "
 
 STUDY = {
@@ -68,6 +69,23 @@ STUDY = {
     "zero, 128, chunk 128": FLAT + OWN + " --chunk-size 128",
     "zero, 128, bypass 1": FLAT + OWN + " --bypass-layers 1",
     "zero, 128, bypass 1 f16": FLAT + OWN + " --bypass-layers 1 --bypass-type f16",
+    # values rotated instead of outliers of theirs
+    "lean (default)": FLAT + LEAN,
+    "lean, not rotated": FLAT + LEAN + " --rotate none",
+    "lean, key outliers 1 %": FLAT + LEAN + " --outlier-ratio 0.01",
+    "lean, key outliers 0": FLAT + LEAN + " --outlier-ratio 0",
+    "lean, 64": FLAT + LEAN + " --key-group 64",
+    "lean, 64, key outliers 0": FLAT + LEAN + " --key-group 64 --outlier-ratio 0",
+    "lean, own range": FLAT + LEAN + " --scale-method range",
+    "lean, search": FLAT + LEAN + " --scale-search on",
+    "lean, sinks 0": FLAT + LEAN + " --sink-tokens 0",
+    "lean, sinks 16": FLAT + LEAN + " --sink-tokens 16",
+    "lean, warm-up 0": FLAT + LEAN + " --warmup-chunks 0",
+    "lean, bypass 1": FLAT + LEAN + " --bypass-layers 1",
+    "lean, bypass 1 f16": FLAT + LEAN + " --bypass-layers 1 --bypass-type f16",
+    "lean, 4,3 bits (small)": FLAT + LEAN + " --kv-bits 4,3",
+    "lean, 3 bits": FLAT + LEAN + " --kv-bits 3",
+    "quality": "--preset quality",
     # bits
     "zero, 128, 4,3 bits": FLAT + OWN + " --kv-bits 4,3",
     "zero, 64, 4,3 bits": FLAT + OWN + " --kv-bits 4,3 --key-group 64",

@@ -72,4 +72,6 @@ int run(int argc, char ** argv) {
 
 }  // namespace livekv
 
-int main(int argc, char ** argv) { return livekv::run_tool("livekv-logits", livekv::run, argc, argv); }
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-logits", livekv::run, argc, argv);
+}

@@ -41,7 +41,8 @@ int run(int, char **) {
     for (const int64_t n : request.at("lengths")) {
         for (int64_t h = 0; h < n_head_kv; ++h) {
             std::vector<float> chunk(static_cast<size_t>(n * head_dim));
-            std::cin.read(reinterpret_cast<char *>(chunk.data()), static_cast<std::streamsize>(chunk.size() * sizeof(float)));
+            std::cin.read(reinterpret_cast<char *>(chunk.data()),
+                          static_cast<std::streamsize>(chunk.size() * sizeof(float)));
             if (!std::cin) {
                 fail("the input ends early");
             }
@@ -50,8 +51,8 @@ int run(int, char **) {
             if (keys) {
                 observe_keys(method, s, chunk, n_sinks);
             }
-            const sealed_chunk sealed = keys ? seal_keys(method, s, chunk, head_dim, n_sinks)
-                                             : seal_values(method, chunk, head_dim, n_sinks);
+            const sealed_chunk sealed =
+                keys ? seal_keys(method, s, chunk, head_dim, n_sinks) : seal_values(method, chunk, head_dim, n_sinks);
             std::cout << nlohmann::json{{"codes", sealed.codes},
                                         {"scale", sealed.scale},
                                         {"zero", sealed.zero},
@@ -72,4 +73,6 @@ int run(int, char **) {
 
 }  // namespace livekv
 
-int main(int argc, char ** argv) { return livekv::run_tool("livekv-seal", livekv::run, argc, argv); }
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-seal", livekv::run, argc, argv);
+}

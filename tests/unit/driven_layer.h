@@ -23,7 +23,8 @@ inline std::vector<float> row_of(uint32_t text, int64_t position, bool key, size
 
 class driven_layer {
   public:
-    explicit driven_layer(const livekv::livekv_layer_plan & plan) : layer_(plan, *livekv::find_cpu_kernels("generic")) {}
+    explicit driven_layer(const livekv::livekv_layer_plan & plan)
+        : layer_(plan, *livekv::find_cpu_kernels("generic")) {}
 
     driven_layer fork() const {
         driven_layer copy(layer_.plan());
@@ -43,7 +44,8 @@ class driven_layer {
     void compute(int64_t n, uint32_t text) {
         for (int64_t i = 0; i < n; ++i) {
             const int64_t position = layer_.n_tokens() + i;
-            CHECK(layer_.store(i, row_of(text, position, true, row()).data(), row_of(text, position, false, row()).data()));
+            CHECK(layer_.store(i, row_of(text, position, true, row()).data(),
+                               row_of(text, position, false, row()).data()));
         }
         for (int64_t job = layer_.n_seal_jobs() - 1; job >= 0; --job) {  // in any order
             layer_.seal(job);
@@ -53,7 +55,8 @@ class driven_layer {
     // Up to n_tokens, at most step at a time and never beyond a chunk's end.
     void grow_to(int64_t n_tokens, int64_t step, uint32_t text = 1) {
         while (layer_.n_tokens() < n_tokens) {
-            const int64_t n = std::min({step, n_tokens - layer_.n_tokens(), layer_.plan().chunk_size - layer_.n_tail()});
+            const int64_t n =
+                std::min({step, n_tokens - layer_.n_tokens(), layer_.plan().chunk_size - layer_.n_tail()});
             pass(n, text);
             commit(text);
         }
@@ -104,7 +107,8 @@ class driven_layer {
                 unpacked.push_back(livekv::unpack_block(blocks + head * (key ? s.k_block_bytes : s.v_block_bytes)));
             }
             for (size_t t = static_cast<size_t>(s.n_skip); t < static_cast<size_t>(s.n_tokens); ++t, ++position) {
-                const std::vector<float> expected = row_of(texts_[position], static_cast<int64_t>(position), key, row());
+                const std::vector<float> expected =
+                    row_of(texts_[position], static_cast<int64_t>(position), key, row());
                 double error = 0.0;
                 double power = 0.0;
                 for (size_t i = 0; i < row(); ++i) {

@@ -13,8 +13,9 @@
 
 // What real caches and hostile ones hold.
 enum class row_kind { normal, heavy_tailed, tied, all_equal, zeros, huge, subnormal, shifted };
-constexpr row_kind all_row_kinds[] = {row_kind::normal, row_kind::heavy_tailed, row_kind::tied,      row_kind::all_equal,
-                                      row_kind::zeros,  row_kind::huge,         row_kind::subnormal, row_kind::shifted};
+constexpr row_kind all_row_kinds[] = {row_kind::normal,    row_kind::heavy_tailed, row_kind::tied,
+                                      row_kind::all_equal, row_kind::zeros,        row_kind::huge,
+                                      row_kind::subnormal, row_kind::shifted};
 
 inline const char * name_of(row_kind kind) {
     const char * names[] = {"normal", "heavy-tailed", "tied", "all equal", "zeros", "huge", "subnormal", "shifted"};
@@ -26,14 +27,22 @@ inline float random_value(row_kind kind, int64_t channel, std::mt19937 & rng) {
     std::normal_distribution<float> normal;
     const float x = normal(rng);
     switch (kind) {
-        case row_kind::normal: return x;
-        case row_kind::heavy_tailed: return x * x * x * (channel % 16 == 3 ? 20.0f : 1.0f);
-        case row_kind::tied: return 0.25f * std::nearbyint(2.0f * x);
-        case row_kind::all_equal: return -1.5f;
-        case row_kind::zeros: return 0.0f;
-        case row_kind::huge: return x < 0.0f ? -6e4f : 6.5e4f;
-        case row_kind::subnormal: return x * 3e-6f;
-        case row_kind::shifted: return (channel % 2 == 0 ? 20.0f : -3.0f) + x;
+        case row_kind::normal:
+            return x;
+        case row_kind::heavy_tailed:
+            return x * x * x * (channel % 16 == 3 ? 20.0f : 1.0f);
+        case row_kind::tied:
+            return 0.25f * std::nearbyint(2.0f * x);
+        case row_kind::all_equal:
+            return -1.5f;
+        case row_kind::zeros:
+            return 0.0f;
+        case row_kind::huge:
+            return x < 0.0f ? -6e4f : 6.5e4f;
+        case row_kind::subnormal:
+            return x * 3e-6f;
+        case row_kind::shifted:
+            return (channel % 2 == 0 ? 20.0f : -3.0f) + x;
     }
     return x;
 }

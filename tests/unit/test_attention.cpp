@@ -28,10 +28,10 @@ struct setup {
     int32_t n_new = 1;
     int32_t rotation = 0;
     kv_method method;
-    float k_size = 1.0f;       // standard deviation of keys
+    float k_size = 1.0f;  // standard deviation of keys
     float q_size = 1.0f;
-    int32_t zero_channel = -1;  // all zeros in keys and values
-    int32_t heavy_channel = -1; // 30 times as large, with a mean
+    int32_t zero_channel = -1;   // all zeros in keys and values
+    int32_t heavy_channel = -1;  // 30 times as large, with a mean
 };
 
 std::vector<const cpu_kernels *> levels() {
@@ -105,14 +105,16 @@ class sequence {
             std::vector<float> chunk;
             for (size_t t = 0; t < static_cast<size_t>(n); ++t) {
                 for (size_t c = 0; c < d; ++c) {
-                    chunk.push_back(f16_to_f32(rows[(t * static_cast<size_t>(s_.n_head_kv) + static_cast<size_t>(head)) * d + c]));
+                    chunk.push_back(
+                        f16_to_f32(rows[(t * static_cast<size_t>(s_.n_head_kv) + static_cast<size_t>(head)) * d + c]));
                 }
             }
             const kv_block_header h = block_header(s_.method, keys ? kv_side::key : kv_side::value, n, s_.head_dim);
             key_statistics statistics(s_.method, s_.head_dim);
             observe_keys(s_.method, statistics, chunk, n_sinks);
-            const std::vector<uint8_t> block = pack_block(h, keys ? seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
-                                                                  : seal_values(s_.method, chunk, s_.head_dim, n_sinks));
+            const std::vector<uint8_t> block =
+                pack_block(h, keys ? seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
+                                   : seal_values(s_.method, chunk, s_.head_dim, n_sinks));
             all.insert(all.end(), block.begin(), block.end());
         }
         memory_.push_back(all);
@@ -160,10 +162,11 @@ double worst_nmse(sequence & seq) {
     return worst;
 }
 
-#define CHECK_BELOW(value, limit)                                                                           \
-    do {                                                                                                    \
-        const double v_ = (value);                                                                          \
-        if (!(v_ <= (limit))) check::report(__FILE__, __LINE__, #value " is " + check::text(v_) + ", allowed " + check::text(limit)); \
+#define CHECK_BELOW(value, limit)                                                                                   \
+    do {                                                                                                            \
+        const double v_ = (value);                                                                                  \
+        if (!(v_ <= (limit)))                                                                                       \
+            check::report(__FILE__, __LINE__, #value " is " + check::text(v_) + ", allowed " + check::text(limit)); \
     } while (0)
 
 }  // namespace
@@ -234,10 +237,10 @@ TEST(sinks_warm_up_keys_and_shortened_blocks) {
     setup s;
     s.n_new = 5;
     sequence seq(s);
-    seq.add(4, false, false);              // sinks
-    seq.add(64, false, true, 4);           // warm-up: exact keys, sealed values, the sinks left out
+    seq.add(4, false, false);     // sinks
+    seq.add(64, false, true, 4);  // warm-up: exact keys, sealed values, the sinks left out
     seq.add(64, true, true);
-    seq.add(37, true, true, 0, 64);        // trimmed
+    seq.add(37, true, true, 0, 64);  // trimmed
     seq.add(40, true, false);
     seq.add(20, false, false);
     CHECK_BELOW(worst_nmse(seq), rounded_nmse);
@@ -276,7 +279,8 @@ TEST(extreme_values_stay_finite_and_close) {
         sequence seq(s);
         seq.add(64, true, true);
         seq.add(9, false, false);
-        CHECK_BELOW(worst_nmse(seq), size > 1.0f ? 1e-2 : rounded_nmse);  // huge scores: a rounding step is worth a whole nat
+        CHECK_BELOW(worst_nmse(seq),
+                    size > 1.0f ? 1e-2 : rounded_nmse);  // huge scores: a rounding step is worth a whole nat
     }
     for (const float q_size : {0.0f, 1e-20f, 1e20f, 3e38f}) {
         setup s;

@@ -12,9 +12,13 @@ using namespace livekv;
 
 namespace {
 
-bool same_float(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0 || (std::isnan(a) && std::isnan(b)); }
+bool same_float(float a, float b) {
+    return std::memcmp(&a, &b, sizeof(a)) == 0 || (std::isnan(a) && std::isnan(b));
+}
 
-bool is_f16_nan(uint16_t h) { return (h & 0x7c00u) == 0x7c00u && (h & 0x3ffu) != 0; }
+bool is_f16_nan(uint16_t h) {
+    return (h & 0x7c00u) == 0x7c00u && (h & 0x3ffu) != 0;
+}
 
 }  // namespace
 
@@ -54,7 +58,8 @@ TEST(floats_round_to_f16_as_in_ggml) {
     for (uint32_t i = 0; i < 4000000; ++i) {
         compare(i * 2654435761u);
     }
-    for (const uint32_t special : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f800001u, 0xffffffffu, 0x00000001u, 0x47800000u}) {
+    for (const uint32_t special :
+         {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f800001u, 0xffffffffu, 0x00000001u, 0x47800000u}) {
         compare(special);
     }
     CHECK_EQ(n_wrong, 0);

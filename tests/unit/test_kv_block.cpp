@@ -13,8 +13,8 @@ using namespace livekv;
 
 namespace {
 
-constexpr double f16_half_ulp = 0x1p-11;             // relative rounding of a scale or an outlier,
-constexpr double f16_subnormal_half_ulp = 0x1p-25;   // absolute where it is small
+constexpr double f16_half_ulp = 0x1p-11;            // relative rounding of a scale or an outlier,
+constexpr double f16_subnormal_half_ulp = 0x1p-25;  // absolute where it is small
 
 constexpr int32_t all_bits[] = {2, 3, 4, 5, 8};
 constexpr int32_t lengths[] = {1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 100, 512, 4096};
@@ -110,17 +110,21 @@ TEST(sections_follow_each_other_aligned) {
                         for (const int32_t k : {0, 1, 3}) {
                             for (const bool centres : {false, true}) {
                                 const bool key = side == kv_side::key;
-                                const kv_block_header h = kv_header(side, n, d, bits, std::min(group, n), std::min(k, n), centres);
+                                const kv_block_header h =
+                                    kv_header(side, n, d, bits, std::min(group, n), std::min(k, n), centres);
                                 const kv_block_map m = kv_map(h);
-                                const size_t n_scales = key ? static_cast<size_t>((n + h.group - 1) / h.group * d) : static_cast<size_t>(n);
+                                const size_t n_scales =
+                                    key ? static_cast<size_t>((n + h.group - 1) / h.group * d) : static_cast<size_t>(n);
                                 const size_t n_out = static_cast<size_t>(key ? d : n) * h.n_outliers;
                                 const size_t place_bytes = key || d > 256 ? 2 : 1;
-                                const size_t tiles_bytes = key && h.n_outliers ? 4 * static_cast<size_t>((n + 31) / 32 + 1) : 0;
+                                const size_t tiles_bytes =
+                                    key && h.n_outliers ? 4 * static_cast<size_t>((n + 31) / 32 + 1) : 0;
                                 const size_t brick_bytes = 8 * static_cast<size_t>(bits);
                                 bool ok = m.scales == 16 && m.outliers == 16 + 2 * n_scales;
                                 ok = ok && m.index == m.outliers + 2 * n_out && m.index % 2 == 0;
                                 const size_t index_end = m.index + place_bytes * n_out;
-                                ok = ok && (!tiles_bytes || (m.tiles >= index_end && m.tiles < index_end + 4 && m.tiles % 4 == 0));
+                                ok = ok && (!tiles_bytes ||
+                                            (m.tiles >= index_end && m.tiles < index_end + 4 && m.tiles % 4 == 0));
                                 const size_t tiles_end = tiles_bytes ? m.tiles + tiles_bytes : index_end;
                                 ok = ok && m.centres == tiles_end;
                                 const size_t head_end = m.centres + (centres ? n_scales : 0);
@@ -128,7 +132,8 @@ TEST(sections_follow_each_other_aligned) {
                                 const size_t codes_end = m.codes + n_bricks(h) * brick_bytes;
                                 ok = ok && m.bytes >= codes_end && m.bytes < codes_end + 64 && m.bytes % 64 == 0;
                                 const size_t used = 16 + 2 * n_scales + n_out * (2 + place_bytes) + tiles_bytes +
-                                                    (centres ? n_scales : 0) + (static_cast<size_t>(n * d) * static_cast<size_t>(bits) + 7) / 8;
+                                                    (centres ? n_scales : 0) +
+                                                    (static_cast<size_t>(n * d) * static_cast<size_t>(bits) + 7) / 8;
                                 ok = ok && m.padding == m.bytes - used;
                                 CHECK(ok);
                                 ++n_shapes;
@@ -145,7 +150,8 @@ TEST(sections_follow_each_other_aligned) {
 TEST(a_code_lies_in_the_bits_the_format_says) {
     for (const int32_t bits : all_bits) {
         for (const kv_side side : {kv_side::key, kv_side::value}) {
-            for (const auto & [token, channel] : {std::pair(0, 0), std::pair(5, 3), std::pair(37, 21), std::pair(39, 39)}) {
+            for (const auto & [token, channel] :
+                 {std::pair(0, 0), std::pair(5, 3), std::pair(37, 21), std::pair(39, 39)}) {
                 const kv_block_header h = kv_header(side, 40, 40, bits, 40, 1, false);
                 const kv_block_map m = kv_map(h);
                 std::vector<uint8_t> block(m.bytes);
@@ -188,12 +194,14 @@ TEST(codes_written_in_any_order_stay_what_they_are) {
                 for (int pass = 0; pass < 2; ++pass) {
                     for (size_t i = 0; i < codes.size(); ++i) {
                         codes[i] = static_cast<int32_t>(rng() % (1u << bits));
-                        set_block_code(block.data(), static_cast<int32_t>(i) / d, static_cast<int32_t>(i) % d, codes[i]);
+                        set_block_code(block.data(), static_cast<int32_t>(i) / d, static_cast<int32_t>(i) % d,
+                                       codes[i]);
                     }
                 }
                 bool equal = true;
                 for (size_t i = 0; i < codes.size(); ++i) {
-                    equal = equal && block_code(block.data(), static_cast<int32_t>(i) / d, static_cast<int32_t>(i) % d) == codes[i];
+                    equal = equal && block_code(block.data(), static_cast<int32_t>(i) / d,
+                                                static_cast<int32_t>(i) % d) == codes[i];
                 }
                 CHECK(equal);
                 CHECK(std::equal(before.begin(), before.end(), block.begin()));
@@ -214,17 +222,20 @@ TEST(a_block_stands_for_what_was_sealed) {
                 for (const double ratio : {0.0, 0.01, 0.1}) {
                     for (const auto & [n, d] : {std::pair(1, 8), std::pair(33, 264), std::pair(100, 40)}) {
                         for (const kv_side side : {kv_side::key, kv_side::value}) {
-                            const sealed_pair p = seal(own_range(bits, zero_point, ratio, 32), side, random_rows(kind, n, d, rng), d);
+                            const sealed_pair p =
+                                seal(own_range(bits, zero_point, ratio, 32), side, random_rows(kind, n, d, rng), d);
                             const std::vector<float> expected = reconstruct(p.sealed);
                             const std::vector<float> got = unpack_block(p.block.data());
                             const int32_t mid = p.sealed.zero.empty() ? 1 << (bits - 1) : 0;
                             for (size_t i = 0; i < got.size(); ++i) {
-                                const int32_t code = block_code(p.block.data(), static_cast<int32_t>(i) / d, static_cast<int32_t>(i) % d);
+                                const int32_t code = block_code(p.block.data(), static_cast<int32_t>(i) / d,
+                                                                static_cast<int32_t>(i) % d);
                                 if (code != p.sealed.codes[i] + mid) {
                                     CHECK_EQ(code, p.sealed.codes[i] + mid);
                                 }
                                 const size_t group = p.sealed.scale_index(i);
-                                const double steps = std::abs(p.sealed.codes[i] - (p.sealed.zero.empty() ? 0 : p.sealed.zero[group]));
+                                const double steps =
+                                    std::abs(p.sealed.codes[i] - (p.sealed.zero.empty() ? 0 : p.sealed.zero[group]));
                                 const double level = steps * p.sealed.scale[group];
                                 const double bound = f16_half_ulp * 1.001 * (std::fabs(expected[i]) + level) +
                                                      f16_subnormal_half_ulp * (steps + 1.0) + 1e-12;
@@ -256,12 +267,14 @@ TEST(the_largest_halves_stay_finite) {
                     }
                     for (const std::vector<float> & x : {lopsided, random_rows(row_kind::huge, 64, 16, rng)}) {
                         bool finite = true;
-                        for (const float y : unpack_block(seal(own_range(bits, zero_point, ratio), side, x, 16).block.data())) {
+                        for (const float y :
+                             unpack_block(seal(own_range(bits, zero_point, ratio), side, x, 16).block.data())) {
                             finite = finite && std::isfinite(y);
                         }
                         if (!finite) {
-                            check::report(__FILE__, __LINE__, std::to_string(bits) + " bits, zero point " + std::to_string(zero_point) +
-                                                                  ", outliers " + std::to_string(ratio) + ": not finite");
+                            check::report(__FILE__, __LINE__,
+                                          std::to_string(bits) + " bits, zero point " + std::to_string(zero_point) +
+                                              ", outliers " + std::to_string(ratio) + ": not finite");
                         }
                     }
                 }
@@ -319,16 +332,18 @@ TEST(flat_channels_and_empty_chunks_seal) {
                 for (const kv_side side : {kv_side::key, kv_side::value}) {
                     for (const float level : {0.0f, 3.0f, -0.125f}) {
                         const std::vector<float> x(static_cast<size_t>(n) * 24, level);
-                        const std::vector<float> y = unpack_block(seal(own_range(bits, zero_point), side, x, 24).block.data());
+                        const std::vector<float> y =
+                            unpack_block(seal(own_range(bits, zero_point), side, x, 24).block.data());
                         // A range of zero has its only values on a level, but for the scale's rounding.
                         double worst = 0.0;
                         for (const float v : y) {
                             worst = std::max(worst, std::fabs(static_cast<double>(v) - level));
                         }
                         if (!(worst <= 1e-2 * std::fabs(level))) {
-                            check::report(__FILE__, __LINE__, std::to_string(bits) + " bits, zero point " + std::to_string(zero_point) +
-                                                                  ", " + std::to_string(n) + " tokens of " + std::to_string(level) +
-                                                                  ": off by " + std::to_string(worst));
+                            check::report(__FILE__, __LINE__,
+                                          std::to_string(bits) + " bits, zero point " + std::to_string(zero_point) +
+                                              ", " + std::to_string(n) + " tokens of " + std::to_string(level) +
+                                              ": off by " + std::to_string(worst));
                         }
                     }
                 }
@@ -354,7 +369,8 @@ TEST(blocks_stay_in_their_budget) {
 TEST(shapes_the_format_cannot_hold_are_errors) {
     const kv_method m;
     for (const int64_t d : {-8, 0, 4, 12, 100, 2056}) {
-        CHECK_ERROR(block_header(m, kv_side::key, 32, d), "multiple of 8 values, up to 2048, but head_dim is " + std::to_string(d));
+        CHECK_ERROR(block_header(m, kv_side::key, 32, d),
+                    "multiple of 8 values, up to 2048, but head_dim is " + std::to_string(d));
     }
     for (const int64_t n : {-1, 0, 4097}) {
         CHECK_ERROR(block_header(m, kv_side::key, n, 64), "n_tokens");

@@ -18,25 +18,64 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
     const auto nothing = [](kv_options &) {};
     const std::vector<state> states = {
         {"as shipped", [](kv_options & o) { o = kv_options(); }, prefill(700)},
-        {"as published", [](kv_options & o) { apply_kv_preset("reference", o); o.chunk_size = 64; }, prefill(300)},
+        {"as published",
+         [](kv_options & o) {
+             apply_kv_preset("reference", o);
+             o.chunk_size = 64;
+         },
+         prefill(300)},
         {"one token", nothing, prefill(1)},
         {"in the first chunk", nothing, prefill(30)},
         {"within warm-up", [](kv_options & o) { o.warmup_chunks = 4; }, prefill(150)},
-        {"warm-up kept", [](kv_options & o) { o.warmup_keep = true; o.warmup_chunks = 2; }, prefill(200)},
+        {"warm-up kept",
+         [](kv_options & o) {
+             o.warmup_keep = true;
+             o.warmup_chunks = 2;
+         },
+         prefill(200)},
         {"tail partly full", nothing, prefill(150)},
         {"at a chunk's end", nothing, prefill(128)},
         {"one past a chunk's end", nothing, prefill(129)},
-        {"trimmed inside a sealed chunk", nothing, [](session & s) { s.prefill(some_tokens(200)); s.trim(100); }},
-        {"trimmed inside the first chunk", nothing, [](session & s) { s.prefill(some_tokens(200)); s.trim(2); }},
+        {"trimmed inside a sealed chunk", nothing,
+         [](session & s) {
+             s.prefill(some_tokens(200));
+             s.trim(100);
+         }},
+        {"trimmed inside the first chunk", nothing,
+         [](session & s) {
+             s.prefill(some_tokens(200));
+             s.trim(2);
+         }},
         {"trimmed and grown again", nothing,
-         [](session & s) { s.prefill(some_tokens(200)); s.trim(70); s.prefill(some_tokens(90, 8)); }},
-        {"trimmed inside the tail", nothing, [](session & s) { s.prefill(some_tokens(150)); s.trim(140); }},
-        {"half the layers bypassed, f16", [](kv_options & o) { o.bypass_layers = 2; o.bypass_type = "f16"; }, prefill(150)},
+         [](session & s) {
+             s.prefill(some_tokens(200));
+             s.trim(70);
+             s.prefill(some_tokens(90, 8));
+         }},
+        {"trimmed inside the tail", nothing,
+         [](session & s) {
+             s.prefill(some_tokens(150));
+             s.trim(140);
+         }},
+        {"half the layers bypassed, f16",
+         [](kv_options & o) {
+             o.bypass_layers = 2;
+             o.bypass_type = "f16";
+         },
+         prefill(150)},
         {"no bypass layers", [](kv_options & o) { o.bypass_layers = 0; }, prefill(150)},
         {"generated text not sealed", [](kv_options & o) { o.seal_decode = false; },
-         [](session & s) { s.prefill(some_tokens(100)); decode(s, 80, 5); }},
+         [](session & s) {
+             s.prefill(some_tokens(100));
+             decode(s, 80, 5);
+         }},
         {"rotated", [](kv_options & o) { o.rotate = "kv"; }, prefill(150)},
-        {"no sinks, no outliers", [](kv_options & o) { o.sink_tokens = 0; o.outlier_ratio = 0.0; }, prefill(150)},
+        {"no sinks, no outliers",
+         [](kv_options & o) {
+             o.sink_tokens = 0;
+             o.outlier_ratio = 0.0;
+         },
+         prefill(150)},
         {"zero points, groups of 32, odd numbers",
          [](kv_options & o) {
              o.scale_method = "ema_clipped";
@@ -47,7 +86,12 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
              o.ema_alpha = 1.0 / 3.0;
          },
          prefill(150)},
-        {"the running range", [](kv_options & o) { o.scale_method = "ema_minmax"; o.bits = {8, 5}; }, prefill(150)},
+        {"the running range",
+         [](kv_options & o) {
+             o.scale_method = "ema_minmax";
+             o.bits = {8, 5};
+         },
+         prefill(150)},
     };
     const temporary_file file(".kv");
     for (const state & state : states) {

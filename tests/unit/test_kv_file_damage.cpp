@@ -210,8 +210,10 @@ TEST(a_block_is_checked_before_a_kernel_reads_it) {
         std::vector<uint8_t> good(map.bytes);
         std::memcpy(good.data(), &h, sizeof(h));
         for (int32_t i = 0; i < map.n_outlying; ++i) {  // three for each of 50 tokens, two for each of 64 channels
-            const uint16_t place = static_cast<uint16_t>(side == kv_side::value ? i % h.n_outliers : i / 64 << 11 | i % 64);
-            std::memcpy(good.data() + map.index + static_cast<size_t>(i * map.index_bytes), &place, static_cast<size_t>(map.index_bytes));
+            const uint16_t place =
+                static_cast<uint16_t>(side == kv_side::value ? i % h.n_outliers : i / 64 << 11 | i % 64);
+            std::memcpy(good.data() + map.index + static_cast<size_t>(i * map.index_bytes), &place,
+                        static_cast<size_t>(map.index_bytes));
         }
         if (side == kv_side::key) {
             const uint32_t tiles[] = {0, 128, 128};
@@ -226,14 +228,14 @@ TEST(a_block_is_checked_before_a_kernel_reads_it) {
         for (size_t at = 0; at < sizeof(h); ++at) {
             CHECK(problem_with(at, {0xff}) != "");
         }
-        CHECK(problem_with(map.scales, {0x00, 0x7c}) != "");              // infinite
-        CHECK(problem_with(map.outliers + 2, {0x01, 0x7e}) != "");        // not a number
+        CHECK(problem_with(map.scales, {0x00, 0x7c}) != "");        // infinite
+        CHECK(problem_with(map.outliers + 2, {0x01, 0x7e}) != "");  // not a number
         if (side == kv_side::key) {
-            CHECK(problem_with(map.index, {64, 0}) != "");                // channel 64
-            CHECK(problem_with(map.index + 2, {0, 0}) != "");             // the same place twice
+            CHECK(problem_with(map.index, {64, 0}) != "");     // channel 64
+            CHECK(problem_with(map.index + 2, {0, 0}) != "");  // the same place twice
             CHECK(problem_with(map.tiles, {1, 0, 0, 0}) != "");
             CHECK(problem_with(map.tiles + 4, {129, 0, 0, 0}) != "");
-            CHECK(problem_with(map.tiles + 4, {100, 0, 0, 0}) == "");     // the rest moves to the second tile
+            CHECK(problem_with(map.tiles + 4, {100, 0, 0, 0}) == "");  // the rest moves to the second tile
             CHECK(problem_with(map.tiles + 8, {127, 0, 0, 0}) != "");
         } else {
             CHECK(problem_with(map.index + 2, {64}) != "");

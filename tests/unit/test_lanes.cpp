@@ -15,9 +15,19 @@ using namespace livekv;
 namespace {
 
 const std::vector<float> edges = {
-    0.0f,    -0.0f,    1.0f,     -1.0f,         0.5f,           1.5f,     2.5f,      FLT_MAX,          -FLT_MAX,
-    FLT_MIN, -FLT_MIN, 1e-45f,   -1e-45f,       FLT_MIN / 2.0f, INFINITY, -INFINITY, NAN,              -NAN,
-    1e-30f,  -1e30f,   -2e30f,   0x1.fffffep-1f, 16777217.0f,   65504.0f, -65519.0f, 1.0f + FLT_EPSILON,
+    0.0f,        -0.0f,
+    1.0f,        -1.0f,
+    0.5f,        1.5f,
+    2.5f,        FLT_MAX,
+    -FLT_MAX,    FLT_MIN,
+    -FLT_MIN,    1e-45f,
+    -1e-45f,     FLT_MIN / 2.0f,
+    INFINITY,    -INFINITY,
+    NAN,         -NAN,
+    1e-30f,      -1e30f,
+    -2e30f,      0x1.fffffep-1f,
+    16777217.0f, 65504.0f,
+    -65519.0f,   1.0f + FLT_EPSILON,
 };
 
 // Every pair of edges, then random bits; a multiple of n_at_once.
@@ -216,9 +226,9 @@ TEST(dot_products_are_exact_up_to_the_largest_sums) {
         size_t n_dots;
     };
     const range ranges[] = {
-        {3, -127, 127, 8}, {7, -127, 127, 8}, {15, -127, 127, 8}, {31, -127, 127, 4},  // key codes and queries
-        {255, -2, 1, 8},   {255, -4, 3, 8},   {255, -8, 7, 8},    {255, -16, 15, 4},   // weights and value codes
-        {255, 0, 15, 4},   {127, -128, 127, 1}, {255, 0, 0, 0},                        // 8-bit values; one alone; none
+        {3, -127, 127, 8}, {7, -127, 127, 8},   {15, -127, 127, 8}, {31, -127, 127, 4},  // key codes and queries
+        {255, -2, 1, 8},   {255, -4, 3, 8},     {255, -8, 7, 8},    {255, -16, 15, 4},   // weights and value codes
+        {255, 0, 15, 4},   {127, -128, 127, 1}, {255, 0, 0, 0},  // 8-bit values; one alone; none
     };
     enum { any, most, least, most_and_least, n_kinds };
     uint32_t seed = 0;

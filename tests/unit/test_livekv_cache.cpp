@@ -94,7 +94,8 @@ TEST(results_do_not_depend_on_threads) {
             p.n_threads = n_threads;
             p.kv.scale_method = scale;
             session s(m, p);
-            const std::vector<float> logits = decode(s, prefill(s, some_tokens(1450)), 40);  // long enough to be cut into spans
+            const std::vector<float> logits =
+                decode(s, prefill(s, some_tokens(1450)), 40);  // long enough to be cut into spans
             expected = n_threads == 1 ? logits : expected;
             CHECK(same_bits(logits, expected));
         }
@@ -125,9 +126,16 @@ TEST(more_bits_come_closer_to_the_exact_cache) {
     }
     CHECK(last < 1e-4);
     // Bypass layers of f16 are exact, sinks and all; softmax weights and products are rounded in other places.
-    CHECK(difference([](kv_options & o) { o.bypass_layers = 2; o.bypass_type = "f16"; }) < 1e-6);
+    CHECK(difference([](kv_options & o) {
+              o.bypass_layers = 2;
+              o.bypass_type = "f16";
+          }) < 1e-6);
     CHECK(difference([](kv_options & o) { o.bypass_layers = 2; }) < 1e-4);
-    CHECK(difference([](kv_options & o) { o.warmup_chunks = 100; o.warmup_keep = true; o.bits = {2, 8}; }) < 1e-4);
+    CHECK(difference([](kv_options & o) {
+              o.warmup_chunks = 100;
+              o.warmup_keep = true;
+              o.bits = {2, 8};
+          }) < 1e-4);
 }
 
 TEST(decoded_text_is_stored_as_prefilled_text_is) {
@@ -206,7 +214,8 @@ TEST(a_reset_session_is_a_new_one) {
     CHECK_EQ(used.n_tokens(), 0);
     session fresh(m, params_of());
     CHECK_EQ(used.cache().bytes(), fresh.cache().bytes());
-    CHECK(same_bits(decode(used, prefill(used, some_tokens(150)), 20), decode(fresh, prefill(fresh, some_tokens(150)), 20)));
+    CHECK(same_bits(decode(used, prefill(used, some_tokens(150)), 20),
+                    decode(fresh, prefill(fresh, some_tokens(150)), 20)));
     CHECK_EQ(used.cache().bytes(), fresh.cache().bytes());
 }
 
@@ -222,7 +231,8 @@ TEST(a_trimmed_session_goes_on) {
     prefill(s, some_tokens(20, 77));  // in the tail
     s.trim(100);
     CHECK(same_bits(prefill(s, rest), expected));
-    for (const int64_t n : {1, 3, 4, 31, 32, 33, 64, 90}) {  // in blocks: later logits are near those of a fresh session
+    for (const int64_t n :
+         {1, 3, 4, 31, 32, 33, 64, 90}) {  // in blocks: later logits are near those of a fresh session
         session trimmed(m, params_of());
         prefill(trimmed, head);
         trimmed.trim(n);
@@ -263,7 +273,8 @@ TEST(numbers_that_cannot_be_stored_stop_the_pass_they_come_in) {
             const std::vector<int32_t> good = some_tokens(120);
             std::vector<int32_t> bad = good;
             bad[static_cast<size_t>(at)] = broken_token;
-            bad[static_cast<size_t>(std::min(at / 32 * 32 + 31, at + 3))] = broken_token;  // and once more: the first one is named
+            bad[static_cast<size_t>(std::min(at / 32 * 32 + 31, at + 3))] =
+                broken_token;  // and once more: the first one is named
             session s(m, p);
             CHECK_ERROR(prefill(s, bad), "layer 0, position " + std::to_string(at) + ": ");
             CHECK_EQ(s.n_tokens(), at / 32 * 32);
@@ -293,7 +304,8 @@ TEST(the_layer_that_computed_them_is_named) {
             };
             const auto m = tiny_model(spec);
             session s(m, params_of());
-            CHECK_ERROR(prefill(s, some_tokens(50)), "layer 1, position 0: a key or value is not a number or too large for 16 bits");
+            CHECK_ERROR(prefill(s, some_tokens(50)),
+                        "layer 1, position 0: a key or value is not a number or too large for 16 bits");
             CHECK_EQ(s.n_tokens(), 0);
         }
     }
@@ -331,7 +343,11 @@ TEST(what_the_cache_cannot_store_is_an_error) {
         session s(m, p);
     };
     CHECK_ERROR(with([](kv_options & o) { o.sink_tokens = 33; }), "--sink-tokens 33 is more than --chunk-size 32");
-    CHECK_ERROR(with([](kv_options & o) { o.scale_method = "ema_absmax"; o.scale_search = true; }), "--scale-search goes with");
+    CHECK_ERROR(with([](kv_options & o) {
+                    o.scale_method = "ema_absmax";
+                    o.scale_search = true;
+                }),
+                "--scale-search goes with");
 }
 
 TEST_MAIN

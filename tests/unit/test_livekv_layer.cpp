@@ -24,12 +24,15 @@ livekv_layer_plan plan_of(int64_t warmup_chunks = 2) {
 // Four bits keep a token to about 1 % of its energy; another token's would be off by 200 %.
 constexpr double four_bit_error = 0.06;
 
-bool holds_its_tokens(driven_layer & l) { return l.worst_error(true) < four_bit_error && l.worst_error(false) < four_bit_error; }
+bool holds_its_tokens(driven_layer & l) {
+    return l.worst_error(true) < four_bit_error && l.worst_error(false) < four_bit_error;
+}
 
 }  // namespace
 
 TEST(passes_of_any_size_give_the_same_bytes) {
-    for (const kv_method::scale scale : {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
+    for (const kv_method::scale scale :
+         {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
         for (const int64_t warmup : {0, 1, 2, 3}) {
             livekv_layer_plan plan = plan_of(warmup);
             plan.method.scale_method = scale;
@@ -64,23 +67,28 @@ TEST(blocks_are_the_references_of_the_statistics_so_far) {
                     for (const bool key : {true, false}) {
                         const std::vector<float> row = row_of(1, i * chunk + t, key, plan.row());
                         const auto from = row.begin() + static_cast<int64_t>(head) * plan.head_dim;
-                        (key ? keys.back() : values).insert((key ? keys.back() : values).end(), from, from + plan.head_dim);
+                        (key ? keys.back() : values)
+                            .insert((key ? keys.back() : values).end(), from, from + plan.head_dim);
                     }
                 }
                 const int64_t n_sinks = i == 0 ? 4 : 0;
                 observe_keys(plan.method, statistics, keys.back(), n_sinks);
                 after.push_back(statistics);
                 const kv_segment & s = segments[static_cast<size_t>(i) + 1];  // sinks come first
-                const std::vector<uint8_t> v = pack_block(block_header(plan.method, kv_side::value, chunk, plan.head_dim),
-                                                          seal_values(plan.method, values, plan.head_dim, n_sinks));
-                CHECK(s.v_blocks && v.size() == s.v_block_bytes && std::memcmp(s.v_blocks + head * v.size(), v.data(), v.size()) == 0);
+                const std::vector<uint8_t> v =
+                    pack_block(block_header(plan.method, kv_side::value, chunk, plan.head_dim),
+                               seal_values(plan.method, values, plan.head_dim, n_sinks));
+                CHECK(s.v_blocks && v.size() == s.v_block_bytes &&
+                      std::memcmp(s.v_blocks + head * v.size(), v.data(), v.size()) == 0);
             }
             for (int64_t i = 0; i < 6; ++i) {  // warm-up keys are sealed with what is known when it ends
                 const size_t known = static_cast<size_t>(std::max<int64_t>(i, warmup - 1));
-                const std::vector<uint8_t> k = pack_block(block_header(plan.method, kv_side::key, chunk, plan.head_dim),
-                                                          seal_keys(plan.method, after[known], keys[static_cast<size_t>(i)], plan.head_dim, i == 0 ? 4 : 0));
+                const std::vector<uint8_t> k = pack_block(
+                    block_header(plan.method, kv_side::key, chunk, plan.head_dim),
+                    seal_keys(plan.method, after[known], keys[static_cast<size_t>(i)], plan.head_dim, i == 0 ? 4 : 0));
                 const kv_segment & s = segments[static_cast<size_t>(i) + 1];
-                CHECK(s.k_blocks && k.size() == s.k_block_bytes && std::memcmp(s.k_blocks + head * k.size(), k.data(), k.size()) == 0);
+                CHECK(s.k_blocks && k.size() == s.k_block_bytes &&
+                      std::memcmp(s.k_blocks + head * k.size(), k.data(), k.size()) == 0);
             }
         }
     }
@@ -123,7 +131,8 @@ TEST(sinks_stay_exact) {
                 for (const bool key : {true, false}) {
                     const std::vector<float> expected = row_of(1, t, key, plan.row());
                     for (size_t i = 0; i < plan.row(); ++i) {
-                        CHECK_EQ(f16_to_f32((key ? s[0].k_rows : s[0].v_rows)[static_cast<size_t>(t) * plan.row() + i]), expected[i]);
+                        CHECK_EQ(f16_to_f32((key ? s[0].k_rows : s[0].v_rows)[static_cast<size_t>(t) * plan.row() + i]),
+                                 expected[i]);
                     }
                 }
             }
@@ -133,7 +142,8 @@ TEST(sinks_stay_exact) {
 }
 
 TEST(channels_first_seen_as_zero_are_not_zero_for_ever) {
-    for (const kv_method::scale scale : {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
+    for (const kv_method::scale scale :
+         {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
         livekv_layer_plan plan = plan_of(0);
         plan.method.scale_method = scale;
         plan.method.sink_tokens = chunk - 1;  // and the last token is an outlier in every channel

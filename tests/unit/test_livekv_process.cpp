@@ -40,6 +40,8 @@ bool this_one_fails() {
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // new below is malloc, and so free is its delete
+
 void * operator new(size_t n) {
     void * p = this_one_fails() ? nullptr : std::malloc(n ? n : 1);
     if (!p) {
@@ -47,8 +49,12 @@ void * operator new(size_t n) {
     }
     return p;
 }
-void operator delete(void * p) noexcept { std::free(p); }
-void operator delete(void * p, size_t) noexcept { std::free(p); }
+void operator delete(void * p) noexcept {
+    std::free(p);
+}
+void operator delete(void * p, size_t) noexcept {
+    std::free(p);
+}
 
 // Pages and scratch come from here.
 extern "C" void * aligned_alloc(size_t alignment, size_t n) {
@@ -141,16 +147,28 @@ struct memory {
     double peak = 0;
 };
 
-memory memory_at(const std::string & path, size_t n) {
+memory measure_memory(const std::string & path, size_t n) {
     // One arena, and what is mapped is given back: the peak is then what was needed.
-    const finished f = run_self("memory '" + path + "' " + std::to_string(n),
-                                "OMP_WAIT_POLICY=passive MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
+    const finished f =
+        run_self("memory '" + path + "' " + std::to_string(n),
+                 "OMP_WAIT_POLICY=passive MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
     memory m;
     std::istringstream(f.output) >> m.cache >> m.heap >> m.peak;
     if (f.status != 0) {
         check::report(__FILE__, __LINE__, f.output);
     }
     return m;
+}
+
+// The least of three runs: what else lies in a process (pages of files and libraries) only adds.
+memory memory_at(const std::string & path, size_t n) {
+    memory least = measure_memory(path, n);
+    for (int i = 0; i < 2; ++i) {
+        const memory m = measure_memory(path, n);
+        least.heap = std::min(least.heap, m.heap);
+        least.peak = std::min(least.peak, m.peak);
+    }
+    return least;
 }
 
 }  // namespace
@@ -226,8 +244,9 @@ TEST(whichever_allocation_fails_the_sequence_goes_on_where_it_was) {
             status = run(n);
             if (status != no_failure && status != recovered) {
                 ++n_reported;
-                check::report(__FILE__, __LINE__, "allocation " + std::to_string(n) + ", threads " + std::to_string(n_threads) + ": outcome " +
-                                                      std::to_string(status));
+                check::report(__FILE__, __LINE__,
+                              "allocation " + std::to_string(n) + ", threads " + std::to_string(n_threads) +
+                                  ": outcome " + std::to_string(status));
             }
         }
         std::printf("  %d threads: %lld allocations\n", n_threads, static_cast<long long>(n));
@@ -245,11 +264,14 @@ TEST(the_level_livekv_cpu_names_is_the_one_that_runs) {
             CHECK(f.output.find("this machine runs none of that name") != std::string::npos);
         }
     }
-    const std::string best = find_cpu_kernels("avx512") ? "avx512\n" : find_cpu_kernels("avx2") ? "avx2\n" : "generic\n";
+    const std::string best = find_cpu_kernels("avx512") ? "avx512\n"
+                             : find_cpu_kernels("avx2") ? "avx2\n"
+                                                        : "generic\n";
     CHECK_EQ(run_self("cpu", "LIVEKV_CPU=").output, best);
     for (const char * wrong : {"sse9", "AVX2", "avx"}) {
         const finished f = run_self("cpu", std::string("LIVEKV_CPU=") + wrong);
-        CHECK_EQ(f.output, std::string("error: LIVEKV_CPU=") + wrong + ": this machine runs none of that name; there are generic, avx2 and avx512\n");
+        CHECK_EQ(f.output, std::string("error: LIVEKV_CPU=") + wrong +
+                               ": this machine runs none of that name; there are generic, avx2 and avx512\n");
     }
 }
 

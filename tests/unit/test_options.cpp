@@ -42,7 +42,9 @@ TEST(options_set_their_targets) {
     CHECK(p.options.ignore_eos);
 }
 
-TEST(help_is_not_a_run) { CHECK(!parsed({"--help"}).wants_run); }
+TEST(help_is_not_a_run) {
+    CHECK(!parsed({"--help"}).wants_run);
+}
 
 TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-p", "x"}, "no model given");

@@ -30,9 +30,10 @@ struct configuration {
 
     std::string text() const {
         std::ostringstream s;
-        s << "method " << static_cast<int>(method.scale_method) << " bits " << method.k_bits << ',' << method.v_bits << " group "
-          << method.key_group << " zero " << method.zero_point << " search " << method.scale_search << " outliers "
-          << method.outlier_ratio << ',' << method.v_outlier_ratio << " n " << n << " d " << d << " sinks " << n_sinks << " before " << n_before << ' ' << name_of(kind);
+        s << "method " << static_cast<int>(method.scale_method) << " bits " << method.k_bits << ',' << method.v_bits
+          << " group " << method.key_group << " zero " << method.zero_point << " search " << method.scale_search
+          << " outliers " << method.outlier_ratio << ',' << method.v_outlier_ratio << " n " << n << " d " << d
+          << " sinks " << n_sinks << " before " << n_before << ' ' << name_of(kind);
         return s.str();
     }
 };
@@ -115,7 +116,11 @@ bool seals_alike(const configuration & c, std::mt19937 & rng, clipping & seen) {
     const std::vector<uint8_t> v_block = pack_block(block_header(c.method, kv_side::value, c.n, c.d), v_sealed);
     seen.n_saturated += k_sealed.n_saturated + v_sealed.n_saturated;
     if (c.method.scale_method == kv_method::scale::ema_clipped && !c.method.zero_point) {
-        const kv_method alone = [&] { kv_method m = c.method; m.scale_method = kv_method::scale::range; return m; }();
+        const kv_method alone = [&] {
+            kv_method m = c.method;
+            m.scale_method = kv_method::scale::range;
+            return m;
+        }();
         seen.n_bounded += seal_keys(alone, expected, k, c.d, n_sinks).scale != k_sealed.scale;
     }
     for (const cpu_kernels * level : cpu_levels()) {
@@ -135,7 +140,8 @@ bool seals_alike(const configuration & c, std::mt19937 & rng, clipping & seen) {
             return false;
         }
         rows = in_rows(v, c.d);
-        if (sealed_bytes(c, kv_side::value, [&](uint8_t * b) { sealer.seal_values(middle_head(rows, c.d, n_sinks), b); }) != v_block ||
+        if (sealed_bytes(c, kv_side::value,
+                         [&](uint8_t * b) { sealer.seal_values(middle_head(rows, c.d, n_sinks), b); }) != v_block ||
             sealer.n_saturated() != v_sealed.n_saturated) {
             return false;
         }
@@ -146,9 +152,9 @@ bool seals_alike(const configuration & c, std::mt19937 & rng, clipping & seen) {
 // Sealing of normal data, 512 tokens by 128 channels, as the format keeps it.
 struct distortion {
     double snr_db = 0.0;
-    int64_t n_flipped = 0;      // dense entries whose sign changed
+    int64_t n_flipped = 0;  // dense entries whose sign changed
     int64_t n_outliers = 0;
-    double outlier_error = 0.0; // largest, relative
+    double outlier_error = 0.0;  // largest, relative
 };
 
 distortion measure(const kv_method & method, kv_side side) {
@@ -157,7 +163,8 @@ distortion measure(const kv_method & method, kv_side side) {
     const std::vector<float> x = random_rows(row_kind::normal, 512, d, rng);
     key_statistics statistics(method, d);
     observe_keys(method, statistics, x, 0);
-    const sealed_chunk sealed = side == kv_side::key ? seal_keys(method, statistics, x, d, 0) : seal_values(method, x, d, 0);
+    const sealed_chunk sealed =
+        side == kv_side::key ? seal_keys(method, statistics, x, d, 0) : seal_values(method, x, d, 0);
     const std::vector<float> y = unpack_block(pack_block(block_header(method, side, 512, d), sealed).data());
     double signal = 0.0;
     double noise = 0.0;
@@ -194,8 +201,8 @@ TEST(the_sealer_gives_the_references_bytes) {
         }
     }
     CHECK_EQ(n_different, 0);
-    std::printf("  on %zu CPU levels; the EMA bounded the range of %d configurations, %lld entries saturated\n", cpu_levels().size(),
-                seen.n_bounded, static_cast<long long>(seen.n_saturated));
+    std::printf("  on %zu CPU levels; the EMA bounded the range of %d configurations, %lld entries saturated\n",
+                cpu_levels().size(), seen.n_bounded, static_cast<long long>(seen.n_saturated));
     CHECK(seen.n_bounded > 10);
     CHECK(seen.n_saturated > 1000);
 }
@@ -219,16 +226,13 @@ TEST(a_sealer_used_before_seals_as_a_new_one) {
 TEST(what_survives_of_normal_data_is_pinned) {
     struct pin {
         int32_t bits;
-        double k_db, v_db;             // symmetric, 1 % outliers, the chunk's own range: as measured
-        double k_zero_db, v_zero_db;   // with a zero point
+        double k_db, v_db;            // symmetric, 1 % outliers, the chunk's own range: as measured
+        double k_zero_db, v_zero_db;  // with a zero point
     };
     constexpr double band_db = 0.25;  // another draw of the data moves them by less than 0.1
     const pin pins[] = {
-        {2, 2.97, 3.10, 6.42, 6.82},
-        {3, 12.30, 12.43, 13.75, 14.18},
-        {4, 19.70, 19.78, 20.38, 20.87},
-        {5, 26.28, 26.41, 26.70, 27.14},
-        {8, 44.83, 44.96, 44.99, 45.47},
+        {2, 2.97, 3.10, 6.42, 6.82},     {3, 12.30, 12.43, 13.75, 14.18}, {4, 19.70, 19.78, 20.38, 20.87},
+        {5, 26.28, 26.41, 26.70, 27.14}, {8, 44.83, 44.96, 44.99, 45.47},
     };
     for (const pin & p : pins) {
         for (const bool zero_point : {false, true}) {
@@ -241,8 +245,10 @@ TEST(what_survives_of_normal_data_is_pinned) {
                 const double expected = zero_point ? (key ? p.k_zero_db : p.v_zero_db) : (key ? p.k_db : p.v_db);
                 const distortion r = measure(m, side);
                 if (!(std::fabs(r.snr_db - expected) <= band_db)) {
-                    check::report(__FILE__, __LINE__, std::to_string(p.bits) + (key ? " bits, keys, zero point " : " bits, values, zero point ") +
-                                                          std::to_string(zero_point) + ": " + std::to_string(r.snr_db) + " dB");
+                    check::report(__FILE__, __LINE__,
+                                  std::to_string(p.bits) +
+                                      (key ? " bits, keys, zero point " : " bits, values, zero point ") +
+                                      std::to_string(zero_point) + ": " + std::to_string(r.snr_db) + " dB");
                 }
                 CHECK_EQ(r.n_flipped, 0);
                 CHECK_EQ(r.n_outliers, key ? 5 * 128 : 512);
@@ -298,7 +304,8 @@ TEST(a_scale_search_never_raises_the_error) {
                         m.key_group = 32;
                         m.zero_point = zero_point;
                         m.scale_search = search;
-                        const sealed_chunk s = key ? seal_keys(m, key_statistics(m, 40), x, 40, 0) : seal_values(m, x, 40, 0);
+                        const sealed_chunk s =
+                            key ? seal_keys(m, key_statistics(m, 40), x, 40, 0) : seal_values(m, x, 40, 0);
                         const std::vector<float> y = reconstruct(s);
                         error[search] = 0.0;
                         for (size_t i = 0; i < x.size(); ++i) {
@@ -326,7 +333,8 @@ TEST(every_level_converts_rows_as_the_scalar_code_does) {
         int n_wrong = 0;
         for (size_t h = 0; h < halves.size(); ++h) {
             const float expected = f16_to_f32(halves[h]);
-            n_wrong += std::memcmp(&floats[h], &expected, sizeof(expected)) != 0 && !(std::isnan(floats[h]) && std::isnan(expected));
+            n_wrong += std::memcmp(&floats[h], &expected, sizeof(expected)) != 0 &&
+                       !(std::isnan(floats[h]) && std::isnan(expected));
         }
         CHECK_EQ(n_wrong, 0);
         for (size_t n = 1; n < 70; ++n) {  // every end of a row; nothing beyond it is written
@@ -343,7 +351,8 @@ TEST(every_level_converts_rows_as_the_scalar_code_does) {
             std::vector<float> back(n + 1, 7.0f);
             level->to_f32(got.data(), back.data(), n);
             n_wrong += back[n] != 7.0f || back[n - 1] != f16_to_f32(got[n - 1]);
-            for (const float bad : {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN(), 65520.0f, -70000.0f}) {
+            for (const float bad :
+                 {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN(), 65520.0f, -70000.0f}) {
                 row[rng() % n] = bad;
                 CHECK(!level->store_row(row.data(), got.data(), n, static_cast<int32_t>(n), 0));
                 std::fill(row.begin(), row.end(), 65519.0f);

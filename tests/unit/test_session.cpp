@@ -85,8 +85,9 @@ TEST(chunked_prefill_equals_unchunked) {
             const double difference = relative_difference(last_logits(s, tokens), expected);
             const bool small_f16 = kv == std::string("f16") && chunk <= 64;  // 64: the last chunk has 14
             if (!(difference < (small_f16 ? f16_sum_tolerance : summation_tolerance))) {
-                check::report(__FILE__, __LINE__, std::string(kv) + " in chunks of " + std::to_string(chunk) +
-                                                      " differs by " + std::to_string(difference));
+                check::report(__FILE__, __LINE__,
+                              std::string(kv) + " in chunks of " + std::to_string(chunk) + " differs by " +
+                                  std::to_string(difference));
             }
         }
     }
@@ -191,10 +192,10 @@ TEST(every_weight_type_computes_what_its_values_say) {
     const std::vector<int32_t> tokens = some_tokens(50);
     // All types ggml multiplies with and can quantize to without an importance matrix.
     for (const ggml_type type :
-         {GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q6_K, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q5_K,
-          GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q4_K, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4,
-          GGML_TYPE_Q3_K, GGML_TYPE_IQ3_S, GGML_TYPE_IQ3_XXS, GGML_TYPE_Q2_K, GGML_TYPE_IQ2_S, GGML_TYPE_TQ2_0,
-          GGML_TYPE_TQ1_0}) {
+         {GGML_TYPE_F16,     GGML_TYPE_BF16,   GGML_TYPE_Q8_0,  GGML_TYPE_Q6_K,  GGML_TYPE_Q5_0,
+          GGML_TYPE_Q5_1,    GGML_TYPE_Q5_K,   GGML_TYPE_Q4_0,  GGML_TYPE_Q4_1,  GGML_TYPE_Q4_K,
+          GGML_TYPE_IQ4_NL,  GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4, GGML_TYPE_Q3_K,  GGML_TYPE_IQ3_S,
+          GGML_TYPE_IQ3_XXS, GGML_TYPE_Q2_K,   GGML_TYPE_IQ2_S, GGML_TYPE_TQ2_0, GGML_TYPE_TQ1_0}) {
         spec.rounded_to = type;
         spec.matrix_type = GGML_TYPE_F32;
         session exact(tiny_model(spec), params_of("f16", 64));

@@ -3,6 +3,7 @@
 // Writes small random LLaMA files for tests: deterministic, optionally damaged in one place.
 
 #include <ggml-cpp.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
@@ -10,7 +11,6 @@
 #include <functional>
 #include <random>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 struct tiny_spec {
@@ -24,11 +24,11 @@ struct tiny_spec {
     uint32_t n_ctx = 512;
     bool tied = false;
     ggml_type matrix_type = GGML_TYPE_F32;
-    ggml_type rounded_to = GGML_TYPE_F32;          // f32 matrices hold only values this type can hold
-    std::string without_tensor;                    // left out
-    std::string transposed_tensor;                 // written with its two dimensions exchanged
-    std::string zeroed_tensor;                     // all its values are 0
-    std::string retyped_tensor;                    // written with this type instead
+    ggml_type rounded_to = GGML_TYPE_F32;  // f32 matrices hold only values this type can hold
+    std::string without_tensor;            // left out
+    std::string transposed_tensor;         // written with its two dimensions exchanged
+    std::string zeroed_tensor;             // all its values are 0
+    std::string retyped_tensor;            // written with this type instead
     ggml_type retyped_to = GGML_TYPE_F16;
     std::function<void(const std::string & name, std::vector<float> & values)> edit_values;  // last word on a tensor
     std::function<void(gguf_context *)> edit_keys;  // last word on the metadata
@@ -161,8 +161,8 @@ class writer {
             spec_.edit_values(name, values);
         }
         type = name == spec_.retyped_tensor ? spec_.retyped_to : type;
-        ggml_tensor * t = ne1 == 1 ? ggml_new_tensor_1d(ctx_.get(), type, ne0)
-                                   : ggml_new_tensor_2d(ctx_.get(), type, ne0, ne1);
+        ggml_tensor * t =
+            ne1 == 1 ? ggml_new_tensor_1d(ctx_.get(), type, ne0) : ggml_new_tensor_2d(ctx_.get(), type, ne0, ne1);
         ggml_set_name(t, name.c_str());
         if (type == GGML_TYPE_F32) {
             std::copy(values.begin(), values.end(), static_cast<float *>(t->data));
@@ -182,4 +182,6 @@ class writer {
 
 }  // namespace tiny
 
-inline void write_tiny_model(const tiny_spec & spec, const std::string & path) { tiny::writer(spec).write(path); }
+inline void write_tiny_model(const tiny_spec & spec, const std::string & path) {
+    tiny::writer(spec).write(path);
+}

@@ -1,153 +1,19 @@
 #pragma once
 
-// Attention of a tile of rows, side by side in vector lanes, over spans of blocks and f16 rows: the one algorithm of all
-// CPU levels, compiled by each with its own `lanes`. Everything here has internal linkage and calls no library
+// Attention of a tile of rows, side by side in vector lanes, over spans of blocks and f16 rows: the one algorithm of
+// all CPU levels, compiled by each with its own `lanes`. Everything here has internal linkage and calls no library
 // templates, so that no other file is given code of this one's instruction set.
 //
-// A tile of 32 tokens at a time: codes are unpacked to bytes once for all rows; scores are integer dot products of codes
-// with the query, whose channels were multiplied by the key scales and rounded to 8 bits per 32 channels; then the
-// running softmax; then its weights, multiplied by the value scales and rounded to 8 bits per tile, against the value
-// codes. What rounding a query or weight to 8 bits loses is small beside what 2 to 5 bits lost before; for 8-bit codes
-// both are rounded to 16 bits.
+// A tile of 32 tokens at a time: codes are unpacked to bytes once for all rows; scores are integer dot products of
+// codes with the query, whose channels were multiplied by the key scales and rounded to 8 bits per 32 channels; then
+// the running softmax; then its weights, multiplied by the value scales and rounded to 8 bits per tile, against the
+// value codes. What rounding a query or weight to 8 bits loses is small beside what 2 to 5 bits lost before; for 8-bit
+// codes both are rounded to 16 bits.
 
-#include "kernels/attention.h"
-#include "kernels/cpu/block_reader.h"
-#include "kernels/cpu/rotate_rows.h"
+#include "kernels/cpu/row_products.h"
 
 namespace livekv {
 namespace {
-
-constexpr int32_t n_vec = 2;                    // vectors of rows
-constexpr int32_t n_rows_tile = n_vec * lanes::n;
-constexpr int32_t tile_tokens = kv_tile_tokens;
-constexpr float log2_e = 1.4426950408889634f;
-constexpr float hidden_score = -1e30f;          // below any score: see load_queries
-constexpr float largest_query = 1e15f;          // so that no score, product or sum overflows
-
-using f32 = lanes::f32;
-
-// 2^x for x <= 0, 0 below 2^-125. Polynomial of degree 6 on [-1/2, 1/2] (Taylor in x ln 2): relative error 2e-7.
-inline f32 exp2_negative(f32 x) {
-    const f32 lowest = lanes::set(-125.0f);
-    const f32 bounded = lanes::max(x, lowest);
-    const lanes::i32 whole = lanes::round(bounded);
-    const f32 r = lanes::sub(bounded, lanes::to_float(whole));
-    f32 p = lanes::set(1.5403530e-4f);
-    p = lanes::fma(p, r, lanes::set(1.3333558e-3f));
-    p = lanes::fma(p, r, lanes::set(9.6181291e-3f));
-    p = lanes::fma(p, r, lanes::set(5.5504109e-2f));
-    p = lanes::fma(p, r, lanes::set(2.4022651e-1f));
-    p = lanes::fma(p, r, lanes::set(6.9314718e-1f));
-    p = lanes::fma(p, r, lanes::set(1.0f));
-    return lanes::where_less(x, lowest, lanes::set(0.0f), lanes::mul(p, lanes::pow2(whole)));
-}
-
-// Where everything lies in a thread's scratch; sizes depend on head_dim alone.
-struct scratch_map {
-    float * q;         // [head_dim, rows] queries times scale, in units of ln 2
-    float * scores;    // [tile_tokens, rows], later the softmax weights
-    float * rows;      // [tile_tokens, head_dim] of f16 keys or values, or of a tile's outliers
-    float * scales;    // [head_dim] or [tile_tokens]
-    float * offset;    // [rows] what the middles of the key grids add to every score of a key group
-    float * step;      // [head_dim / 32, rows] of the rounded queries
-    float * v_offset;  // [rows] what the middles of the value grids have added to every channel
-    uint8_t * q8[2];   // [head_dim / 4, rows, 4] rounded queries, and what rounding left, 254 times finer
-    uint8_t * p8[2];   // [tile_tokens / 4, rows, 4] rounded weights, and what rounding left, 255 times finer
-    uint8_t * codes;   // bricks of one tile, a byte a code
-    size_t bytes;
-
-    scratch_map(void * memory, int32_t head_dim) {
-        const size_t d = kv_align(static_cast<size_t>(head_dim), 32);
-        uint8_t * at = static_cast<uint8_t *>(memory);
-        bytes = 0;
-        const auto take = [&](size_t n) {
-            uint8_t * p = at ? at + bytes : nullptr;
-            bytes += kv_align(n, 64);
-            return p;
-        };
-        const auto floats = [&](size_t n) { return reinterpret_cast<float *>(take(n * sizeof(float))); };
-        q = floats(d * n_rows_tile);
-        scores = floats(static_cast<size_t>(tile_tokens) * n_rows_tile);
-        rows = floats(tile_tokens * d);
-        scales = floats(d > tile_tokens ? d : tile_tokens);
-        offset = floats(n_rows_tile);
-        step = floats(d / 32 * n_rows_tile);
-        v_offset = floats(n_rows_tile);
-        for (int32_t i = 0; i < 2; ++i) {
-            q8[i] = take(d * n_rows_tile);
-            p8[i] = take(static_cast<size_t>(tile_tokens) * n_rows_tile);
-        }
-        codes = take(tile_tokens * d);
-    }
-};
-
-// c [n_i, rows] += sum over j < n_j of a[i * a_i + j * a_j] b[j, rows].
-inline void multiply_add(const float * a, size_t a_i, size_t a_j, int32_t n_i, int32_t n_j, const float * b, float * c) {
-    constexpr int32_t at_once = 4;
-    int32_t i = 0;
-    for (; i + at_once <= n_i; i += at_once, a += at_once * a_i, c += at_once * n_rows_tile) {
-        f32 sum[at_once][n_vec];
-        for (int32_t k = 0; k < at_once; ++k) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                sum[k][v] = lanes::load(c + k * n_rows_tile + v * lanes::n);
-            }
-        }
-        for (int32_t j = 0; j < n_j; ++j) {
-            const f32 b0 = lanes::load(b + j * n_rows_tile);
-            const f32 b1 = lanes::load(b + j * n_rows_tile + lanes::n);
-            for (int32_t k = 0; k < at_once; ++k) {
-                const f32 x = lanes::set(a[static_cast<size_t>(k) * a_i + static_cast<size_t>(j) * a_j]);
-                sum[k][0] = lanes::fma(x, b0, sum[k][0]);
-                sum[k][1] = lanes::fma(x, b1, sum[k][1]);
-            }
-        }
-        for (int32_t k = 0; k < at_once; ++k) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                lanes::store(c + k * n_rows_tile + v * lanes::n, sum[k][v]);
-            }
-        }
-    }
-    for (; i < n_i; ++i, a += a_i, c += n_rows_tile) {
-        for (int32_t v = 0; v < n_vec; ++v) {
-            f32 sum = lanes::load(c + v * lanes::n);
-            for (int32_t j = 0; j < n_j; ++j) {
-                sum = lanes::fma(lanes::set(a[static_cast<size_t>(j) * a_j]), lanes::load(b + j * n_rows_tile + v * lanes::n), sum);
-            }
-            lanes::store(c + v * lanes::n, sum);
-        }
-    }
-}
-
-// The same in integers, for n_i a multiple of 4, over quads of j: c [n_i, rows] += step [rows] * sum of codes times
-// bytes. codes: 4 bytes for (i, quad) at i * 4 + quad * quad_bytes; bytes: [n_quads, rows, 4]. codes_signed says which of the two is.
-template <bool codes_signed>
-inline void multiply_add_bytes(const uint8_t * codes, size_t quad_bytes, int32_t n_i, int32_t n_quads, const uint8_t * bytes,
-                               const f32 * step, float * c) {
-    constexpr int32_t at_once = 4;
-    for (int32_t i = 0; i < n_i; i += at_once, codes += 4 * at_once, c += at_once * n_rows_tile) {
-        lanes::dot_sum sum[at_once][n_vec];
-        for (int32_t k = 0; k < at_once; ++k) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                sum[k][v] = lanes::dot_zero();
-            }
-        }
-        for (int32_t quad = 0; quad < n_quads; ++quad) {
-            const lanes::bytes b0 = lanes::load_bytes(bytes + quad * 4 * n_rows_tile);
-            const lanes::bytes b1 = lanes::load_bytes(bytes + quad * 4 * n_rows_tile + 4 * lanes::n);
-            for (int32_t k = 0; k < at_once; ++k) {
-                const lanes::bytes x = lanes::set_bytes(codes + static_cast<size_t>(quad) * quad_bytes + 4 * k);
-                sum[k][0] = codes_signed ? lanes::dot(sum[k][0], b0, x) : lanes::dot(sum[k][0], x, b0);
-                sum[k][1] = codes_signed ? lanes::dot(sum[k][1], b1, x) : lanes::dot(sum[k][1], x, b1);
-            }
-        }
-        for (int32_t k = 0; k < at_once; ++k) {
-            for (int32_t v = 0; v < n_vec; ++v) {
-                float * at = c + k * n_rows_tile + v * lanes::n;
-                lanes::store(at, lanes::fma(lanes::dot_float(sum[k][v]), step[v], lanes::load(at)));
-            }
-        }
-    }
-}
 
 // One item: the queries, the running state, and the tiles they go over.
 class row_attention {
@@ -194,7 +60,8 @@ class row_attention {
             const float * from = query(r);
             for (int32_t c = 0; c < d_; ++c) {
                 const float x = from[c] * scale;
-                s_.q[c * n_rows_tile + r] = x > -largest_query ? (x < largest_query ? x : largest_query) : -largest_query;
+                s_.q[c * n_rows_tile + r] =
+                    x > -largest_query ? (x < largest_query ? x : largest_query) : -largest_query;
             }
         }
         rotate_rows(s_.q, d_, args_.k_rotation, n_rows_tile);
@@ -240,8 +107,8 @@ class row_attention {
     void load_rows(const uint16_t * from, int32_t first, int32_t n) {
         const size_t stride = static_cast<size_t>(args_.n_head_kv) * static_cast<size_t>(d_);
         for (int32_t t = 0; t < n; ++t) {
-            lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(item_.head * d_), s_.rows + t * d_,
-                          static_cast<size_t>(d_));
+            lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(item_.head * d_),
+                          s_.rows + t * d_, static_cast<size_t>(d_));
         }
     }
 
@@ -278,7 +145,8 @@ class row_attention {
         const int32_t quads_at_once = block.bits() == 5 ? 4 : 8;
         const int32_t n_sixteens = block.key_sixteens(tile);
         for (int32_t plane = 0; plane < block.n_planes(); ++plane) {
-            lanes::unpack(block.key_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane, 0, s_.codes);
+            lanes::unpack(block.key_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane, 0,
+                          s_.codes);
             for (int32_t half = 0; half < n_sixteens; ++half) {
                 for (int32_t quad = 0; quad < n_quads; quad += quads_at_once) {
                     const int32_t n = n_quads - quad < quads_at_once ? n_quads - quad : quads_at_once;
@@ -288,8 +156,9 @@ class row_attention {
                         for (int32_t v = 0; v < n_vec; ++v) {
                             step[v] = lanes::mul(lanes::load(s_.step + quad / 8 * n_rows_tile + v * lanes::n), factor);
                         }
-                        multiply_add_bytes<false>(s_.codes + (half * n_quads + quad) * 64, 64, 16, n, s_.q8[part] + quad * 4 * n_rows_tile,
-                                                  step, s_.scores + half * 16 * n_rows_tile);
+                        multiply_add_bytes<false>(s_.codes + (half * n_quads + quad) * 64, 64, 16, n,
+                                                  s_.q8[part] + quad * 4 * n_rows_tile, step,
+                                                  s_.scores + half * 16 * n_rows_tile);
                     }
                 }
             }
@@ -297,13 +166,15 @@ class row_attention {
         const block_reader::key_outliers apart = block.key_outliers_of(tile);
         lanes::to_f32(apart.values, s_.rows, static_cast<size_t>(apart.n));
         for (int32_t i = 0; i < apart.n; ++i) {
-            add_outlier(s_.scores + (apart.places[i] >> 11) * n_rows_tile, s_.q + (apart.places[i] & 0x7ff) * n_rows_tile, s_.rows[i]);
+            add_outlier(s_.scores + (apart.places[i] >> 11) * n_rows_tile,
+                        s_.q + (apart.places[i] & 0x7ff) * n_rows_tile, s_.rows[i]);
         }
     }
 
     static void add_outlier(float * to, const float * from, float value) {
         for (int32_t v = 0; v < n_vec; ++v) {
-            lanes::store(to + v * lanes::n, lanes::fma(lanes::set(value), lanes::load(from + v * lanes::n), lanes::load(to + v * lanes::n)));
+            lanes::store(to + v * lanes::n, lanes::fma(lanes::set(value), lanes::load(from + v * lanes::n),
+                                                       lanes::load(to + v * lanes::n)));
         }
     }
 
@@ -319,7 +190,8 @@ class row_attention {
                 const int32_t last = first + 32 < d_ ? first + 32 : d_;
                 f32 largest = lanes::set(1e-30f);
                 for (int32_t c = first; c < last; ++c) {
-                    const f32 x = lanes::mul(lanes::load(s_.q + c * n_rows_tile + v * lanes::n), lanes::set(s_.scales[c]));
+                    const f32 x =
+                        lanes::mul(lanes::load(s_.q + c * n_rows_tile + v * lanes::n), lanes::set(s_.scales[c]));
                     largest = lanes::max(largest, lanes::abs(x));
                     if (centres) {
                         offset = lanes::fma(x, lanes::set(static_cast<float>(centres[c])), offset);
@@ -343,9 +215,11 @@ class row_attention {
                             sum = lanes::fma(lanes::to_float(rest[i]), lanes::set(1.0f / 254.0f), sum);
                         }
                     }
-                    lanes::store_bytes(s_.q8[0] + (c / 4 * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1], whole[2], whole[3]);
+                    lanes::store_bytes(s_.q8[0] + (c / 4 * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1],
+                                       whole[2], whole[3]);
                     if (block.n_planes() == 2) {
-                        lanes::store_bytes(s_.q8[1] + (c / 4 * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1], rest[2], rest[3]);
+                        lanes::store_bytes(s_.q8[1] + (c / 4 * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1],
+                                           rest[2], rest[3]);
                     }
                 }
                 offset = lanes::sub(offset, lanes::mul(mid, lanes::mul(step, sum)));
@@ -388,7 +262,9 @@ class row_attention {
         const int32_t first = tile * tile_tokens;
         const int32_t n_quads = block.value_quads(tile);
         const int8_t * centres = block.value_centres(first);
-        lanes::to_f32(block.value_scales(first), s_.scales, static_cast<size_t>(block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens));
+        lanes::to_f32(
+            block.value_scales(first), s_.scales,
+            static_cast<size_t>(block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens));
         f32 step[n_vec];
         for (int32_t v = 0; v < n_vec; ++v) {
             const float * column = s_.scores + v * lanes::n;
@@ -413,14 +289,19 @@ class row_attention {
                     const f32 x = lanes::mul(lanes::load(column + t * n_rows_tile), scaled);
                     if (block.n_planes() == 2) {  // the whole part rounds down, so that the rest is positive too
                         whole[i] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
-                        rest[i] = lanes::round(lanes::min(lanes::mul(lanes::max(lanes::sub(x, lanes::to_float(whole[i])), lanes::set(0.0f)), lanes::set(255.0f)), lanes::set(255.0f)));
+                        rest[i] = lanes::round(lanes::min(
+                            lanes::mul(lanes::max(lanes::sub(x, lanes::to_float(whole[i])), lanes::set(0.0f)),
+                                       lanes::set(255.0f)),
+                            lanes::set(255.0f)));
                     } else {
                         whole[i] = lanes::round(x);
                     }
                 }
-                lanes::store_bytes(s_.p8[0] + (quad * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1], whole[2], whole[3]);
+                lanes::store_bytes(s_.p8[0] + (quad * n_rows_tile + v * lanes::n) * 4, whole[0], whole[1], whole[2],
+                                   whole[3]);
                 if (block.n_planes() == 2) {
-                    lanes::store_bytes(s_.p8[1] + (quad * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1], rest[2], rest[3]);
+                    lanes::store_bytes(s_.p8[1] + (quad * n_rows_tile + v * lanes::n) * 4, rest[0], rest[1], rest[2],
+                                       rest[3]);
                 }
             }
         }
@@ -428,7 +309,8 @@ class row_attention {
         const int32_t n_sixteens = kv_ceil_div(d_, 16);
         for (int32_t plane = 0; plane < block.n_planes(); ++plane) {
             const int32_t bias = block.n_planes() == 1 ? 1 << (block.bits() - 1) : plane == 0 ? 0 : 8;
-            lanes::unpack(block.value_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane, bias, s_.codes);
+            lanes::unpack(block.value_bricks(tile), static_cast<size_t>(n_sixteens * n_quads), block.bits(), plane,
+                          bias, s_.codes);
             for (int32_t sixteen = 0; sixteen < n_sixteens; ++sixteen) {
                 const int32_t n_channels = d_ - sixteen * 16 < 16 ? d_ - sixteen * 16 : 16;
                 for (int32_t quad = 0; quad < n_quads; quad += quads_at_once) {
@@ -437,7 +319,8 @@ class row_attention {
                         const f32 factor = lanes::set((plane == 0 ? 1.0f : 16.0f) * (part == 0 ? 1.0f : 1.0f / 255.0f));
                         const f32 scaled[n_vec] = {lanes::mul(step[0], factor), lanes::mul(step[1], factor)};
                         multiply_add_bytes<true>(s_.codes + (sixteen * n_quads + quad) * 64, 64, n_channels, n_now,
-                                                 s_.p8[part] + quad * 4 * n_rows_tile, scaled, state_.o + sixteen * 16 * n_rows_tile);
+                                                 s_.p8[part] + quad * 4 * n_rows_tile, scaled,
+                                                 state_.o + sixteen * 16 * n_rows_tile);
                     }
                 }
             }
@@ -446,7 +329,8 @@ class row_attention {
         const uint8_t * const channels = block.value_channels(first);
         lanes::to_f32(block.value_outliers(first), s_.rows, static_cast<size_t>(n_apart));
         for (int32_t i = 0; i < n_apart; ++i) {
-            add_outlier(state_.o + block.channel(channels, i) * n_rows_tile, s_.scores + i / block.n_outliers() * n_rows_tile, s_.rows[i]);
+            add_outlier(state_.o + block.channel(channels, i) * n_rows_tile,
+                        s_.scores + i / block.n_outliers() * n_rows_tile, s_.rows[i]);
         }
     }
 

@@ -1,106 +1,15 @@
 #pragma once
 
-// Attention of a few rows, as in decode: the query heads of one kv head, up to step_rows of them. Where attention_rows.h
-// puts rows side by side in vector lanes, here lanes are the 16 tokens (keys) or channels (values) of a brick, so that
-// few rows waste none and codes go from memory into products without a stop. The arithmetic is the same.
+// Attention of a few rows, as in decode: the query heads of one kv head, up to step_rows of them. Where
+// attention_rows.h puts rows side by side in vector lanes, here lanes are the 16 tokens (keys) or channels (values) of
+// a brick, so that few rows waste none and codes go from memory into products without a stop. The arithmetic is the
+// same.
 
 #include "kernels/cpu/attention_rows.h"
+#include "kernels/cpu/step_products.h"
 
 namespace livekv {
 namespace {
-
-constexpr int32_t step_rows = 8;
-constexpr int32_t rows_at_once = 4;  // that one unpacked brick serves
-constexpr int32_t n_brick = 64 / (4 * lanes::n);        // vectors that hold a brick
-constexpr int32_t n_tile = tile_tokens / lanes::n;      // vectors that hold a number for each token of a tile
-
-// Sums for up to rows_at_once rows over n_quads bricks of 16 things each: to [row][16] += step[row] * codes . bytes.
-// bytes: [row][n_quads][4], rows byte_stride apart; to: rows to_stride apart.
-template <int32_t bits, int32_t n_rows, bool codes_signed>
-inline void brick_products(const uint8_t * bricks, int32_t n_quads, int32_t plane, int32_t bias, const uint8_t * bytes, size_t byte_stride,
-                           const float * step, size_t step_stride, float factor, float * to, size_t to_stride) {
-    lanes::dot_sum sum[n_rows][n_brick];
-    for (int32_t r = 0; r < n_rows; ++r) {
-        for (int32_t v = 0; v < n_brick; ++v) {
-            sum[r][v] = lanes::dot_zero();
-        }
-    }
-    for (int32_t quad = 0; quad < n_quads; ++quad) {
-        lanes::bytes codes[n_brick];
-        lanes::unpack_brick<bits>(bricks + quad * 8 * bits, plane, bias, codes);
-        for (int32_t r = 0; r < n_rows; ++r) {
-            const lanes::bytes x = lanes::set_bytes(bytes + static_cast<size_t>(r) * byte_stride + 4 * quad);
-            for (int32_t v = 0; v < n_brick; ++v) {
-                sum[r][v] = codes_signed ? lanes::dot(sum[r][v], x, codes[v]) : lanes::dot(sum[r][v], codes[v], x);
-            }
-        }
-    }
-    for (int32_t r = 0; r < n_rows; ++r) {
-        const f32 scale = lanes::set(step[static_cast<size_t>(r) * step_stride] * factor);
-        for (int32_t v = 0; v < n_brick; ++v) {
-            float * at = to + static_cast<size_t>(r) * to_stride + v * lanes::n;
-            lanes::store(at, lanes::fma(lanes::dot_float(sum[r][v]), scale, lanes::load(at)));
-        }
-    }
-}
-
-template <int32_t bits, bool codes_signed, typename... Args>
-inline void brick_products_of(int32_t n_rows, Args... args) {
-    switch (n_rows) {
-        case 1:
-            return brick_products<bits, 1, codes_signed>(args...);
-        case 2:
-            return brick_products<bits, 2, codes_signed>(args...);
-        default:
-            return brick_products<bits, rows_at_once, codes_signed>(args...);
-    }
-}
-
-struct step_map {
-    float * q;         // [step_rows, head_dim] queries times scale, in units of ln 2
-    float * q_of;      // [head_dim, wide] the same, rows side by side, for outliers
-    float * scores;    // [step_rows, tile_tokens], later the softmax weights
-    float * s_of;      // [tile_tokens, wide] what outliers add to scores, or the weights
-    float * o;         // [step_rows, d16]
-    float * o_of;      // [head_dim, wide] what outliers have added to results
-    float * rows;      // [tile_tokens, head_dim] of f16 keys or values, or of a tile's outliers
-    float * scales;    // [head_dim] or [tile_tokens]
-    float * folded;    // [head_dim] one row times the scales
-    float * weighted;  // [tile_tokens] one row's weights times the scales
-    float * step;      // [step_rows, d / 32]
-    float * p_step;    // [step_rows]
-    uint8_t * q8[2];   // [step_rows, head_dim]
-    uint8_t * p8[2];   // [step_rows, tile_tokens]
-    size_t d16;        // head_dim rounded up to a brick's 16 channels
-    size_t d32;        // head_dim rounded up to 32
-    size_t bytes = 0;
-
-    step_map(void * memory, int32_t head_dim) : d16(kv_align(static_cast<size_t>(head_dim), 16)), d32(kv_align(static_cast<size_t>(head_dim), 32)) {
-        uint8_t * at = static_cast<uint8_t *>(memory);
-        const auto take = [&](size_t n) {
-            uint8_t * p = at ? at + bytes : nullptr;
-            bytes += kv_align(n, 64);
-            return p;
-        };
-        const auto floats = [&](size_t n) { return reinterpret_cast<float *>(take(n * sizeof(float))); };
-        q = floats(step_rows * d32);
-        q_of = floats(step_rows * d32);
-        scores = floats(step_rows * tile_tokens);
-        s_of = floats(step_rows * tile_tokens);
-        o = floats(step_rows * d32);
-        o_of = floats(step_rows * d32);
-        rows = floats(tile_tokens * d32);
-        scales = floats(d32);
-        folded = floats(d32);
-        weighted = floats(tile_tokens);
-        step = floats(step_rows * d32 / 32);
-        p_step = floats(step_rows);
-        for (int32_t i = 0; i < 2; ++i) {
-            q8[i] = take(step_rows * d32);
-            p8[i] = take(step_rows * tile_tokens);
-        }
-    }
-};
 
 class step_attention {
   public:
@@ -239,7 +148,8 @@ class step_attention {
         const size_t stride = static_cast<size_t>(args_.n_head_kv) * static_cast<size_t>(d_);
         for (int32_t t = 0; t < n; ++t) {
             float * const row = s_.rows + static_cast<size_t>(t) * s_.d32;
-            lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(item_.head * d_), row, static_cast<size_t>(d_));
+            lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(item_.head * d_), row,
+                          static_cast<size_t>(d_));
             for (size_t c = static_cast<size_t>(d_); c < s_.d32; ++c) {
                 row[c] = 0.0f;
             }
@@ -251,7 +161,8 @@ class step_attention {
             for (int32_t t = 0; t < n; ++t) {
                 f32 sum = lanes::set(0.0f);
                 for (size_t c = 0; c < s_.d32; c += lanes::n) {
-                    sum = lanes::fma(lanes::load(s_.q + static_cast<size_t>(r) * s_.d32 + c), lanes::load(s_.rows + static_cast<size_t>(t) * s_.d32 + c), sum);
+                    sum = lanes::fma(lanes::load(s_.q + static_cast<size_t>(r) * s_.d32 + c),
+                                     lanes::load(s_.rows + static_cast<size_t>(t) * s_.d32 + c), sum);
                 }
                 s_.scores[r * tile_tokens + t] = lanes::sum(sum);
             }
@@ -264,7 +175,8 @@ class step_attention {
                 float * const at = s_.o + static_cast<size_t>(r) * s_.d32 + c;
                 f32 sum = lanes::load(at);
                 for (int32_t t = 0; t < n; ++t) {
-                    sum = lanes::fma(lanes::set(s_.scores[r * tile_tokens + t]), lanes::load(s_.rows + static_cast<size_t>(t) * s_.d32 + c), sum);
+                    sum = lanes::fma(lanes::set(s_.scores[r * tile_tokens + t]),
+                                     lanes::load(s_.rows + static_cast<size_t>(t) * s_.d32 + c), sum);
                 }
                 lanes::store(at, sum);
             }
@@ -293,11 +205,13 @@ class step_attention {
                 const int32_t n = n_quads - quad < quads_at_once ? n_quads - quad : quads_at_once;
                 for (int32_t row = 0; row < item_.n_rows; row += rows_at_once) {
                     for (int32_t i = 0; i < n_planes * n_planes; ++i) {
-                        const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 254.0f);
-                        brick_products_of<bits, false>(item_.n_rows - row, bricks + quad * 8 * bits, n, i / n_planes, 0,
-                                                       s_.q8[i % n_planes] + static_cast<size_t>(row) * s_.d32 + 4 * quad, s_.d32,
-                                                       s_.step + static_cast<size_t>(row) * (s_.d32 / 32) + quad / 8, s_.d32 / 32, factor,
-                                                       s_.scores + row * tile_tokens + half * 16, size_t{tile_tokens});
+                        const float factor =
+                            (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 254.0f);
+                        brick_products_of<bits, false>(
+                            item_.n_rows - row, bricks + quad * 8 * bits, n, i / n_planes, 0,
+                            s_.q8[i % n_planes] + static_cast<size_t>(row) * s_.d32 + 4 * quad, s_.d32,
+                            s_.step + static_cast<size_t>(row) * (s_.d32 / 32) + quad / 8, s_.d32 / 32, factor,
+                            s_.scores + row * tile_tokens + half * 16, size_t{tile_tokens});
                     }
                 }
             }
@@ -314,7 +228,8 @@ class step_attention {
     void add_key_outliers(const block_reader::key_outliers & apart) {
         clear(s_.s_of, wide * tile_tokens);
         for (int32_t i = 0; i < apart.n; ++i) {
-            add_row<wide>(s_.s_of + (apart.places[i] >> 11) * wide, s_.q_of + (apart.places[i] & 0x7ff) * wide, s_.rows[i]);
+            add_row<wide>(s_.s_of + (apart.places[i] >> 11) * wide, s_.q_of + (apart.places[i] & 0x7ff) * wide,
+                          s_.rows[i]);
         }
         for (int32_t r = 0; r < wide; r += 4) {
             lanes::add_transposed_4(s_.s_of + r, wide, s_.scores + r * tile_tokens, tile_tokens);
@@ -452,10 +367,12 @@ class step_attention {
                 for (int32_t row = 0; row < item_.n_rows; row += rows_at_once) {
                     for (int32_t i = 0; i < n_planes * n_planes; ++i) {
                         const int32_t bias = n_planes == 1 ? 1 << (bits - 1) : i / n_planes == 0 ? 0 : 8;
-                        const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 255.0f);
-                        brick_products_of<bits, true>(item_.n_rows - row, bricks + quad * 8 * bits, n_now, i / n_planes, bias,
-                                                      s_.p8[i % n_planes] + row * tile_tokens + 4 * quad, size_t{tile_tokens}, s_.p_step + row,
-                                                      size_t{1}, factor, s_.o + static_cast<size_t>(row) * s_.d32 + sixteen * 16, s_.d32);
+                        const float factor =
+                            (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 255.0f);
+                        brick_products_of<bits, true>(item_.n_rows - row, bricks + quad * 8 * bits, n_now, i / n_planes,
+                                                      bias, s_.p8[i % n_planes] + row * tile_tokens + 4 * quad,
+                                                      size_t{tile_tokens}, s_.p_step + row, size_t{1}, factor,
+                                                      s_.o + static_cast<size_t>(row) * s_.d32 + sixteen * 16, s_.d32);
                     }
                 }
             }
@@ -472,7 +389,8 @@ class step_attention {
         f32 largest = lanes::set(1e-30f);
         f32 offset = lanes::set(0.0f);
         for (int32_t v = 0; v < n_tile; ++v) {
-            w[v] = lanes::mul(lanes::load(s_.scores + r * tile_tokens + v * lanes::n), lanes::load(s_.scales + v * lanes::n));
+            w[v] = lanes::mul(lanes::load(s_.scores + r * tile_tokens + v * lanes::n),
+                              lanes::load(s_.scales + v * lanes::n));
             largest = lanes::max(largest, w[v]);
             if (centres) {
                 offset = lanes::fma(w[v], lanes::load_i8(centres + v * lanes::n), offset);
@@ -513,7 +431,8 @@ class step_attention {
 };
 
 // Few rows of one token go the one way, many the other.
-inline void attend(const attention_args & args, const attention_item & item, void * scratch, const softmax_state & state) {
+inline void attend(const attention_args & args, const attention_item & item, void * scratch,
+                   const softmax_state & state) {
     if (args.n_tokens == 1 && item.n_rows <= step_rows) {
         step_attention(args, item, scratch, state).run();
     } else {

@@ -1,7 +1,8 @@
 #include "kernels/cpu/kernels.h"
+// clang-format off: the lanes first, what is written in terms of them after
 #include "kernels/cpu/lanes_avx2.h"
-
 #include "kernels/cpu/attention_step.h"
+// clang-format on
 
 namespace livekv {
 

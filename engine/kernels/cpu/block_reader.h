@@ -21,7 +21,9 @@ class block_reader {
     int32_t n_outliers() const { return h_.n_outliers; }  // per channel or token
     int32_t n_planes() const { return h_.bits == 8 ? 2 : 1; }
 
-    const uint16_t * key_scales(int32_t group) const { return section16(map_.scales) + static_cast<size_t>(group) * h_.head_dim; }
+    const uint16_t * key_scales(int32_t group) const {
+        return section16(map_.scales) + static_cast<size_t>(group) * h_.head_dim;
+    }
     const int8_t * key_centres(int32_t group) const { return centres(static_cast<size_t>(group) * h_.head_dim); }
     const uint16_t * value_scales(int32_t token) const { return section16(map_.scales) + token; }
     const int8_t * value_centres(int32_t token) const { return centres(static_cast<size_t>(token)); }
@@ -44,11 +46,14 @@ class block_reader {
         }
         uint32_t range[2];
         __builtin_memcpy(range, block_ + map_.tiles + 4 * static_cast<size_t>(tile), sizeof(range));
-        return {section16(map_.outliers) + range[0], section16(map_.index) + range[0], static_cast<int32_t>(range[1] - range[0])};
+        return {section16(map_.outliers) + range[0], section16(map_.index) + range[0],
+                static_cast<int32_t>(range[1] - range[0])};
     }
 
     // Values' outliers from a token on: f16, n_outliers a token, and their channels, in one byte or two.
-    const uint16_t * value_outliers(int32_t token) const { return section16(map_.outliers) + static_cast<size_t>(token) * h_.n_outliers; }
+    const uint16_t * value_outliers(int32_t token) const {
+        return section16(map_.outliers) + static_cast<size_t>(token) * h_.n_outliers;
+    }
     const uint8_t * value_channels(int32_t token) const {
         return block_ + map_.index + static_cast<size_t>(token) * static_cast<size_t>(h_.n_outliers * map_.index_bytes);
     }

@@ -14,7 +14,8 @@ struct cpu_kernels {
     size_t (*scratch_bytes)(int32_t head_dim);
 
     // Fills state, [row_tile] rows of which item.n_rows mean something. scratch: 64-byte aligned.
-    void (*attend)(const attention_args & args, const attention_item & item, void * scratch, const softmax_state & state);
+    void (*attend)(const attention_args & args, const attention_item & item, void * scratch,
+                   const softmax_state & state);
 
     void (*to_f32)(const uint16_t * from, float * to, size_t n);
 

@@ -105,7 +105,8 @@ struct lanes {
         to[1] = _mm256_sub_epi8(high, minus);
     }
 
-    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
+                       uint8_t * to) {
         switch (bits) {
             case 2:
                 return unpack_all<2>(bricks, n_bricks, plane, bias, to);

@@ -69,7 +69,8 @@ struct lanes {
         const __m512i nibble = _mm512_set1_epi8(15);
         __m512i u;
         if constexpr (bits <= 3) {
-            const __m512i four_times = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(brick)));
+            const __m512i four_times =
+                _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(brick)));
             const __m512i shifts = _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6);
             u = _mm512_and_si512(_mm512_srlv_epi64(four_times, shifts), _mm512_set1_epi8(3));
         } else if constexpr (bits <= 5) {
@@ -88,7 +89,8 @@ struct lanes {
         to[0] = _mm512_sub_epi8(u, _mm512_set1_epi8(static_cast<char>(bias)));
     }
 
-    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
+                       uint8_t * to) {
         switch (bits) {
             case 2:
                 return unpack_all<2>(bricks, n_bricks, plane, bias, to);

@@ -31,17 +31,37 @@ struct lanes {
         return r;
     }
 
-    static f32 load(const float * p) { return each([&](int32_t i) { return p[i]; }); }
+    static f32 load(const float * p) {
+        return each([&](int32_t i) { return p[i]; });
+    }
     static void store(float * p, f32 a) { std::memcpy(p, a.x, sizeof(a.x)); }
-    static f32 set(float a) { return each([&](int32_t) { return a; }); }
-    static f32 add(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] + b.x[i]; }); }
-    static f32 sub(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] - b.x[i]; }); }
-    static f32 mul(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] * b.x[i]; }); }
-    static f32 div(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] / b.x[i]; }); }
-    static f32 fma(f32 a, f32 b, f32 c) { return each([&](int32_t i) { return a.x[i] * b.x[i] + c.x[i]; }); }
-    static f32 max(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] > b.x[i] ? a.x[i] : b.x[i]; }); }
-    static f32 min(f32 a, f32 b) { return each([&](int32_t i) { return a.x[i] < b.x[i] ? a.x[i] : b.x[i]; }); }
-    static f32 abs(f32 a) { return each([&](int32_t i) { return a.x[i] < 0.0f ? -a.x[i] : a.x[i]; }); }
+    static f32 set(float a) {
+        return each([&](int32_t) { return a; });
+    }
+    static f32 add(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] + b.x[i]; });
+    }
+    static f32 sub(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] - b.x[i]; });
+    }
+    static f32 mul(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] * b.x[i]; });
+    }
+    static f32 div(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] / b.x[i]; });
+    }
+    static f32 fma(f32 a, f32 b, f32 c) {
+        return each([&](int32_t i) { return a.x[i] * b.x[i] + c.x[i]; });
+    }
+    static f32 max(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] > b.x[i] ? a.x[i] : b.x[i]; });
+    }
+    static f32 min(f32 a, f32 b) {
+        return each([&](int32_t i) { return a.x[i] < b.x[i] ? a.x[i] : b.x[i]; });
+    }
+    static f32 abs(f32 a) {
+        return each([&](int32_t i) { return a.x[i] < 0.0f ? -a.x[i] : a.x[i]; });
+    }
     // a where limit > x, else b.
     static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
         return each([&](int32_t i) { return x.x[i] < limit.x[i] ? a.x[i] : b.x[i]; });
@@ -62,7 +82,9 @@ struct lanes {
         }
         return r;
     }
-    static f32 to_float(i32 a) { return each([&](int32_t i) { return static_cast<float>(a.x[i]); }); }
+    static f32 to_float(i32 a) {
+        return each([&](int32_t i) { return static_cast<float>(a.x[i]); });
+    }
     static f32 pow2(i32 a) {  // 2^a, -126 <= a <= 127
         return each([&](int32_t i) {
             const int32_t bits = (a.x[i] + 127) << 23;
@@ -110,8 +132,12 @@ struct lanes {
     }
     static f32 dot_float(dot_sum acc) { return to_float(acc); }
 
-    static f32 load_i8(const int8_t * p) { return each([&](int32_t i) { return static_cast<float>(p[i]); }); }
-    static float sum(f32 a) { return ((a.x[0] + a.x[4]) + (a.x[2] + a.x[6])) + ((a.x[1] + a.x[5]) + (a.x[3] + a.x[7])); }
+    static f32 load_i8(const int8_t * p) {
+        return each([&](int32_t i) { return static_cast<float>(p[i]); });
+    }
+    static float sum(f32 a) {
+        return ((a.x[0] + a.x[4]) + (a.x[2] + a.x[6])) + ((a.x[1] + a.x[5]) + (a.x[3] + a.x[7]));
+    }
     static float largest(f32 a) {
         float m = a.x[0];
         for (int32_t i = 1; i < n; ++i) {
@@ -136,7 +162,8 @@ struct lanes {
 
     // Plane `plane` (0: the lower four bits or all there are, 1: the upper four of eight) of n_bricks bricks of codes,
     // minus bias, one byte a code.
-    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+    static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
+                       uint8_t * to) {
         for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {
             for (int32_t i = 0; i < 64; ++i) {
                 int32_t u = 0;

@@ -1,5 +1,4 @@
 #include "kernels/cpu/lanes_avx512.h"
-
 #include "lanes/make_table.h"
 
 namespace livekv {

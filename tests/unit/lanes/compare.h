@@ -52,17 +52,24 @@ inline float float_of(uint32_t bits) {
 inline bool same(float a, float b) {
     return bits_of(a) == bits_of(b) || (std::isnan(a) && std::isnan(b)) || (a == 0.0f && b == 0.0f);
 }
-inline bool same(int32_t a, int32_t b) { return a == b; }
-inline bool same(uint8_t a, uint8_t b) { return a == b; }
-inline bool same_f16(uint16_t a, uint16_t b) { return a == b || ((a & 0x7fff) > 0x7c00 && (b & 0x7fff) > 0x7c00); }
+inline bool same(int32_t a, int32_t b) {
+    return a == b;
+}
+inline bool same(uint8_t a, uint8_t b) {
+    return a == b;
+}
+inline bool same_f16(uint16_t a, uint16_t b) {
+    return a == b || ((a & 0x7fff) > 0x7c00 && (b & 0x7fff) > 0x7c00);
+}
 
 // Reports the first difference only.
 template <typename T>
 void check_same(const std::string & what, const std::vector<T> & actual, const std::vector<T> & expected) {
     for (size_t i = 0; i < expected.size(); ++i) {
         if (!same(actual[i], expected[i])) {
-            check::report(__FILE__, __LINE__, what + " [" + check::text(i) + "] is " + check::text(+actual[i]) +
-                                                  ", expected " + check::text(+expected[i]));
+            check::report(__FILE__, __LINE__,
+                          what + " [" + check::text(i) + "] is " + check::text(+actual[i]) + ", expected " +
+                              check::text(+expected[i]));
             return;
         }
     }

@@ -1,5 +1,4 @@
 #include "kernels/cpu/lanes_generic.h"
-
 #include "lanes/make_table.h"
 
 namespace livekv {

@@ -27,15 +27,13 @@ inline lanes::i32 load_i32(const int32_t * p) {
     return v;
 }
 
-#define LANES_OPERATION(name, expression)                                                                          \
-    {                                                                                                              \
-        name, [](const float * const * in, float * to, size_t count) {                                             \
-            each_vector(in, to, count, [](lanes::f32 a, lanes::f32 b, lanes::f32 c, lanes::f32 d) {                \
-                (void)a, (void)b, (void)c, (void)d;                                                                \
-                return expression;                                                                                 \
-            });                                                                                                    \
-        }                                                                                                          \
-    }
+#define LANES_OPERATION(name, expression)                                                        \
+    {name, [](const float * const * in, float * to, size_t count) {                              \
+         each_vector(in, to, count, [](lanes::f32 a, lanes::f32 b, lanes::f32 c, lanes::f32 d) { \
+             (void)a, (void)b, (void)c, (void)d;                                                 \
+             return expression;                                                                  \
+         });                                                                                     \
+     }}
 
 const float_operation operations[] = {
     LANES_OPERATION("load", a),
@@ -86,8 +84,12 @@ inline void load_i8_all(const int8_t * from, float * to, size_t count) {
 inline bool any_greater_of(const float * a, const float * b) {
     return lanes::any_greater(lanes::load(a), lanes::load(b));
 }
-inline float sum_of(const float * a) { return lanes::sum(lanes::load(a)); }
-inline float largest_of(const float * a) { return lanes::largest(lanes::load(a)); }
+inline float sum_of(const float * a) {
+    return lanes::sum(lanes::load(a));
+}
+inline float largest_of(const float * a) {
+    return lanes::largest(lanes::load(a));
+}
 
 inline void store_bytes_all(const int32_t * const * in, uint8_t * to, size_t count) {
     for (size_t i = 0; i < count; i += n_lanes) {
