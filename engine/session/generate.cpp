@@ -53,11 +53,13 @@ uint64_t hash_logits(std::span<const float> logits) {
 generate_result generate(session & s, std::span<const int32_t> prompt, const generate_params & params,
                          const generate_callbacks & callbacks) {
     generate_result result;
+    const double sealed_before_s = s.cache().report().seal_seconds;
     const auto start = std::chrono::steady_clock::now();
     const int64_t n_before = s.n_tokens();
     const bool resume = prompt.empty() && !s.last_logits().empty();
     std::span<const float> logits = resume ? s.last_logits() : s.prefill(prompt, callbacks.on_prefill);
     result.prefill_s = result.ttft_s = seconds_since(start);
+    result.seal_s = s.cache().report().seal_seconds - sealed_before_s;
     result.n_prompt = static_cast<int64_t>(prompt.size());
     if (logits.empty()) {
         result.n_prompt = s.n_tokens() - n_before;

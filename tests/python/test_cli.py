@@ -79,11 +79,51 @@ def test_stats_are_one_json_object_with_every_field(cli, tmp_path):
     assert printed["logits_hash"] == stats["logits_hash"]
 
 
+def test_stats_say_where_the_cache_is_and_what_sealing_did(cli, tmp_path):
+    path = tmp_path / "stats.json"
+    text = "a long prompt, again and again. " * 15
+    done = cli("-p", text, "-n", 9, "--chunk-size", 64, "--kv-error", "--stats", path, "--ignore-eos", *GREEDY)
+    assert done.returncode == 0
+    stats = json.loads(path.read_text())
+    kv = stats["kv"]
+    parts = kv["bytes"]
+    total = parts.pop("total")
+    assert total == sum(parts.values()) == stats["kv_bytes"]
+    assert set(parts) == {"codes", "scales", "outliers", "sinks", "warm_up", "bypass", "tail", "statistics", "padding"}
+    assert parts["codes"] > parts["scales"] > 0 and parts["outliers"] > 0 and parts["sinks"] > 0 and parts["tail"] > 0
+    assert kv["memory_savings"] == pytest.approx(1 - total / stats["kv_f16_bytes"])
+    assert 0 < kv["outlier_fraction"] < 0.02 and 0 <= kv["saturated_fraction"] < 0.01
+    assert 0 < kv["seal_time_share"] < 1
+    for side in "kv":
+        assert len(kv["snr_db"][side]) == stats["model"]["n_layer"]
+        assert all(15 < snr < 40 for snr in kv["snr_db"][side])
+    assert b"saved" in done.stderr and b"bits a value" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--kv-bits", "6"), ("--kv-bits", "4,4,4"), ("--key-group", "100"), ("--preset", "best"),
+                                       ("--scale-method", "ema_absmax", "--scale-search", "on"), ("--clip-factor", "0.5"),
+                                       ("--sink-tokens", "600"), ("--outlier-ratio", "0.2"), ("--rotate", "q")])  # fmt: skip
+def test_impossible_cache_options_are_refused_in_one_line(cli, arguments):
+    done = cli("-p", "x", *arguments)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stdout == b""
+
+
+@pytest.mark.parametrize("preset", ["default", "reference", "quality", "small"])
+def test_presets_are_starting_points_for_other_options_wherever_they_stand(cli, tmp_path, preset):
+    text = "a long prompt, again and again. " * 15
+    bits = []
+    for more in ((), ("--kv-bits", "8")):
+        path = tmp_path / f"{len(more)}.json"
+        assert cli("-p", text, "-n", 1, *more, "--chunk-size", 64, "--preset", preset, "--stats", path).returncode == 0
+        bits.append(json.loads(path.read_text())["kv"]["bits_per_value"])
+    assert bits[0] < bits[1]
+
+
 def test_help_names_every_option_of_the_readme(cli):
     done = cli("--help", m=None)
     assert done.returncode == 0
     for name in ("-m", "-p", "-f", "-n", "-c", "-t", "-ngl", "--temp", "--top-k", "--top-p", "--min-p", "-s", "--kv",
-                 "--repeat-penalty", "--chunk-size", "--stats", "--ignore-eos", "-cnv", "--tokenize"):  # fmt: skip
+                 "--repeat-penalty", "--chunk-size", "--stats", "--ignore-eos", "-cnv", "--tokenize", "--preset", "--kv-bits", "--kv-save", "--kv-load", "--kv-error"):  # fmt: skip
         assert name in done.stdout.decode()
 
 
