@@ -42,6 +42,7 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+	$@ -m pip install --quiet --disable-pip-version-check pip==25.3  # Debian 12's cannot read requirements/dev.txt
 
 # llama.cpp as a reference needs its library only: no servers, tools or multimodal parts.
 $(VENV)/dev.ok: export CMAKE_ARGS := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_SERVER=OFF \
