@@ -2,8 +2,8 @@
 // operations a second, for decode and for a chunk of queries; and what sealing costs. Checked against the
 // double-precision reference first.
 //
-//   bench_attention [tokens 16384] [bits 4] [key group 128] [zero point 1] [outlier ratio 0.01] [head_dim 128] [of
-//   values]
+//   bench_attention [tokens 16384] [bits 4] [key group 128] [zero point 1] [outlier ratio 0.01] [head_dim 128] [outlier
+//   ratio of values: as keys]
 
 #include <time.h>
 
