@@ -112,9 +112,9 @@ tiny_spec memory_spec() {
     tiny_spec spec;
     spec.n_layer = 1;
     spec.n_embd = 32;
-    spec.n_head = 4;
-    spec.n_head_kv = 4;
-    spec.head_dim = 64;
+    spec.n_head = 8;
+    spec.n_head_kv = 8;
+    spec.head_dim = 128;
     spec.n_ff = 32;
     spec.n_ctx = 40000;
     return spec;
@@ -147,7 +147,7 @@ struct memory {
     double peak = 0;
 };
 
-memory measure_memory(const std::string & path, size_t n) {
+memory memory_at(const std::string & path, size_t n) {
     // One arena, and what is mapped is given back: the peak is then what was needed.
     const finished f =
         run_self("memory '" + path + "' " + std::to_string(n),
@@ -160,17 +160,6 @@ memory measure_memory(const std::string & path, size_t n) {
     return m;
 }
 
-// The least of three runs: what else lies in a process (pages of files and libraries) only adds.
-memory memory_at(const std::string & path, size_t n) {
-    memory least = measure_memory(path, n);
-    for (int i = 0; i < 2; ++i) {
-        const memory m = measure_memory(path, n);
-        least.heap = std::min(least.heap, m.heap);
-        least.peak = std::min(least.peak, m.peak);
-    }
-    return least;
-}
-
 }  // namespace
 
 TEST(memory_grows_by_the_blocks_alone) {
@@ -179,17 +168,25 @@ TEST(memory_grows_by_the_blocks_alone) {
     }
     const temporary_file path(".gguf");
     write_tiny_model(memory_spec(), path.path());
-    // A little less than powers of two: vectors that grow by doubling have no room to spare.
-    const memory small = memory_at(path.path(), 4096 - 6);
-    const memory large = memory_at(path.path(), 32768 - 6);
-    const double blocks = large.cache - small.cache;
-    std::printf("  28672 tokens: %.0f bytes of cache, %.0f on the heap, %.0f of peak resident memory\n", blocks,
-                large.heap - small.heap, large.peak - small.peak);
-    const double ids = 28672 * sizeof(int32_t);  // the session keeps its tokens
-    const double n_values = 28672.0 * 2 * 256;
-    CHECK(8 * blocks / n_values > 4.3 && 8 * blocks / n_values < 4.6);
-    CHECK(std::fabs((large.heap - small.heap - ids) / blocks - 1.0) < 0.05);
-    CHECK(std::fabs((large.peak - small.peak - ids) / blocks - 1.0) < 0.05);
+    const double n_more = 28672;
+    const double ids = n_more * sizeof(int32_t);  // the session keeps its tokens
+    bool agrees = false;
+    // What else lies in a process, pages of files and libraries, comes and goes by up to a MiB: three attempts.
+    for (int attempt = 0; attempt < 3 && !agrees; ++attempt) {
+        // A little less than powers of two: vectors that grow by doubling have no room to spare.
+        const memory small = memory_at(path.path(), 4096 - 6);
+        const memory large = memory_at(path.path(), 32768 - 6);
+        const double blocks = large.cache - small.cache;
+        const double heap = large.heap - small.heap - ids;
+        const double peak = large.peak - small.peak - ids;
+        std::printf("  %.0f tokens: %.0f bytes of cache, %.0f more on the heap, %.0f of peak resident memory\n", n_more,
+                    blocks, heap, peak);
+        const double bits = 8 * blocks / (n_more * 2 * 8 * 128);
+        CHECK(bits > 4.2 && bits < 4.5);
+        CHECK(std::fabs(heap / blocks - 1.0) < 0.05);
+        agrees = std::fabs(peak / blocks - 1.0) < 0.05;
+    }
+    CHECK(agrees);
 }
 
 TEST(whichever_allocation_fails_the_sequence_goes_on_where_it_was) {
