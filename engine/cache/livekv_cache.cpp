@@ -43,6 +43,7 @@ livekv_layer_plan plan_of(const kv_options & options, const kv_shape & shape, in
     plan.seals = !plan.bypass || options.bypass_type != "f16";
     plan.warmup_chunks = plan.bypass ? 0 : options.warmup_chunks;
     plan.warmup_keep = options.warmup_keep;
+    plan.tail_chunks = options.tail_chunks;
     plan.measure_error = options.measure_error;
     plan.method = plan.bypass ? bypass_method(options) : options.method();
     if (options.rotate == "k" || options.rotate == "kv") {

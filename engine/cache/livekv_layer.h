@@ -22,6 +22,7 @@ struct livekv_layer_plan {
     int64_t chunk_size = 0;
     int64_t warmup_chunks = 0;  // whose keys stay exact while the statistics settle
     bool warmup_keep = false;   // and for ever
+    int64_t tail_chunks = 0;    // newest full chunks that stay raw
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
@@ -96,17 +97,22 @@ class livekv_layer {
         int64_t n_saturated = 0;
     };
 
+    // Sealed pages for a chunk that was raw so far; null where nothing changes.
+    struct late_pages {
+        std::shared_ptr<kv_page> k;
+        std::shared_ptr<kv_page> v;
+    };
+
     // The pass at hand.
     struct step {
         int64_t n_new = 0;
         bool close = false;
-        bool settled = false;       // the statistics are: exact warm-up keys are sealed too
         raw_rows * rows = nullptr;  // tail_, or the buffer all layers share
         chunk closed;
-        raw_rows sinks;                              // of the sequence's first chunk
-        std::vector<std::shared_ptr<kv_page>> late;  // sealed keys for chunks_[i] whose keys were exact, else null
-        std::vector<key_statistics> statistics;      // [n_head_kv], moved by this chunk
-        std::vector<error_sums> errors;              // [2 * n_head_kv], with this chunk's
+        raw_rows sinks;                          // of the sequence's first chunk
+        std::vector<late_pages> late;            // [chunks_.size()]
+        std::vector<key_statistics> statistics;  // [n_head_kv], moved by this chunk
+        std::vector<error_sums> errors;          // [2 * n_head_kv], with this chunk's
     };
 
     std::shared_ptr<kv_page> make_page(kv_side side, bool sealed, int64_t n) const;
