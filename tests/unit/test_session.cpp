@@ -275,7 +275,7 @@ TEST(divergence_of_a_cache_from_itself_is_zero_and_grows_with_fewer_bits) {
     const auto measure = [&](const char * kv) {
         fidelity_params p;
         p.test = params_of(kv, 32, 128);
-        p.kl_base = "f16";
+        p.kl_base = params_of("f16", 32, 128).kv;
         return measure_fidelity(m, tokens, p);
     };
     const fidelity same = measure("f16");
