@@ -1,5 +1,6 @@
 #include "arrays.h"
 
+#include <cmath>
 #include <limits>
 
 #include "error.h"
@@ -49,6 +50,32 @@ std::vector<int32_t> tokens_from(const py::object & tokens) {
         ids.push_back(token_from(item, ids.size()));
     }
     return ids;
+}
+
+py::array_t<float> chunk_from(const py::object & chunk) {
+    if (!py::isinstance<py::array>(chunk)) {
+        fail("a chunk must be a numpy array, not ", std::string(py::str(py::type::of(chunk).attr("__name__"))));
+    }
+    const py::array array = py::reinterpret_borrow<py::array>(chunk);
+    if (!py::isinstance<py::array_t<float>>(chunk)) {
+        fail("a chunk must be float32, not ", std::string(py::str(array.dtype())));
+    }
+    if (array.ndim() != 3 || array.size() == 0) {
+        fail("a chunk must be [n_head_kv, n, head_dim] with none of them 0, not of shape ",
+             std::string(py::repr(array.attr("shape"))));
+    }
+    if (!(array.flags() & py::array::c_style)) {
+        fail("a chunk must be contiguous in C order; numpy.ascontiguousarray makes it so");
+    }
+    const py::array_t<float> values = py::reinterpret_borrow<py::array_t<float>>(array);
+    for (py::ssize_t i = 0; i < values.size(); ++i) {
+        if (!std::isfinite(values.data()[i])) {
+            const py::ssize_t d = values.shape(2);
+            fail("the chunk's value at [", i / d / values.shape(1), ", ", i / d % values.shape(1), ", ", i % d,
+                 "] is not a finite number");
+        }
+    }
+    return values;
 }
 
 }  // namespace livekv

@@ -20,6 +20,9 @@ namespace py = pybind11;
 // is wrong; that an id is in the vocabulary is the engine's to check.
 std::vector<int32_t> tokens_from(const py::object & tokens);
 
+// float32 [n_head_kv, n, head_dim], C order, every value finite. Throws livekv::error naming what is wrong.
+py::array_t<float> chunk_from(const py::object & chunk);
+
 // A new array with a copy of values, of the given shape, C order.
 template <typename T>
 py::array_t<T> array_of(std::span<const T> values, const std::vector<py::ssize_t> & shape) {

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 
@@ -29,13 +30,23 @@ struct session_handle {
     uint64_t n_changes = 0;  // a generation under way sees by it that somebody else has changed the sequence
 };
 
-// The session for the length of one call. Throws livekv::error when it is closed or another call is in it.
-class held_session {
+// Keeps other calls out of a session for the length of one. Throws livekv::error when another call is in it.
+class session_lock {
   public:
-    explicit held_session(session_handle & handle) : handle_(handle), lock_(handle.in_use, std::try_to_lock) {
+    explicit session_lock(session_handle & handle) : lock_(handle.in_use, std::try_to_lock) {
         if (!lock_.owns_lock()) {
             fail("this session is in use by another call; give each thread a session of its own");
         }
+    }
+
+  private:
+    std::unique_lock<std::mutex> lock_;
+};
+
+// The session for the length of one call. Throws livekv::error when it is closed, and as session_lock does.
+class held_session {
+  public:
+    explicit held_session(session_handle & handle) : lock_(handle), handle_(handle) {
         if (!handle_.s) {
             fail("this session is closed");
         }
@@ -46,8 +57,8 @@ class held_session {
     void note_change() { ++handle_.n_changes; }
 
   private:
+    session_lock lock_;
     session_handle & handle_;
-    std::unique_lock<std::mutex> lock_;
 };
 
 }  // namespace livekv

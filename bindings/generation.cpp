@@ -23,52 +23,61 @@ class generation_handle {
 
     // The next piece of text that is not empty; none when the text has ended.
     std::optional<std::string> next() {
-        if (!generation_ || generation_->ended()) {
+        if (ended()) {
             return std::nullopt;
         }
         held_session s(*handle_);
         if (handle_->n_changes != n_changes_) {
-            generation_.reset();
             fail("the session was changed while this text was being generated");
         }
         const py::gil_scoped_release released;
         try {
-            while (!generation_->ended()) {
-                const int64_t n_before = generation_->result().n_generated;
-                const std::string text = generation_->next([](int64_t) {
-                    check_signals();
-                    return true;
-                });
-                if (generation_->result().n_generated > n_before && !ended_with_end_of_text()) {
-                    tokens_.push_back(generation_->result().last_token);
-                }
-                check_signals();
-                if (!text.empty()) {
-                    return text;
-                }
-            }
+            return next_piece();
         } catch (...) {
-            result_ = generation_->result();
-            generation_.reset();
+            failed_ = true;
             throw;
+        }
+    }
+
+    std::vector<int32_t> tokens() const {
+        const session_lock lock(*handle_);
+        return tokens_;
+    }
+    bool ended() const {
+        const session_lock lock(*handle_);
+        return failed_ || generation_->ended();
+    }
+    generate_result result() const {
+        const session_lock lock(*handle_);
+        return generation_->result();
+    }
+
+  private:
+    std::optional<std::string> next_piece() {
+        while (!generation_->ended()) {
+            const int64_t n_before = generation_->result().n_generated;
+            const std::string text = generation_->next([](int64_t) {
+                check_signals();
+                return true;
+            });
+            const generate_result & r = generation_->result();
+            const bool end_of_text = generation_->ended() && r.reason == stop_reason::end_of_text;
+            if (r.n_generated > n_before && !end_of_text) {
+                tokens_.push_back(r.last_token);
+            }
+            check_signals();
+            if (!text.empty()) {
+                return text;
+            }
         }
         return std::nullopt;
     }
 
-    const std::vector<int32_t> & tokens() const { return tokens_; }
-    bool ended() const { return !generation_ || generation_->ended(); }
-    const generate_result & result() const { return generation_ ? generation_->result() : result_; }
-
-  private:
-    bool ended_with_end_of_text() const {
-        return generation_->ended() && generation_->result().reason == stop_reason::end_of_text;
-    }
-
     std::shared_ptr<session_handle> handle_;
     uint64_t n_changes_ = 0;
-    std::optional<generation> generation_;  // empty after a failure
-    generate_result result_;                // then: of what was done
-    std::vector<int32_t> tokens_;           // generated, without an end-of-text token
+    std::optional<generation> generation_;
+    std::vector<int32_t> tokens_;  // generated, without an end-of-text token
+    bool failed_ = false;          // by an exception, Ctrl-C's too: there is no more text
 };
 
 std::unique_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
@@ -95,7 +104,7 @@ std::unique_ptr<generation_handle> start(std::shared_ptr<session_handle> h, cons
 }
 
 py::dict result_of(const generation_handle & g) {
-    const generate_result & r = g.result();
+    const generate_result r = g.result();
     return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_generated") = r.n_generated,
                     py::arg("reason") = stop_reason_name(r.reason), py::arg("ttft_s") = r.ttft_s,
                     py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s,

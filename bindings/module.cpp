@@ -23,5 +23,6 @@ PYBIND11_MODULE(_livekv, m) {
     livekv::bind_model(m);
     livekv::bind_session(m);
     livekv::bind_generation(m);
+    livekv::bind_streams(m);
     livekv::bind_fidelity(m);
 }

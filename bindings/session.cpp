@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "calls.h"
+#include "dump.h"
 #include "options_from.h"
 
 namespace livekv {
@@ -95,10 +96,7 @@ void load(session_handle & h, const std::string & path) {
 }
 
 void close(session_handle & h) {
-    const std::unique_lock<std::mutex> lock(h.in_use, std::try_to_lock);
-    if (!lock.owns_lock()) {
-        fail("this session is in use by another call; it cannot be closed now");
-    }
+    const session_lock lock(h);
     ++h.n_changes;
     h.s.reset();
 }
@@ -136,6 +134,21 @@ py::dict stats(session_handle & h) {
         py::arg("snr_v") = v);
 }
 
+py::tuple dump(session_handle & h, int64_t il) {
+    held_session s(h);
+    const hparams & hp = s->get_model().hp;
+    if (il < 0 || il >= hp.n_layer) {
+        fail("there is no layer ", il, "; the model has ", hp.n_layer);
+    }
+    kv_layer_dump layer;
+    {
+        const py::gil_scoped_release released;
+        layer = s->cache().dump(il);
+    }
+    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv, hp.head_dim),
+                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv, hp.head_dim));
+}
+
 // f(session) for what is quick and changes nothing.
 template <typename F>
 auto reading(F f) {
@@ -157,7 +170,7 @@ void bind_session(py::module_ & module) {
         .def("save", &save, py::arg("path"))
         .def("load", &load, py::arg("path"))
         .def("close", &close)
-        .def("closed", [](session_handle & h) { return !h.s; })
+        .def("closed", [](session_handle & h) { return session_lock(h), !h.s; })
         .def("n_tokens", reading([](session & s) { return s.n_tokens(); }))
         .def("n_ctx", reading([](session & s) { return s.n_ctx(); }))
         .def("n_threads", reading([](session & s) { return s.params().n_threads; }))
@@ -166,7 +179,8 @@ void bind_session(py::module_ & module) {
         .def("kv_bits_per_value", reading([](session & s) { return s.kv_bits_per_value(); }))
         .def("kv_rows", reading([](session & s) { return kv_option_rows(s.params().kv); }))
         .def("last_logits", &last_logits)
-        .def("stats", &stats);
+        .def("stats", &stats)
+        .def("dump", &dump, py::arg("layer"));
 }
 
 }  // namespace livekv

@@ -14,6 +14,7 @@ interpreter's lock, and Ctrl-C ends them after the chunk or token at hand. A mod
 belongs to one call at a time.
 """
 
+from livekv import kv
 from livekv._livekv import Error, __version__
 from livekv.fidelity import Fidelity, fidelity
 from livekv.generation import Generation, Usage
@@ -36,6 +37,7 @@ __all__ = [
     "Usage",
     "__version__",
     "fidelity",
+    "kv",
     "kv_options_table",
     "parse_kv_list",
     "peak_rss",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv.generation import Generation
+from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions
 from livekv.stats import KVStats, kv_stats_from
 
@@ -182,3 +183,36 @@ class Session:
         """Where the cache's bytes are and what sealing did."""
         return kv_stats_from(self._core.stats())
 
+    def kv_dump(self, layer: int) -> dict[str, npt.NDArray[Any]]:
+        """One layer's keys and values as they are kept, copied: for plots and research.
+
+        Each name comes twice, for keys with `k_` and for values with `v_` in front. H: n_head_kv, T: n_tokens, D: head_dim.
+
+        reconstruction  float32 [H, T, D]: what the model's keys (after RoPE) or values have become
+        stored          float32 [H, T, D]: the same in the basis they are stored in, and attention reads them in
+        rotation        int32 []: channels that were rotated together (Walsh-Hadamard) before they were stored; 0: none
+        kind            uint8 [T]: how a token is kept: livekv.kv.SEALED, SINK, EXACT (16 bits in a chunk), TAIL, DENSE
+
+        and of the livekv policy:
+
+        bits            int32 []: of a code; 0: this layer seals nothing
+        group           int32 [T]: the token's place in scale and zero; -1 where not sealed
+        codes           int16 [H, T, D]: 0 where not sealed
+        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for (code - zero) * scale
+        zero            int16, shaped as scale; 0 when codes are symmetric
+        outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
+        outlier_value   float32 [n]: what they stand for
+        sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact
+        tail            float32 [H, n_tail, D]: of stored, the newest tokens, not yet sealed
+
+        Raises Error when there is no such layer.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for side, raw in zip("kv", self._core.dump(layer), strict=True):
+            arrays |= {f"{side}_{name}": np.asarray(value) for name, value in raw.items()}
+            arrays[f"{side}_rotation"] = np.asarray(raw["rotation"], np.int32)
+            if "bits" in raw:
+                arrays[f"{side}_bits"] = np.asarray(raw["bits"], np.int32)
+                arrays[f"{side}_sinks"] = raw["stored"][:, raw["kind"] == SINK]
+                arrays[f"{side}_tail"] = raw["stored"][:, raw["kind"] == TAIL]
+        return arrays
