@@ -65,6 +65,10 @@ class Model:
         return int(self._facts["n_embd"])
 
     @property
+    def n_ff(self) -> int:
+        return int(self._facts["n_ff"])
+
+    @property
     def n_head(self) -> int:
         return int(self._facts["n_head"])
 

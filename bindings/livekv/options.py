@@ -67,7 +67,9 @@ _FLAG_OF_FIELD = {_field_of(flag): flag for flag in _KIND}
 def kv_options_table() -> list[KVOption]:
     """Every cache option, in the order of the command line's help."""
     return [
-        KVOption(row["flag"], _field_of(row["flag"]), _value_of(row["value"], row["default"]), row["range"], row["help"])
+        KVOption(
+            row["flag"], _field_of(row["flag"]), _value_of(row["value"], row["default"]), row["range"], row["help"]
+        )
         for row in _ROWS
     ]
 
@@ -183,17 +185,17 @@ KVOptions.__doc__ = _doc()
 
 
 def parse_kv_list(text: str) -> list[tuple[str, Any]]:
-    """The caches of a comma-separated list of specs, each with the text it was given by. A piece that is only a number
+    """The caches of a comma-separated list of specs, each with the text it was given by. A piece that begins with a number
     continues the value before it: `f16,livekv:kv-bits=4,3,q8_0` are three. Raises Error for an unknown or doubled one.
     """
     specs: list[str] = []
-    for piece in text.split(","):
-        if specs and piece.strip().replace(".", "", 1).isdigit() and "=" in specs[-1]:
-            specs[-1] += f",{piece.strip()}"
-        elif piece.strip() == "":
+    for piece in map(str.strip, text.split(",")):
+        if piece == "":
             raise Error(f"'{text}' has an empty place where a cache should be")
+        if specs and "=" in specs[-1] and piece.partition(":")[0].isdigit():
+            specs[-1] += f",{piece}"
         else:
-            specs.append(piece.strip())
+            specs.append(piece)
     doubled = {spec for spec in specs if specs.count(spec) > 1}
     if doubled:
         raise Error(f"cache '{doubled.pop()}' is listed twice")

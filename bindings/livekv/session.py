@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
+from livekv._livekv import Error
 from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions
@@ -126,6 +127,8 @@ class Session:
         as prefill does, and when the session was changed meanwhile.
         """
         seed = random.SystemRandom().getrandbits(63) if seed is None else seed
+        if not 0 <= seed < 2**64:
+            raise Error(f"seed is {seed}; it must be in 0..2^64 - 1")
         core = _livekv.Generation(
             self._core,
             self._prompt_tokens(prompt, add_special, parse_special),
