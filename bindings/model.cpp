@@ -9,6 +9,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "error.h"
+#include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "model/utf8.h"
 #include "session/chat_template.h"
@@ -74,7 +75,8 @@ void bind_model(py::module_ & module) {
         .def("apply_chat_template", &apply_chat_template, py::arg("turns"), py::arg("add_generation_prompt"));
     module.def("default_threads", [] { return std::max(1u, std::thread::hardware_concurrency()); });
     module.def("build_info", [] {
-        return py::dict(py::arg("kernels") = best_cpu_kernels().name);
+        return py::dict(py::arg("kernels") = best_cpu_kernels().name,
+                        py::arg("compiled_for") = compiled_cpu_features());
     });
     module.def("has_gpu", [] { return find_gpu() != nullptr; });
 }

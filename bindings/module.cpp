@@ -1,14 +1,20 @@
 #include <pybind11/pybind11.h>
 
 #include <new>
+#include <string>
 
 #include "bind.h"
 #include "error.h"
+#include "graph/cpu_features.h"
 #include "model/ggml_log.h"
 
 PYBIND11_MODULE(_livekv, m) {
     namespace py = pybind11;
     m.doc() = "The engine, as the livekv package uses it; see _livekv.pyi";
+    if (const std::string missing = livekv::missing_cpu_features(); !missing.empty()) {
+        throw py::import_error("this livekv was built for a CPU with " + missing +
+                               "; build it anew here, or with -Ccmake.define.LIVEKV_CPU=x86-64");
+    }
     m.attr("__version__") = LIVEKV_VERSION;
     py::register_exception<livekv::error>(m, "Error").attr("__module__") = "livekv";
     py::register_exception_translator([](std::exception_ptr thrown) {
