@@ -59,9 +59,9 @@ def fidelity(
 ) -> Fidelity:
     """Perplexity of a text under a cache, and its divergence from the base cache: the numbers of livekv-perplexity.
 
-    text: text, or its tokens as Model.tokenize gives them. n_ctx: tokens a window, 8 or more; a rest of the text is left
-    out. windows: how many at most; None: all. kv: None: the defaults. progress: called after each window with how many
-    are done and how many there are. Raises Error when the text is shorter than one window.
+    text: text, or its tokens as Model.tokenize gives them. n_ctx: tokens a window, 8 or more; a rest of the text is
+    left out. windows: how many at most; None: all. kv: None: the defaults. progress: called after each window with how
+    many are done and how many there are. Raises Error when the text is shorter than one window.
     """
     tokens = model.tokenize(text) if isinstance(text, str) else text
     if windows is not None and windows < 1:

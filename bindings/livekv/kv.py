@@ -60,8 +60,8 @@ class _Stream:
         self._core = _livekv.Stream(keys, self.options._arguments())
 
     def seal(self, chunk: F32) -> Sealed:
-        """Seals the sequence's next tokens. chunk: float32 [n_head_kv, n, head_dim], contiguous, finite. Raises Error when
-        it is anything else, or of other heads than the chunks before."""
+        """Seals the sequence's next tokens. chunk: float32 [n_head_kv, n, head_dim], contiguous, finite. Raises Error
+        when it is anything else, or of other heads than the chunks before."""
         raw: dict[str, Any] = self._core.seal(chunk)
         return Sealed(**raw)
 
@@ -75,7 +75,8 @@ class KeyStream(_Stream):
 
 
 class ValueStream(_Stream):
-    """Values: outliers and scale per token. options: None: the defaults. Raises Error when their policy is not livekv."""
+    """Values: outliers and scale per token. options: None: the defaults. Raises Error when their policy is not
+    livekv."""
 
     def __init__(self, options: KVOptions | None = None) -> None:
         super().__init__(False, options)

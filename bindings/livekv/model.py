@@ -124,7 +124,8 @@ class Model:
         return self._core.tokenize(text, add_special, parse_special)
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
-        """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the vocabulary."""
+        """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the
+        vocabulary."""
         return self._core.detokenize(tokens, skip_special)
 
     def token_piece(self, token: int) -> bytes:
@@ -137,8 +138,8 @@ class Model:
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation, {"role": system|user|assistant, "content": text} each, as the model's template family writes
-        it; without bos, which tokenize adds; control tokens are to be parsed. add_generation_prompt: with the beginning of
-        the assistant's answer. Raises Error when the model has no known template or the roles do not fit it."""
+        it; without bos, which tokenize adds; control tokens are to be parsed. add_generation_prompt: with the beginning
+        of the assistant's answer. Raises Error when the model has no known template or the roles do not fit it."""
         turns = []
         for i, message in enumerate(messages):
             if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):

@@ -185,9 +185,9 @@ KVOptions.__doc__ = _doc()
 
 
 def parse_kv_list(text: str) -> list[tuple[str, Any]]:
-    """The caches of a comma-separated list of specs, each with the text it was given by. A piece that begins with a number
-    continues the value before it: `f16,livekv:kv-bits=4,3,q8_0` are three. Raises Error for an unknown or doubled one.
-    """
+    """The caches of a comma-separated list of specs, each with the text it was given by. A piece that begins with a
+    number continues the value before it: `f16,livekv:kv-bits=4,3,q8_0` are three. Raises Error for an unknown or
+    doubled one."""
     specs: list[str] = []
     for piece in map(str.strip, text.split(",")):
         if piece == "":

@@ -120,11 +120,11 @@ class Session:
 
         prompt: text, token ids, or None to go on from the last logits. max_tokens: None: until the text or the context
         ends. temperature 0: greedy; top_k 0, top_p 1, min_p 0, repeat_penalty 1: off (repeat_penalty: over the last 64
-        tokens; Keskar et al. 2019, section 4.1). seed: None: a new one, which usage tells. stop: the text ends before the
-        first of these. add_special: a prompt that begins a sequence gets the model's bos; an eos it would add is left out,
-        as the text is to be continued. parse_special: control tokens written in the prompt become those tokens.
-        ignore_eos: the model's ends of text are never chosen. Raises Error for values out of range; while iterating,
-        as prefill does, and when the session was changed meanwhile.
+        tokens; Keskar et al. 2019, section 4.1). seed: None: a new one, which usage tells. stop: the text ends before
+        the first of these. add_special: a prompt that begins a sequence gets the model's bos; an eos it would add is
+        left out, as the text is to be continued. parse_special: control tokens written in the prompt become those
+        tokens. ignore_eos: the model's ends of text are never chosen. Raises Error for values out of range; while
+        iterating, as prefill does, and when the session was changed meanwhile.
         """
         seed = random.SystemRandom().getrandbits(63) if seed is None else seed
         if not 0 <= seed < 2**64:
@@ -177,8 +177,8 @@ class Session:
         self._core.save(os.fspath(path))
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when the
-        file is none, damaged, of another model, or longer than the context; then nothing has changed."""
+        """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when
+        the file is none, damaged, of another model, or longer than the context; then nothing has changed."""
         self._core.load(os.fspath(path))
         self._kv = KVOptions._from_rows(self._core.kv_rows(), measure_error=self._kv.measure_error)
 
@@ -189,7 +189,8 @@ class Session:
     def kv_dump(self, layer: int) -> dict[str, npt.NDArray[Any]]:
         """One layer's keys and values as they are kept, copied: for plots and research.
 
-        Each name comes twice, for keys with `k_` and for values with `v_` in front. H: n_head_kv, T: n_tokens, D: head_dim.
+        Each name comes twice, for keys with `k_` and for values with `v_` in front. H: n_head_kv, T: n_tokens, D:
+        head_dim.
 
         reconstruction  float32 [H, T, D]: what the model's keys (after RoPE) or values have become
         stored          float32 [H, T, D]: the same in the basis they are stored in, and attention reads them in
