@@ -25,15 +25,15 @@ model = livekv.Model(sys.argv[1], n_threads=1)
 session = model.session(n_ctx=512, kv=livekv.KVOptions.parse("small:chunk-size=64"))
 text = "".join(session.generate("Once upon a time", 40, temperature=0))
 assert len(text) > 40, text
-assert session.eval(np.array([5, 6])).shape == (1, model.n_vocab)
+assert session.eval(np.arange(5, 105)).shape == (1, model.n_vocab)
 assert session.kv_stats().bytes.codes > 0 and session.kv_dump(0)["k_codes"].any()
 result = livekv.fidelity(model, model.tokenize("a b c d e f g h i j k l m n o p") * 8, 64, base=livekv.KVOptions(policy="f16"))
 assert result.kl_mean > 0
 sealed = livekv.kv.KeyStream().seal(np.ones((1, 8, 16), np.float32))
 assert sealed.warmup
+import python_eval
 from livekv.conversion import FOLDER
 assert (FOLDER / "convert_hf.py").is_file() and "site-packages" in str(FOLDER)
-import python_eval
 print(livekv.__version__, livekv.__file__)
 """
 
