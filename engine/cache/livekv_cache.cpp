@@ -244,4 +244,9 @@ kv_report livekv_cache::report() const {
     return r;
 }
 
+kv_layer_dump livekv_cache::dump(int64_t il) const {
+    const livekv_layer & layer = layers_.at(static_cast<size_t>(il));
+    return {layer.dump(kv_side::key), layer.dump(kv_side::value)};
+}
+
 }  // namespace livekv

@@ -5,11 +5,13 @@
 #include <span>
 #include <vector>
 
+#include "cache/kv_dump.h"
 #include "cache/kv_page.h"
 #include "cache/kv_report.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/seal.h"
+#include "kv/kv_block.h"
 #include "kv/kv_method.h"
 #include "kv/kv_stats.h"
 
@@ -75,6 +77,9 @@ class livekv_layer {
 
     size_t bytes() const;
     void add_to(kv_report & report) const;
+
+    // What the layer holds, copied and taken apart.
+    kv_side_dump dump(kv_side side) const;
 
     const livekv_layer_plan & plan() const { return plan_; }
 
