@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub, which resume, into its own cache; and one clear line where it cannot be reached."""
+"""Downloads from the Hugging Face hub into its own cache, where they resume; one clear line if it is out of reach."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def longbench_v2_file() -> Path:
 
 def wikitext_splits() -> dict[str, str]:
     """wikitext-2-raw, each split as one text: `test`, `validation`, `train`."""
-    import datasets
+    import datasets  # type: ignore[import-untyped]
 
     loaded = ask(lambda: datasets.load_dataset(WIKITEXT, "wikitext-2-raw-v1"), WIKITEXT)
     return {split: "".join(loaded[split]["text"]) for split in ("test", "validation", "train")}

@@ -39,6 +39,6 @@ def size_warning(n_params: int) -> list[str]:
     if n_params >= SMALL_MODEL:
         return []
     return [
-        f"WARNING: the model has {n_params / 1e6:.1f} million parameters; below {SMALL_MODEL / 1e6:.0f} million the scores "
-        "of these tasks mean nothing. They show that the run works, and which answers a cache changes."
+        f"WARNING: the model has {n_params / 1e6:.1f} million parameters; below {SMALL_MODEL / 1e6:.0f} million the "
+        "scores of these tasks mean nothing. They show that the run works, and which answers a cache changes."
     ]

@@ -41,8 +41,8 @@ def answer(
     """The answer as `pred` and its measures: counts in tokens, times in seconds (`_s`), memory in bytes.
 
     The session is as long as prompt and answer need. `kv_bytes` is what the cache's allocations hold when the answer
-    ends, `kv_f16_bytes` what plain 16-bit numbers would take for the same tokens. `rss_before` is the process's resident
-    memory before the session exists, `rss_peak` the most since then; None where the system does not reset the peak.
+    ends, `kv_f16_bytes` what plain 16-bit numbers would take for the same tokens. `rss_before` is the process's
+    resident memory before the session exists, `rss_peak` the most since then; None where the system does not reset it.
     """
     resettable = begin_peak()
     before = current_rss()
@@ -51,7 +51,7 @@ def answer(
     tokens, measures = produce(model, session, prompt, how)
     stats = session.kv_stats()
     return {
-        # As the official code does it: the answer's tokens on their own, so without a SentencePiece model's first space.
+        # As the official code: the answer's tokens on their own, so without a SentencePiece model's first space.
         "pred": model.detokenize(tokens, skip_special=True),
         **measures,
         "prompt_tokens": len(prompt),

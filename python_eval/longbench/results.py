@@ -74,11 +74,11 @@ def _groups(recorded: Mapping[str, Mapping[str, list[dict[str, Any]]]], *, e: bo
     for name, some in first.items():
         scores = {cache: [_score(name, record) for record in by_name[name]] for cache, by_name in recorded.items()}
         if name == "v2":
-            labels = [("overall", record["difficulty"], record["length"]) for record in some]
+            labels = [["overall", record["difficulty"], record["length"]] for record in some]
             wanted = ("overall", "easy", "hard", "short", "medium", "long")
             groups += _parts({"task": "LongBench v2"}, "subset", labels, wanted, scores, _v2_percent)
         elif e:
-            labels = [(length_bucket(record["length"]),) for record in some]
+            labels = [[length_bucket(record["length"])] for record in some]
             buckets = [bucket for bucket, _ in LENGTH_BUCKETS]
             names = {"task": name, "metric": task(name).metric}
             groups += _parts(names, "length", labels, buckets, scores, bucket_percent)
@@ -90,7 +90,7 @@ def _groups(recorded: Mapping[str, Mapping[str, list[dict[str, Any]]]], *, e: bo
 def _parts(
     names: dict[str, str],
     column: str,
-    labels: Sequence[tuple[str, ...]],
+    labels: Sequence[Sequence[str]],
     wanted: Sequence[str],
     scores: Mapping[str, list[float]],
     average: Callable[[list[float]], float],

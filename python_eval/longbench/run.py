@@ -92,8 +92,10 @@ class Answerer:
 def predict(
     folder: RunFolder, settings: Settings, data: DataSet, n_workers: int = 1, ray_address: str | None = None
 ) -> None:
-    """Adds to `folder` every answer that it lacks. Caches take turns at each sample, so that they share what the machine
-    does meanwhile."""
+    """Adds to `folder` every answer that it lacks.
+
+    Caches take turns at each sample, so that they share what the machine does meanwhile.
+    """
     jobs = [
         Job(cache, name, index, sample)
         for name, samples in data.samples.items()
@@ -116,7 +118,7 @@ def answers(folder: RunFolder, cache: str, name: str) -> list[dict[str, Any]]:
 
 
 def records_name(cache: str, name: str) -> str:
-    """Where answers lie: `predictions/<cache>/<task>`, for v2 `predictions/<cache>`, as the official scorers want them."""
+    """Where answers lie, as the official scorers want them: predictions/<cache>/<task>, for v2 predictions/<cache>."""
     where = f"predictions/{re.sub(r'[^A-Za-z0-9_.,=+-]', '_', cache)}"
     return where if name == "v2" else f"{where}/{name}"
 

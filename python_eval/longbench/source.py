@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ V2_FILE = "longbench_v2.jsonl"
 class DataSet:
     """The samples of a run by task (v2: one task, `v2`), and what a results folder says about them."""
 
-    samples: dict[str, list[Sample]] | dict[str, list[dict[str, str]]]
+    samples: Mapping[str, Sequence[Sample | Mapping[str, str]]]
     identity: dict[str, Any]
 
 
