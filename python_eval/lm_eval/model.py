@@ -35,7 +35,7 @@ _WITHOUT_EFFECT = {"do_sample", "num_beams", "use_cache", "num_return_sequences"
 
 
 @register_model("livekv")  # type: ignore[untyped-decorator]
-class LiveKV(TemplateLM):  # type: ignore[misc]
+class LiveKV(TemplateLM):
     """A GGUF model whose key/value cache is stored as `kv` says (a cache spec: `livekv:kv-bits=4,3`)."""
 
     def __init__(
