@@ -34,8 +34,8 @@ _SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 _WITHOUT_EFFECT = {"do_sample", "num_beams", "use_cache", "num_return_sequences", "skip_special_tokens"}
 
 
-@register_model("livekv")  # type: ignore[untyped-decorator]
-class LiveKV(TemplateLM):
+@register_model("livekv")
+class LiveKV(TemplateLM):  # type: ignore[misc]
     """A GGUF model whose key/value cache is stored as `kv` says (a cache spec: `livekv:kv-bits=4,3`)."""
 
     def __init__(
