@@ -79,6 +79,8 @@ def answered(out):
 class WithTemplate:
     """The model with a chat template put on it."""
 
+    has_chat_template = True
+
     def __init__(self, model):
         self.tokenize, self.detokenize = model.tokenize, model.detokenize
 
@@ -139,7 +141,9 @@ class Scripted:
     n_vocab = 8
 
     def __init__(self, *preferred):
-        self.rows = [np.array([float(8 - order.index(t)) if t in order else 0.0 for t in range(8)]) for order in preferred]
+        self.rows = [
+            np.array([float(8 - order.index(t)) if t in order else 0.0 for t in range(8)]) for order in preferred
+        ]
 
     def tokenize(self, text, add_special=True):
         return [6]
@@ -194,7 +198,7 @@ def test_a_run_scores_and_is_gone_on_with(samples, tmp_path, capsys):
 
     caches = {row["cache"]: row for row in json.loads((out / "caches.json").read_text())["rows"]}
     packed, plain = caches["livekv:chunk-size=32"], caches["f16"]
-    assert packed["compression ratio"] < 0.6 < 0.99 < plain["compression ratio"]
+    assert packed["compression ratio"] < 0.7 < 0.99 < plain["compression ratio"]
     assert packed["memory savings"] == pytest.approx(1 - packed["compression ratio"])
     assert packed["cache MiB, mean"] < plain["cache MiB, mean"] and packed["samples"] == 6
     assert all(row["highest peak"] > row["highest over start"] > row["largest"] for row in caches.values())
@@ -269,7 +273,17 @@ def test_longbench_v2_samples_with_a_seed(tmp_path, capsys):
     (tmp_path / "longbench_v2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(out, *more):
-        given = ["--n-ctx", "384", "--threads", "1", "--kv", "f16,f16:chunk-size=64", "--data-dir", str(tmp_path), *more]
+        given = [
+            "--n-ctx",
+            "384",
+            "--threads",
+            "1",
+            "--kv",
+            "f16,f16:chunk-size=64",
+            "--data-dir",
+            str(tmp_path),
+            *more,
+        ]
         assert main(["--v2", "--model", str(STORY), "--out", str(tmp_path / out), *given]) == 0
         return answered(tmp_path / out)
 
