@@ -37,7 +37,7 @@ class ModelTokenizer:
 def prepare(
     model: livekv.Model, task: Task, sample: Sample, n_ctx: int, max_length: int | None = None, *, chat: bool = True
 ) -> Prompt:
-    """LongBench v1 and -E: the official prompt, its middle cut, in the model's chat template where task and model have one.
+    """LongBench v1 and -E: the official prompt, its middle cut, in a chat template where task and model have one.
 
     The prompt alone gets at most `max_length` tokens, the official per-model number (3500 for Llama-2-chat with 4096).
     By default it gets what `n_ctx` leaves beside the task's generation length and the template.

@@ -203,7 +203,8 @@ def test_a_run_scores_and_is_gone_on_with(samples, tmp_path, capsys):
     assert packed["cache MiB, mean"] < plain["cache MiB, mean"] and packed["samples"] == 6
     assert all(row["highest peak"] > row["highest over start"] > row["largest"] for row in caches.values())
     assert all(row["prefill tokens/s"] > row["decode tokens/s"] > 0 and row["TTFT s"] > 0 for row in caches.values())
-    table = list(csv.DictReader(line for line in (out / "caches.csv").open() if not line.startswith("#")))
+    lines = [line for line in (out / "caches.csv").read_text().splitlines() if not line.startswith("#")]
+    table = list(csv.DictReader(lines))
     assert [row["cache"] for row in table] == ["f16", "livekv:chunk-size=32"]
 
     # Finished samples are not answered again.
