@@ -13,7 +13,7 @@ PYBIND11_MODULE(_livekv, m) {
     m.doc() = "The engine, as the livekv package uses it; see _livekv.pyi";
     if (const std::string missing = livekv::missing_cpu_features(); !missing.empty()) {
         throw py::import_error("this livekv was built for a CPU with " + missing +
-                               "; build it anew here, or with -Ccmake.define.LIVEKV_CPU=x86-64");
+                               "; build it anew here, or with -Ccmake.define.LIVEKV_GGML_CPU=x86-64");
     }
     m.attr("__version__") = LIVEKV_VERSION;
     py::register_exception<livekv::error>(m, "Error").attr("__module__") = "livekv";

@@ -20,7 +20,7 @@ namespace livekv {
 int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv) {
     try {
         if (const std::string missing = missing_cpu_features(); !missing.empty()) {
-            fail("this program was built for a CPU with ", missing, "; build it anew here, or with -DLIVEKV_CPU=x86-64");
+            fail("this program was built for a CPU with ", missing, "; build it anew here, or with -DLIVEKV_GGML_CPU=x86-64");
         }
         return body(argc, argv);
     } catch (const usage_error & problem) {

@@ -4,7 +4,7 @@
 
 namespace livekv {
 
-// The instructions ggml was compiled for (LIVEKV_CPU) that this machine lacks, "avx2, fma" or "". Asked before anything
+// The instructions ggml was compiled for (LIVEKV_GGML_CPU) that this machine lacks, "avx2, fma" or "". Asked before anything
 // is computed: a build for another machine would die of an illegal instruction.
 std::string missing_cpu_features();
 

@@ -6,7 +6,7 @@
 namespace livekv {
 
 // Ends a stream of text before the first of some strings, however the stream is cut into pieces: what may be the
-// beginning of one is held back until it is known.
+// beginning of one is held back until it is known. Of several that overlap the first is the one that is complete first.
 class stop_strings {
   public:
     // Throws livekv::error for an empty string, which would end every text before it begins.

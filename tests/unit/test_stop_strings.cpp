@@ -22,13 +22,20 @@ outcome stream(const std::vector<std::string> & stops, const std::vector<std::st
     return {text + s.finish(), s.found()};
 }
 
-// What a stream must give, from the whole text at once.
+// What a stream must give: the text up to the first stop string to be complete, the longest of those that end there.
 outcome whole(const std::vector<std::string> & stops, const std::string & text) {
-    size_t first = std::string::npos;
-    for (const std::string & stop : stops) {
-        first = std::min(first, text.find(stop));
+    for (size_t end = 1; end <= text.size(); ++end) {
+        size_t longest = 0;
+        for (const std::string & stop : stops) {
+            if (std::string_view(text).substr(0, end).ends_with(stop)) {
+                longest = std::max(longest, stop.size());
+            }
+        }
+        if (longest > 0) {
+            return {text.substr(0, end - longest), true};
+        }
     }
-    return {text.substr(0, first), first != std::string::npos};
+    return {text, false};
 }
 
 }  // namespace
