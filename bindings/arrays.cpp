@@ -39,7 +39,8 @@ void require_integer_row(const py::array & array) {
 std::vector<int32_t> tokens_from(const py::object & tokens) {
     if (py::isinstance<py::array>(tokens)) {
         require_integer_row(py::reinterpret_borrow<py::array>(tokens));
-    } else if (py::isinstance<py::str>(tokens) || py::isinstance<py::bytes>(tokens) || !PySequence_Check(tokens.ptr())) {
+    } else if (py::isinstance<py::str>(tokens) || py::isinstance<py::bytes>(tokens) ||
+               !PySequence_Check(tokens.ptr())) {
         fail("tokens must be a list of whole numbers or a numpy array of them, not ",
              std::string(py::str(py::type::of(tokens).attr("__name__"))));
     }

@@ -38,9 +38,9 @@ py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const sess
         const py::gil_scoped_release released;
         f = measure_fidelity(m, ids, params, callbacks);
     }
-    py::dict result(py::arg("n_windows") = f.n_windows, py::arg("n_scored") = f.n_tokens,
-                    py::arg("perplexity") = f.ppl, py::arg("perplexity_se") = f.ppl_stderr,
-                    py::arg("bits_per_value") = f.bits_per_value, py::arg("nll") = by_window(f.nll, f.n_windows));
+    py::dict result(py::arg("n_windows") = f.n_windows, py::arg("n_scored") = f.n_tokens, py::arg("perplexity") = f.ppl,
+                    py::arg("perplexity_se") = f.ppl_stderr, py::arg("bits_per_value") = f.bits_per_value,
+                    py::arg("nll") = by_window(f.nll, f.n_windows));
     if (f.kl) {
         result["kl"] = by_window(f.kl->tokens, f.n_windows);
         result["base_nll"] = by_window(f.kl->base_nll, f.n_windows);

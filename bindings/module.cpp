@@ -21,7 +21,7 @@ PYBIND11_MODULE(_livekv, m) {
         try {
             std::rethrow_exception(thrown);
         } catch (const std::bad_alloc &) {
-            PyErr_SetString(PyExc_MemoryError, "not enough memory");
+            py::set_error(py::module_::import("livekv._livekv").attr("Error"), "not enough memory");
         }
     });
     livekv::silence_ggml();

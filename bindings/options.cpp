@@ -52,8 +52,10 @@ py::list kv_option_rows(kv_options options) {
 }
 
 void bind_options(py::module_ & module) {
-    module.def("kv_option_rows", [](const std::vector<std::string> & arguments) { return kv_option_rows(kv_options_from(arguments)); },
-          py::arg("arguments") = std::vector<std::string>());
+    module.def(
+        "kv_option_rows",
+        [](const std::vector<std::string> & arguments) { return kv_option_rows(kv_options_from(arguments)); },
+        py::arg("arguments") = std::vector<std::string>());
     module.def("kv_policy_names", &kv_policy_names);
     module.def("kv_preset_names", &kv_preset_names);
 }

@@ -58,9 +58,12 @@ py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_
     float * const out = rows.mutable_data();
     {
         const py::gil_scoped_release released;
-        s->eval(ids, first, [&](int64_t start, int64_t, std::span<const float> logits) {
-            std::copy(logits.begin(), logits.end(), out + (start - first) * n_vocab);
-        }, go_on);
+        s->eval(
+            ids, first,
+            [&](int64_t start, int64_t, std::span<const float> logits) {
+                std::copy(logits.begin(), logits.end(), out + (start - first) * n_vocab);
+            },
+            go_on);
     }
     return rows;
 }
@@ -120,18 +123,17 @@ py::dict stats(session_handle & h) {
         k.append(layer.k_snr_db);
         v.append(layer.v_snr_db);
     }
-    return py::dict(
-        py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
-        py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
-        py::arg("bytes") = py::dict(py::arg("codes") = b.codes, py::arg("scales") = b.scales,
-                                    py::arg("outliers") = b.outliers, py::arg("sinks") = b.sinks,
-                                    py::arg("warm_up") = b.warm_up, py::arg("bypass") = b.bypass,
-                                    py::arg("tail") = b.tail, py::arg("statistics") = b.statistics,
-                                    py::arg("padding") = b.padding, py::arg("total") = b.total()),
-        py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
-        py::arg("n_outliers") = r.n_outliers, py::arg("n_saturated") = r.n_saturated,
-        py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
-        py::arg("snr_v") = v);
+    return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
+                    py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
+                    py::arg("bytes") = py::dict(py::arg("codes") = b.codes, py::arg("scales") = b.scales,
+                                                py::arg("outliers") = b.outliers, py::arg("sinks") = b.sinks,
+                                                py::arg("warm_up") = b.warm_up, py::arg("bypass") = b.bypass,
+                                                py::arg("tail") = b.tail, py::arg("statistics") = b.statistics,
+                                                py::arg("padding") = b.padding, py::arg("total") = b.total()),
+                    py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
+                    py::arg("n_outliers") = r.n_outliers, py::arg("n_saturated") = r.n_saturated,
+                    py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
+                    py::arg("snr_v") = v);
 }
 
 py::tuple dump(session_handle & h, int64_t il) {

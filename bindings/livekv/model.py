@@ -26,9 +26,9 @@ class Model:
     """
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
-        self._core = _livekv.Model(self.path, n_gpu_layers)
+        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

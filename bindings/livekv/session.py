@@ -46,9 +46,11 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        if self._core.closed():
-            return "livekv.Session(closed)"
-        return f"livekv.Session({self._kv.spec}, {self.n_tokens} of {self.n_ctx} tokens)"
+        try:
+            state = "closed" if self._core.closed() else f"{self.n_tokens} of {self.n_ctx} tokens"
+        except Error:
+            state = "in use"
+        return f"livekv.Session({self._kv.spec}, {state})"
 
     def close(self) -> None:
         """Frees the cache; every later call raises Error. Twice is fine."""
@@ -174,12 +176,12 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the sequence and its cache to a file that load restores, bit for bit; path is complete or untouched.
         Raises Error when the policy is not livekv, nothing is in the cache, or the file cannot be written."""
-        self._core.save(os.fspath(path))
+        self._core.save(os.fsencode(path))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when
         the file is none, damaged, of another model, or longer than the context; then nothing has changed."""
-        self._core.load(os.fspath(path))
+        self._core.load(os.fsencode(path))
         self._kv = KVOptions._from_rows(self._core.kv_rows(), measure_error=self._kv.measure_error)
 
     def kv_stats(self) -> KVStats:

@@ -52,7 +52,8 @@ class side_writer {
             out.kind[t] = kv_kind::sealed;
             out.group[t] = static_cast<int32_t>(first_group + (sealed.per_channel ? i / sealed.group : i));
             std::copy_n(x.begin() + i * d_, d_, out.stored.begin() + static_cast<int64_t>(at(h, first + i, 0)));
-            std::copy_n(sealed.codes.begin() + i * d_, d_, out.codes.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+            std::copy_n(sealed.codes.begin() + i * d_, d_,
+                        out.codes.begin() + static_cast<int64_t>(at(h, first + i, 0)));
         }
         for (size_t i = 0; i < sealed.outlier_index.size(); ++i) {
             const int64_t token = sealed.outlier_index[i] / d_;

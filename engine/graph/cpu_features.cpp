@@ -32,7 +32,11 @@ std::string features(bool only_missing) {
 
 }  // namespace
 
-std::string missing_cpu_features() { return features(true); }
-std::string compiled_cpu_features() { return features(false); }
+std::string missing_cpu_features() {
+    return features(true);
+}
+std::string compiled_cpu_features() {
+    return features(false);
+}
 
 }  // namespace livekv

@@ -73,9 +73,9 @@ class generation {
 };
 
 struct generate_callbacks {
-    session::progress on_prefill;                    // after each chunk; false interrupts
-    std::function<bool(std::string_view)> on_text;   // whole UTF-8 characters; false interrupts
-    std::function<bool()> interrupted;               // asked before each token
+    session::progress on_prefill;                   // after each chunk; false interrupts
+    std::function<bool(std::string_view)> on_text;  // whole UTF-8 characters; false interrupts
+    std::function<bool()> interrupted;              // asked before each token
 };
 
 // Prefills prompt into the session after what it holds, then generates until a stop reason. An empty prompt goes on

@@ -119,6 +119,8 @@ def test_fidelity_without_a_base_and_with_one_of_other_options(livekv, model, op
     np.testing.assert_array_equal(same.nll, alone.nll)
     other = livekv.fidelity(model, text, 256, 2, kv=livekv.KVOptions(chunk_size=64), base=livekv.KVOptions(chunk_size=128))
     assert 0 < other.kl_mean < 0.1
+    with pytest.raises(ZeroDivisionError):  # what the caller's own function raises comes through
+        livekv.fidelity(model, text, 256, progress=lambda done, total: 1 // 0)
     for arguments, message in [({"n_ctx": 4}, "a window of 4 tokens is too short"), ({"windows": 0}, "windows is 0"),
                                ({"n_ctx": 5000}, "one window needs 5000"), ({"n_threads": 0}, "n_threads is 0")]:  # fmt: skip
         with pytest.raises(livekv.Error, match=message):

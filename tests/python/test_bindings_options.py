@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
+import pickle
 import re
 
 import pytest
@@ -74,6 +76,7 @@ def test_values_take_one_form(livekv):
     words = livekv.KVOptions(key_group="chunk", v_outlier_ratio="same", bypass_layers="auto")
     assert (words.key_group, words.v_outlier_ratio, words.bypass_layers) == ("chunk", "same", "auto")
     assert hash(words) == hash(livekv.KVOptions.parse(words.spec))
+    assert pickle.loads(pickle.dumps(words)) == words == copy.deepcopy(words)
     with pytest.raises(dataclasses.FrozenInstanceError):
         words.kv_bits = "4"
 

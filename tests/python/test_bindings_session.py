@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,8 +12,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import convert_hf
 import numpy as np
 import pytest
+import tiny_models
+from tiny_models import SHAPES
 
 SMALL = "livekv:chunk-size=32:warmup-chunks=1"
 
@@ -148,6 +153,20 @@ def test_tokens_that_are_none_are_errors_and_change_nothing(livekv, session, bad
     assert session.tokens == [1, 3]
 
 
+def test_errors_travel_between_processes(livekv):
+    problem = pickle.loads(pickle.dumps(livekv.Error("one line")))
+    assert type(problem) is livekv.Error and str(problem) == "one line" and isinstance(problem, Exception)
+
+
+def test_paths_may_be_any_bytes(livekv, model, tokens, session, tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.kv")
+    session.prefill(tokens[:40])
+    session.save(name)
+    other = model.session(64)
+    other.load(os.fsencode(name))
+    assert other.tokens == tokens[:40]
+
+
 def test_arguments_out_of_range_are_errors(livekv, model, session, tmp_path):
     for call, message in [
         (lambda: session.trim(1), "cannot trim to 1 tokens; the session holds 0"),
@@ -182,7 +201,7 @@ def test_a_closed_session_says_so_and_its_model_lives_on(livekv, model, tokens):
         next(text)
         session.generate("again", 20)
     session.close()
-    assert repr(session) == "livekv.Session(closed)"
+    assert repr(session) == f"livekv.Session({session.kv.spec}, closed)"
     for call in (lambda: session.n_tokens, lambda: session.prefill(tokens), session.fork, session.kv_stats,
                  session.reset, lambda: session.save("x"), lambda: session.load("x"), lambda: session.kv_dump(0), lambda: next(text),
                  lambda: session.generate("a", 1), lambda: session.last_logits):  # fmt: skip
@@ -286,3 +305,21 @@ def test_ctrl_c_ends_a_long_call_within_a_chunk(livekv, build_dir, story, what):
         assert 0 < n_tokens < 40_000
     if what in ("prefill", "eval"):
         assert 0 < n_tokens < 30_000 and n_tokens % 128 == 0
+
+
+def test_a_chat_is_written_as_the_models_template_has_it(livekv, tmp_path):
+    folder = tiny_models.make(tmp_path / "chat", SHAPES["hd8"])
+    settings = folder / "tokenizer_config.json"
+    config = json.loads(settings.read_text())
+    config["chat_template"] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    settings.write_text(json.dumps(config))
+    convert_hf.convert(folder, tmp_path / "chat.gguf", "f16")
+    chat = livekv.Model(tmp_path / "chat.gguf")
+    assert chat.has_chat_template and chat.chat_family == "chatml"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    said = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
+    assert chat.apply_chat_template(messages, add_generation_prompt=False) == said
+    assert chat.apply_chat_template(messages) == said + "<|im_start|>assistant\n"
+    for bad in ([{"role": "wizard", "content": "x"}], []):
+        with pytest.raises(livekv.Error):
+            chat.apply_chat_template(bad)

@@ -47,10 +47,11 @@ def run(*command: object, **options) -> str:
 @pytest.fixture(scope="module")
 def build_environment(livekv, build_dir):
     """ccache, where the build under test uses it, spares compiling everything again."""
-    environment = dict(os.environ)
-    cached = re.search(r"CMAKE_CXX_COMPILER_LAUNCHER:\w+=(.+)", (build_dir / "CMakeCache.txt").read_text())
-    if cached and shutil.which(cached[1]):
-        environment |= {"CMAKE_C_COMPILER_LAUNCHER": cached[1], "CMAKE_CXX_COMPILER_LAUNCHER": cached[1]}
+    cache = dict(re.findall(r"^(CMAKE_\w+):\w+=(.+)$", (build_dir / "CMakeCache.txt").read_text(), re.M))
+    environment = os.environ | {"CC": cache["CMAKE_C_COMPILER"], "CXX": cache["CMAKE_CXX_COMPILER"]}
+    for launcher in ("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"):
+        if launcher in cache:
+            environment[launcher] = cache[launcher]
     return environment
 
 

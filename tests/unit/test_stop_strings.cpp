@@ -98,6 +98,8 @@ TEST(the_text_does_not_depend_on_how_it_is_cut) {
     CHECK(n_found > 500 && n_found < 2900);
 }
 
-TEST(an_empty_stop_string_is_an_error) { CHECK_ERROR(stop_strings({"a", ""}), "a stop string is empty"); }
+TEST(an_empty_stop_string_is_an_error) {
+    CHECK_ERROR(stop_strings({"a", ""}), "a stop string is empty");
+}
 
 TEST_MAIN
