@@ -28,11 +28,21 @@ from .studies import STUDIES, select, vary
 COMMAND = "ablation"
 
 
+class _List(argparse.Action):
+    """Prints the studies, as --help prints the options."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for study in STUDIES.values():
+            print(f"{study.name}: {study.question}\n  baseline  {study.baseline}")
+            print("".join(f"  {one.name}  ({one.cache or one.changes})\n" for one in study.settings), end="")
+        parser.exit()
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m python_eval.ablation",
         description="What each part of the cache is worth",
-        epilog="Studies: " + " ".join(f"{study.name}: {study.question}" for study in STUDIES.values()),
+        epilog=f"studies: {', '.join(STUDIES)}",
     )
     measuring.add_options(parser)
     studies = parser.add_argument_group("studies")
@@ -43,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--vary", metavar="OPTION=A,B,C", action="append", default=[], help="a sweep of your own; `;` parts values with commas"
     )
     studies.add_argument("--baseline", metavar="CACHE", help="start from this cache, not from a study's own")
-    studies.add_argument("--list", action="store_true", help="print the settings and stop")
+    studies.add_argument("--list", action=_List, nargs=0, help="print the studies with their settings and stop")
     return parser.parse_args(arguments)
 
 
@@ -59,11 +69,6 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
 def run(options: argparse.Namespace) -> int:
     """Measures what is missing, writes a table for every study, prints them."""
     plans = plans_of(options)
-    if options.list:
-        for plan in plans:
-            print(f"{plan.study.name}: {plan.study.question}\n  baseline: {plan.baseline}")
-            print("".join(f"  {one.name}: {one.spec}\n" for one in plan.settings), end="")
-        return 0
     base = measuring.canonical(options.base)
     specs = list(dict.fromkeys(spec for plan in plans for spec in plan.specs))
     model = measuring.open_model(options)
