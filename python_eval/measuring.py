@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import livekv
 from tqdm import tqdm
 
 from .errors import EvalError
+from .specs import spec_of
 from .texts import Window, cut_windows
 from .windows import Worker
 
@@ -110,15 +111,27 @@ def kv_caches(text: str) -> dict[str, str]:
     for label, kv in livekv.parse_kv_list(text):
         if label in caches:
             raise EvalError(f"--kv names {label} twice")
-        caches[label] = kv.spec()
+        caches[label] = spec_of(kv)
     if not caches:
         raise EvalError("--kv names no cache")
     return caches
 
 
-def canonical(spec: str) -> str:
-    """The canonical form of a cache spec; livekv.Error where it is none."""
-    return str(livekv.KVOptions.parse(spec).spec())
+def unread_notes(caches: Mapping[str, str], n_ctx: int) -> list[str]:
+    """A line for all caches, {label: spec}, that a window of n_ctx tokens cannot tell apart: their first sealed keys
+    would be read after its end."""
+    silent = []
+    for label, spec in caches.items():
+        kv = livekv.KVOptions.parse(spec)
+        first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
+        if kv.policy == "livekv" and first_read >= n_ctx:
+            silent.append(label)
+    if not silent:
+        return []
+    return [
+        f"NOTE: in windows of {n_ctx} tokens no sealed key is ever read of: {', '.join(silent)}. Take longer windows, "
+        "shorter chunks (chunk-size) or a shorter warm-up (warmup-chunks)."
+    ]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from . import measuring
 from .divergence import all_differences, difference, summary
 from .errors import EvalError, run_tool
 from .run_folder import RunFolder
+from .specs import canonical
 from .tables import Row, markdown, write_tables
 from .windows import RECORDS, Measured, load, measure
 
@@ -40,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Measures what is missing, writes the tables, prints the summary."""
     caches = measuring.kv_caches(options.kv)
-    base = measuring.canonical(options.base)
+    base = canonical(options.base)
     if base not in caches.values():
         caches = {options.base: base, **caches}
     compressed = [label for label, spec in caches.items() if spec != base]
@@ -84,9 +85,10 @@ def _write(folder: RunFolder, caches: dict[str, Measured], against: str, json_to
         of_text = {label: one.of_text(text) for label, one in caches.items()}
         rows += [{"text": text, **summary(label, one)} for label, one in of_text.items()]
         pairs += [{"text": text, **row} for row in all_differences(of_text)]
-    write_tables(rows, folder.path, "perplexity", NOTES)
-    write_tables(pairs, folder.path, "differences", NOTES)
-    notes = (*NOTES, f"Differences are from {against}.")
+    unread = measuring.unread_notes({label: one.spec for label, one in caches.items()}, folder.config["n_ctx"])
+    notes = (*NOTES, f"Differences are from {against}.", *unread)
+    write_tables(rows, folder.path, "perplexity", (*NOTES, *unread))
+    write_tables(pairs, folder.path, "differences", (*NOTES, *unread))
     content: dict[str, Any] = {
         "config": folder.config,
         "caches": rows,

@@ -38,6 +38,13 @@ class Job:
     window: Window
 
 
+def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
+    """The base cache; one that does not compress reads its prompt in the same chunks as the cache compared with it, as
+    livekv-perplexity has it, so that nothing but the cache differs."""
+    options = livekv.KVOptions.parse(base)
+    return options if options.policy == "livekv" else options.replace(chunk_size=kv.chunk_size)
+
+
 @dataclass
 class Worker:
     """Measures jobs; keeps its model from one to the next. Pickled before it has loaded any."""
@@ -53,12 +60,13 @@ class Worker:
         if self._model is None:
             self._model = livekv.Model(self.model_path, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
         of_base = job.spec == self.base
+        kv = livekv.KVOptions.parse(job.spec)
         measured = livekv.fidelity(
             self._model,
             list(job.window.tokens),
             n_ctx=len(job.window.tokens),
-            kv=livekv.KVOptions.parse(job.spec),
-            base=None if of_base else livekv.KVOptions.parse(self.base),
+            kv=kv,
+            base=None if of_base else base_for(self.base, kv),
             n_threads=self.n_threads,
         )
         nll = np.asarray(measured.nll, np.float64).ravel()

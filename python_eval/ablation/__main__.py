@@ -19,6 +19,7 @@ import livekv
 from .. import measuring
 from ..errors import EvalError, run_tool
 from ..run_folder import RunFolder
+from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..windows import RECORDS, Measured, load, measure
 from .plan import Plan, make_plan
@@ -69,7 +70,7 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
 def run(options: argparse.Namespace) -> int:
     """Measures what is missing, writes a table for every study, prints them."""
     plans = plans_of(options)
-    base = measuring.canonical(options.base)
+    base = canonical(options.base)
     specs = list(dict.fromkeys(spec for plan in plans for spec in plan.specs))
     model = measuring.open_model(options)
     _check_sessions(model, specs, options.n_ctx)
@@ -106,7 +107,9 @@ def _write(
     studies: dict[str, Any] = {}
     for plan in plans:
         rows = rows_of(plan, measured, scores)
-        about = (f"Study: {plan.study.name}. {plan.study.question}", f"Baseline: {plan.baseline}")
+        caches = {"baseline": plan.baseline, **{one.name: one.spec for one in plan.settings}}
+        unread = measuring.unread_notes(caches, folder.config["n_ctx"])
+        about = (f"Study: {plan.study.name}. {plan.study.question}", f"Baseline: {plan.baseline}", *unread)
         stem = "ablation-" + plan.study.name.replace(" ", "-")
         write_tables(rows, folder.path, stem, (*about, *NOTES))
         studies[plan.study.name] = folder.read_json(f"{stem}.json")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import livekv
 
 from ..errors import EvalError
-from .specs import changed, parse_changes
+from ..specs import canonical, changed, parse_changes
 from .studies import Setting, Study
 
 
@@ -49,6 +49,6 @@ def _spec(study: Study, setting: Setting, start: str) -> str:
 
 def _canonical(study: Study, name: str, spec: str) -> str:
     try:
-        return str(livekv.KVOptions.parse(spec).spec())
+        return canonical(spec)
     except livekv.Error as problem:
         raise EvalError(f"study {study.name}, {name}: {problem}") from None

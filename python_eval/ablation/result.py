@@ -30,7 +30,9 @@ def rows_of(plan: Plan, measured: Mapping[str, Measured], scores: Scores) -> lis
         one = measured[setting.spec]
         cells = _row(setting.name, one) | dict(difference(one, first))
         cells |= _task_cells(setting.spec, plan.baseline, scores)
-        rows.append(cells | {"published": setting.published})
+        if any(one.published is not None for one in plan.settings):
+            cells |= {"published": setting.published}
+        rows.append(cells)
     return rows
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import EvalError
-from .specs import parse_changes
+from ..specs import parse_changes
 
 # The published scheme with warm-up keys sealed once their statistics have settled. Kept for ever, as published, they
 # would be half of a window of 2048 tokens, exact, and hide what is varied; the component study has them as a setting.

@@ -23,6 +23,7 @@ import optuna
 from .. import measuring
 from ..errors import EvalError, run_tool
 from ..run_folder import RunFolder
+from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..texts import Window
 from ..windows import RECORDS, Measured, load, measure
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     for name in names:
         method(name)
     space = fixed(SPACE, options.fix)
-    base = measuring.canonical(options.base)
+    base = canonical(options.base)
     model = measuring.open_model(options)
     windows, held_out = _windows(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
@@ -156,6 +157,7 @@ def _write(
         write_tables(rows, folder.path, "comparison", (corner,))
         content["comparison"] = folder.read_json("comparison.json")["rows"]
         printed.append(markdown(rows, (corner,)))
+    printed += [f"{note}\n" for note in measuring.unread_notes({one.label: one.spec for one in measured(every)}, options.n_ctx)]
     measuring.print_result("\n".join([*printed, *(f"{line}\n" for line in NOTES)]), content, options.json)
     return 0
 

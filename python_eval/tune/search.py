@@ -16,12 +16,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import EvalError
+from ..specs import canonical
+from ..windows import base_for
 from .space import Parameter, cache_spec, params_of
 
 # Trials that have ended; those that a killed process left running are not counted and not waited for.
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = ("default", "small", "quality", "reference")
-OBJECTIVES = ("bits a value", "mean KLD, nats")
 
 
 def _random(seed: int) -> BaseSampler:
@@ -97,7 +98,7 @@ class Evaluation:
             [token for window in task.windows for token in window],
             n_ctx=n_ctx,
             kv=kv,
-            base=livekv.KVOptions.parse(task.base),
+            base=base_for(task.base, kv),
             n_threads=task.n_threads,
         )
         return {
@@ -127,7 +128,6 @@ def create(search: Search, config: dict[str, Any], space: Sequence[Parameter]) -
     known = study.user_attrs.get("config")
     if known is None:
         study.set_user_attr("config", config)
-        study.set_metric_names(list(OBJECTIVES))
         for name in PRESETS:
             params = params_of(preset_options(name), space)
             if params is not None:
@@ -195,12 +195,13 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> tuple[float, float]:
         spec = cache_spec({one.option: one.suggest(trial) for one in self.evaluate.task.space})
         try:
-            spec = str(livekv.KVOptions.parse(spec).spec())
+            spec = canonical(spec)
             trial.set_user_attr("spec", spec)
             result = _earlier(trial.study, spec) or self.evaluate(spec)
         except livekv.Error as problem:
-            trial.set_user_attr("refused", str(problem))
-            raise optuna.TrialPruned(str(problem)) from None
+            refused = str(problem).removeprefix(f"cache '{spec}': ")
+            trial.set_user_attr("refused", refused)
+            raise optuna.TrialPruned(refused) from None
         for key, value in result.items():
             trial.set_user_attr(key, value)
         return result["bits_per_value"], float(np.mean(result["kl_windows"]))

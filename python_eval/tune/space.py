@@ -123,7 +123,8 @@ def fixed(space: Sequence[Parameter], values: Sequence[str]) -> tuple[Parameter,
 def cache_spec(params: Mapping[str, Value]) -> str:
     """The cache of a trial's parameters."""
     rest = {option: value for option, value in params.items() if option not in (KEY_BITS, VALUE_BITS)}
-    options = {"kv-bits": f"{params[KEY_BITS]},{params[VALUE_BITS]}", **rest}
+    keys, values = params[KEY_BITS], params[VALUE_BITS]
+    options = {"kv-bits": keys if keys == values else f"{keys},{values}", **rest}
     return ":".join(["livekv", *(f"{option}={_text(value)}" for option, value in options.items())])
 
 

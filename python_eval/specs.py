@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import EvalError
+import livekv
+
+from .errors import EvalError
+
+
+def canonical(spec: str) -> str:
+    """The one form of a cache that any spec of it has; livekv.Error for what the engine refuses."""
+    return spec_of(livekv.KVOptions.parse(spec))
+
+
+def spec_of(kv: livekv.KVOptions) -> str:
+    """The canonical spec of options."""
+    return str(kv.spec)
 
 
 def changed(spec: str, changes: Mapping[str, str]) -> str:
