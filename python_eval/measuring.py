@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
     )
     parser.add_argument("--base", default="f16", metavar="CACHE", help="the cache that divergences are from")
     parser.add_argument("--threads", type=positive, metavar="N", help="of each worker (default: the cores, shared out)")
-    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N")
+    parser.add_argument("--n-gpu-layers", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes")
     parser.add_argument("--ray", metavar="ADDRESS", help="the same over a Ray cluster; `local`: on this machine")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; a killed run goes on there")
@@ -51,7 +51,7 @@ def open_model(options: argparse.Namespace) -> livekv.Model:
     """The model; EvalError where there is no such file."""
     if not options.model.is_file():
         raise EvalError(f"{options.model}: no such file")
-    return livekv.Model(options.model, n_gpu_layers=options.gpu_layers, n_threads=threads(options))
+    return livekv.Model(options.model, n_gpu_layers=options.n_gpu_layers, n_threads=threads(options))
 
 
 def threads(options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def windows_of(model: livekv.Model, options: argparse.Namespace) -> list[Window]
 
 def worker_of(options: argparse.Namespace, base: str) -> Worker:
     """What measures a window, here or in another process."""
-    return Worker(str(options.model.resolve()), base, options.gpu_layers, threads(options))
+    return Worker(str(options.model.resolve()), base, options.n_gpu_layers, threads(options))
 
 
 def config_of(command: str, options: argparse.Namespace, windows: list[Window], base: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def config_of(command: str, options: argparse.Namespace, windows: list[Window], 
         },
         "n_ctx": options.n_ctx,
         "base": base,
-        "gpu_layers": options.gpu_layers,
+        "n_gpu_layers": options.n_gpu_layers,
     }
 
 

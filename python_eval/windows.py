@@ -105,7 +105,7 @@ def measure(
     progress(finished, len(every))
     for _, (record, arrays) in run_jobs(jobs, worker, n_workers, ray_address):
         name = f"arrays/{_slug(record['spec'])}.{_slug(record['text'])}.{record['window']:04d}.npz"
-        _write_arrays(run.path / name, arrays)
+        write_arrays(run.path / name, arrays)
         run.append(RECORDS, {**record, "arrays": name})
         finished += 1
         progress(finished, len(every))
@@ -160,7 +160,8 @@ def _slug(name: str) -> str:
     return f"{letters}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes named arrays as .npz, whole or not at all; EvalError where they cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

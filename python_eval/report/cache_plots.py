@@ -72,3 +72,50 @@ def layer_noise(name: str, caches: Mapping[str, Mapping[str, Sequence[float | No
             "Of sealed keys and values against what they were: 10 log10 of the ratio of their sums of squares. Higher is "
             "better; 6 dB are one bit.",
         )
+
+
+def distributions(name: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Picture:
+    """Keys and values of a layer: the range of every channel with outliers as dots, and histograms of both kinds."""
+    sides = {"k": "keys", "v": "values"}
+    with canvas(8.6, 6.0, nrows=2, ncols=2, height_ratios=(1.35, 1)) as (figure, axes):
+        for column, (side, title) in enumerate(sides.items()):
+            rotation = record["rotation"][side]
+            _channels(axes[0, column], arrays, side)
+            axes[0, column].set_title(f"{title}, rotated" if rotation else title)
+            _histogram(axes[1, column], arrays, side)
+        axes[0, 0].set_ylabel("entry")
+        axes[1, 0].set_ylabel("number of entries (log scale)")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        rotated = [title for side, title in sides.items() if record["rotation"][side]]
+        return picture(
+            figure,
+            name,
+            f"Keys and values of layer {record['layer']}",
+            f"Over the sealed tokens of one window, as the base cache has them, {record['label']} deciding which are stored "
+            "apart as outliers. Channels of all key/value heads side by side."
+            + (f" {' and '.join(rotated).capitalize()} are shown after the rotation they are stored in." if rotated else ""),
+        )
+
+
+def _channels(axes: Any, arrays: Mapping[str, Any], side: str) -> None:
+    low, first, middle, last, high = np.asarray(arrays[f"{side}_quantiles"]).T
+    at = np.arange(len(middle))
+    axes.fill_between(at, low, high, step="mid", color=PALETTE[5], alpha=0.35, lw=0, label="smallest to largest")
+    axes.fill_between(at, first, last, step="mid", color=PALETTE[0], alpha=0.55, lw=0, label="middle 98 %")
+    axes.step(at, middle, where="mid", color="black", lw=0.9, label="median")
+    dots = np.asarray(arrays[f"{side}_dots"]).reshape(-1, 2)
+    axes.scatter(dots[:, 0], dots[:, 1], s=5, color=PALETTE[3], lw=0, label="outliers (some of them)", zorder=3)
+    axes.set_xlabel("channel")
+    axes.margins(x=0)
+
+
+def _histogram(axes: Any, arrays: Mapping[str, Any], side: str) -> None:
+    edges = arrays[f"{side}_edges"]
+    axes.stairs(arrays[f"{side}_dense"], edges, fill=True, color=PALETTE[0], alpha=0.55)
+    if arrays[f"{side}_n_apart"]:
+        axes.stairs(arrays[f"{side}_apart"], edges, fill=True, color=PALETTE[3], alpha=0.85)
+    axes.set_yscale("log")
+    axes.set_xlabel("entry")
+    share = arrays[f"{side}_n_apart"] / (arrays[f"{side}_n_apart"] + arrays[f"{side}_dense"].sum())
+    axes.set_title(f"{100 * share:.2f} % stored apart", fontsize=9.5)

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
             for search in searches:
                 create(search, config, space)
         task = Task(
-            str(options.model.resolve()), tuple(window.tokens for window in windows), base, options.gpu_layers,
+            str(options.model.resolve()), tuple(window.tokens for window in windows), base, options.n_gpu_layers,
             measuring.threads(options), space,
         )  # fmt: skip
         _search(searches, task, options)
