@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import EvalError
@@ -74,6 +74,4 @@ class _Worker:
 
 def _environment() -> dict[str, Any]:
     # Workers on this machine find python_eval and livekv where this process found them.
-    root = str(Path(__file__).resolve().parents[1])
-    listed = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(listed))}}
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
