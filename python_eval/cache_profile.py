@@ -84,7 +84,9 @@ def _layers(text: str | None, n_layer: int) -> list[int]:
 def _growth(model: livekv.Model, spec: str, tokens: Sequence[int], options: argparse.Namespace) -> Record:
     kv = livekv.KVOptions.parse(spec)
     if kv.policy == "livekv":
-        kv = kv.replace(measure_error=True)
+        # Without seal_decode every step would be taken for a prompt's end and sealed by itself; of a prompt read whole,
+        # the option changes nothing but its last, open chunk.
+        kv = kv.replace(measure_error=True, seal_decode=True)
     session = model.session(n_ctx=len(tokens), kv=kv, n_threads=measuring.threads(options))
     read: list[int] = []
     parts: dict[str, list[int]] = {}
@@ -102,14 +104,14 @@ def _growth(model: livekv.Model, spec: str, tokens: Sequence[int], options: argp
         "bits_per_value": stats.bits_per_value,
         "outlier_fraction": stats.outlier_fraction,
         "saturated_fraction": stats.saturated_fraction,
-        "snr_k": _finite(stats.snr_k),
-        "snr_v": _finite(stats.snr_v),
+        "snr_k": _measured(stats.snr_k),
+        "snr_v": _measured(stats.snr_v),
     }
 
 
-def _finite(values: Sequence[float] | None) -> list[float | None] | None:
-    """JSON has no infinity: None for a layer without error or without anything sealed."""
-    return None if values is None else [value if np.isfinite(value) else None for value in values]
+def _measured(values: Sequence[float] | None) -> list[float | None] | None:
+    """None for a layer that has sealed nothing, which the engine counts as 0 dB, or sealed without any error."""
+    return None if values is None else [value if np.isfinite(value) and value != 0.0 else None for value in values]
 
 
 def _look_inside(

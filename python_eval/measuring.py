@@ -16,6 +16,7 @@ import livekv
 from tqdm import tqdm
 
 from .errors import EvalError
+from .model_file import fingerprint
 from .specs import spec_of
 from .texts import Window, cut_windows
 from .windows import Worker
@@ -49,8 +50,7 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
 
 def open_model(options: argparse.Namespace) -> livekv.Model:
     """The model; EvalError where there is no such file."""
-    if not options.model.is_file():
-        raise EvalError(f"{options.model}: no such file")
+    fingerprint(options.model)
     return livekv.Model(options.model, n_gpu_layers=options.n_gpu_layers, n_threads=threads(options))
 
 
@@ -87,17 +87,6 @@ def config_of(command: str, options: argparse.Namespace, windows: list[Window], 
         "base": base,
         "n_gpu_layers": options.n_gpu_layers,
     }
-
-
-def fingerprint(model: Path) -> dict[str, Any]:
-    """Name, size and a digest of the first and last MiB: enough to tell two models apart, whatever their size."""
-    size, part = model.stat().st_size, 1 << 20
-    digest = hashlib.sha256()
-    with model.open("rb") as file:
-        digest.update(file.read(part))
-        file.seek(max(0, size - part))
-        digest.update(file.read(part))
-    return {"file": model.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
 
 
 def folder_of(command: str, options: argparse.Namespace) -> Path:

@@ -8,6 +8,7 @@ A cache is known by its canonical spec, so that studies which share a setting sh
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -15,9 +16,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import livekv
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +25,9 @@ from .errors import EvalError
 from .run_folder import Record, RunFolder
 from .texts import Window
 from .workers import run_jobs
+
+if TYPE_CHECKING:
+    import livekv
 
 Array = NDArray[np.float64]
 RECORDS = "windows"
@@ -41,6 +44,8 @@ class Job:
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
     """The base cache; one that does not compress reads its prompt in the same chunks as the cache compared with it, as
     livekv-perplexity has it, so that nothing but the cache differs."""
+    import livekv
+
     options = livekv.KVOptions.parse(base)
     return options if options.policy == "livekv" else options.replace(chunk_size=kv.chunk_size)
 
@@ -57,6 +62,9 @@ class Worker:
 
     def __call__(self, job: Job) -> tuple[Record, dict[str, Array]]:
         """The record of a window and its arrays; the base itself has a divergence of 0 and is not compared."""
+        # Reading results does without the engine.
+        import livekv
+
         if self._model is None:
             self._model = livekv.Model(self.model_path, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
         of_base = job.spec == self.base
@@ -75,6 +83,7 @@ class Worker:
             "spec": job.spec,
             "text": job.window.text,
             "window": job.window.index,
+            "chunk_size": kv.chunk_size,
             "n_scored": int(nll.size),
             "nll_mean": float(nll.mean()),
             "kl_mean": float(kl.mean()),
@@ -121,6 +130,7 @@ class Measured:
     kl: Array  # [n_windows, n_scored], nats
     same_top: Array  # [n_windows], share of scored positions
     bits_per_value: float  # of a full window
+    chunk_size: int
 
     @property
     def clusters(self) -> list[tuple[str, int]]:
@@ -131,7 +141,9 @@ class Measured:
         """The windows of one text."""
         rows = [row for row, key in enumerate(self.keys) if key[0] == text]
         keys = tuple(self.keys[row] for row in rows)
-        return Measured(self.spec, keys, self.nll[rows], self.kl[rows], self.same_top[rows], self.bits_per_value)
+        return dataclasses.replace(
+            self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=self.same_top[rows]
+        )
 
 
 def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
@@ -150,6 +162,7 @@ def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measur
             np.stack([one["kl"] for one in arrays]),
             np.array([one["same_top"] for _, one in ordered]),
             float(ordered[-1][1]["bits_per_value"]),
+            int(ordered[-1][1]["chunk_size"]),
         )
     return measured
 

@@ -21,7 +21,7 @@ PARTS = {
     "statistics": "statistics",
     "padding": "padding",
 }
-_PART_COLOURS = dict(zip(PARTS, (*PALETTE[:6], "#bdbdbd", PALETTE[6], "#555555"), strict=True))
+_PART_COLOURS = dict(zip(PARTS, (*PALETTE[:6], "#bdbdbd", "#7f6000", "#555555"), strict=True))
 MIB = 2.0**20
 
 
@@ -43,13 +43,14 @@ def growth(name: str, caches: Mapping[str, Mapping[str, Any]], f16_bytes_per_tok
             panel.set_visible(False)
         figure.supxlabel("tokens read", fontsize=10)
         figure.supylabel("cache, MiB", fontsize=10)
-        figure.legend(used.values(), used.keys(), loc="outside right upper")
+        shown_parts = [title for title in (*PARTS.values(), "f16") if title in used]
+        figure.legend([used[title] for title in shown_parts], shown_parts, loc="outside right upper")
         return picture(
             figure,
             name,
             "Cache growth over the prompt",
             "Bytes of the cache by part while a prompt is read. The tail is raw until its chunk is full and sealed. "
-            "Dashed: the same tokens in 16-bit floats.",
+            "Caches of ggml's types are allocated for the whole context at once. Dashed: the same tokens in 16-bit floats.",
         )
 
 

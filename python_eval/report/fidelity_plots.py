@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..windows import Array
-from .style import Picture, canvas, colour, line, picture
+from .style import Picture, canvas, colour, line, log_values, picture
 
 N_BINS = 16
 
@@ -26,7 +26,7 @@ def divergence_by_position(
 ) -> Picture:
     """Mean KLD of every sixteenth of the scored half, {cache: kl [n_windows, n_scored]}."""
     with canvas(7.2, 4.0) as (figure, axes):
-        axes.set_yscale("log")
+        log_values(axes)
         first = n_ctx // 2
         for n, (label, kl) in enumerate(caches.items()):
             at, mean, se = binned(kl)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..tune.front import pareto
-from .style import GREY, Picture, canvas, colour, label_points, marker, picture
+from .style import GREY, Picture, canvas, colour, label_points, log_values, marker, picture
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def divergence_against_bits(name: str, points: Sequence[Point], where: str) -> P
     """Mean KLD (log scale, down is better) against bits a value."""
     shown = [point for point in points if point.value > 0]
     with canvas() as (figure, axes):
-        axes.set_yscale("log")
+        log_values(axes)
         _scatter(axes, shown)
         front = [shown[i] for i in pareto([(point.bits, point.value) for point in shown])]
         _front_line(axes, [(point.bits, point.value) for point in front])

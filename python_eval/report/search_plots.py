@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..tune.front import pareto
-from .style import GREY, PALETTE, Picture, canvas, colour, label_points, marker, picture
+from .style import GREY, PALETTE, Picture, canvas, colour, label_points, log_values, marker, picture
 
 
 def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
     """Every measured trial in the plane of bits and KLD, the presets named, the front joined."""
     with canvas() as (figure, axes):
-        axes.set_yscale("log")
+        log_values(axes)
         methods = list(dict.fromkeys(str(row["study"]).rpartition("-")[0] for row in trials))
         points = [(float(row["bits_per_value"]), float(row["kl_mean"])) for row in trials]
         for n, method in enumerate(methods):
@@ -28,7 +28,7 @@ def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
         axes.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, lw=1.2, zorder=0)
         axes.set_xlabel("bits a value, all of the cache counted")
         axes.set_ylabel("mean KL divergence, nats (log scale)")
-        axes.legend(loc="upper right")
+        axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
         label_points(axes, [(x, y, preset) for preset, (x, y) in presets.items()])
         return picture(
             figure,
@@ -53,6 +53,7 @@ def hypervolume_over_trials(name: str, curves: Sequence[Mapping[str, Any]], corn
                 se = values.std(axis=0, ddof=1) / np.sqrt(len(some))
                 axes.fill_between(at, mean - se, mean + se, color=colour(n), alpha=0.18, lw=0)
         axes.set_xlabel("trials")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("hypervolume, bits x decades of KLD")
         axes.legend(loc="lower right")
         return picture(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import livekv
 import numpy as np
 
 from ..errors import EvalError
@@ -70,7 +69,7 @@ def _perplexity(results: Results, stem: str, section: Section) -> None:
         points = [_point(label, one) for label, one in caches.items()]
         section.pictures.append(divergence_against_bits(f"{stem}-pareto-{text}", points, where))
         kl = {label: one.kl for label, one in caches.items()}
-        chunk = _one_chunk_size([one.spec for one in caches.values()])
+        chunk = _one_of({one.chunk_size for one in caches.values()})
         section.pictures.append(
             divergence_by_position(f"{stem}-position-{text}", kl, results.config["n_ctx"], where, chunk)
         )
@@ -147,9 +146,8 @@ def _point(label: str, one: Measured) -> Point:
     return Point(label, one.bits_per_value, float(one.kl.mean()), se)
 
 
-def _one_chunk_size(specs: Sequence[str]) -> int | None:
-    sizes = {livekv.KVOptions.parse(spec).chunk_size for spec in specs}
-    return sizes.pop() if len(sizes) == 1 else None
+def _one_of(sizes: set[int]) -> int | None:
+    return next(iter(sizes)) if len(sizes) == 1 else None
 
 
 def _without(rows: Sequence[Mapping[str, Any]], column: str) -> list[str]:

@@ -15,10 +15,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito, "Color Universal Design" (2008), black last.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito, "Color Universal Design" (2008), without its yellow, which is lost on white.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 GREY = "#8c8c8c"
 DPI = 110
@@ -72,7 +74,7 @@ def picture(figure: Figure, name: str, title: str, caption: str) -> Picture:
 
 
 def colour(index: int) -> str:
-    """The colour of the index-th thing; after eight they come again, with another marker and line."""
+    """The colour of the index-th thing; after seven they come again, with another marker and line."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -82,8 +84,16 @@ def marker(index: int) -> str:
 
 
 def line(index: int) -> str:
-    """Its line style."""
-    return LINES[(index // len(PALETTE)) % len(LINES)] if index >= len(PALETTE) else "-"
+    """Its line style: lines that lie on each other stay visible."""
+    return LINES[index % len(LINES)]
+
+
+def log_values(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def label_points(axes: Axes, points: list[tuple[float, float, str]]) -> None:
@@ -94,8 +104,9 @@ def label_points(axes: Axes, points: list[tuple[float, float, str]]) -> None:
     for x, y, text in sorted(points, key=lambda point: -point[1]):
         for dx, dy, side in _PLACES:
             note = axes.annotate(
-                text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8.5
-            )
+                text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8.5,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
             box = note.get_window_extent()
             mine = (box.x0 - 1, box.y0, box.x1 + 1, box.y1)
             inside = axes.get_window_extent()
@@ -108,6 +119,6 @@ def label_points(axes: Axes, points: list[tuple[float, float, str]]) -> None:
 
 _PLACES = tuple(
     (dx * sign, dy, "left" if sign > 0 else "right")
-    for dy in (0, 9, -9, 18, -18, 27, -27)
-    for dx, sign in ((8, 1), (8, -1))
+    for dy in (8, -8, 18, -18, 28, -28)
+    for dx, sign in ((6, 1), (6, -1))
 )
