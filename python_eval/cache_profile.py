@@ -1,9 +1,10 @@
-"""What caches hold while a prompt is read: their growth by part, the signal to noise of layers, and what keys and values
-look like.
+"""What caches hold while a prompt is read: their growth by part, the signal to noise of layers, and what keys and
+values look like.
 
 python -m python_eval.cache_profile --model M --data FILE --kv f16,livekv,... [--n-ctx 2048] [--layers 0,5]
 
-The first window of the text is read through each cache, a few tokens at a time. `python_eval.report` draws what is recorded:
+The first window of the text is read through each cache, a few tokens at a time. `python_eval.report` draws what is
+recorded:
 
     growth.jsonl          a record a cache: bytes by part after every step, signal to noise by layer (dB)
     distributions.jsonl   a record a layer of the first livekv cache; its arrays lie beside
@@ -31,8 +32,8 @@ from .windows import write_arrays
 
 COMMAND = "cache_profile"
 NOTE = (
-    "SNR: signal to noise of sealed keys and values, dB, mean over layers. Saturated: share of sealed values beyond the "
-    "range their codes cover.",
+    "SNR: signal to noise of sealed keys and values, dB, mean over layers. Saturated: share of sealed values beyond "
+    "the range their codes cover.",
 )
 
 
@@ -40,8 +41,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m python_eval.cache_profile", description="What caches hold")
     measuring.add_options(parser, windows=1)
     parser.add_argument("--kv", default="f16,livekv", metavar="LIST", help="caches, comma separated (%(default)s)")
-    parser.add_argument("--step", type=measuring.positive, default=32, metavar="N", help="tokens between two looks (%(default)s)")
-    parser.add_argument("--layers", metavar="LIST", help="whose keys and values are looked at (default: first and last)")
+    parser.add_argument(
+        "--step", type=measuring.positive, default=32, metavar="N", help="tokens between two looks (%(default)s)"
+    )
+    parser.add_argument(
+        "--layers", metavar="LIST", help="whose keys and values are looked at (default: first and last)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -60,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
         there = {record["label"]: record for record in folder.records("growth")}
         for label, spec in caches.items():
             if there.get(label, {"spec": spec})["spec"] != spec:
-                raise EvalError(f"{folder.path}: there {label} is {there[label]['spec']}, now {spec}; name another folder")
+                raise EvalError(
+                    f"{folder.path}: there {label} is {there[label]['spec']}, now {spec}; name another folder"
+                )
             if label not in there:
                 folder.append("growth", {"label": label, "spec": spec, **_growth(model, spec, tokens, options)})
         first = next((label for label, spec in caches.items() if livekv.KVOptions.parse(spec).policy == "livekv"), None)
@@ -123,7 +130,9 @@ def _look_inside(
     tokens: Sequence[int],
     layers: Sequence[int],
 ) -> None:
-    """Distributions of the layers that the folder lacks: what the base cache keeps, and which of it `spec` set apart."""
+    """Distributions of the layers that the folder lacks: what the base cache keeps, and which of it `spec` set
+    apart.
+    """
     done = {(record["label"], record["layer"]) for record in folder.records("distributions")}
     missing = [layer for layer in layers if (label, layer) not in done]
     if not missing:
@@ -141,7 +150,9 @@ def _look_inside(
         name = f"arrays/layer{layer:03d}-{''.join(c if c.isalnum() else '-' for c in label)[:60]}.npz"
         write_arrays(folder.path / name, arrays)
         rotated = {side: int(sealed[f"{side}_rotation"]) for side in "kv"}
-        folder.append("distributions", {"label": label, "spec": spec, "layer": layer, "rotation": rotated, "arrays": name})
+        folder.append(
+            "distributions", {"label": label, "spec": spec, "layer": layer, "rotation": rotated, "arrays": name}
+        )
 
 
 def _write(folder: RunFolder, json_to: str | None) -> int:

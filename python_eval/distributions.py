@@ -14,7 +14,9 @@ MAX_DOTS = 600
 
 
 def walsh_hadamard(rows: NDArray[Any], block: int) -> NDArray[np.float64]:
-    """The orthonormal Walsh-Hadamard transform, natural order, of every `block` consecutive entries of the last axis."""
+    """The orthonormal Walsh-Hadamard transform, natural order, of every `block` consecutive entries of the last
+    axis.
+    """
     shape = rows.shape
     x = np.asarray(rows, np.float64).reshape(-1, block)
     half = 1
@@ -22,14 +24,15 @@ def walsh_hadamard(rows: NDArray[Any], block: int) -> NDArray[np.float64]:
         pairs = x.reshape(len(x), block // (2 * half), 2, half)
         x = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(len(x), block)
         half *= 2
-    return (x / np.sqrt(block)).reshape(shape)
+    scaled: NDArray[np.float64] = (x / np.sqrt(block)).reshape(shape)
+    return scaled
 
 
 def layer_distributions(
     exact: Mapping[str, NDArray[Any]], sealed: Mapping[str, NDArray[Any]], side: str
 ) -> dict[str, NDArray[Any]]:
-    """Of one side (`k` or `v`) of two `Session.kv_dump`s of the same tokens: entries as the exact cache has them, in the
-    basis in which the other stores them, over the tokens that other has sealed. H: n_head_kv, D: head_dim.
+    """Of one side (`k` or `v`) of two `Session.kv_dump`s of the same tokens: entries as the exact cache has them, in
+    the basis in which the other stores them, over the tokens that other has sealed. H: n_head_kv, D: head_dim.
 
         quantiles     float64 [H * D, 5]: of every channel, QUANTILES
         edges         float64 [N_BINS + 1]: of the histograms, symmetric about 0

@@ -34,18 +34,28 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
     """Model, text, windows, base cache, machine and run folder, the same for every command."""
     parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
     parser.add_argument("--data", nargs="+", default=["wikitext"], metavar="FILE", help="UTF-8 text, or wikitext")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where wikitext is looked for")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where data sets lie (default: ./data, then the hub)"
+    )
     parser.add_argument("--n-ctx", type=positive, default=n_ctx, help="tokens a window; its second half is scored")
     parser.add_argument(
-        "--windows", type=int, default=windows, metavar="N", help="windows of each text; 0: all it has (default: %(default)s)"
+        "--windows",
+        type=int,
+        default=windows,
+        metavar="N",
+        help="windows of each text; 0: all it has (default: %(default)s)",
     )
     parser.add_argument("--base", default="f16", metavar="CACHE", help="the cache that divergences are from")
     parser.add_argument("--threads", type=positive, metavar="N", help="of each worker (default: the cores, shared out)")
     parser.add_argument("--n-gpu-layers", type=int, default=0, metavar="N")
-    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes")
+    parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="the same over a Ray cluster; `local`: on this machine")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; a killed run goes on there")
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON as well; - for stdout, in place of the table")
+    parser.add_argument(
+        "--json", metavar="FILE", help="the result as JSON as well; - for stdout, in place of the table"
+    )
 
 
 def open_model(options: argparse.Namespace) -> livekv.Model:

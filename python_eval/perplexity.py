@@ -2,9 +2,9 @@
 
 python -m python_eval.perplexity --model M --data wikitext|FILE ... --kv f16,livekv,... [--n-ctx 2048] [--windows N]
 
-Every window is fed through each cache with live compression on, as a prompt would be, and its second half is scored: the
-numbers of livekv-perplexity. Every position's are kept in the run folder, and a killed run goes on there; so does a later
-one with more caches.
+Every window is fed through each cache with live compression on, as a prompt would be, and its second half is scored:
+the numbers of livekv-perplexity. Every position's are kept in the run folder, and a killed run goes on there; so does a
+later one with more caches.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ NOTES = (
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m python_eval.perplexity", description="Perplexity and KL divergence")
+    parser = argparse.ArgumentParser(
+        prog="python -m python_eval.perplexity", description="Perplexity and KL divergence"
+    )
     measuring.add_options(parser)
     parser.add_argument("--kv", default="f16,livekv", metavar="LIST", help="caches, comma separated (%(default)s)")
-    parser.add_argument("--against", metavar="CACHE", help="differences in the table are from this one (default: the first)")
+    parser.add_argument(
+        "--against", metavar="CACHE", help="differences in the table are from this one (default: the first)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -94,7 +98,9 @@ def _write(folder: RunFolder, caches: dict[str, Measured], against: str, json_to
         "caches": rows,
         "differences": [{key: getattr(cell, "__dict__", cell) for key, cell in row.items()} for row in pairs],
     }
-    table = markdown([_short(text, label, one, caches[against]) for text in texts for label, one in caches.items()], notes)
+    table = markdown(
+        [_short(text, label, one, caches[against]) for text in texts for label, one in caches.items()], notes
+    )
     measuring.print_result(table, content, json_to)
     print(f"{folder.path}: perplexity.md, differences.md, arrays", file=sys.stderr)
     return 0

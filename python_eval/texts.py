@@ -29,16 +29,20 @@ class Window:
     tokens: tuple[int, ...]  # [n_ctx]
 
 
-def find_text(name: str, data_dir: Path) -> Path:
-    """The file of `wikitext` (below `data_dir`), or `name` itself as a path."""
+def load_text(name: str, data_dir: Path | None) -> tuple[str, str]:
+    """(short name, text) of a file; of `wikitext` from `data_dir`, without one from ./data or else from the hub."""
     if name != "wikitext":
-        return Path(name)
-    places = [data_dir / place for place in WIKITEXT_PLACES]
+        return Path(name).stem, read_text(Path(name))
+    folder = data_dir or Path("data")
+    places = [folder / place for place in WIKITEXT_PLACES]
     found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        looked = ", ".join(map(str, places))
-        raise EvalError(f"wikitext is not in {data_dir} (looked for {looked}); fetch it or name the file")
-    return found
+    if found is not None:
+        return "wikitext", read_text(found)
+    if data_dir is not None:
+        raise EvalError(f"wikitext is not in {data_dir} (looked for {', '.join(WIKITEXT_PLACES)}); name the file")
+    from .hub import wikitext_splits
+
+    return "wikitext", wikitext_splits()["test"]
 
 
 def read_text(path: Path) -> str:
@@ -52,25 +56,25 @@ def read_text(path: Path) -> str:
 
 
 def cut_windows(
-    model: Vocabulary, names: Sequence[str], n_ctx: int, n_windows: int, data_dir: Path = Path("data")
+    model: Vocabulary, names: Sequence[str], n_ctx: int, n_windows: int, data_dir: Path | None = None
 ) -> list[Window]:
     """The first `n_windows` windows (0: all) of `n_ctx` tokens of every text, a rest left out.
 
     A window begins where the one before ended; the engine puts <bos> in place of its first token when it measures, as
-    livekv-perplexity does. Texts are named by their files, which must differ.
+    livekv-perplexity does. Texts go by their short names, which must differ.
     """
     windows: list[Window] = []
-    seen: dict[str, Path] = {}
-    for path in (find_text(name, data_dir) for name in names):
-        if path.stem in seen:
-            raise EvalError(f"two texts are called {path.stem}: {seen[path.stem]} and {path}")
-        seen[path.stem] = path
-        tokens = model.tokenize(read_text(path))
+    for name in names:
+        short, text = load_text(name, data_dir)
+        if any(window.text == short for window in windows):
+            raise EvalError(f"two texts are called {short}; give one of the files another name")
+        tokens = model.tokenize(text)
         available = len(tokens) // n_ctx
         if available < max(1, n_windows):
-            raise EvalError(f"{path}: {len(tokens)} tokens make {available} windows of {n_ctx}, not {max(1, n_windows)}")
+            wanted = f"{n_windows} windows" if n_windows > 1 else "one window"
+            raise EvalError(f"{name}: {len(tokens)} tokens are too few for {wanted} of {n_ctx}")
         windows += [
-            Window(path.stem, index, tuple(tokens[index * n_ctx : (index + 1) * n_ctx]))
+            Window(short, index, tuple(tokens[index * n_ctx : (index + 1) * n_ctx]))
             for index in range(n_windows or available)
         ]
     return windows

@@ -87,7 +87,7 @@ class Worker:
             "n_scored": int(nll.size),
             "nll_mean": float(nll.mean()),
             "kl_mean": float(kl.mean()),
-            "same_top": 1.0 if of_base else float(measured.same_top),
+            "same_top": 1.0 if measured.same_top is None else float(measured.same_top),
             "bits_per_value": float(measured.bits_per_value),
         }
         return record, {"nll": nll, "kl": kl}
@@ -113,7 +113,7 @@ def measure(
     finished = len(every) - len(jobs)
     progress(finished, len(every))
     for _, (record, arrays) in run_jobs(jobs, worker, n_workers, ray_address):
-        name = f"arrays/{_slug(record['spec'])}.{_slug(record['text'])}.{record['window']:04d}.npz"
+        name = f"arrays/{slug(record['spec'])}.{slug(record['text'])}.{record['window']:04d}.npz"
         write_arrays(run.path / name, arrays)
         run.append(RECORDS, {**record, "arrays": name})
         finished += 1
@@ -141,9 +141,7 @@ class Measured:
         """The windows of one text."""
         rows = [row for row, key in enumerate(self.keys) if key[0] == text]
         keys = tuple(self.keys[row] for row in rows)
-        return dataclasses.replace(
-            self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=self.same_top[rows]
-        )
+        return dataclasses.replace(self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=self.same_top[rows])
 
 
 def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
@@ -167,7 +165,7 @@ def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measur
     return measured
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A short file name for any spec or text; the digest keeps apart what the letters do not."""
     letters = "".join(c if c.isalnum() else "-" for c in name)[:40]
     return f"{letters}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -2,9 +2,9 @@
 
 python -m python_eval.ablation --study component|...|all [--vary option=a,b,c ...] --model M --data FILE ...
 
-Every setting is measured on the same windows as its study's baseline: KL divergence from the f16 cache, perplexity, bits a
-value, and with --longbench the scores of any LongBench tasks. Settings that studies share are measured once; a killed run
-goes on where it stopped, and a later one with more studies adds to the same folder.
+Every setting is measured on the same windows as its study's baseline: KL divergence from the f16 cache, perplexity,
+bits a value, and with --longbench the scores of any LongBench tasks. Settings that studies share are measured once; a
+killed run goes on where it stopped, and a later one with more studies adds to the same folder.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import livekv
 
 from .. import measuring
 from ..errors import EvalError, run_tool
+from ..model_file import size_warning
 from ..run_folder import RunFolder
 from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..windows import RECORDS, Measured, load, measure
 from .plan import Plan, make_plan
-from .result import NOTES, Scores, rows_of, short_rows
+from .result import NOTE, PUBLISHED_NOTE, Scores, rows_of, short_rows
 from .studies import STUDIES, select, vary
+from .tasks import add_task_options, load_tasks, score_tasks
 
 COMMAND = "ablation"
 
@@ -48,13 +50,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring.add_options(parser)
     studies = parser.add_argument_group("studies")
     studies.add_argument(
-        "--study", metavar="NAME", action="append", default=[], help="a study or all; may be given again (--list shows them)"
+        "--study",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a study or all; may be given again (--list shows them)",
     )
     studies.add_argument(
-        "--vary", metavar="OPTION=A,B,C", action="append", default=[], help="a sweep of your own; `;` parts values with commas"
+        "--vary",
+        metavar="OPTION=A,B,C",
+        action="append",
+        default=[],
+        help="a sweep of your own; `;` parts values with commas",
     )
     studies.add_argument("--baseline", metavar="CACHE", help="start from this cache, not from a study's own")
     studies.add_argument("--list", action=_List, nargs=0, help="print the studies with their settings and stop")
+    add_task_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -73,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     base = canonical(options.base)
     specs = list(dict.fromkeys(spec for plan in plans for spec in plan.specs))
     model = measuring.open_model(options)
+    data = load_tasks(options)
     _check_sessions(model, specs, options.n_ctx)
     windows = measuring.windows_of(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
@@ -88,7 +100,9 @@ def run(options: argparse.Namespace) -> int:
                 progress=progress,
             )
         measured = load(folder.path, folder.records(RECORDS))
-        return _write(folder, plans, measured, {}, options.json)
+        scores = score_tasks(options, model, data, specs, folder) if data else {}
+        warnings = size_warning(model.n_params) if data else []
+        return _write(folder, plans, measured, scores, warnings, options.json)
 
 
 def _check_sessions(model: livekv.Model, specs: Sequence[str], n_ctx: int) -> None:
@@ -101,7 +115,12 @@ def _check_sessions(model: livekv.Model, specs: Sequence[str], n_ctx: int) -> No
 
 
 def _write(
-    folder: RunFolder, plans: Sequence[Plan], measured: Mapping[str, Measured], scores: Scores, json_to: str | None
+    folder: RunFolder,
+    plans: Sequence[Plan],
+    measured: Mapping[str, Measured],
+    scores: Scores,
+    warnings: Sequence[str],
+    json_to: str | None,
 ) -> int:
     printed = []
     studies: dict[str, Any] = {}
@@ -109,14 +128,17 @@ def _write(
         rows = rows_of(plan, measured, scores)
         caches = {"baseline": plan.baseline, **{one.name: one.spec for one in plan.settings}}
         unread = measuring.unread_notes(caches, folder.config["n_ctx"])
-        about = (f"Study: {plan.study.name}. {plan.study.question}", f"Baseline: {plan.baseline}", *unread)
+        about = (f"Study: {plan.study.name}. {plan.study.question}", f"Baseline: {plan.baseline}", *unread, *warnings)
         stem = "ablation-" + plan.study.name.replace(" ", "-")
-        write_tables(rows, folder.path, stem, (*about, *NOTES))
+        write_tables(rows, folder.path, stem, (*about, NOTE, *([PUBLISHED_NOTE] if "published" in rows[-1] else [])))
         studies[plan.study.name] = folder.read_json(f"{stem}.json")
         printed.append(markdown(short_rows(rows), about))
-    table = "\n".join([*printed, *(f"{note}\n" for note in NOTES)])
+    table = "\n".join([*printed, f"{NOTE}\n", f"{PUBLISHED_NOTE}\n"])
     measuring.print_result(table, {"config": folder.config, "studies": studies}, json_to)
-    print(f"{folder.path}: {', '.join('ablation-' + plan.study.name.replace(' ', '-') for plan in plans)}", file=sys.stderr)
+    print(
+        f"{folder.path}: {', '.join('ablation-' + plan.study.name.replace(' ', '-') for plan in plans)}",
+        file=sys.stderr,
+    )
     return 0
 
 

@@ -1,8 +1,8 @@
 """The sweeps, as data: a study is a baseline and what is changed about it, one setting at a time.
 
-A setting is (name, changes[, published]): changes are option=value joined by `:`, or a whole cache after `=` . `published`
-is the score that the published system got on LongBench's narrativeqa (200 samples, Llama-3.1-8B; the later of its two
-runs, from its own result tables), where its baseline has 29.57 and paired standard errors are about 1 point.
+A setting is (name, changes[, published]): changes are option=value joined by `:`, or a whole cache after `=` .
+`published` is the score that the published system got on LongBench's narrativeqa (200 samples, Llama-3.1-8B; the later
+of its two runs, from its own result tables), where its baseline has 29.57 and paired standard errors are about 1 point.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python -m python_eval.report RESULTS ... --out report.html
 
-One page from any number of results folders (perplexity, ablation, tune, cache_profile, longbench), its pictures inside, and
-the same pictures as PNG files in a folder beside it. Only result files are read.
+One page from any number of results folders (perplexity, ablation, tune, cache_profile, longbench), its pictures inside,
+and the same pictures as PNG files in a folder beside it. Only result files are read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ COMMAND = "report"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m python_eval.report", description="One HTML page from results folders")
+    parser = argparse.ArgumentParser(
+        prog="python -m python_eval.report", description="One HTML page from results folders"
+    )
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders of finished runs")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="(%(default)s)")
     parser.add_argument("--title", default="livekv: what the caches do", help="of the page")
@@ -43,7 +45,9 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Reads every folder, then writes the pictures and the page."""
-    sections = [section_of(read_results(path), f"{n}-{path.resolve().name}") for n, path in enumerate(options.results, 1)]
+    sections = [
+        section_of(read_results(path), f"{n}-{path.resolve().name}") for n, path in enumerate(options.results, 1)
+    ]
     pictures = [picture for section in sections for picture in section.pictures]
     folder = options.out.with_suffix("")
     try:

@@ -41,6 +41,6 @@ def differences(name: str, study: str, notes: Sequence[str], rows: Sequence[Mapp
             figure,
             name,
             f"Study: {study}",
-            f"{notes[0].partition('. ')[2]} Difference of the mean KL divergence from the baseline's, paired on the same "
-            "tokens. Bars: one standard error over windows. Right: bits a value.",
+            f"{notes[0].partition('. ')[2]} Difference of the mean KL divergence from the baseline's, paired on the "
+            "same tokens. Bars: one standard error over windows. Right: bits a value.",
         )

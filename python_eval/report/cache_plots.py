@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .style import GREY, PALETTE, Picture, canvas, colour, line, marker, picture
+from .style import PALETTE, Picture, canvas, colour, line, marker, picture
 
 # The parts of a cache in the order they are stacked, with what they are called.
 PARTS = {
@@ -29,7 +29,15 @@ def growth(name: str, caches: Mapping[str, Mapping[str, Any]], f16_bytes_per_tok
     """Bytes over the tokens of a prompt, a panel a cache: {cache: {"n_tokens": [...], "bytes": {part: [...]}}}."""
     n_columns = min(3, len(caches))
     n_rows = -(-len(caches) // n_columns)
-    with canvas(3.1 * n_columns + 1.6, 2.7 * n_rows + 0.3, nrows=n_rows, ncols=n_columns, sharex=True, sharey=True, squeeze=False) as (figure, axes):
+    with canvas(
+        3.1 * n_columns + 1.6,
+        2.7 * n_rows + 0.3,
+        nrows=n_rows,
+        ncols=n_columns,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    ) as (figure, axes):
         used: dict[str, Any] = {}
         for panel, (label, one) in zip(axes.flat, caches.items(), strict=False):
             tokens = np.asarray(one["n_tokens"])
@@ -50,7 +58,8 @@ def growth(name: str, caches: Mapping[str, Mapping[str, Any]], f16_bytes_per_tok
             name,
             "Cache growth over the prompt",
             "Bytes of the cache by part while a prompt is read. The tail is raw until its chunk is full and sealed. "
-            "Caches of ggml's types are allocated for the whole context at once. Dashed: the same tokens in 16-bit floats.",
+            "Caches of ggml's types are allocated for the whole context at once. Dashed: the same tokens in 16-bit "
+            "floats.",
         )
 
 
@@ -60,7 +69,9 @@ def layer_noise(name: str, caches: Mapping[str, Mapping[str, Sequence[float | No
         for panel, field, title in zip(axes, ("snr_k", "snr_v"), ("keys", "values"), strict=True):
             for n, (label, one) in enumerate(caches.items()):
                 values = np.array([np.nan if x is None else x for x in one[field]], dtype=float)
-                panel.plot(np.arange(len(values)), values, color=colour(n), ls=line(n), marker=marker(n), ms=4, label=label)
+                panel.plot(
+                    np.arange(len(values)), values, color=colour(n), ls=line(n), marker=marker(n), ms=4, label=label
+                )
             panel.set_title(title)
             panel.set_xlabel("layer")
             panel.xaxis.get_major_locator().set_params(integer=True)
@@ -70,8 +81,8 @@ def layer_noise(name: str, caches: Mapping[str, Mapping[str, Sequence[float | No
             figure,
             name,
             "Signal to noise by layer",
-            "Of sealed keys and values against what they were: 10 log10 of the ratio of their sums of squares. Higher is "
-            "better; 6 dB are one bit.",
+            "Of sealed keys and values against what they were: 10 log10 of the ratio of their sums of squares. Higher "
+            "is better; 6 dB are one bit.",
         )
 
 
@@ -93,9 +104,13 @@ def distributions(name: str, record: Mapping[str, Any], arrays: Mapping[str, Any
             figure,
             name,
             f"Keys and values of layer {record['layer']}",
-            f"Over the sealed tokens of one window, as the base cache has them, {record['label']} deciding which are stored "
-            "apart as outliers. Channels of all key/value heads side by side."
-            + (f" {' and '.join(rotated).capitalize()} are shown after the rotation they are stored in." if rotated else ""),
+            f"Over the sealed tokens of one window, as the base cache has them, {record['label']} deciding which are "
+            "stored apart as outliers. Channels of all key/value heads side by side."
+            + (
+                f" {' and '.join(rotated).capitalize()} are shown after the rotation they are stored in."
+                if rotated
+                else ""
+            ),
         )
 
 

@@ -13,7 +13,9 @@ N_BINS = 16
 
 
 def binned(kl: Array, n_bins: int = N_BINS) -> tuple[Array, Array, Array | None]:
-    """Positions [n], mean [n] and its standard error over windows [n] of kl [n_windows, n_scored]; None for one window."""
+    """Positions [n], mean [n] and its standard error over windows [n] of kl [n_windows, n_scored]; None for one
+    window.
+    """
     edges = np.linspace(0, kl.shape[1], min(n_bins, kl.shape[1]) + 1).astype(int)
     means = np.stack([kl[:, a:b].mean(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis=1)
     n_windows = len(kl)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
+
 from ..tune.front import pareto
 from .style import GREY, Picture, canvas, colour, label_points, log_values, marker, picture
 
@@ -55,12 +57,13 @@ def score_against_bits(name: str, points: Sequence[Point], where: str) -> Pictur
             figure,
             name,
             "Score against bits",
-            f"Mean score over tasks, {where}. Higher and further left is better; the line joins the caches that no other "
-            "beats in both. Bars: one standard error of the paired difference from the first cache, none on that one.",
+            f"Mean score over tasks, {where}. Higher and further left is better; the line joins the caches that no "
+            "other beats in both. Bars: one standard error of the paired difference from the first cache, none on that "
+            "one.",
         )
 
 
-def _scatter(axes, points: Sequence[Point]) -> None:
+def _scatter(axes: Axes, points: Sequence[Point]) -> None:
     groups = list(dict.fromkeys(point.group for point in points))
     for n, group in enumerate(groups):
         some = [point for point in points if point.group == group]
@@ -75,6 +78,6 @@ def _scatter(axes, points: Sequence[Point]) -> None:
     axes.margins(x=0.12, y=0.08)
 
 
-def _front_line(axes, front: Sequence[tuple[float, float]]) -> None:
+def _front_line(axes: Axes, front: Sequence[tuple[float, float]]) -> None:
     # Steps: until the next cache's bits are paid, the one before is the best there is.
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, lw=1.2, zorder=0)

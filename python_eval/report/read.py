@@ -91,7 +91,9 @@ def read_json(path: Path) -> Any:
         raise EvalError(f"{path}: not JSON: {problem}") from None
 
 
-def text_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+def text_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a table as text: numbers short, a {mean, se} as mean ± se."""
     names = list(columns or dict.fromkeys(key for row in rows for key in row))
     return names, [[_cell(row.get(name)) for name in names] for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tune.front import pareto
-from .style import GREY, PALETTE, Picture, canvas, colour, label_points, log_values, marker, picture
+from .style import GREY, Picture, canvas, colour, label_points, log_values, marker, picture
 
 
 def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
@@ -20,10 +20,14 @@ def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
         for n, method in enumerate(methods):
             some = [p for p, row in zip(points, trials, strict=True) if _method(row) == method and not row["preset"]]
             if some:
-                axes.scatter(*zip(*some, strict=True), s=16, marker=marker(n), color=colour(n), alpha=0.65, lw=0, label=method)
+                axes.scatter(
+                    *zip(*some, strict=True), s=16, marker=marker(n), color=colour(n), alpha=0.65, lw=0, label=method
+                )
         presets = {row["preset"]: p for p, row in zip(points, trials, strict=True) if row["preset"]}
         if presets:
-            axes.scatter(*zip(*presets.values(), strict=True), s=60, marker="*", color="black", zorder=5, label="presets")
+            axes.scatter(
+                *zip(*presets.values(), strict=True), s=60, marker="*", color="black", zorder=5, label="presets"
+            )
         front = [points[i] for i in pareto(points)]
         axes.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, lw=1.2, zorder=0)
         axes.set_xlabel("bits a value, all of the cache counted")
@@ -34,8 +38,8 @@ def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
             figure,
             name,
             "Trials of the search",
-            "Every cache that was tried, on the windows of the search; lower and further left is better. The line joins "
-            "those that no other beats in both.",
+            "Every cache that was tried, on the windows of the search; lower and further left is better. The line "
+            "joins those that no other beats in both.",
         )
 
 
@@ -60,8 +64,8 @@ def hypervolume_over_trials(name: str, curves: Sequence[Mapping[str, Any]], corn
             figure,
             name,
             "Hypervolume over trials",
-            f"Area beaten in the plane of bits and log10 KLD, from the corner of {corner[0]:g} bits and {corner[1]:g} nats; "
-            "higher is better. The first trials are the presets. Bands: one standard error over seeds.",
+            f"Area beaten in the plane of bits and log10 KLD, from the corner of {corner[0]:g} bits and {corner[1]:g} "
+            "nats; higher is better. The first trials are the presets. Bands: one standard error over seeds.",
         )
 
 

@@ -45,7 +45,9 @@ class Section:
 
 
 def section_of(results: Results, stem: str) -> Section:
-    """The section of a folder; pictures are named after `stem`. EvalError where its files are not what they should be."""
+    """The section of a folder; pictures are named after `stem`. EvalError where its files are not what they should
+    be.
+    """
     section = Section(results.title, results.about)
     try:
         _BUILDERS[results.command](results, stem, section)

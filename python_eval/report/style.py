@@ -25,7 +25,8 @@ LINES = ("-", "--", "-.", ":")
 GREY = "#8c8c8c"
 DPI = 110
 
-_SETTINGS: dict[str, Any] = {
+# Any: matplotlib's stubs name every key.
+_SETTINGS: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",

@@ -33,6 +33,6 @@ def task_bars(name: str, rows: Sequence[Mapping[str, Any]], caches: Sequence[str
             figure,
             name,
             "Scores by task",
-            f"Official metric of each task, percent. Whiskers: one standard error of the paired difference from {caches[0]} "
-            f"on the same samples, so {caches[0]} itself has none.",
+            f"Official metric of each task, percent. Whiskers: one standard error of the paired difference from "
+            f"{caches[0]} on the same samples, so {caches[0]} itself has none.",
         )

@@ -2,9 +2,10 @@
 
 python -m python_eval.tune --method random|bayesian|evolutionary|compare --trials N --model M --data FILE ...
 
-Searches the options of the livekv policy for few bits a value and little KL divergence from the base cache. The presets are
-tried first. A killed search goes on in its storage; the same command in several shells, or on several machines with one
---storage, shares the trials among them. What is best on the windows of the search is measured again on held-out ones.
+Searches the options of the livekv policy for few bits a value and little KL divergence from the base cache. The presets
+are tried first. A killed search goes on in its storage; the same command in several shells, or on several machines with
+one --storage, shares the trials among them. What is best on the windows of the search is measured again on held-out
+ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import contextlib
 import fcntl
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,16 @@ from ..windows import RECORDS, Measured, load, measure
 from ..workers import run_jobs
 from .front import CORNER
 from .outcome import (
-    Trial, best_for, best_rows, comparison_rows, front_of, front_rows, hypervolumes, measured, trial_rows, trials_of,
+    Trial,
+    best_for,
+    best_rows,
+    comparison_rows,
+    front_of,
+    front_rows,
+    hypervolumes,
+    measured,
+    trial_rows,
+    trials_of,
 )  # fmt: skip
 from .search import METHODS, Search, Share, Task, create, method, open_study
 from .space import SPACE, fixed
@@ -46,13 +57,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m python_eval.tune", description="Search of the cache's options")
     measuring.add_options(parser, windows=4)
     search = parser.add_argument_group("search")
-    search.add_argument("--method", default="bayesian", metavar="NAME", help=f"{', '.join(METHODS)} or compare (%(default)s)")
-    search.add_argument("--trials", type=measuring.positive, default=100, metavar="N", help="of each search (%(default)s)")
-    search.add_argument("--storage", metavar="URL", help="sqlite:///FILE, journal:FILE, postgresql://... (sqlite in --out)")
+    search.add_argument(
+        "--method", default="bayesian", metavar="NAME", help=f"{', '.join(METHODS)} or compare (%(default)s)"
+    )
+    search.add_argument(
+        "--trials", type=measuring.positive, default=100, metavar="N", help="of each search (%(default)s)"
+    )
+    search.add_argument(
+        "--storage", metavar="URL", help="sqlite:///FILE, journal:FILE, postgresql://... (sqlite in --out)"
+    )
     search.add_argument("--seed", type=int, default=1, metavar="N")
-    search.add_argument("--seeds", type=measuring.positive, default=3, metavar="N", help="of each method that is compared")
+    search.add_argument(
+        "--seeds", type=measuring.positive, default=3, metavar="N", help="of each method that is compared"
+    )
     search.add_argument("--fix", nargs="+", default=[], metavar="OPTION=VALUE", help="hold options of the space")
-    search.add_argument("--held-out", type=int, default=4, metavar="N", help="windows of each text kept from the search")
+    search.add_argument(
+        "--held-out", type=int, default=4, metavar="N", help="windows of each text kept from the search"
+    )
     return parser.parse_args(arguments)
 
 
@@ -108,11 +129,14 @@ def _search(searches: Sequence[Search], task: Task, options: argparse.Namespace)
     with measuring.progress_bar(COMMAND, "trial" if options.workers == 1 else "search") as progress:
         if options.workers == 1 and options.ray is None:
             for n, share in enumerate(shares):
-                earlier = n * options.trials
-                share.run(lambda ended, earlier=earlier: progress(earlier + ended, options.trials * len(shares)))
+                share.run(partial(_show, progress, n * options.trials, len(shares) * options.trials))
         else:
             for done, _ in enumerate(run_jobs(shares, Share.run, options.workers, options.ray), start=1):
                 progress(done, len(shares))
+
+
+def _show(progress: Callable[[int, int], None], earlier: int, total: int, ended: int) -> None:
+    progress(earlier + ended, total)
 
 
 def _measure_again(
@@ -147,9 +171,14 @@ def _write(
     write_tables(front, folder.path, "front", NOTES)
     write_tables(best, folder.path, "best", NOTES)
     curves = hypervolumes(found)
-    corner = f"Hypervolume: bits times decades of KLD beaten, from the corner of {CORNER[0]:g} bits and {CORNER[1]:g} nats."
+    corner = (
+        f"Hypervolume: bits times decades of KLD beaten, from the corner of {CORNER[0]:g} bits and {CORNER[1]:g} nats."
+    )
     folder.write_json("hypervolume.json", {"corner": CORNER, "curves": curves})
-    printed = [markdown(front, ("Not beaten by any other:",)), markdown(best, ("The best within the bits of each preset:",))]
+    printed = [
+        markdown(front, ("Not beaten by any other:",)),
+        markdown(best, ("The best within the bits of each preset:",)),
+    ]
     content: dict[str, Any] = {"config": folder.config, "front": folder.read_json("front.json")["rows"]}
     content["best"] = folder.read_json("best.json")["rows"]
     if options.method == "compare":
@@ -157,7 +186,9 @@ def _write(
         write_tables(rows, folder.path, "comparison", (corner,))
         content["comparison"] = folder.read_json("comparison.json")["rows"]
         printed.append(markdown(rows, (corner,)))
-    printed += [f"{note}\n" for note in measuring.unread_notes({one.label: one.spec for one in measured(every)}, options.n_ctx)]
+    printed += [
+        f"{note}\n" for note in measuring.unread_notes({one.label: one.spec for one in measured(every)}, options.n_ctx)
+    ]
     measuring.print_result("\n".join([*printed, *(f"{line}\n" for line in NOTES)]), content, options.json)
     return 0
 

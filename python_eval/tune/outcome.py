@@ -86,7 +86,9 @@ def front_of(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def front_rows(front: Sequence[Trial], held_out: Mapping[str, Measured]) -> list[Row]:
-    """A row a trial of the front; KLD on the windows of the search and, where measured, on held-out ones with its error."""
+    """A row a trial of the front; KLD on the windows of the search and, where measured, on held-out ones with its
+    error.
+    """
     rows: list[Row] = []
     for one in front:
         row: dict[str, Any] = {"cache": one.label, "bits_per_value": one.point and one.point[0]}
@@ -122,7 +124,9 @@ def best_rows(trials: Sequence[Trial], held_out: Mapping[str, Measured]) -> list
 
 
 def hypervolumes(studies: Mapping[tuple[str, int], Sequence[Trial]]) -> list[dict[str, Any]]:
-    """{method, seed, hypervolume after each ended trial} for every search by (method, seed); refused trials add nothing."""
+    """{method, seed, hypervolume after each ended trial} for every search by (method, seed); refused trials add
+    nothing.
+    """
     curves = []
     for (method, seed), trials in studies.items():
         # A refused trial costs a turn: its place repeats the value before it.
@@ -132,8 +136,8 @@ def hypervolumes(studies: Mapping[tuple[str, int], Sequence[Trial]]) -> list[dic
 
 
 def comparison_rows(curves: Sequence[Mapping[str, Any]], n_trials: int) -> list[Row]:
-    """A row a method: mean hypervolume over its seeds after the budget and after half of it, and the difference from the
-    first method, paired by seed."""
+    """A row a method: mean hypervolume over its seeds after the budget and after half of it, and the difference from
+    the first method, paired by seed."""
     methods: dict[str, dict[int, list[float]]] = {}
     for curve in curves:
         methods.setdefault(curve["method"], {})[curve["seed"]] = curve["hypervolume"][:n_trials]

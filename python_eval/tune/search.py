@@ -167,8 +167,8 @@ class Share:
     def run(self, on_trial: Callable[[int], None] = lambda ended: None) -> None:
         """Runs to the end of the budget; `on_trial` is called after each trial with how many have ended."""
         search, study = self.search, open_study(self.search)
-        # A sampler that began anew with the same seed would draw what it has drawn: other workers, and runs gone on with,
-        # get numbers of their own.
+        # A sampler that began anew with the same seed would draw what it has drawn: other workers, and runs gone on
+        # with, get numbers of their own.
         seed = np.random.SeedSequence([search.seed, self.worker, n_ended(study)])
         study.sampler = method(search.method)(int(seed.generate_state(1)[0]))
         study.optimize(

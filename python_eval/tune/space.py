@@ -1,9 +1,9 @@
 """What is searched: options of the livekv policy with their values, as data.
 
 Combinations that contradict each other are left in; the engine refuses them, and the search prunes what it refuses. An
-option without effect next to another's value (the key group of a scale over the whole chunk) stays in too: a space of one
-shape lets every method learn across all trials. Left out on purpose: `chunk-size`, since a chunk's own attention is exact
-and a window of a few chunks would reward long ones; `seal-decode`, which a prefill does not see.
+option without effect next to another's value (the key group of a scale over the whole chunk) stays in too: a space of
+one shape lets every method learn across all trials. Left out on purpose: `chunk-size`, since a chunk's own attention is
+exact and a window of a few chunks would reward long ones; `seal-decode`, which a prefill does not see.
 """
 
 from __future__ import annotations
