@@ -45,7 +45,7 @@ def layer_distributions(
     block = int(sealed[f"{side}_rotation"])
     if block:
         values = walsh_hadamard(values, block)
-    n_head, n_tokens, head_dim = values.shape
+    n_head, _, head_dim = values.shape
     apart = np.zeros(values.shape, bool)
     head, token, channel = np.asarray(sealed[f"{side}_outlier_index"], np.int64).reshape(-1, 3).T
     apart[head, token, channel] = True

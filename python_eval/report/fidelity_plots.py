@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def binned(kl: Array, n_bins: int = N_BINS) -> tuple[Array, Array, Array | None]
     window.
     """
     edges = np.linspace(0, kl.shape[1], min(n_bins, kl.shape[1]) + 1).astype(int)
-    means = np.stack([kl[:, a:b].mean(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis=1)
+    means = np.stack([kl[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
     n_windows = len(kl)
     se = means.std(axis=0, ddof=1) / np.sqrt(n_windows) if n_windows > 1 else None
     return (edges[:-1] + edges[1:]) / 2, means.mean(axis=0), se

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import EvalError
+from ..specs import canonical
 
 Value = str | int | float
 
@@ -86,7 +87,7 @@ class Real:
 
 Parameter = Choice | Whole | Real
 BITS = ("2", "3", "4", "5", "8")
-KEY_BITS, VALUE_BITS = "kv-bits of keys", "kv-bits of values"
+KEY_BITS, VALUE_BITS = "k-bits", "v-bits"  # the two values of kv-bits
 
 SPACE: tuple[Parameter, ...] = (
     Choice(KEY_BITS, BITS),
@@ -110,14 +111,18 @@ SPACE: tuple[Parameter, ...] = (
 
 
 def fixed(space: Sequence[Parameter], values: Sequence[str]) -> tuple[Parameter, ...]:
-    """The space with some options held at one value each: option=value; EvalError where it has no such option."""
-    known = {one.option: one for one in space}
+    """The space with options held at one value each, option=value: its own, or any other of the engine's."""
+    held = {one.option: one for one in space}
     for text in values:
         option, equals, value = text.partition("=")
-        if not equals or option not in known:
-            raise EvalError(f"--fix '{text}': not OPTION=VALUE with an option of {', '.join(known)}")
-        known[option] = Choice(option, (value,))
-    return tuple(known.values())
+        if not option or not equals or not value:
+            raise EvalError(f"--fix '{text}' is not OPTION=VALUE")
+        if option not in (KEY_BITS, VALUE_BITS):
+            canonical(f"livekv:{option}={value}")
+        elif value not in BITS:
+            raise EvalError(f"--fix '{text}': {option} is one of {', '.join(BITS)}")
+        held[option] = Choice(option, (value,))
+    return tuple(held.values())
 
 
 def cache_spec(params: Mapping[str, Value]) -> str:
@@ -129,12 +134,15 @@ def cache_spec(params: Mapping[str, Value]) -> str:
 
 
 def params_of(options: Mapping[str, str], space: Sequence[Parameter]) -> dict[str, Value] | None:
-    """The parameters of a cache by its option values as text; None where the space does not reach one of them."""
+    """The parameters of a cache by its option values as text; None where the space does not reach one of them. Options
+    that the space holds at one value have that."""
     values = dict(options)
     keys, _, of_values = values["kv-bits"].partition(",")
     values |= {KEY_BITS: keys, VALUE_BITS: of_values or keys}
     if values["v-outlier-ratio"] == "same":
         values["v-outlier-ratio"] = values["outlier-ratio"]
+    # What is held at one value is so for presets too.
+    values |= {one.option: one.values[0] for one in space if isinstance(one, Choice) and len(one.values) == 1}
     if not all(one.holds(values[one.option]) for one in space):
         return None
     return {one.option: one.read(values[one.option]) for one in space}
