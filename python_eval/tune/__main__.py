@@ -64,7 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--trials", type=measuring.positive, default=100, metavar="N", help="of each search (%(default)s)"
     )
     search.add_argument(
-        "--storage", metavar="URL", help="sqlite:///FILE, journal:FILE, postgresql://... (sqlite in --out)"
+        "--storage", metavar="URL", help="journal:FILE, sqlite:///FILE, postgresql://... (a journal in --out)"
     )
     search.add_argument("--seed", type=int, default=1, metavar="N")
     search.add_argument(
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     config |= {"held_out": options.held_out, "space": [repr(one) for one in space]}
     path = measuring.folder_of(COMMAND, options)
     with RunFolder(path, config, exclusive=False) as folder:
-        storage = options.storage or f"sqlite:///{(path / 'tune.db').resolve()}"
+        storage = options.storage or f"journal:{path / 'tune.log'}"
         seeds = range(options.seed, options.seed + (options.seeds if options.method == "compare" else 1))
         searches = [Search(storage, f"{name}-{seed}", name, seed, options.trials) for seed in seeds for name in names]
         with _one_at_a_time(path / ".create"):
@@ -125,7 +125,7 @@ def _search(searches: Sequence[Search], task: Task, options: argparse.Namespace)
     if len(searches) > 1:
         shares = [Share(one, task) for one in searches]
     else:
-        shares = [Share(searches[0], task, number) for number in range(options.workers)]
+        shares = [Share(searches[0], task)] * options.workers
     with measuring.progress_bar(COMMAND, "trial" if options.workers == 1 else "search") as progress:
         if options.workers == 1 and options.ray is None:
             for n, share in enumerate(shares):

@@ -40,7 +40,7 @@ def hypervolume(points: Sequence[Point], corner: Point = CORNER) -> float:
     inside = [point for point in scaled if point[0] < right and point[1] < top]
     front = [inside[i] for i in pareto(inside)]
     # From one point's bits to the next one's, this point is the lowest.
-    ends = [*(bits for bits, _ in front[1:]), right]
+    ends = [*(bits for bits, _ in front[1:]), right] if front else []
     return sum((end - bits) * (top - kld) for (bits, kld), end in zip(front, ends, strict=True))
 
 

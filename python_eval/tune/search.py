@@ -10,6 +10,8 @@ from typing import Any
 import livekv
 import numpy as np
 import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -48,6 +50,37 @@ METHODS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
+class SeededByTrial(BaseSampler):
+    """A sampler whose random numbers depend on the seed and the trial's number alone, so that a search that is gone on
+    with, or shared by several processes, does not draw what has been drawn."""
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+        self._inner = make(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._inner = self._make(int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]))
+        self._inner.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+
 def method(name: str) -> Callable[[int], BaseSampler]:
     """The sampler of a method; EvalError names the known ones."""
     if name not in METHODS:
@@ -60,11 +93,28 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if url.startswith("journal:"):
             return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-        # SQLite locks the whole file to write: others wait for their turn.
-        arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
-        return RDBStorage(url, engine_kwargs=arguments)
+        if not url.startswith("sqlite:"):
+            return RDBStorage(url)
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        _lock_before_reading(storage)
+        return storage
     except Exception as problem:  # SQLAlchemy, its drivers and the file system each have their own
         raise EvalError(f"storage {url}: {str(problem).splitlines()[0]}") from None
+
+
+def _lock_before_reading(storage: RDBStorage) -> None:
+    """SQLite has no SELECT ... FOR UPDATE: two processes could both read that a queued trial waits, and both run it. So
+    every transaction takes the lock at its start; others wait for their turn."""
+
+    def leave_transactions_to_us(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    storage.engine.dispose()  # connections made so far would not know
+    sqlalchemy.event.listen(storage.engine, "connect", leave_transactions_to_us)
+    sqlalchemy.event.listen(storage.engine, "begin", begin)
 
 
 @dataclass(frozen=True)
@@ -162,15 +212,11 @@ class Share:
 
     search: Search
     task: Task
-    worker: int = 0
 
     def run(self, on_trial: Callable[[int], None] = lambda ended: None) -> None:
         """Runs to the end of the budget; `on_trial` is called after each trial with how many have ended."""
         search, study = self.search, open_study(self.search)
-        # A sampler that began anew with the same seed would draw what it has drawn: other workers, and runs gone on
-        # with, get numbers of their own.
-        seed = np.random.SeedSequence([search.seed, self.worker, n_ended(study)])
-        study.sampler = method(search.method)(int(seed.generate_state(1)[0]))
+        study.sampler = SeededByTrial(method(search.method), search.seed)
         study.optimize(
             Objective(Evaluation(self.task)),
             n_trials=max(0, search.n_trials - n_ended(study)),
