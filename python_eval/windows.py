@@ -152,7 +152,7 @@ def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measur
     measured: dict[str, Measured] = {}
     for spec, some in by_spec.items():
         ordered = sorted({(one["text"], one["window"]): one for one in some}.items())
-        arrays = [_read_arrays(folder / one["arrays"]) for _, one in ordered]
+        arrays = [_window_arrays(folder / one["arrays"]) for _, one in ordered]
         measured[spec] = Measured(
             spec,
             tuple(key for key, _ in ordered),
@@ -188,9 +188,17 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise EvalError(f"{path}: cannot write: {problem.strerror}") from None
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What `write_arrays` wrote; EvalError where there is no such file or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name], np.float64) for name in ("nll", "kl")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
-        raise EvalError(f"{path}: not the arrays of a measured window: {problem}") from None
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise EvalError(f"{path}: cannot read its arrays: {problem}") from None
+
+
+def _window_arrays(path: Path) -> dict[str, Array]:
+    arrays = read_arrays(path)
+    if {"nll", "kl"} - arrays.keys():
+        raise EvalError(f"{path}: not the arrays of a measured window")
+    return arrays

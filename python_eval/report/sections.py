@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvalError
-from ..windows import RECORDS, Measured, load
+from ..windows import RECORDS, Measured, load, read_arrays
 from .ablation_plots import differences
 from .cache_plots import distributions, growth, layer_noise
 from .fidelity_plots import divergence_by_position
@@ -119,8 +119,8 @@ def _cache_profile(results: Results, stem: str, section: Section) -> None:
     if noise:
         section.pictures.append(layer_noise(f"{stem}-snr", noise))
     for record in results.records("distributions"):
-        with np.load(results.path / record["arrays"], allow_pickle=False) as arrays:
-            section.pictures.append(distributions(f"{stem}-layer{record['layer']}", record, dict(arrays)))
+        arrays = read_arrays(results.path / record["arrays"])
+        section.pictures.append(distributions(f"{stem}-layer{record['layer']}", record, arrays))
 
 
 def _longbench(results: Results, stem: str, section: Section) -> None:
