@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ def run_on_ray(
         import ray
     except ImportError:
         raise EvalError("--ray needs the package ray: pip install 'livekv[eval]'") from None
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment())
     except (ConnectionError, OSError, RuntimeError, ValueError) as problem:
@@ -60,6 +62,17 @@ def _run(ray: Any, jobs: Sequence[Job], work: Callable[[Job], Result], n_workers
                 yield index, result
     if failed is not None:
         raise failed
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes to reach a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as problem:
+        raise EvalError(f"no Ray cluster at '{address}': {problem}") from None
 
 
 class _Worker:

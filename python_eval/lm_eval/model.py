@@ -34,7 +34,7 @@ _SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 _WITHOUT_EFFECT = {"do_sample", "num_beams", "use_cache", "num_return_sequences", "skip_special_tokens"}
 
 
-@register_model("livekv")  # type: ignore[untyped-decorator]
+@register_model("livekv")
 class LiveKV(TemplateLM):  # type: ignore[misc]
     """A GGUF model whose key/value cache is stored as `kv` says (a cache spec: `livekv:kv-bits=4,3`)."""
 

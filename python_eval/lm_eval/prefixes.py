@@ -38,18 +38,18 @@ def sessions(
 ) -> Iterator[tuple[int, livekv.Session, int]]:
     """(index, session, tokens read for it) for each context, in sorted order.
 
-    The session holds all of the context but its last token, and is the caller's. A beginning that the next context
+    The session holds the context, which may be empty, and is the caller's. A beginning that the next context
     shares is read into a session of its own, which is forked: no session has ever held tokens of another context, so a
     cache that keeps running statistics is what it would be had the context been read alone.
     """
     order = sorted(range(len(contexts)), key=lambda i: contexts[i])
     stems: list[livekv.Session] = []  # each holds a beginning of the next
     for at, index in enumerate(order):
-        context = contexts[index][:-1]
+        context = contexts[index]
         while stems and context[: stems[-1].n_tokens] != stems[-1].tokens:
             stems.pop()
         n_read = 0
-        shared = common_length(context, contexts[order[at + 1]][:-1]) if at + 1 < len(order) else 0
+        shared = common_length(context, contexts[order[at + 1]]) if at + 1 < len(order) else 0
         known = stems[-1].n_tokens if stems else 0
         if shared >= max(MIN_SHARED, known + 1):
             stem = stems[-1].fork() if stems else open_session()

@@ -37,13 +37,13 @@ class ModelTokenizer:
 def prepare(
     model: livekv.Model, task: Task, sample: Sample, n_ctx: int, max_length: int | None = None, *, chat: bool = True
 ) -> Prompt:
-    """LongBench v1 and -E: the official prompt, its middle cut, in the model's chat template where the task has one.
+    """LongBench v1 and -E: the official prompt, its middle cut, in a chat template where task and model have one.
 
     The prompt alone gets at most `max_length` tokens, the official per-model number (3500 for Llama-2-chat with 4096).
     By default it gets what `n_ctx` leaves beside the task's generation length and the template.
     """
     text = task.prompt({"context": sample.context, "input": sample.input})
-    wrap = chat and task.chat_template
+    wrap = chat and task.chat_template and model.has_chat_template
     return _fit(model, text, n_ctx - task.max_gen, max_length, truncate_middle, wrap=wrap)
 
 
@@ -51,7 +51,8 @@ def prepare_v2(
     model: livekv.Model, sample: Mapping[str, str], n_ctx: int, max_length: int | None = None, *, chat: bool = True
 ) -> Prompt:
     """LongBench v2, as `prepare`."""
-    return _fit(model, v2_prompt(sample), n_ctx - V2_MAX_GEN, max_length, truncate_middle_v2, wrap=chat)
+    wrap = chat and model.has_chat_template
+    return _fit(model, v2_prompt(sample), n_ctx - V2_MAX_GEN, max_length, truncate_middle_v2, wrap=wrap)
 
 
 def _fit(
