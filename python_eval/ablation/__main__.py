@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures what is missing, writes a table for every study, prints them."""
     plans = plans_of(options)
     base = canonical(options.base)
-    specs = list(dict.fromkeys(spec for plan in plans for spec in plan.specs))
+    specs = [spec for plan in plans for spec in plan.specs]
     model = measuring.open_model(options)
     data = load_tasks(options)
     _check_sessions(model, specs, options.n_ctx)

@@ -98,6 +98,13 @@ def test_a_killed_run_goes_on_and_a_later_one_adds_caches(tmp_path, calls, measu
     assert tables[0] == tables[1]
 
 
+def test_one_cache_under_two_names_is_measured_once(tmp_path, calls):
+    assert run(tmp_path, kv=f"{SMALL},livekv:chunk-size=64:sink-tokens=4:kv-bits=3,2") == 0
+    assert len(calls[0]) == 4  # with the base, two windows each
+    rows = json.loads((tmp_path / "perplexity.json").read_text())["rows"]
+    assert len(rows) == 3 and rows[1]["kl_mean"] == rows[2]["kl_mean"] > 0
+
+
 def test_workers_measure_the_same(tmp_path, measured):
     assert run(tmp_path, "--workers", 2) == 0
     everything = windows.load(measured, records(measured))
@@ -136,6 +143,7 @@ def test_a_window_too_short_to_read_a_sealed_key_is_said(measured, capsys):
         (["--data", "none.txt"], "none.txt: no such file"),
         (["--data", "bad.txt"], "bad.txt: not UTF-8 at byte 3"),
         (["--data", "short.txt"], "short.txt: 4 tokens are too few for 2 windows of 512"),
+        (["--windows", "9"], "tokens are too few for 9 windows of 512"),
         (["--data", "short.txt", "short.txt", "--windows", "1", "--n-ctx", "2"], "two texts are called short"),
         (["--data", "wikitext", "--data-dir", "."], "wikitext is not in ."),
         (["--kv", "f16,nosuch"], "'nosuch' is neither a policy nor a preset"),
