@@ -123,6 +123,7 @@ def _write(
     json_to: str | None,
 ) -> int:
     printed = []
+    legends: dict[str, None] = {}
     studies: dict[str, Any] = {}
     for plan in plans:
         rows = rows_of(plan, measured, scores)
@@ -130,10 +131,12 @@ def _write(
         unread = measuring.unread_notes(caches, folder.config["n_ctx"])
         about = (f"Study: {plan.study.name}. {plan.study.question}", f"Baseline: {plan.baseline}", *unread, *warnings)
         stem = "ablation-" + plan.study.name.replace(" ", "-")
-        write_tables(rows, folder.path, stem, (*about, NOTE, *([PUBLISHED_NOTE] if "published" in rows[-1] else [])))
+        legend = [NOTE, *([PUBLISHED_NOTE] if "published" in rows[-1] else [])]
+        legends |= dict.fromkeys(legend)
+        write_tables(rows, folder.path, stem, (*about, *legend))
         studies[plan.study.name] = folder.read_json(f"{stem}.json")
         printed.append(markdown(short_rows(rows), about))
-    table = "\n".join([*printed, f"{NOTE}\n", f"{PUBLISHED_NOTE}\n"])
+    table = "\n".join([*printed, *(f"{note}\n" for note in legends)])
     measuring.print_result(table, {"config": folder.config, "studies": studies}, json_to)
     print(
         f"{folder.path}: {', '.join('ablation-' + plan.study.name.replace(' ', '-') for plan in plans)}",

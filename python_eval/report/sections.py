@@ -130,16 +130,19 @@ def _longbench(results: Results, stem: str, section: Section) -> None:
     rows = scores["rows"]
     averages = [row for row in rows if str(row["task"]).startswith("average")]
     section.pictures.append(task_bars(f"{stem}-tasks", [row for row in rows if row not in averages], caches))
-    overall = (averages or rows)[0]
-    base = caches[0]
-    points = []
-    for row in costs["rows"]:
-        difference = overall.get(f"{row['cache']} - {base}")
-        se = difference["se"] if difference else None
-        points.append(Point(row["cache"], row["bits a value"], overall[row["cache"]], se))
-    section.pictures.insert(0, score_against_bits(f"{stem}-pareto", points, str(overall["task"])))
+    if averages or len(rows) == 1 or results.command == "longbench-v2":  # where there is one number a cache
+        section.pictures.insert(0, _scores_against_bits(f"{stem}-pareto", (averages or rows)[0], costs["rows"]))
     section.add_table("Scores, percent", rows)
     section.add_table("Speed and memory", costs["rows"], _without(costs["rows"], "options"))
+
+
+def _scores_against_bits(name: str, scores: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> Picture:
+    points = []
+    for row in costs:
+        difference = scores.get(f"{row['cache']} - {costs[0]['cache']}")
+        se = difference["se"] if difference else None
+        points.append(Point(row["cache"], row["bits a value"], scores[row["cache"]], se))
+    return score_against_bits(name, points, str(scores["task"]))
 
 
 def _point(label: str, one: Measured) -> Point:

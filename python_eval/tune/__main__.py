@@ -70,7 +70,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     search.add_argument(
         "--seeds", type=measuring.positive, default=3, metavar="N", help="of each method that is compared"
     )
-    search.add_argument("--fix", nargs="+", default=[], metavar="OPTION=VALUE", help="hold options at a value; k-bits and v-bits are those of kv-bits")
+    search.add_argument(
+        "--fix",
+        nargs="+",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="hold options at a value; k-bits and v-bits are those of kv-bits",
+    )
     search.add_argument(
         "--held-out", type=int, default=4, metavar="N", help="windows of each text kept from the search"
     )

@@ -50,7 +50,10 @@ def test_the_engine_takes_every_setting_and_each_changes_the_cache(name):
 
 def test_the_published_sweeps_are_there_with_their_scores():
     published = {
-        setting.changes: setting.published for study in STUDIES.values() for setting in study.settings if setting.published
+        setting.changes: setting.published
+        for study in STUDIES.values()
+        for setting in study.settings
+        if setting.published
     }
     # narrativeqa, April run: a few of each row of the published table.
     assert published["warmup-chunks=0"] == 28.23 and published["outlier-ratio=0.05"] == 27.85
@@ -84,7 +87,9 @@ def test_all_is_every_study_and_unknown_ones_are_named():
 
 
 def test_every_setting_is_paired_with_the_baseline(measured):
-    caches = windows.load(measured, [json.loads(line) for line in (measured / "windows.jsonl").read_text().splitlines()])
+    caches = windows.load(
+        measured, [json.loads(line) for line in (measured / "windows.jsonl").read_text().splitlines()]
+    )
     first, *settings = rows(measured, "vary-kv-bits")
     assert first["setting"] == "baseline" and first["kl_diff"] is None
     assert [row["setting"] for row in settings] == ["kv-bits 2", "kv-bits 4,2"]

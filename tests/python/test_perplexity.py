@@ -123,7 +123,17 @@ def test_every_text_has_its_rows(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text(words[:2900] if name == "one" else words[2900:])
     out = tmp_path / "out"
-    options = ["--model", STORY, "--data", tmp_path / "one.txt", tmp_path / "two.txt", "--kv", "f16,q4_0", "--n-ctx", 256]
+    options = [
+        "--model",
+        STORY,
+        "--data",
+        tmp_path / "one.txt",
+        tmp_path / "two.txt",
+        "--kv",
+        "f16,q4_0",
+        "--n-ctx",
+        256,
+    ]
     assert main([str(one) for one in (*options, "--windows", 1, "--threads", 1, "--out", out)]) == 0
     rows = json.loads((out / "perplexity.json").read_text())["rows"]
     assert [(row["text"], row["cache"]) for row in rows] == [(t, c) for t in ("one", "two") for c in ("f16", "q4_0")]

@@ -90,7 +90,9 @@ def make_cache_profile(folder: RunFolder) -> None:
 
 
 def make_longbench(folder: RunFolder) -> None:
-    rows = [{"task": t, "metric": "f1", "f16": 40.0, "livekv": 39.0, "livekv - f16": pair(-1.0)} for t in ("qasper", "lcc")]
+    rows = [
+        {"task": t, "metric": "f1", "f16": 40.0, "livekv": 39.0, "livekv - f16": pair(-1.0)} for t in ("qasper", "lcc")
+    ]
     average = {"task": "average of the tasks", "metric": "", "f16": 40.0, "livekv": 39.0, "livekv - f16": pair(-1.0)}
     write_tables([*rows, average], folder.path, "scores", ("WARNING: small",))
     costs = [{"cache": c, "options": c, "bits a value": b} for c, b in (("f16", 16.0), ("livekv", 4.5))]

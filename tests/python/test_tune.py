@@ -170,7 +170,9 @@ def test_two_processes_share_a_search(storage, tmp_path):
     command += ["--trials", 8, "--method", "random", "--storage", url]
     paths = os.pathsep.join([str(ROOT), *sys.path])
     both = [
-        subprocess.Popen([str(part) for part in command], env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [str(part) for part in command], env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE
+        )
         for _ in range(2)
     ]
     said = [process.communicate(timeout=120)[1].decode() for process in both]
