@@ -19,7 +19,7 @@ from .errors import EvalError
 from .model_file import fingerprint
 from .specs import spec_of
 from .texts import Window, cut_windows
-from .windows import Worker
+from .windows import Worker, reads_sealed_keys
 
 
 def positive(text: str) -> int:
@@ -119,12 +119,7 @@ def kv_caches(text: str) -> dict[str, str]:
 def unread_notes(caches: Mapping[str, str], n_ctx: int) -> list[str]:
     """A line for all caches, {label: spec}, that a window of n_ctx tokens cannot tell apart: their first sealed keys
     would be read after its end."""
-    silent = []
-    for label, spec in caches.items():
-        kv = livekv.KVOptions.parse(spec)
-        first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
-        if kv.policy == "livekv" and first_read >= n_ctx:
-            silent.append(label)
+    silent = [label for label, spec in caches.items() if not reads_sealed_keys(livekv.KVOptions.parse(spec), n_ctx)]
     if not silent:
         return []
     return [

@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         found = {(one.method, one.seed): trials_of(open_study(one)) for one in searches}
         every = [trial for trials in found.values() for trial in trials]
         if not measured(every):
-            raise EvalError("no trial could be measured; trials.md says what the engine refused")
+            raise EvalError(f"no trial could be measured; the first: {every[0].refused}")
         specs = [one.spec for one in _worth_measuring_again(every)]
         return _write(folder, found, _measure_again(folder, specs, held_out, base, options), options)
 
@@ -192,9 +192,6 @@ def _write(
         write_tables(rows, folder.path, "comparison", (corner,))
         content["comparison"] = folder.read_json("comparison.json")["rows"]
         printed.append(markdown(rows, (corner,)))
-    printed += [
-        f"{note}\n" for note in measuring.unread_notes({one.label: one.spec for one in measured(every)}, options.n_ctx)
-    ]
     measuring.print_result("\n".join([*printed, *(f"{line}\n" for line in NOTES)]), content, options.json)
     return 0
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import EvalError
 from ..specs import canonical
-from ..windows import base_for
+from ..windows import base_for, reads_sealed_keys
 from .space import Parameter, cache_spec, params_of
 
 # Trials that have ended; those that a killed process left running are not counted and not waited for.
@@ -234,13 +234,16 @@ def n_ended(study: optuna.Study) -> int:
 
 @dataclass
 class Objective:
-    """A trial: its cache measured, or pruned where the engine refuses it."""
+    """A trial: its cache measured, or pruned where the engine refuses it or a window would say nothing about its keys."""
 
     evaluate: Evaluation
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, float]:
         spec = cache_spec({one.option: one.suggest(trial) for one in self.evaluate.task.space})
+        n_ctx = len(self.evaluate.task.windows[0])
         try:
+            if not reads_sealed_keys(livekv.KVOptions.parse(spec), n_ctx):
+                raise livekv.Error(f"no sealed key is read in windows of {n_ctx} tokens")
             spec = canonical(spec)
             trial.set_user_attr("spec", spec)
             result = _earlier(trial.study, spec) or self.evaluate(spec)

@@ -79,7 +79,7 @@ def test_all_is_every_study_and_unknown_ones_are_named():
     assert {study.name for study in select("all")} == {
         "component", "chunk", "warmup", "alpha", "clip", "outliers", "bits", "sinks", "bypass", "scale",
     }  # fmt: skip
-    with pytest.raises(EvalError, match="unknown study 'x'; known: component, .*, all"):
+    with pytest.raises(EvalError, match=r"unknown study 'x'; known: component, .*, all"):
         select("x")
 
 

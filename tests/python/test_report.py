@@ -1,4 +1,4 @@
-"""Reports: every kind of results becomes a section, figures show the numbers of the files, damaged results are named."""
+"""Reports: each kind of results becomes a section, figures show the files' numbers, damaged results are named."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ pytest.importorskip("matplotlib", reason="requirements/eval.txt is not installed
 pytest.importorskip("jinja2", reason="requirements/eval.txt is not installed")
 pytest.importorskip("optuna", reason="requirements/eval.txt is not installed")
 
-from matplotlib import image  # noqa: E402
+from matplotlib import image
 
-from python_eval.paired import Paired  # noqa: E402
-from python_eval.report import ablation_plots, cache_plots, front_plots, style, task_plots  # noqa: E402
-from python_eval.report.__main__ import main  # noqa: E402
-from python_eval.report.fidelity_plots import binned  # noqa: E402
-from python_eval.run_folder import RunFolder  # noqa: E402
-from python_eval.tables import write_tables  # noqa: E402
-from python_eval.windows import write_arrays  # noqa: E402
+from python_eval.paired import Paired
+from python_eval.report import ablation_plots, cache_plots, front_plots, style, task_plots
+from python_eval.report.__main__ import main
+from python_eval.report.fidelity_plots import binned
+from python_eval.run_folder import RunFolder
+from python_eval.tables import write_tables
+from python_eval.windows import write_arrays
 
 MODEL = {"file": "m.gguf", "bytes": 1, "sha256_of_edges": ""}
 MOST_BYTES = 150_000  # of a picture
@@ -82,7 +82,8 @@ def make_cache_profile(folder: RunFolder) -> None:
         arrays |= {
             f"{side}_quantiles": np.sort(np.random.default_rng(2).normal(size=(8, 5)), axis=1),
             f"{side}_edges": np.linspace(-1, 1, 5), f"{side}_dense": np.array([1, 9, 9, 1]),
-            f"{side}_apart": np.array([1, 0, 0, 0]), f"{side}_dots": np.array([[3.0, -1.0]]), f"{side}_n_apart": np.array(1),
+            f"{side}_apart": np.array([1, 0, 0, 0]), f"{side}_dots": np.array([[3.0, -1.0]]),
+            f"{side}_n_apart": np.array(1),
         }  # fmt: skip
     write_arrays(folder.path / "arrays" / "layer000.npz", arrays)
     layer = {"label": "livekv", "layer": 0, "rotation": {"k": 0, "v": 64}, "arrays": "arrays/layer000.npz"}
@@ -244,7 +245,7 @@ def test_an_ablation_shows_differences_and_bits(axes_of):
 
 
 def test_names_of_near_points_do_not_lie_on_each_other():
-    with style.canvas() as (figure, axes):
+    with style.canvas() as (_, axes):
         axes.set_xlim(0, 10)
         axes.set_ylim(0, 10)
         style.label_points(axes, [(5, 5, "first name"), (5.1, 5, "second name"), (5, 5.1, "third name")])

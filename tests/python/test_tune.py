@@ -94,7 +94,7 @@ def test_the_front_is_what_nobody_beats():
 
 
 def test_hypervolume_by_hand():
-    # 12 bits by 3 decades; a better point to the right adds what lies below; one that is beaten nothing; outside nothing.
+    # 12 bits by 3 decades; a better point to the right adds what lies below; one beaten or outside adds nothing.
     assert hypervolume([(4.0, 1e-3)]) == pytest.approx(36)
     assert hypervolume([(4.0, 1e-3), (8.0, 1e-4)]) == pytest.approx(36 + 8)
     assert hypervolume([(8.0, 1e-4), (4.0, 1e-3), (9.0, 1e-2)]) == pytest.approx(44)
@@ -142,11 +142,19 @@ def test_a_search_measures_presets_first_and_goes_on(tmp_path, capsys):
     assert len({row["spec"] for row in both if row["spec"]}) == sum(bool(row["spec"]) for row in both)
 
 
+def test_windows_that_read_no_sealed_key_measure_nothing(tmp_path, fake, capsys):
+    assert run(tmp_path, "--trials", 2, "--fix", "chunk-size=256") == 1
+    assert capsys.readouterr().err == (
+        "tune: no trial could be measured; the first: no sealed key is read in windows of 256 tokens\n"
+    )
+    assert fake == []
+
+
 def test_what_the_engine_refuses_is_pruned_with_its_reason(tmp_path, fake):
     space = fixed(SPACE, ["scale-search=on", "scale-method=ema_absmax"])
     one = search.Search(f"journal:{tmp_path / 'log'}", "s", "random", 1, 3)
     study = search.create(one, {"a": 1}, space)
-    search.Share(one, search.Task("m", ((1,),), "f16", 0, 1, space)).run()
+    search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, space)).run()
     ended = study.get_trials(states=search.ENDED)
     assert [trial.state.name for trial in ended] == ["PRUNED"] * 3 and fake == []
     assert ended[0].user_attrs["refused"].startswith("--scale-search goes with the scale methods")
@@ -159,7 +167,7 @@ def test_the_same_cache_is_not_measured_twice(tmp_path, fake):
     space = fixed(SPACE, held)
     search.create(one, {"a": 1}, space)
     seen: list[int] = []
-    search.Share(one, search.Task("m", ((1,),), "f16", 0, 1, space)).run(seen.append)
+    search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, space)).run(seen.append)
     assert len(fake) == 1 and seen == [1, 2, 3, 4, 5]
 
 
