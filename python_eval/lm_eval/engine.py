@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EvalError
-from .prefixes import sessions
+from .prefixes import STEP, sessions
 
 if TYPE_CHECKING:
     import livekv
@@ -51,9 +51,6 @@ class Answer:
     kv_f16_bytes: int  # 16-bit numbers for the same tokens
 
 
-# Tokens of a context that are processed anew with each continuation. ggml's attention over an f16 cache sums in 16 bits
-# when a call has fewer tokens than this, in 32 bits otherwise: likelihoods of 20 tokens then moved by 0.2 nats.
-TAIL = 64
 # Tokens whose logits are held at once: 512 rows of 128,256 numbers are 250 MiB.
 PIECE = 512
 
@@ -112,8 +109,10 @@ def _length(request: Score | Generate) -> int:
 
 
 def _head(request: Score | Generate) -> list[int]:
-    """What of the context is read before the request itself, and may be shared."""
-    return request.context[: -TAIL if isinstance(request, Score) else -1]
+    """What of the context is read before the request itself, and may be shared; to be scored, a step or two are left
+    to be processed anew with each continuation."""
+    n = len(request.context)
+    return request.context[: max(0, n // STEP - 1) * STEP if isinstance(request, Score) else n - 1]
 
 
 def _score(session: livekv.Session, request: Score) -> tuple[list[tuple[float, bool]], int, livekv.Session]:
@@ -130,7 +129,7 @@ def _score(session: livekv.Session, request: Score) -> tuple[list[tuple[float, b
 def _continue(session: livekv.Session, tail: list[int], continuation: list[int]) -> tuple[float, bool]:
     """Log-likelihood of `continuation` after the session's tokens and `tail`; logits exist for a piece at a time."""
     tokens = tail + continuation[:-1]
-    cuts = list(range(0, len(tokens) - TAIL + 1, PIECE)) or [0]
+    cuts = list(range(0, len(tokens) - STEP + 1, PIECE)) or [0]
     total, greedy = 0.0, True
     for begin, end in zip(cuts, [*cuts[1:], len(tokens)], strict=True):
         rows = session.eval(tokens[begin:end], all_logits=True)

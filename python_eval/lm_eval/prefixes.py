@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import livekv
 
-# A shared beginning shorter than this is read again: a copy of the session costs as much.
-MIN_SHARED = 32
+# Beginnings are shared and read in multiples of this many tokens. ggml's attention over an f16 cache sums in 16 bits
+# when it processes fewer together, in 32 bits otherwise: likelihoods of 20 tokens then moved by 0.2 nats.
+STEP = 64
 
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:
@@ -25,7 +26,7 @@ def split_runs(contexts: Sequence[list[int]], at_most: int) -> list[list[int]]:
     takes at once."""
     runs: list[list[int]] = []
     for index in sorted(range(len(contexts)), key=lambda i: contexts[i]):
-        related = bool(runs) and common_length(contexts[runs[-1][-1]], contexts[index]) >= MIN_SHARED
+        related = bool(runs) and common_length(contexts[runs[-1][-1]], contexts[index]) >= STEP
         if related and len(runs[-1]) < at_most:
             runs[-1].append(index)
         else:
@@ -49,9 +50,9 @@ def sessions(
         while stems and context[: stems[-1].n_tokens] != stems[-1].tokens:
             stems.pop()
         n_read = 0
-        shared = common_length(context, contexts[order[at + 1]]) if at + 1 < len(order) else 0
+        shared = common_length(context, contexts[order[at + 1]]) // STEP * STEP if at + 1 < len(order) else 0
         known = stems[-1].n_tokens if stems else 0
-        if shared >= max(MIN_SHARED, known + 1):
+        if shared > known:
             stem = stems[-1].fork() if stems else open_session()
             stem.prefill(context[known:shared])
             n_read += shared - known

@@ -16,8 +16,8 @@ livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
 
 from python_eval.errors import EvalError  # noqa: E402
 from python_eval.lm_eval.__main__ import main  # noqa: E402
-from python_eval.lm_eval.engine import PIECE, TAIL, Engine, Generate, Score, log_likelihood  # noqa: E402
-from python_eval.lm_eval.prefixes import common_length, split_runs  # noqa: E402
+from python_eval.lm_eval.engine import PIECE, Engine, Generate, Score, log_likelihood  # noqa: E402
+from python_eval.lm_eval.prefixes import STEP, common_length, split_runs  # noqa: E402
 
 # As test_logits: the f16 cache rounds keys, values and queries. A token's ln p moves by at most twice that.
 LOGITS_TOLERANCE = 1e-3  # of the range of the reference's logits
@@ -77,7 +77,7 @@ def test_shared_beginnings_change_no_bit(kv, story, model, ids):
         Score(ids[:400], [ids[400:460]]),
         Score(ids[:400], [ids[401:461]]),
         Score(ids[:1], [ids[1:40]]),
-        Score(ids[:3], [ids[3 : PIECE + TAIL + 40]]),  # in two pieces
+        Score(ids[:3], [ids[3 : PIECE + STEP + 40]]),  # in two pieces
     ]
     together = engine(story, kv)(requests)
     assert sum(answer.n_reused for answer in together) > 3 * 400
@@ -114,8 +114,8 @@ def test_a_request_that_does_not_fit_is_refused(story, ids):
 
 
 def test_runs_hold_neighbours_that_share_a_beginning():
-    a, b, c = list(range(100)), [*range(60), 7, 8], [5] * 50
-    assert common_length(a, b) == 60 and common_length(a, a[:10]) == 10
+    a, b, c = list(range(100)), [*range(70), 7, 8], [5] * 90
+    assert common_length(a, b) == 70 and common_length(a, a[:10]) == 10
     assert split_runs([c, a, b], 16) == [[2, 1], [0]]
     assert split_runs([a, a, a], 2) == [[0, 1], [2]]
 
@@ -205,6 +205,7 @@ test_split: test
 output_type: multiple_choice
 doc_to_text: "{{question}}"
 doc_to_choice: choices
+target_delimiter: ""
 doc_to_target: label
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """
@@ -261,7 +262,9 @@ def test_a_local_task_runs_end_to_end_offline(run, tmp_path, story, model):
     hits = []
     for line in map(json.loads, lines):
         row = line["doc"]
-        request = Score(model.tokenize(row["question"]), [model.tokenize(c, False) for c in row["choices"]])
+        context = model.tokenize(row["question"])
+        whole = [model.tokenize(row["question"] + choice) for choice in row["choices"]]
+        request = Score(context, [one[len(context) :] for one in whole])
         values = [value for value, _ in engine(story, info["kv"])([request])[0].value]
         assert [float(one[0]) for one in line["filtered_resps"]] == pytest.approx(values, rel=1e-9)
         hits.append(int(np.argmax(values)) == row["label"])
