@@ -11,12 +11,9 @@ ones.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import livekv
@@ -24,7 +21,7 @@ import optuna
 
 from .. import measuring
 from ..errors import EvalError, run_tool
-from ..run_folder import RunFolder
+from ..run_folder import RunFolder, one_at_a_time
 from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..texts import Window
@@ -99,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         storage = options.storage or f"journal:{path / 'tune.log'}"
         seeds = range(options.seed, options.seed + (options.seeds if options.method == "compare" else 1))
         searches = [Search(storage, f"{name}-{seed}", name, seed, options.trials) for seed in seeds for name in names]
-        with _one_at_a_time(path / ".create"):
+        with one_at_a_time(path):  # others find the studies made
             for search in searches:
                 create(search, config, space)
         task = Task(
@@ -194,14 +191,6 @@ def _write(
         printed.append(markdown(rows, (corner,)))
     measuring.print_result("\n".join([*printed, *(f"{line}\n" for line in NOTES)]), content, options.json)
     return 0
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Studies are made by one process of a folder at a time: others find them made."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -234,7 +234,7 @@ def n_ended(study: optuna.Study) -> int:
 
 @dataclass
 class Objective:
-    """A trial: its cache measured, or pruned where the engine refuses it or a window would say nothing about its keys."""
+    """A trial: its cache measured, or pruned where the engine refuses it or the windows would read no sealed key."""
 
     evaluate: Evaluation
 
