@@ -17,7 +17,8 @@ import platform
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Self
@@ -57,7 +58,8 @@ class RunFolder:
             fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except OSError:
             raise EvalError(f"{self.path}: another run is writing to this folder") from None
-        self._take(resume)
+        with one_at_a_time(self.path):  # two that begin together would each find the other's first files
+            self._take(resume)
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +135,17 @@ class RunFolder:
         if now != (later[-1] if later else {key: value for key, value in first.items() if key != "resumed_with"}):
             later.append(now)
             self.write_json("versions.json", first)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Holds a folder against other processes that ask for it like this; they wait."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,62 @@
+"""From measured windows to numbers: perplexity, divergence, and the paired differences of two caches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+
+from .errors import EvalError
+from .paired import Paired, mean_se, paired
+from .tables import Row
+from .windows import Measured
+
+
+def summary(label: str, measured: Measured) -> dict[str, str | int | float | None]:
+    """What livekv-perplexity prints, by its names, and the error of the mean divergence over windows.
+
+    `ppl_stderr` and `kl_mean_stderr` take tokens as independent, as livekv-perplexity does; `kl_se` takes windows as
+    independent and is None for a single one.
+    """
+    nll, kl = measured.nll.ravel(), measured.kl.ravel()
+    mean_nll, mean_kl = mean_se(nll), mean_se(kl)
+    ppl = float(np.exp(mean_nll.mean))
+    return {
+        "cache": label,
+        "bits_per_value": measured.bits_per_value,
+        "n_windows": len(measured.keys),
+        "n_tokens": int(nll.size),
+        "ppl": ppl,
+        "ppl_stderr": ppl * (mean_nll.se or 0.0),
+        "kl_mean": mean_kl.mean,
+        "kl_mean_stderr": mean_kl.se or 0.0,
+        "kl_se": mean_se(kl, measured.clusters).se,
+        "kl_median": float(np.median(kl)),
+        "kl_p999": float(np.quantile(kl, 0.999)),
+        "kl_max": float(kl.max()),
+        "same_top": float(measured.same_top.mean()),
+        "spec": measured.spec,
+    }
+
+
+def difference(measured: Measured, against: Measured) -> dict[str, Paired]:
+    """`measured` minus `against` on the same tokens: mean KLD and mean negative log-likelihood in nats, errors over
+    windows.
+
+    The difference of mean negative log-likelihoods is the logarithm of the ratio of the two perplexities.
+    """
+    if measured.keys != against.keys:
+        raise EvalError(f"{measured.spec} and {against.spec} were not measured on the same windows")
+    return {
+        "kl_diff": paired(against.kl, measured.kl, measured.clusters),
+        "nll_diff": paired(against.nll, measured.nll, measured.clusters),
+    }
+
+
+def all_differences(caches: Mapping[str, Measured]) -> list[Row]:
+    """A row for every two of the caches, {label: windows}: the second minus the first."""
+    return [
+        {"cache": second, "against": first, **difference(caches[second], caches[first])}
+        for first, second in combinations(caches, 2)
+    ]

@@ -1,0 +1,156 @@
+"""What the measuring commands share: their options, the model they load, and the progress they show."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import livekv
+from tqdm import tqdm
+
+from .errors import EvalError
+from .model_file import fingerprint
+from .specs import spec_of
+from .texts import Window, cut_windows
+from .windows import Worker, reads_sealed_keys
+
+
+def positive(text: str) -> int:
+    """An integer of 1 or more, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: int = 0) -> None:
+    """Model, text, windows, base cache, machine and run folder, the same for every command."""
+    parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
+    parser.add_argument("--data", nargs="+", default=["wikitext"], metavar="FILE", help="UTF-8 text, or wikitext")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where data sets lie (default: ./data, then the hub)"
+    )
+    parser.add_argument("--n-ctx", type=positive, default=n_ctx, help="tokens a window; its second half is scored")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=windows,
+        metavar="N",
+        help="windows of each text; 0: all it has (default: %(default)s)",
+    )
+    parser.add_argument("--base", default="f16", metavar="CACHE", help="the cache that divergences are from")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of each worker (default: the cores, shared out)")
+    parser.add_argument("--n-gpu-layers", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes"
+    )
+    parser.add_argument("--ray", metavar="ADDRESS", help="the same over a Ray cluster; `local`: on this machine")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; a killed run goes on there")
+    parser.add_argument(
+        "--json", metavar="FILE", help="the result as JSON as well; - for stdout, in place of the table"
+    )
+
+
+def open_model(options: argparse.Namespace) -> livekv.Model:
+    """The model; EvalError where there is no such file."""
+    fingerprint(options.model)
+    return livekv.Model(options.model, n_gpu_layers=options.n_gpu_layers, n_threads=threads(options))
+
+
+def threads(options: argparse.Namespace) -> int:
+    """Threads of each worker."""
+    return int(options.threads or max(1, (os.cpu_count() or 1) // options.workers))
+
+
+def windows_of(model: livekv.Model, options: argparse.Namespace) -> list[Window]:
+    """The windows the command measures on."""
+    if options.windows < 0:
+        raise EvalError(f"--windows {options.windows} is less than 0")
+    return cut_windows(model, options.data, options.n_ctx, options.windows, options.data_dir)
+
+
+def worker_of(options: argparse.Namespace, base: str) -> Worker:
+    """What measures a window, here or in another process."""
+    return Worker(str(options.model.resolve()), base, options.n_gpu_layers, threads(options))
+
+
+def config_of(command: str, options: argparse.Namespace, windows: list[Window], base: str) -> dict[str, Any]:
+    """What decides every number of a run, whichever caches it measures; threads and workers do not."""
+    return {
+        "command": command,
+        "model": fingerprint(options.model),
+        "texts": {
+            name: {
+                "windows": sum(window.text == name for window in windows),
+                "tokens_sha256": _digest([window.tokens for window in windows if window.text == name]),
+            }
+            for name in dict.fromkeys(window.text for window in windows)
+        },
+        "n_ctx": options.n_ctx,
+        "base": base,
+        "n_gpu_layers": options.n_gpu_layers,
+    }
+
+
+def folder_of(command: str, options: argparse.Namespace) -> Path:
+    """`--out`, or a folder of the command and the model."""
+    return options.out or Path("results") / f"{command}-{options.model.stem}"
+
+
+def kv_caches(text: str) -> dict[str, str]:
+    """{label: canonical spec} of a comma-separated list of caches; EvalError where two have one label."""
+    caches: dict[str, str] = {}
+    for label, kv in livekv.parse_kv_list(text):
+        if label in caches:
+            raise EvalError(f"--kv names {label} twice")
+        caches[label] = spec_of(kv)
+    if not caches:
+        raise EvalError("--kv names no cache")
+    return caches
+
+
+def unread_notes(caches: Mapping[str, str], n_ctx: int) -> list[str]:
+    """A line for all caches, {label: spec}, that a window of n_ctx tokens cannot tell apart: their first sealed keys
+    would be read after its end."""
+    silent = [label for label, spec in caches.items() if not reads_sealed_keys(livekv.KVOptions.parse(spec), n_ctx)]
+    if not silent:
+        return []
+    return [
+        f"NOTE: in windows of {n_ctx} tokens no sealed key is ever read of: {', '.join(silent)}. Take longer windows, "
+        "shorter chunks (chunk-size) or a shorter warm-up (warmup-chunks)."
+    ]
+
+
+@contextmanager
+def progress_bar(label: str, unit: str = "window") -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal: call what it gives with (finished, all)."""
+    with tqdm(desc=label, unit=unit, disable=None, file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.n = done
+            bar.refresh()
+
+        yield show
+
+
+def print_result(table: str, content: Any, json_to: str | None) -> None:
+    """The table on stdout, or with `--json -` the content alone; with `--json FILE` both, the content in FILE."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+    if json_to == "-":
+        print(text)
+        return
+    if json_to is not None:
+        Path(json_to).write_text(text + "\n", encoding="utf-8")
+    print(table, end="")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

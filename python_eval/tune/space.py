@@ -1,0 +1,153 @@
+"""What is searched: options of the livekv policy with their values, as data.
+
+Combinations that contradict each other are left in; the engine refuses them, and the search prunes what it refuses. An
+option without effect next to another's value (the key group of a scale over the whole chunk) stays in too: a space of
+one shape lets every method learn across all trials. Left out on purpose: `chunk-size`, since a chunk's own attention is
+exact and a window of a few chunks would reward long ones; `seal-decode`, which a prefill does not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import EvalError
+from ..specs import canonical
+
+Value = str | int | float
+
+
+class Suggester(Protocol):
+    """What a space asks of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    option: str
+    values: tuple[str, ...]
+
+    def suggest(self, trial: Suggester) -> Value:
+        return trial.suggest_categorical(self.option, self.values)
+
+    def holds(self, value: str) -> bool:
+        return value in self.values
+
+    def read(self, value: str) -> Value:
+        return value
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number, both ends included."""
+
+    option: str
+    low: int
+    high: int
+
+    def suggest(self, trial: Suggester) -> Value:
+        return trial.suggest_int(self.option, self.low, self.high)
+
+    def holds(self, value: str) -> bool:
+        return self.low <= int(value) <= self.high
+
+    def read(self, value: str) -> Value:
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real number in steps, or evenly in its logarithm."""
+
+    option: str
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    def suggest(self, trial: Suggester) -> Value:
+        return trial.suggest_float(self.option, self.low, self.high, step=self.step, log=self.log)
+
+    def holds(self, value: str) -> bool:
+        return self.low <= float(value) <= self.high
+
+    def read(self, value: str) -> Value:
+        return float(value)
+
+
+Parameter = Choice | Whole | Real
+BITS = ("2", "3", "4", "5", "8")
+KEY_BITS, VALUE_BITS = "k-bits", "v-bits"  # the two values of kv-bits
+
+SPACE: tuple[Parameter, ...] = (
+    Choice(KEY_BITS, BITS),
+    Choice(VALUE_BITS, BITS),
+    Choice("scale-method", ("ema_clipped", "range", "ema_absmax", "ema_minmax")),
+    Choice("key-group", ("32", "64", "128", "256", "chunk")),
+    Choice("zero-point", ("on", "off")),
+    Choice("scale-search", ("off", "on")),
+    Choice("rotate", ("none", "k", "v", "kv")),
+    # Outliers are whole entries of a column: finer steps would mostly be the same cache.
+    Real("outlier-ratio", 0.0, 0.03, step=0.0025),
+    Real("v-outlier-ratio", 0.0, 0.03, step=0.0025),
+    Real("ema-alpha", 0.01, 1.0, log=True),
+    Real("clip-factor", 1.0, 16.0, log=True),
+    Choice("sink-tokens", ("0", "1", "4", "16", "64")),
+    # Exact keys of a longer warm-up would be read for most of a window, and sealed, so not counted, at its end.
+    Whole("warmup-chunks", 0, 2),
+    Choice("warmup-keep", ("off", "on")),
+    Choice("bypass-layers", ("0", "1", "2", "auto")),
+    Choice("bypass-type", ("q8_0", "f16")),
+)
+
+
+def fixed(space: Sequence[Parameter], values: Sequence[str]) -> tuple[Parameter, ...]:
+    """The space with options held at one value each, option=value: its own, or any other of the engine's."""
+    held = {one.option: one for one in space}
+    for text in values:
+        option, equals, value = text.partition("=")
+        if not option or not equals or not value:
+            raise EvalError(f"--fix '{text}' is not OPTION=VALUE")
+        if option not in (KEY_BITS, VALUE_BITS):
+            canonical(f"livekv:{option}={value}")
+        elif value not in BITS:
+            raise EvalError(f"--fix '{text}': {option} is one of {', '.join(BITS)}")
+        held[option] = Choice(option, (value,))
+    return tuple(held.values())
+
+
+def cache_spec(params: Mapping[str, Value]) -> str:
+    """The cache of a trial's parameters."""
+    rest = {option: value for option, value in params.items() if option not in (KEY_BITS, VALUE_BITS)}
+    keys, values = params[KEY_BITS], params[VALUE_BITS]
+    options = {"kv-bits": keys if keys == values else f"{keys},{values}", **rest}
+    return ":".join(["livekv", *(f"{option}={_text(value)}" for option, value in options.items())])
+
+
+def params_of(options: Mapping[str, str], space: Sequence[Parameter]) -> dict[str, Value] | None:
+    """The parameters of a cache by its option values as text; None where the space does not reach one of them. Options
+    that the space holds at one value have that."""
+    values = dict(options)
+    keys, _, of_values = values["kv-bits"].partition(",")
+    values |= {KEY_BITS: keys, VALUE_BITS: of_values or keys}
+    if values["v-outlier-ratio"] == "same":
+        values["v-outlier-ratio"] = values["outlier-ratio"]
+    # What is held at one value is so for presets too.
+    values |= {one.option: one.values[0] for one in space if isinstance(one, Choice) and len(one.values) == 1}
+    if not all(one.holds(values[one.option]) for one in space):
+        return None
+    return {one.option: one.read(values[one.option]) for one in space}
+
+
+def _text(value: Value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

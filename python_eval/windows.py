@@ -1,0 +1,211 @@
+"""Measured windows: what caches predict for stretches of text, kept window by window in a run folder.
+
+    windows.jsonl         one record a finished (cache, window): means, and where its arrays are
+    arrays/*.npz          nll and kl of a window's scored positions, float64 [n_scored], in nats
+
+A cache is known by its canonical spec, so that studies which share a setting share its measurement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EvalError
+from .run_folder import Record, RunFolder
+from .texts import Window
+from .workers import run_jobs
+
+if TYPE_CHECKING:
+    import livekv
+
+Array = NDArray[np.float64]
+RECORDS = "windows"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One window under one cache."""
+
+    spec: str
+    window: Window
+
+
+def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
+    """The base cache; one that does not compress reads its prompt in the same chunks as the cache compared with it, as
+    livekv-perplexity has it, so that nothing but the cache differs."""
+    import livekv
+
+    options = livekv.KVOptions.parse(base)
+    return options if options.policy == "livekv" else options.replace(chunk_size=kv.chunk_size)
+
+
+def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
+    """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after the
+    first chunk, or after the chunk that ends the warm-up."""
+    first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
+    return kv.policy != "livekv" or first_read < n_ctx
+
+
+@dataclass
+class Worker:
+    """Measures jobs; keeps its model from one to the next. Pickled before it has loaded any."""
+
+    model_path: str
+    base: str  # spec of the cache that divergences are from
+    n_gpu_layers: int = 0
+    n_threads: int | None = None
+    _model: livekv.Model | None = field(default=None, repr=False)
+
+    def __call__(self, job: Job) -> tuple[Record, dict[str, Array]]:
+        """The record of a window and its arrays; the base itself has a divergence of 0 and is not compared."""
+        # Reading results does without the engine.
+        import livekv
+
+        if self._model is None:
+            self._model = livekv.Model(self.model_path, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
+        of_base = job.spec == self.base
+        kv = livekv.KVOptions.parse(job.spec)
+        measured = livekv.fidelity(
+            self._model,
+            list(job.window.tokens),
+            n_ctx=len(job.window.tokens),
+            kv=kv,
+            base=None if of_base else base_for(self.base, kv),
+            n_threads=self.n_threads,
+        )
+        nll = np.asarray(measured.nll, np.float64).ravel()
+        kl = np.zeros_like(nll) if of_base else np.asarray(measured.kl, np.float64).ravel()
+        record: Record = {
+            "spec": job.spec,
+            "text": job.window.text,
+            "window": job.window.index,
+            "chunk_size": kv.chunk_size,
+            "n_scored": int(nll.size),
+            "nll_mean": float(nll.mean()),
+            "kl_mean": float(kl.mean()),
+            "same_top": 1.0 if measured.same_top is None else float(measured.same_top),
+            "bits_per_value": float(measured.bits_per_value),
+        }
+        return record, {"nll": nll, "kl": kl}
+
+
+def measure(
+    run: RunFolder,
+    worker: Worker,
+    specs: Iterable[str],
+    windows: Sequence[Window],
+    *,
+    n_workers: int = 1,
+    ray_address: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Measures every window under every cache that `run` does not have yet; each is kept as soon as it is finished.
+
+    `progress` is called with (finished, all) at the start and after each.
+    """
+    done = {(one["spec"], one["text"], one["window"]) for one in run.records(RECORDS)}
+    every = [Job(spec, window) for spec in dict.fromkeys(specs) for window in windows]
+    jobs = [job for job in every if (job.spec, job.window.text, job.window.index) not in done]
+    finished = len(every) - len(jobs)
+    progress(finished, len(every))
+    for _, (record, arrays) in run_jobs(jobs, worker, n_workers, ray_address):
+        name = f"arrays/{slug(record['spec'])}.{slug(record['text'])}.{record['window']:04d}.npz"
+        write_arrays(run.path / name, arrays)
+        run.append(RECORDS, {**record, "arrays": name})
+        finished += 1
+        progress(finished, len(every))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cache's measured windows, in the order of `keys`."""
+
+    spec: str
+    keys: tuple[tuple[str, int], ...]  # (text, index of the window)
+    nll: Array  # [n_windows, n_scored], nats
+    kl: Array  # [n_windows, n_scored], nats
+    same_top: Array  # [n_windows], share of scored positions
+    bits_per_value: float  # of a full window
+    chunk_size: int
+
+    @property
+    def clusters(self) -> list[tuple[str, int]]:
+        """The window of every entry of `nll` and `kl` read flat: tokens of a window are not independent."""
+        return [key for key in self.keys for _ in range(self.nll.shape[1])]
+
+    def of_text(self, text: str) -> Measured:
+        """The windows of one text."""
+        rows = [row for row, key in enumerate(self.keys) if key[0] == text]
+        keys = tuple(self.keys[row] for row in rows)
+        return dataclasses.replace(self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=self.same_top[rows])
+
+
+def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
+    """{spec: its windows} of the records of a folder, in the order of texts and windows."""
+    by_spec: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_spec.setdefault(record["spec"], []).append(record)
+    measured: dict[str, Measured] = {}
+    for spec, some in by_spec.items():
+        ordered = sorted({(one["text"], one["window"]): one for one in some}.items())
+        arrays = [_window_arrays(folder / one["arrays"]) for _, one in ordered]
+        measured[spec] = Measured(
+            spec,
+            tuple(key for key, _ in ordered),
+            np.stack([one["nll"] for one in arrays]),
+            np.stack([one["kl"] for one in arrays]),
+            np.array([one["same_top"] for _, one in ordered]),
+            float(ordered[-1][1]["bits_per_value"]),
+            int(ordered[-1][1]["chunk_size"]),
+        )
+    return measured
+
+
+def slug(name: str) -> str:
+    """A short file name for any spec or text; the digest keeps apart what the letters do not."""
+    letters = "".join(c if c.isalnum() else "-" for c in name)[:40]
+    return f"{letters}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes named arrays as .npz, whole or not at all; EvalError where they cannot be written."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = file.name
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        if temporary is not None:
+            os.unlink(temporary)
+        raise EvalError(f"{path}: cannot write: {problem.strerror}") from None
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What `write_arrays` wrote; EvalError where there is no such file or it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise EvalError(f"{path}: cannot read its arrays: {problem}") from None
+
+
+def _window_arrays(path: Path) -> dict[str, Array]:
+    arrays = read_arrays(path)
+    if {"nll", "kl"} - arrays.keys():
+        raise EvalError(f"{path}: not the arrays of a measured window")
+    return arrays

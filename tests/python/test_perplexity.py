@@ -1,0 +1,175 @@
+"""Perplexity from Python: the CLI's numbers, pairs, resuming, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
+pytest.importorskip("tqdm", reason="requirements/eval.txt is not installed")
+
+from python_eval import windows  # noqa: E402
+from python_eval.perplexity import main  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+STORY = ROOT / "tests" / "models" / "story.gguf"
+TEXT = ROOT / "tests" / "data" / "war-and-peace-opening.txt"
+SMALL = "livekv:chunk-size=64:kv-bits=3,2"
+# The sums are the same numbers added in another order.
+ROUNDING = 1e-12
+
+
+def run(out: Path, *options: object, text: Path = TEXT, kv: str = f"f16,{SMALL}") -> int:
+    fixed = ["--model", STORY, "--data", text, "--kv", kv, "--n-ctx", 512, "--windows", 2, "--threads", 1, "--out", out]
+    return main([str(one) for one in (*fixed, *options)])
+
+
+def records(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "windows.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The specs that were measured, a window each, and after how many of them Ctrl-C comes."""
+    seen: list[str] = []
+    seen_limit = {"limit": 10**9}
+    measure = livekv.fidelity
+
+    def counted(*arguments, **options):
+        if len(seen) >= seen_limit["limit"]:
+            raise KeyboardInterrupt
+        seen.append(options["kv"].spec)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(livekv, "fidelity", counted)
+    return seen, seen_limit
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("perplexity")
+    assert run(out, kv=f"f16,q4_0,{SMALL}") == 0
+    return out
+
+
+def test_the_numbers_are_those_of_the_command_line(measured, tools, tmp_path):
+    rows = {row["cache"]: row for row in json.loads((measured / "perplexity.json").read_text())["rows"]}
+    for label, flags in (("q4_0", ["--kv", "q4_0"]), (SMALL, ["--chunk-size", 64, "--kv-bits", "3,2"])):
+        done = tools.run(
+            "livekv-perplexity", "-m", STORY, "-f", TEXT, "-c", 512, "--windows", 2, "--kl-base", "f16", "-t", 1,
+            "-o", "json", "--kl-tokens", tmp_path / "kl", *flags,
+        )  # fmt: skip
+        cli = json.loads(done.stdout)
+        names = ["n_tokens", "ppl", "ppl_stderr", "bits_per_value", "kl_mean", "kl_mean_stderr", "kl_median", "kl_p999"]
+        for name in (*names, "kl_max", "same_top"):
+            assert rows[label][name] == pytest.approx(cli[name], rel=ROUNDING), name
+        kl = windows.load(measured, records(measured))[rows[label]["spec"]].kl
+        assert np.array_equal(kl.ravel(), np.fromfile(tmp_path / "kl"))
+
+
+def test_differences_are_paired_and_their_errors_over_windows(measured):
+    caches = windows.load(measured, records(measured))
+    labels = json.loads((measured / "caches.json").read_text())
+    pairs = json.loads((measured / "differences.json").read_text())["rows"]
+    assert [(row["against"], row["cache"]) for row in pairs] == [("f16", "q4_0"), ("f16", SMALL), ("q4_0", SMALL)]
+    first, second = caches[labels["q4_0"]], caches[labels[SMALL]]
+    for field, one in (("kl_diff", second.kl - first.kl), ("nll_diff", second.nll - first.nll)):
+        a, b = one.mean(axis=1)
+        # Two windows: the standard error of their mean is half of their difference.
+        assert pairs[2][field] == pytest.approx({"mean": (a + b) / 2, "se": abs(a - b) / 2, "n": 2}, rel=1e-9)
+    assert caches[labels["f16"]].kl.max() == 0.0 and first.kl.shape == (2, 255)
+
+
+def test_a_killed_run_goes_on_and_a_later_one_adds_caches(tmp_path, calls, measured):
+    seen, after = calls
+    after["limit"] = 3
+    assert run(tmp_path) == 130
+    assert len(records(tmp_path)) == 3 and not (tmp_path / "perplexity.json").exists()
+    after["limit"] = 10**9
+    assert run(tmp_path) == 0 and len(seen) == 4
+    assert run(tmp_path, kv=f"{SMALL},q4_0") == 0
+    assert seen[4:] == ["q4_0", "q4_0"]
+    assert run(tmp_path, kv=f"f16,q4_0,{SMALL}") == 0 and len(seen) == 6
+    # What was measured bit by bit is what was measured at once.
+    tables = [json.loads((out / "perplexity.json").read_text())["rows"] for out in (tmp_path, measured)]
+    assert tables[0] == tables[1]
+
+
+def test_one_cache_under_two_names_is_measured_once(tmp_path, calls):
+    assert run(tmp_path, kv=f"{SMALL},livekv:chunk-size=64:sink-tokens=4:kv-bits=3,2") == 0
+    assert len(calls[0]) == 4  # with the base, two windows each
+    rows = json.loads((tmp_path / "perplexity.json").read_text())["rows"]
+    assert len(rows) == 3 and rows[1]["kl_mean"] == rows[2]["kl_mean"] > 0
+
+
+def test_workers_measure_the_same(tmp_path, measured):
+    assert run(tmp_path, "--workers", 2) == 0
+    everything = windows.load(measured, records(measured))
+    for spec, one in windows.load(tmp_path, records(tmp_path)).items():
+        assert np.array_equal(one.kl, everything[spec].kl) and np.array_equal(one.nll, everything[spec].nll)
+
+
+def test_json_goes_to_stdout_alone(measured, capsys):
+    assert run(measured, "--json", "-", "--against", "q4_0", kv=f"f16,q4_0,{SMALL}") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["config"]["n_ctx"] == 512 and [row["cache"] for row in content["caches"]] == ["f16", "q4_0", SMALL]
+
+
+def test_every_text_has_its_rows(tmp_path):
+    words = TEXT.read_text()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(words[:2900] if name == "one" else words[2900:])
+    out = tmp_path / "out"
+    options = [
+        "--model",
+        STORY,
+        "--data",
+        tmp_path / "one.txt",
+        tmp_path / "two.txt",
+        "--kv",
+        "f16,q4_0",
+        "--n-ctx",
+        256,
+    ]
+    assert main([str(one) for one in (*options, "--windows", 1, "--threads", 1, "--out", out)]) == 0
+    rows = json.loads((out / "perplexity.json").read_text())["rows"]
+    assert [(row["text"], row["cache"]) for row in rows] == [(t, c) for t in ("one", "two") for c in ("f16", "q4_0")]
+    assert rows[0]["ppl"] != rows[2]["ppl"] and rows[1]["kl_se"] is None  # one window has no error
+
+
+def test_a_window_too_short_to_read_a_sealed_key_is_said(measured, capsys):
+    run(measured, kv="f16,livekv:chunk-size=512,livekv:chunk-size=128:warmup-chunks=4," + SMALL)
+    notes = (measured / "perplexity.md").read_text()
+    assert "no sealed key is ever read of: livekv:chunk-size=512, livekv:chunk-size=128:warmup-chunks=4." in notes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "none.gguf"], "none.gguf: no such model file"),
+        (["--data", "none.txt"], "none.txt: no such file"),
+        (["--data", "bad.txt"], "bad.txt: not UTF-8 at byte 3"),
+        (["--data", "short.txt"], "short.txt: 4 tokens are too few for 2 windows of 512"),
+        (["--windows", "9"], "tokens are too few for 9 windows of 512"),
+        (["--data", "short.txt", "short.txt", "--windows", "1", "--n-ctx", "2"], "two texts are called short"),
+        (["--data", "wikitext", "--data-dir", "."], "wikitext is not in ."),
+        (["--kv", "f16,nosuch"], "'nosuch' is neither a policy nor a preset"),
+        (["--kv", "livekv:kv-bits=9"], "--kv-bits: '9' is not a whole number in 2..8"),
+        (["--base", "nosuch"], "'nosuch' is neither a policy nor a preset"),
+        (["--against", "q4_0"], "--against q4_0 is none of the caches: f16, "),
+        (["--windows", "-1"], "--windows -1 is less than 0"),
+        (["--n-ctx", "256"], "was run with "),
+    ],
+)
+def test_bad_input_is_one_line(options, message, measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.txt").write_bytes(b"abc\xff")
+    Path("short.txt").write_text("three words")
+    out = measured if "was run" in message else tmp_path / "out"
+    assert run(out, *options) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("perplexity: ") and message in said[0]
+    assert out is measured or not out.exists()

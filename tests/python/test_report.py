@@ -1,0 +1,311 @@
+"""Reports: each kind of results becomes a section, figures show the files' numbers, damaged results are named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="requirements/eval.txt is not installed")
+pytest.importorskip("jinja2", reason="requirements/eval.txt is not installed")
+pytest.importorskip("optuna", reason="requirements/eval.txt is not installed")
+
+from matplotlib import image
+
+from python_eval.paired import Paired
+from python_eval.report import ablation_plots, cache_plots, front_plots, style, task_plots
+from python_eval.report.__main__ import main
+from python_eval.report.fidelity_plots import binned
+from python_eval.run_folder import RunFolder
+from python_eval.tables import write_tables
+from python_eval.windows import write_arrays
+
+MODEL = {"file": "m.gguf", "bytes": 1, "sha256_of_edges": ""}
+MOST_BYTES = 150_000  # of a picture
+MEASURED = {"model": MODEL, "texts": {"t": {"windows": 2, "tokens_sha256": ""}}, "n_ctx": 64, "base": "f16"}
+
+
+def pair(mean: float) -> Paired:
+    return Paired(mean, abs(mean) / 5, 2)
+
+
+def make_perplexity(folder: RunFolder) -> None:
+    rng = np.random.default_rng(1)
+    caches = {"f16": "f16", "a cache": "livekv", "another <b>": "q8_0"}
+    for n, spec in enumerate(caches.values()):
+        for window in range(2):
+            name = f"arrays/{spec}{window}.npz"
+            write_arrays(folder.path / name, {"nll": rng.random(31), "kl": n * rng.random(31) / 100})
+            record = {"spec": spec, "text": "t", "window": window, "chunk_size": 16, "n_scored": 31, "nll_mean": 1.0}
+            record |= {"kl_mean": n / 200, "same_top": 0.9, "bits_per_value": 4.0 + n, "arrays": name}
+            folder.append("windows", record)
+    folder.write_json("caches.json", caches)
+    rows = [{"cache": label, "ppl": 12.345678, "spec": spec} for label, spec in caches.items()]
+    write_tables(rows, folder.path, "perplexity", ("NOTE: a note",))
+    write_tables([{"cache": "a cache", "against": "f16", "kl_diff": pair(0.25)}], folder.path, "differences")
+
+
+def make_ablation(folder: RunFolder) -> None:
+    rows = [
+        {"setting": name, "bits_per_value": 4.0 + n, "kl_mean": 0.01 + n / 100, "kl_se": 0.001,
+         "kl_diff": None if n == 0 else pair(n / 100), "spec": "livekv"}
+        for n, name in enumerate(("baseline", "one", "two"))
+    ]  # fmt: skip
+    write_tables(rows, folder.path, "ablation-chunk", ("Study: chunk. How many?", "Baseline: livekv"))
+
+
+def make_tune(folder: RunFolder) -> None:
+    rows = [
+        {"study": "random-1", "trial": n, "preset": preset, "bits_per_value": 4.0 + n, "kl_mean": 0.01 / (1 + n),
+         "refused": None, "spec": "livekv"}
+        for n, preset in enumerate(("default", None, None))
+    ]  # fmt: skip
+    write_tables([*rows, {**rows[2], "bits_per_value": None, "kl_mean": None, "refused": "why"}], folder.path, "trials")
+    for name in ("front", "best", "comparison"):
+        write_tables([{"cache": name, "gain": pair(-1.5)}], folder.path, name, ("held out",))
+    curves = [{"method": m, "seed": s, "hypervolume": [30.0, 31.0 + s]} for m in ("random", "bayesian") for s in (1, 2)]
+    folder.write_json("hypervolume.json", {"corner": [16.0, 1.0], "curves": curves})
+
+
+def make_cache_profile(folder: RunFolder) -> None:
+    parts = {part: [0, n * 2**20] for n, part in enumerate(cache_plots.PARTS)}
+    record = {"label": "livekv", "spec": "livekv", "n_tokens": [10, 20], "bytes": {**parts, "total": [0, 36 * 2**20]}}
+    folder.append("growth", {**record, "snr_k": [20.0, None, 22.0], "snr_v": [21.0, 22.0, 23.0]})
+    folder.append("growth", {**record, "label": "q8_0", "snr_k": None, "snr_v": None})
+    arrays = {}
+    for side in "kv":
+        arrays |= {
+            f"{side}_quantiles": np.sort(np.random.default_rng(2).normal(size=(8, 5)), axis=1),
+            f"{side}_edges": np.linspace(-1, 1, 5), f"{side}_dense": np.array([1, 9, 9, 1]),
+            f"{side}_apart": np.array([1, 0, 0, 0]), f"{side}_dots": np.array([[3.0, -1.0]]),
+            f"{side}_n_apart": np.array(1),
+        }  # fmt: skip
+    write_arrays(folder.path / "arrays" / "layer000.npz", arrays)
+    layer = {"label": "livekv", "layer": 0, "rotation": {"k": 0, "v": 64}, "arrays": "arrays/layer000.npz"}
+    folder.append("distributions", layer)
+
+
+def make_longbench(folder: RunFolder) -> None:
+    rows = [
+        {"task": t, "metric": "f1", "f16": 40.0, "livekv": 39.0, "livekv - f16": pair(-1.0)} for t in ("qasper", "lcc")
+    ]
+    average = {"task": "average of the tasks", "metric": "", "f16": 40.0, "livekv": 39.0, "livekv - f16": pair(-1.0)}
+    write_tables([*rows, average], folder.path, "scores", ("WARNING: small",))
+    costs = [{"cache": c, "options": c, "bits a value": b} for c, b in (("f16", 16.0), ("livekv", 4.5))]
+    write_tables(costs, folder.path, "caches", ("memory",))
+
+
+KINDS = {
+    "perplexity": (make_perplexity, {"command": "perplexity", **MEASURED}, 2),
+    "ablation": (make_ablation, {"command": "ablation", **MEASURED}, 2),
+    "tune": (make_tune, {"command": "tune", **MEASURED}, 2),
+    "cache_profile": (make_cache_profile, {"command": "cache_profile", "f16_bytes_per_token": 1e6, **MEASURED}, 3),
+    "longbench": (make_longbench, {"benchmark": "longbench", "model": MODEL}, 2),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    for name, (make, config, _) in KINDS.items():
+        with RunFolder(root / name, config) as folder:
+            make(folder)
+    return root
+
+
+def report(out: Path, *folders: object) -> int:
+    return main([*map(str, folders), "--out", str(out)])
+
+
+def pictures_in(page: str) -> list[bytes]:
+    return [base64.b64decode(one) for one in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+
+
+# --- the page ---
+
+
+def test_every_kind_of_results_has_its_section_and_pictures(results, tmp_path):
+    assert report(tmp_path / "r.html", *(results / name for name in KINDS)) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert [page.count(f'id="s{n}"') for n in range(1, 7)] == [1] * len(KINDS) + [0]
+    found = pictures_in(page)
+    files = sorted((tmp_path / "r").glob("*.png"))
+    assert len(found) == len(files) == sum(n for _, _, n in KINDS.values())
+    assert {path.read_bytes() for path in files} == set(found)
+    # One file holds everything.
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "http" not in page.replace("http-equiv", "")
+
+
+def test_pictures_are_small_and_not_empty(results, tmp_path):
+    report(tmp_path / "r.html", *(results / name for name in KINDS))
+    for path in (tmp_path / "r").glob("*.png"):
+        pixels = image.imread(path)[..., :3]
+        assert path.stat().st_size < MOST_BYTES
+        # Some ink, on white.
+        assert 0.005 < (pixels.min(axis=2) < 0.9).mean() < 0.6 and pixels[0, 0].min() == 1.0
+
+
+def test_tables_and_notes_are_on_the_page_as_text(results, tmp_path):
+    report(tmp_path / "r.html", results / "perplexity", results / "longbench", results / "tune")
+    page = (tmp_path / "r.html").read_text()
+    assert "<td>12.35</td>" in page and "<td>+0.25 ± 0.05</td>" in page and "<td>-1.5 ± 0.3</td>" in page
+    assert '<p class="note warning">WARNING: small</p>' in page and '<p class="note warning">NOTE: a note</p>' in page
+    assert "another &lt;b&gt;" in page and "another <b>" not in page
+
+
+def test_the_same_results_give_the_same_page(results, tmp_path):
+    for name in ("one", "two"):
+        report(tmp_path / name / "r.html", results / "perplexity", results / "cache_profile")
+    assert (tmp_path / "one" / "r.html").read_bytes() == (tmp_path / "two" / "r.html").read_bytes()
+
+
+# --- what figures show ---
+
+
+@pytest.fixture
+def axes_of(monkeypatch):
+    """Draws a figure and gives what a look at its axes says; figures are closed once they are pictures."""
+
+    def draw(plot, look):
+        seen = []
+        module = __import__(plot.__module__, fromlist=["picture"])
+        monkeypatch.setattr(module, "picture", lambda figure, *_: seen.append(look(figure)))
+        plot("name", *draw.arguments)
+        return seen[0]
+
+    return draw
+
+
+def test_binned_divergence_by_hand():
+    kl = np.array([[1.0, 3.0, 5.0, 7.0], [3.0, 5.0, 5.0, 7.0]])
+    at, mean, se = binned(kl, 2)
+    assert at.tolist() == [1.0, 3.0] and mean.tolist() == [3.0, 6.0]
+    assert se == pytest.approx([1.0, 0.0])  # two windows: half of the difference of 2 and 4, and of 6 and 6
+    assert binned(kl[:1], 2)[2] is None and len(binned(kl, 99)[0]) == 4
+
+
+def test_growth_stacks_up_to_the_total(axes_of):
+    caches = {"x": {"n_tokens": [10, 20], "bytes": {"codes": [0, 2**21], "tail": [2**20, 0], "total": [2**20, 2**21]}}}
+    axes_of.arguments = (caches, 2**20 / 5)
+    tops, line = axes_of(
+        cache_plots.growth,
+        lambda figure: (
+            [max(path.vertices[:, 1].max() for path in one.get_paths()) for one in figure.axes[0].collections],
+            figure.axes[0].lines[0].get_ydata().tolist(),
+        ),
+    )
+    assert tops == [2.0, 2.0] and line == [2.0, 4.0]  # MiB
+
+
+def test_the_front_is_joined_and_points_are_named(axes_of):
+    points = [front_plots.Point("a", 4, 0.1), front_plots.Point("b", 5, 0.2), front_plots.Point("c", 6, 0.01, 0.001)]
+    axes_of.arguments = (points, "here")
+    names, front, limits = axes_of(
+        front_plots.divergence_against_bits,
+        lambda figure: (
+            [text.get_text() for text in figure.axes[0].texts],
+            [tuple(map(float, xy)) for xy in figure.axes[0].lines[-1].get_xydata()],
+            figure.axes[0].get_yscale(),
+        ),
+    )
+    assert sorted(names) == ["a", "b", "c"] and front == [(4.0, 0.1), (6.0, 0.01)] and limits == "log"
+
+
+def test_bars_carry_scores_and_paired_errors(axes_of):
+    rows = [{"task": "qasper", "f16": 40.0, "livekv": 39.0, "livekv - f16": {"mean": -1.0, "se": 0.5}}]
+    axes_of.arguments = (rows, ["f16", "livekv"])
+    heights, whiskers, ticks = axes_of(
+        task_plots.task_bars,
+        lambda figure: (
+            [bar.get_height() for bar in figure.axes[0].patches],
+            [one.get_segments()[0][:, 1].tolist() for one in figure.axes[0].collections],
+            [tick.get_text() for tick in figure.axes[0].get_xticklabels()],
+        ),
+    )
+    assert heights == [40.0, 39.0] and whiskers == [[38.5, 39.5]] and ticks == ["qasper"]
+
+
+def test_an_ablation_shows_differences_and_bits(axes_of):
+    rows = [{"setting": "baseline", "bits_per_value": 4.0, "kl_mean": 0.1, "kl_diff": None}]
+    rows += [{"setting": "s", "bits_per_value": 3.0, "kl_mean": 0.3, "kl_diff": {"mean": 0.2, "se": None, "n": 1}}]
+    axes_of.arguments = ("study", ["Study: study. Why?"], rows)
+    texts, ticks = axes_of(
+        ablation_plots.differences,
+        lambda figure: (
+            [text.get_text() for text in figure.axes[0].texts],
+            [tick.get_text() for tick in figure.axes[0].get_yticklabels()],
+        ),
+    )
+    assert texts == ["3.00", "bits (baseline 4.00)"] and ticks == ["s"]
+
+
+def test_names_of_near_points_do_not_lie_on_each_other():
+    with style.canvas() as (_, axes):
+        axes.set_xlim(0, 10)
+        axes.set_ylim(0, 10)
+        style.label_points(axes, [(5, 5, "first name"), (5.1, 5, "second name"), (5, 5.1, "third name")])
+        boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+
+
+# --- bad results ---
+
+
+def damage(folder: Path, what: str) -> None:
+    if what == "no config":
+        (folder / "config.json").unlink()
+    elif what == "another kind":
+        (folder / "config.json").write_text('{"command": "cooking"}')
+    elif what == "no table":
+        (folder / "perplexity.json").unlink()
+    elif what == "no json":
+        (folder / "perplexity.json").write_text("{")
+    elif what == "a broken line":
+        (folder / "windows.jsonl").write_text('{"spec": 1}\n[]\n')
+    elif what == "no field":
+        (folder / "windows.jsonl").write_text('{"spec": 1}\n')
+    elif what == "no arrays":
+        next(folder.glob("arrays/*.npz")).write_bytes(b"PK\x03\x04 torn")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no config", "no config.json, so not the folder of a run"),
+        ("another kind", "results of 'cooking', which reports do not know; known: perplexity,"),
+        ("no table", "perplexity.json: cannot read: No such file or directory"),
+        ("no json", "perplexity.json: not JSON: "),
+        ("a broken line", "windows.jsonl:2: not a JSON object"),
+        ("no field", "damaged results of perplexity: KeyError('text')"),
+        ("no arrays", "npz: cannot read its arrays: "),
+    ],
+)
+def test_damaged_results_are_one_line_and_no_page(what, message, results, tmp_path, capsys):
+    shutil.copytree(results / "perplexity", tmp_path / "run")
+    damage(tmp_path / "run", what)
+    assert report(tmp_path / "r.html", results / "longbench", tmp_path / "run") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("report: ") and str(tmp_path / "run") in said[0] and message in said[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_missing_folder_and_an_unwritable_page_are_one_line(results, tmp_path, capsys):
+    assert report(tmp_path / "r.html", tmp_path / "none") == 1
+    (tmp_path / "file").write_text("")
+    assert report(tmp_path / "file" / "r.html", results / "longbench") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "none: no such folder" in first and "cannot write there" in second
+
+
+def test_a_killed_run_shows_what_it_has(results, tmp_path):
+    shutil.copytree(results / "cache_profile", tmp_path / "run")
+    with (tmp_path / "run" / "growth.jsonl").open("a") as file:
+        file.write('{"label": "torn')
+    assert report(tmp_path / "r.html", tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["command"] == "cache_profile"
