@@ -12,8 +12,21 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
-SPECIAL_TOKENS = [BOS, EOS]
+BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+SPECIAL_TOKENS = [BOS, EOS, "<|start_header_id|>", "<|end_header_id|>", EOT]
+
+# Llama 3's conversation format, as tokenizer_config.json and GGUF carry it.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+def chat_head(role: str) -> str:
+    """What a turn of the conversation begins with."""
+    return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
+
 
 # How Llama 3 cuts text before BPE; GGUF calls this pre-tokenizer `llama-bpe`.
 LLAMA3_SPLIT = (

@@ -1,0 +1,60 @@
+"""What decides a training run: the shape, the schedule, the mix; the presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .mix import Shares
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run: `until` this share of its progress, sequences of `seq_len`, `batch_tokens` an optimizer step."""
+
+    until: float
+    seq_len: int
+    batch_tokens: int
+    shares: Shares
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result, saved beside it as `recipe.json`."""
+
+    n_embd: int = 256
+    n_layer: int = 6
+    n_head: int = 4
+    n_head_kv: int = 2
+    head_dim: int = 64
+    n_ff: int = 704
+    n_vocab: int = 4096
+    n_ctx: int = 4096
+    rope_theta: float = 100000.0
+    tokens: int = 60_000_000
+    learning_rate: float = 3e-3
+    beta2: float = 0.98
+    weight_decay: float = 0.1
+    warmup_steps: int = 100
+    flat: float = 0.4  # share of the run before the learning rate falls
+    micro_tokens: int = 2048  # at most so many in one forward pass
+    stages: tuple[Stage, ...] = (
+        Stage(0.40, 256, 2048, Shares(text=0.25, copies=0.40)),
+        Stage(0.56, 256, 4096, Shares(text=0.45, copies=0.12)),
+        Stage(0.70, 512, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.80, 1024, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.90, 2048, 4096, Shares(text=0.40, copies=0.10)),
+        Stage(1.00, 4096, 8192, Shares(text=0.35, copies=0.08)),
+    )
+    seed: int = 1
+
+    def stage(self, progress: float) -> Stage:
+        return next((s for s in self.stages if progress < s.until), self.stages[-1])
+
+    def lr_at(self, step: int, progress: float) -> float:
+        """Linear warm-up, flat, then a straight line to zero at the end of the run."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        fall = 1.0 if progress < self.flat else (1.0 - progress) / (1.0 - self.flat)
+        return self.learning_rate * warm * max(0.0, fall)
+
+
+PRESETS: dict[str, Recipe] = {"tiny": Recipe()}
