@@ -14,8 +14,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from ..errors import EvalError
 
-class LongBenchError(Exception):
+
+class LongBenchError(EvalError):
     """A task, a data set or a folder of predictions that cannot be used; the message says which and why."""
 
 

@@ -1,0 +1,34 @@
+"""What goes wrong in an evaluation, and how its tools say so."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+
+class EvalError(Exception):
+    """Something a user can mend; the message is one line. Tools print it and exit with 1."""
+
+
+def run_tool(name: str, body: Callable[[], int]) -> int:
+    """The exit status of a tool: `body`'s, or after one line on stderr 1 for an error and 130 for Ctrl-C.
+
+    Caught are EvalError, livekv.Error and OSError; anything else is a bug and shows its traceback.
+    """
+    try:
+        return body()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as problem:
+        if not isinstance(problem, (EvalError, OSError, *_engine_errors())):
+            raise
+        print(f"{name}: {problem}", file=sys.stderr)
+        return 1
+
+
+def _engine_errors() -> tuple[type[Exception], ...]:
+    # livekv's own error, if a tool loaded livekv at all: scoring recorded predictions does without it.
+    livekv = sys.modules.get("livekv")
+    return (livekv.Error,) if livekv is not None else ()

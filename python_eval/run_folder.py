@@ -1,0 +1,253 @@
+"""The folder of one evaluation run: what was asked, with which versions, and every finished piece of it.
+
+    config.json      everything that decides the result; a folder belongs to one configuration
+    versions.json    livekv, Python, packages, platform, the checkout's commit
+    <name>.jsonl     finished records, appended one by one and on disk before the next begins
+    anything else    written whole or not at all
+
+A run that was killed goes on where it stopped: its caller skips what `records` returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import EvalError
+
+Record = dict[str, Any]
+
+# Packages whose version can decide a result; those installed are noted.
+_PACKAGES = (
+    "numpy", "jieba", "rouge", "lm_eval", "datasets", "huggingface_hub", "transformers", "tokenizers", "torch",
+    "optuna", "pandas", "ray",
+)  # fmt: skip
+
+
+class RunFolder:
+    """A folder that one run writes to.
+
+    `config` must be JSON data. A folder that already has a config.json is gone on with if every field agrees; EvalError
+    names the first that does not. With `resume=False` such a folder is refused, and so is, always, a folder with files
+    that are no run's. One process holds a folder at a time, until `close` or the end of a `with` block; with
+    `exclusive=False` several may append at once (each record stays whole).
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = True, exclusive: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self.config: Record = json.loads(json.dumps(config))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as problem:
+            raise EvalError(f"{self.path}: cannot write there: {problem.strerror}") from None
+        self._unlock = weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError:
+            raise EvalError(f"{self.path}: another run is writing to this folder") from None
+        self._take(resume)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the folder to others; what was written stays."""
+        self._unlock()
+
+    def records(self, name: str) -> list[Record]:
+        """The finished records of `<name>.jsonl`, in order; none where there is no such file.
+
+        A last line without its newline is what a killed run left behind: it is dropped. EvalError names any other line
+        that is no JSON object.
+        """
+        path = self._jsonl(name)
+        if not path.exists():
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Adds one line to `<name>.jsonl` and returns when it is on the disk.
+
+        EvalError where it cannot be written (a full disk): the file then ends with the record before.
+        """
+        path = self._jsonl(name)
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _append_line(file, line)
+            finally:
+                os.close(file)
+        except OSError as problem:
+            raise EvalError(
+                f"{path}: cannot write: {problem.strerror}; what is finished is kept, run the same command to go on"
+            ) from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes `value` as `name` (`.json` included), whole or not at all."""
+        write_text(self.path / name, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote; EvalError where it is missing or no JSON."""
+        return _read_json(self.path / name)
+
+    def _jsonl(self, name: str) -> Path:
+        return self.path / f"{name}.jsonl"
+
+    def _take(self, resume: bool) -> None:
+        now = versions()
+        if (self.path / "config.json").exists():
+            if not resume:
+                raise EvalError(f"{self.path}: already holds a run; name another folder")
+            _check_same(self.path, self.read_json("config.json"), self.config)
+            self._note_versions(now)
+            return
+        # A run that was killed before it had a config.json left at most these two kinds.
+        strangers = [one for one in self.path.iterdir() if one.name not in (".lock", "versions.json")]
+        if any(not one.name.startswith(_TEMPORARY) for one in strangers):
+            raise EvalError(f"{self.path}: holds files but no config.json, so it is no run's folder; name another")
+        self.write_json("versions.json", now)
+        self.write_json("config.json", self.config)
+
+    def _note_versions(self, now: Record) -> None:
+        first: Record = self.read_json("versions.json")
+        later: list[Record] = first.setdefault("resumed_with", [])
+        if now != (later[-1] if later else {key: value for key, value in first.items() if key != "resumed_with"}):
+            later.append(now)
+            self.write_json("versions.json", first)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; EvalError where it cannot be written."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=_TEMPORARY, delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as problem:
+        if temporary is not None:
+            os.unlink(temporary)
+        raise EvalError(f"{path}: cannot write: {problem.strerror}") from None
+
+
+def versions() -> Record:
+    """livekv, Python, the packages that are there, the platform, and the commit if this is a checkout."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "livekv": _livekv_version(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "platform": platform.platform(),
+        "commit": _commit(),
+    }
+
+
+_TEMPORARY = ".tmp-"
+
+
+def _append_line(file: int, line: bytes) -> None:
+    size = os.lseek(file, 0, os.SEEK_END)
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        size = _end_of_last_line(file, size)
+        os.ftruncate(file, size)
+    try:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, size)
+        raise
+
+
+def _end_of_last_line(file: int, size: int) -> int:
+    """Where the last newline ends, 0 without one; read backwards, records may be long and many."""
+    step = 1 << 16
+    while size > 0:
+        start = max(0, size - step)
+        found = os.pread(file, size - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0
+
+
+def _parse(path: Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise EvalError(f"{path}:{number}: not JSON: {problem}") from None
+    if not isinstance(record, dict):
+        raise EvalError(f"{path}:{number}: not a JSON object")
+    return record
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise EvalError(f"{path}: not JSON: {problem}") from None
+
+
+def _check_same(folder: Path, there: Any, here: Any, field: str = "") -> None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys((*there, *here)):
+            _check_same(folder, there.get(key), here.get(key), f"{field}.{key}" if field else key)
+    elif there != here:
+        raise EvalError(
+            f"{folder}: was run with {field} = {json.dumps(there, ensure_ascii=False)}, now it is "
+            f"{json.dumps(here, ensure_ascii=False)}; name another folder or run it as before"
+        )
+
+
+def _livekv_version() -> str | None:
+    try:
+        return str(import_module("livekv").__version__)
+    except ImportError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `-dirty` after it where tracked files differ; None for an installed package."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
