@@ -39,6 +39,12 @@ class Haystack:
                 used += len(sentence)
 
 
+def sentence_ends(pieces: Sequence[bytes]) -> np.ndarray:
+    """For each piece of a vocabulary, whether a sentence ends with it; bool [n_vocab]."""
+    marks = tuple(mark + quote for mark in (b".", b"?", b"!") for quote in (b"", b'"'))
+    return np.array([piece.rstrip(b"\n") in marks for piece in pieces])
+
+
 def from_tokens(stream: np.ndarray, ends_sentence: np.ndarray) -> Haystack:
     """Consecutive sentences of a token stream from a random place on; `ends_sentence` marks ids that close one."""
     ends = np.flatnonzero(ends_sentence[stream]) + 1

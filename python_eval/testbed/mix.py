@@ -40,9 +40,9 @@ class Mixer:
         self.special = [tokenizer.token_to_id(name) for name in corpus.SPECIAL_TOKENS]
         self.first_plain = max(self.special) + 1
         self._cache: dict[str, list[int]] = {}
-        ends = np.zeros(tokenizer.get_vocab_size(), bool)
-        for text, id_ in tokenizer.get_vocab().items():
-            ends[id_] = text in (".", "?", "!", '."', '?"', '!"') or text.startswith((".Ċ", "?Ċ", "!Ċ", '."Ċ'))
+        newline = "\u010a"  # how byte-level BPE writes it
+        vocab = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        ends = haystack.sentence_ends([text.replace(newline, "\n").encode() for text, _ in vocab])
         self.text_haystack = haystack.from_tokens(stream, ends)
         self.plain_haystack = haystack.made_up(self.encode)
         self.grass_haystack = haystack.grass(self.encode)

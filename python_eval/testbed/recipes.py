@@ -31,7 +31,8 @@ class Recipe:
     n_ctx: int = 4096
     rope_theta: float = 100000.0
     tokens: int = 60_000_000
-    learning_rate: float = 3e-3
+    muon_rate: float = 5e-3  # of the layers' matrices
+    learning_rate: float = 3e-3  # of embeddings and norms (AdamW)
     beta2: float = 0.98
     weight_decay: float = 0.1
     warmup_steps: int = 100
@@ -50,11 +51,11 @@ class Recipe:
     def stage(self, progress: float) -> Stage:
         return next((s for s in self.stages if progress < s.until), self.stages[-1])
 
-    def lr_at(self, step: int, progress: float) -> float:
-        """Linear warm-up, flat, then a straight line to zero at the end of the run."""
+    def lr_factor(self, step: int, progress: float) -> float:
+        """Of the learning rates: linear warm-up, flat, then a straight line to zero at the end of the run."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
         fall = 1.0 if progress < self.flat else (1.0 - progress) / (1.0 - self.flat)
-        return self.learning_rate * warm * max(0.0, fall)
+        return warm * max(0.0, fall)
 
 
 PRESETS: dict[str, Recipe] = {"tiny": Recipe()}

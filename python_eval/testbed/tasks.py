@@ -40,12 +40,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Maker:
-    """What a form needs to know: how much room there is, and at which depth the first question's answer shall lie."""
+    """What a form needs to know: how much room there is, and at which depths the answers shall lie."""
 
     encode: Encode
     n_tokens: int  # for facts, haystack and questions together
     n_questions: int = 1
-    depth: float | None = None  # 0 beginning, 1 end; None anywhere
+    depths: tuple[float, ...] = ()  # of the questions, rising from 0 (beginning) to 1 (end); empty: anywhere
 
     def fill(self, rng: Rng, make: Callable[[], str], share: float = 1.0, minimum: int = 2) -> list[str]:
         """Packed facts until `share` of the room (less some for the questions) is used."""
@@ -60,16 +60,17 @@ class Maker:
             facts.append(fact)
 
     def targets(self, rng: Rng, n: int) -> list[int]:
-        """Indices of the packed facts to ask about, the first one at `depth`."""
-        order = [int(i) for i in rng.permutation(n)]
-        if self.depth is not None:
-            first = round(self.depth * (n - 1))
-            order.remove(first)
-            order.insert(0, first)
-        return order[: self.n_questions]
+        """Indices of the facts to ask about; with `depths`, packed facts there."""
+        if self.depths:
+            return [round(depth * (n - 1)) for depth in self.depths]
+        return [int(i) for i in rng.permutation(n)][: self.n_questions]
+
+    def n_facts(self, trained: int) -> int:
+        """Facts of a haystack task: `trained` in training, where many questions come cheap; else few."""
+        return max(4, len(self.depths)) if self.depths else trained
 
     def n_needles(self, rng: Rng) -> int:
-        """How many facts a haystack of this length gets: one for 48 to 128 tokens in training, few in the benchmark."""
+        """How many facts a haystack of this length gets in training: one for 48 to 128 tokens."""
         return int(np.clip(self.n_tokens // int(rng.integers(48, 128)), 1, 48))
 
 
@@ -88,7 +89,7 @@ def _numbers(maker: Maker, rng: Rng, form: str, n: int, one_attribute: bool) -> 
     values = [" " + number(rng) for _ in range(n)]
     style = int(rng.integers(len(_HAS)))
     facts = [_HAS[style].format(attr=a, who=w, v=v) for a, w, v in zip(attrs, who, values)]
-    short = maker.depth is None and rng.random() < 0.25
+    short = not maker.depths and rng.random() < 0.25
     ask = _ASK_SHORT if short else _ASK[int(rng.integers(len(_ASK)))]
     of = "for" if style == 1 else "of"
     questions = [
@@ -104,7 +105,7 @@ def single_key(maker: Maker, rng: Rng) -> Task:
 
 def multi_key(maker: Maker, rng: Rng) -> Task:
     """One number of several hidden alike (RULER: niah_multikey)."""
-    n = max(4, maker.n_needles(rng)) if maker.depth is None else 4
+    n = maker.n_facts(max(4, maker.n_needles(rng)))
     return _numbers(maker, rng, "multi_key", n, bool(rng.integers(2)))
 
 
@@ -153,7 +154,7 @@ def variable_tracking(maker: Maker, rng: Rng) -> Task:
 
 def multi_hop(maker: Maker, rng: Rng) -> Task:
     """Two facts that must be joined: who lives where, and where that is."""
-    n = int(np.clip(maker.n_tokens // 128, 2, 12)) if maker.depth is None else 3
+    n = 3 if maker.depths else int(np.clip(maker.n_tokens // 128, 2, 12))
     who = distinct(rng, person, n)
     place, land = distinct(rng, invented, 2 * n)[:n], distinct(rng, invented, n)
     facts = [f"{w} lives in the town of {p}." for w, p in zip(who, place)]
@@ -183,10 +184,7 @@ def people(maker: Maker, rng: Rng) -> Task:
             f"The home of {who} is the town of {facts['town']}. The favourite food of {who} is {facts['food']}."
         )
 
-    if maker.depth is None:
-        facts = [life() for _ in range(int(np.clip(maker.n_tokens // 160, 1, 10)))]
-    else:
-        facts = [life() for _ in range(3)]
+    facts = [life() for _ in range(maker.n_facts(int(np.clip(maker.n_tokens // 160, 1, 10))))]
     asks = {
         "born": "When was {0} born?\nAnswer: {0} was born in the year",
         "work": "What is the work of {0}?\nAnswer: {0} works as a",
@@ -216,7 +214,7 @@ def key_value(maker: Maker, rng: Rng) -> Task:
         pairs.append((key, number(rng) if numeric else invented(rng)))
         return f"{left}{key}{between}{pairs[-1][1]}{right}"
 
-    facts = maker.fill(rng, pair, share=1.0 if maker.depth is not None else float(rng.uniform(0.5, 1.0)))
+    facts = maker.fill(rng, pair, share=1.0 if maker.depths else float(rng.uniform(0.5, 1.0)))
     questions = []
     for i in maker.targets(rng, len(facts)):
         key, value = pairs[i]
@@ -268,7 +266,7 @@ def few_shot(maker: Maker, rng: Rng) -> Task:
         shown.append((pick(rng, words.KINDS[kinds[which]]), labels[which]))
         return f"Word: {shown[-1][0]}\nKind: {shown[-1][1]}\n"
 
-    facts = maker.fill(rng, shot, share=1.0 if maker.depth is not None else float(rng.uniform(0.3, 1.0)), minimum=6)
+    facts = maker.fill(rng, shot, share=1.0 if maker.depths else float(rng.uniform(0.3, 1.0)), minimum=6)
     questions = []
     for _ in range(maker.n_questions):
         which = labels.index(shown[int(rng.integers(len(facts)))][1])
@@ -281,7 +279,7 @@ def few_shot(maker: Maker, rng: Rng) -> Task:
 def copy_span(maker: Maker, rng: Rng) -> Task:
     """A sentence of made-up words that must be said again from its first words."""
     pool = sum(words.KINDS.values(), [])
-    n = max(2, maker.n_needles(rng) // 2) if maker.depth is None else 3
+    n = maker.n_facts(max(2, maker.n_needles(rng) // 2))
     starts = distinct(rng, invented, n)
     tails = [" ".join(pick(rng, pool) for _ in range(int(rng.integers(6, 11)))) for _ in range(n)]
     facts = [f"The song of {s} goes: {t}." for s, t in zip(starts, tails)]
@@ -321,8 +319,8 @@ class Laid:
 def layout(task: Task, maker: Maker, haystack: Haystack, rng: Rng, all_questions: bool = True) -> Laid:
     """At most `maker.n_tokens` tokens where the facts alone leave room for it.
 
-    Facts of a haystack task stand between sentences: those the first question needs from `maker.depth` on, the others
-    anywhere. Their order among each other is kept.
+    Facts of a haystack task stand between sentences, in their order: the first one that question i needs at
+    `maker.depths[i]`, the others anywhere.
     """
     encode = maker.encode
     questions = [(encode(q.prompt), encode(q.answer), q) for q in task.questions]
@@ -348,15 +346,21 @@ def layout(task: Task, maker: Maker, haystack: Haystack, rng: Rng, all_questions
 def _places(task: Task, maker: Maker, n_sentences: int, rng: Rng) -> list[int]:
     """For each fact, the sentence it stands before, rising."""
     n = len(task.facts)
-    places = np.sort(rng.integers(0, n_sentences + 1, n))
-    if maker.depth is None or not task.questions:
-        return [int(p) for p in places]
-    needs = task.questions[0].needs
-    start = round(maker.depth * n_sentences)
-    first = min(needs)
-    before = np.sort(rng.integers(0, start + 1, first))
-    after = np.sort(rng.integers(start, n_sentences + 1, n - first - 1))
-    return [int(p) for p in (*before, start, *after)]
+    if not maker.depths:
+        return [int(p) for p in np.sort(rng.integers(0, n_sentences + 1, n))]
+    fixed = {min(q.needs): round(depth * n_sentences) for q, depth in zip(task.questions, maker.depths)}
+    places: list[int] = []
+    for i in range(n):
+        if i in fixed:
+            places.append(fixed[i])
+            continue
+        low = max((at for fact, at in fixed.items() if fact < i), default=0)
+        high = min((at for fact, at in fixed.items() if fact > i), default=n_sentences)
+        places.append(int(rng.integers(low, high + 1)))
+    between = sorted(fixed)
+    for first, last in zip([-1, *between], [*between, n]):  # the free facts between two fixed ones keep their order
+        places[first + 1 : last] = sorted(places[first + 1 : last])
+    return places
 
 
 def _join(form: str, head: list[int], pieces: Sequence[tuple[list[int], int]], questions: list) -> Laid:  # type: ignore[type-arg]

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from . import corpus, probe
+from .clean_text import load_texts
 from .llama import Llama, Shape
 from .mix import Mixer
 from .recipes import PRESETS, Recipe
@@ -37,12 +38,14 @@ def shape_of(recipe: Recipe) -> Shape:
                  recipe.n_vocab, recipe.n_ctx, recipe.rope_theta)  # fmt: skip
 
 
-def build_optimizer(model: Llama, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; norms and embeddings are not decayed (they are scales and rows seen rarely)."""
-    decay = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    plain = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), fused=True)
+def build_optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms, which are neither decayed nor orthogonalized."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, momentum=0.95, ns_steps=4,
+                            adjust_lr_fn="match_rms_adamw")  # fmt: skip
+    adam = torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), weight_decay=0.0, fused=True)
+    return [muon, adam]
 
 
 class Trainer:
@@ -56,7 +59,7 @@ class Trainer:
         self.held_out = {name: corpus.token_stream(self.tokenizer, [text]) for name, text in held_out.items()}
         torch.manual_seed(recipe.seed)
         self.model = Llama(shape_of(recipe)).to(device)
-        self.optimizer = build_optimizer(self.model, recipe)
+        self.optimizers = build_optimizers(self.model, recipe)
         self.body = self.model.model
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.log: list[dict[str, object]] = []
@@ -76,12 +79,13 @@ class Trainer:
         if state["recipe"] != asdict(self.recipe):
             sys.exit(f"train: {self.checkpoint} was made with other options; start without --resume")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(kept)
         self.step, self.tokens, self.seconds, self.log = state["step"], state["tokens"], state["seconds"], state["log"]
 
     def save_checkpoint(self) -> None:
         state = {"recipe": asdict(self.recipe), "model": self.model.state_dict(), "step": self.step, "log": self.log,
-                 "optimizer": self.optimizer.state_dict(), "tokens": self.tokens, "seconds": self.seconds}  # fmt: skip
+                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "tokens": self.tokens, "seconds": self.seconds}  # fmt: skip
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.checkpoint)
 
@@ -95,8 +99,10 @@ class Trainer:
         n_seq = max(1, stage.batch_tokens // stage.seq_len)
         rng = np.random.default_rng([self.recipe.seed, self.step])
         ids, weights = (torch.from_numpy(x) for x in self.mixer.batch(stage.shares, stage.seq_len, n_seq, rng))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step, progress)
+        factor = self.recipe.lr_factor(self.step, progress)
+        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_rate, self.recipe.learning_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
         total = float(weights[:, 1:].sum())
         loss = 0.0
         n_micro = max(1, self.recipe.micro_tokens // stage.seq_len)
@@ -105,8 +111,9 @@ class Trainer:
             part.backward()
             loss += part.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += n_seq * stage.seq_len
         return loss
@@ -203,8 +210,8 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     if not args.resume:
         (args.out / "tokenizer.json").unlink(missing_ok=True)
-    texts = corpus.load_texts([path for path in args.text if path.resolve() not in held_out])
-    held_texts = dict(zip((path.stem for path in args.held_out), corpus.load_texts(args.held_out)))
+    texts = load_texts([path for path in args.text if path.resolve() not in held_out])
+    held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(recipe, texts, held_texts, args.out, device)
     if args.resume and trainer.checkpoint.exists():
