@@ -58,19 +58,17 @@ def from_tokens(stream: np.ndarray, ends_sentence: np.ndarray) -> Haystack:
     return Haystack(sentences)
 
 
+def made_up_sentence(rng: np.random.Generator) -> str:
+    """A simple sentence, with a space in front."""
+    values = {kind: words.pick(rng, some) for kind, some in words.KINDS.items()}
+    values |= {"adj": words.pick(rng, _ADJECTIVES), "place": words.pick(rng, _PLACES)}
+    values["animal2"] = words.pick(rng, words.KINDS["animal"])
+    return " " + words.pick(rng, list(_PLAIN)).format(**values)
+
+
 def made_up(encode: Callable[[str], list[int]]) -> Haystack:
     """Simple sentences from templates."""
-
-    def sentences(rng: np.random.Generator) -> list[list[int]]:
-        chosen = []
-        for _ in range(16):
-            values = {kind: words.pick(rng, some) for kind, some in words.KINDS.items()}
-            values |= {"adj": words.pick(rng, _ADJECTIVES), "place": words.pick(rng, _PLACES)}
-            values["animal2"] = words.pick(rng, words.KINDS["animal"])
-            chosen.append(encode(" " + words.pick(rng, list(_PLAIN)).format(**values)))
-        return chosen
-
-    return Haystack(sentences)
+    return Haystack(lambda rng: [encode(made_up_sentence(rng)) for _ in range(16)])
 
 
 def grass(encode: Callable[[str], list[int]]) -> Haystack:

@@ -28,6 +28,7 @@ class Recipe:
     head_dim: int = 64
     n_ff: int = 704
     n_vocab: int = 4096
+    tokenizer_tasks: int = 2400  # generated tasks that the tokenizer learns from beside the text
     n_ctx: int = 4096
     rope_theta: float = 100000.0
     tokens: int = 60_000_000
@@ -58,4 +59,15 @@ class Recipe:
         return warm * max(0.0, fall)
 
 
-PRESETS: dict[str, Recipe] = {"tiny": Recipe()}
+SMALL = Recipe(
+    n_embd=768, n_layer=12, n_head=8, n_head_kv=2, head_dim=128, n_ff=2048, n_vocab=8192, n_ctx=16384,
+    rope_theta=500000.0, tokens=300_000_000, muon_rate=4e-3, learning_rate=2e-3, micro_tokens=65536,
+    stages=(
+        Stage(0.40, 512, 65536, Shares(text=0.30, copies=0.30)),
+        Stage(0.70, 1024, 131072, Shares(text=0.45, copies=0.12)),
+        Stage(0.85, 4096, 131072, Shares(text=0.45, copies=0.10)),
+        Stage(1.00, 16384, 131072, Shares(text=0.40, copies=0.08)),
+    ),
+)  # fmt: skip
+
+PRESETS: dict[str, Recipe] = {"tiny": Recipe(), "small": SMALL}

@@ -46,6 +46,7 @@ class Maker:
     n_tokens: int  # for facts, haystack and questions together
     n_questions: int = 1
     depths: tuple[float, ...] = ()  # of the questions, rising from 0 (beginning) to 1 (end); empty: anywhere
+    full: bool = False  # packed facts take all the room, as the benchmark wants it; else a share drawn at random
 
     def fill(self, rng: Rng, make: Callable[[], str], share: float = 1.0, minimum: int = 2) -> list[str]:
         """Packed facts until `share` of the room (less some for the questions) is used."""
@@ -58,6 +59,9 @@ class Maker:
             if used > room and len(facts) >= minimum:
                 return facts
             facts.append(fact)
+
+    def share(self, rng: Rng, least: float) -> float:
+        return 1.0 if self.full else float(rng.uniform(least, 1.0))
 
     def targets(self, rng: Rng, n: int) -> list[int]:
         """Indices of the facts to ask about; with `depths`, packed facts there."""
@@ -214,7 +218,7 @@ def key_value(maker: Maker, rng: Rng) -> Task:
         pairs.append((key, number(rng) if numeric else invented(rng)))
         return f"{left}{key}{between}{pairs[-1][1]}{right}"
 
-    facts = maker.fill(rng, pair, share=1.0 if maker.depths else float(rng.uniform(0.5, 1.0)))
+    facts = maker.fill(rng, pair, share=maker.share(rng, 0.5))
     questions = []
     for i in maker.targets(rng, len(facts)):
         key, value = pairs[i]
@@ -266,7 +270,7 @@ def few_shot(maker: Maker, rng: Rng) -> Task:
         shown.append((pick(rng, words.KINDS[kinds[which]]), labels[which]))
         return f"Word: {shown[-1][0]}\nKind: {shown[-1][1]}\n"
 
-    facts = maker.fill(rng, shot, share=1.0 if maker.depths else float(rng.uniform(0.3, 1.0)), minimum=6)
+    facts = maker.fill(rng, shot, share=maker.share(rng, 0.3), minimum=6)
     questions = []
     for _ in range(maker.n_questions):
         which = labels.index(shown[int(rng.integers(len(facts)))][1])

@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from . import corpus, probe
+from . import corpus, curve, probe
 from .clean_text import load_texts
+from .feed import Feed
 from .llama import Llama, Shape
 from .mix import Mixer
 from .recipes import PRESETS, Recipe
@@ -51,23 +52,25 @@ def build_optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer
 class Trainer:
     """One run: model, optimizer, data and the state that a checkpoint keeps."""
 
-    def __init__(self, recipe: Recipe, texts: list[str], held_out: dict[str, str], out: Path, device: str) -> None:
+    def __init__(self, recipe: Recipe, texts: list[str], held_out: dict[str, str], out: Path, device: str = "cpu",
+                 n_workers: int = 0) -> None:  # fmt: skip
         self.recipe, self.out, self.device = recipe, out, device
         out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = self._tokenizer(texts)
         self.mixer = Mixer(self.tokenizer, corpus.token_stream(self.tokenizer, texts))
+        self.feed = Feed(self.mixer, recipe.seed, n_workers)
         self.held_out = {name: corpus.token_stream(self.tokenizer, [text]) for name, text in held_out.items()}
         torch.manual_seed(recipe.seed)
         self.model = Llama(shape_of(recipe)).to(device)
         self.optimizers = build_optimizers(self.model, recipe)
-        self.body = self.model.model
         self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.mean_loss: float | None = None  # over the last fifty steps or so
         self.log: list[dict[str, object]] = []
 
     def _tokenizer(self, texts: list[str]) -> Tokenizer:
         path = self.out / "tokenizer.json"
         if not path.exists():
-            corpus.train_tokenizer([*texts, probe.sample_text(self.recipe.seed)], self.recipe.n_vocab).save(str(path))
+            corpus.train_tokenizer([*texts, probe.sample_text(self.recipe.seed, self.recipe.tokenizer_tasks)], self.recipe.n_vocab).save(str(path))
         return Tokenizer.from_file(str(path))
 
     @property
@@ -81,11 +84,13 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for optimizer, kept in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(kept)
-        self.step, self.tokens, self.seconds, self.log = state["step"], state["tokens"], state["seconds"], state["log"]
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.mean_loss, self.log = state["mean_loss"], state["log"]
 
     def save_checkpoint(self) -> None:
         state = {"recipe": asdict(self.recipe), "model": self.model.state_dict(), "step": self.step, "log": self.log,
-                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "tokens": self.tokens, "seconds": self.seconds}  # fmt: skip
+                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "tokens": self.tokens, "seconds": self.seconds,
+                 "mean_loss": self.mean_loss}  # fmt: skip
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.checkpoint)
 
@@ -96,9 +101,8 @@ class Trainer:
     def train_step(self, progress: float) -> float:
         """One optimizer step; the mean weighted loss of its batch in nats."""
         stage = self.recipe.stage(progress)
-        n_seq = max(1, stage.batch_tokens // stage.seq_len)
-        rng = np.random.default_rng([self.recipe.seed, self.step])
-        ids, weights = (torch.from_numpy(x) for x in self.mixer.batch(stage.shares, stage.seq_len, n_seq, rng))
+        ids, weights = (torch.from_numpy(x) for x in self.feed.batch(self.step, stage))
+        n_seq = len(ids)
         factor = self.recipe.lr_factor(self.step, progress)
         for optimizer, rate in zip(self.optimizers, (self.recipe.muon_rate, self.recipe.learning_rate)):
             for group in optimizer.param_groups:
@@ -123,13 +127,14 @@ class Trainer:
         ids, weights = ids.to(self.device), weights.to(self.device)
         wanted = weights[:, 1:] > 0
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            hidden = self.body(ids)[:, :-1][wanted]
+            hidden = self.model(ids)[:, :-1][wanted]
             losses = self.model.token_losses(hidden, ids[:, 1:][wanted])
         return (losses * weights[:, 1:][wanted]).sum()
 
     def evaluate(self, seq_len: int) -> dict[str, object]:
         self.model.eval()
-        with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
+        eager = torch.compiler.set_stance("force_eager")  # every question has its own length
+        with eager, torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
             entry: dict[str, object] = {
                 f"held_out_{name}": round(probe.text_loss(self.model, stream, self.mixer.bos, self.device), 4)
                 for name, stream in self.held_out.items()
@@ -142,28 +147,34 @@ class Trainer:
         n_params = sum(p.numel() for p in self.model.parameters())
         print(f"{n_params / 1e6:.2f} M parameters, {len(self.mixer.stream) / 1e6:.2f} M tokens of text, on {self.device}")
         bar = tqdm(total=100.0, unit="%", mininterval=10, bar_format="{l_bar}{bar}| {elapsed} {postfix}")
-        running, last_save = None, time.monotonic()
+        last_save = time.monotonic()
         while (progress := self.progress(budget_seconds)) < 1.0:
             began = time.monotonic()
             loss = self.train_step(progress)
-            running = loss if running is None else 0.98 * running + 0.02 * loss
+            self.mean_loss = loss if self.mean_loss is None else 0.98 * self.mean_loss + 0.02 * loss
             seq_len = self.recipe.stage(progress).seq_len
             bar.n = round(100 * progress, 2)
-            bar.set_postfix(loss=f"{running:.3f}", seq=seq_len, tokens=f"{self.tokens / 1e6:.2f}M", refresh=False)
+            bar.set_postfix(loss=f"{self.mean_loss:.3f}", seq=seq_len, tokens=f"{self.tokens / 1e6:.2f}M", refresh=False)
             bar.update(0)
-            if self.step % eval_steps == 0 or self.progress(budget_seconds) >= 1.0:
-                entry: dict[str, object] = {"step": self.step, "tokens": self.tokens, "seq_len": seq_len}
-                entry |= {"seconds": round(self.seconds, 1), "loss": round(running, 4), **self.evaluate(seq_len)}
-                self.log.append(entry)
-                tqdm.write(json.dumps(entry))
-                sys.stdout.flush()
+            if self.step % eval_steps == 0:
+                self._log_entry(seq_len)
             self.seconds += min(time.monotonic() - began, PAUSE_SECONDS)
             if time.monotonic() - last_save >= checkpoint_seconds:
                 self.save_checkpoint()
                 last_save = time.monotonic()
+        if not self.log or self.log[-1]["step"] != self.step:
+            self._log_entry(self.recipe.stages[-1].seq_len)
         bar.close()
+        self.feed.close()
         self.save_checkpoint()
         save_result(self)
+
+    def _log_entry(self, seq_len: int) -> None:
+        entry: dict[str, object] = {"step": self.step, "tokens": self.tokens, "seq_len": seq_len}
+        entry |= {"seconds": round(self.seconds, 1), "loss": round(self.mean_loss or 0.0, 4)}
+        self.log.append(entry | self.evaluate(seq_len))
+        tqdm.write(json.dumps(self.log[-1]))
+        sys.stdout.flush()
 
 
 def save_result(trainer: Trainer) -> None:
@@ -183,6 +194,11 @@ def save_result(trainer: Trainer) -> None:
     result = {"recipe": asdict(trainer.recipe), "tokens": trainer.tokens, "steps": trainer.step,
               "seconds": round(trainer.seconds), "torch": torch.__version__, "log": trainer.log}  # fmt: skip
     (out / "recipe.json").write_text(json.dumps(result, indent=1) + "\n")
+    curve.write_csv(trainer.log, out / "loss.csv")
+    try:
+        curve.write_png(trainer.log, out / "loss.png")
+    except ImportError:
+        print("note: no loss.png, as matplotlib is not installed", file=sys.stderr)
 
 
 def main() -> None:
@@ -196,6 +212,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (a GPU wants 8; default: 0)")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile (which needs a C++ compiler)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     args = parser.parse_args()
@@ -213,11 +230,12 @@ def main() -> None:
     texts = load_texts([path for path in args.text if path.resolve() not in held_out])
     held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trainer = Trainer(recipe, texts, held_texts, args.out, device)
+    trainer = Trainer(recipe, texts, held_texts, args.out, device, args.workers)
     if args.resume and trainer.checkpoint.exists():
         trainer.resume()
     if not args.no_compile and (device == "cuda" or shutil.which("g++") or shutil.which("c++")):
-        trainer.body = torch.compile(trainer.model.model, dynamic=False)
+        for layer in trainer.model.model.layers:  # alike, so one compilation a sequence length does for all
+            layer.compile(dynamic=False)
     trainer.run(args.time_budget and args.time_budget * 60)
 
 
