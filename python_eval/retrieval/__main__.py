@@ -1,6 +1,6 @@
 """Retrieval accuracy of a model by length, depth and task, for several caches on the same samples.
 
-    python -m python_eval.retrieval --model M.gguf --kv f16,livekv --lengths 1024,4096 --depths 0,0.25,0.5,0.75,1 --out DIR
+    python -m python_eval.retrieval --model M.gguf --kv f16,livekv --lengths 1024,4096 --depths 0,0.5,1 --out DIR
 
 An answer counts if greedy decoding gives exactly its tokens. The first cache of --kv is the one the others are compared
 with. With --out, finished answers are kept and the same command goes on where it stopped.
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m python_eval.retrieval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m python_eval.retrieval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, required=True, help="GGUF file")
     parser.add_argument("--kv", default="f16", help="caches, comma separated: NAME[:flag=value]... (default: f16)")
@@ -144,7 +146,10 @@ def show(records: list[Record], as_json: bool, folder: RunFolder | None) -> None
         for stem, rows in tables.items():
             if rows:
                 write_tables(rows, folder.path, stem)
-        report.heat_map(records, folder.path / "heatmap.png")
+        try:
+            report.heat_map(records, folder.path / "heatmap.png")
+        except ImportError:
+            print("note: no heat map, as matplotlib is not installed", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,10 @@ import re
 from pathlib import Path
 
 _GUTENBERG_BODY = re.compile(r"\*\*\* ?START OF TH[^\n]*\n(.*?)\n\*\*\* ?END OF TH", re.S)
-_QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "\ufeff": None})
+# Curly quotation marks and apostrophes, the long dash, the byte order mark.
+_QUOTES = str.maketrans(
+    {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u2014": "--", "\ufeff": None}
+)
 
 
 def clean_book(text: str) -> str:

@@ -16,6 +16,14 @@ CHAT_TEMPLATE = (
 )
 
 
+def special_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of one of SPECIAL_TOKENS; ValueError where the tokenizer has no such token."""
+    found = tokenizer.token_to_id(name)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {name}")
+    return found
+
+
 def chat_head(role: str) -> str:
     """What a turn of the conversation begins with."""
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
@@ -26,6 +34,7 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE with Llama 3's split; every byte string has an encoding, so there is no unknown token."""
@@ -45,14 +54,14 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator((p for text in texts for p in text.split("\n\n")), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+        single=f"{BOS} $A", special_tokens=[(BOS, special_id(tokenizer, BOS))]
     )
     return tokenizer
 
 
 def token_stream(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """All texts as one uint16 stream, `<|end_of_text|>` after each."""
-    eos = tokenizer.token_to_id(EOS)
+    eos = special_id(tokenizer, EOS)
     parts: list[int] = []
     for text in texts:
         parts += tokenizer.encode(text, add_special_tokens=False).ids

@@ -10,15 +10,20 @@ from . import words
 
 _LONGEST = 96  # tokens of a sentence; longer ones are left out
 
-_PLAIN = (
-    "The {adj} {animal} ran over the {place}.", "A {garment} lay on the {place} near the {plant}.",
-    "In the morning there was {weather} over the {place}.", "Nobody spoke of the {adj} {building} any more.",
-    "She put the {tool} beside the {food} and went home.", "The {animal} and the {animal2} slept under the {plant}.",
-    "He wore a {colour} {garment} and carried a {tool}.", "They ate {food} in the {building} until the evening.",
-    "It was a {adj} day, and the {weather} did not stop.", "The old {building} stood between the {plant} and the {place}.",
-)  # fmt: skip
-_ADJECTIVES = "old small quiet dark bright cold warm long strange heavy".split()
-_PLACES = "hill river road field garden wood bridge shore valley market".split()
+_PLAIN = [
+    "The {adj} {animal} ran over the {place}.",
+    "A {garment} lay on the {place} near the {plant}.",
+    "In the morning there was {weather} over the {place}.",
+    "Nobody spoke of the {adj} {building} any more.",
+    "She put the {tool} beside the {food} and went home.",
+    "The {animal} and the {animal2} slept under the {plant}.",
+    "He wore a {colour} {garment} and carried a {tool}.",
+    "They ate {food} in the {building} until the evening.",
+    "It was a {adj} day, and the {weather} did not stop.",
+    "The old {building} stood between the {plant} and the {place}.",
+]
+_ADJECTIVES = ["old", "small", "quiet", "dark", "bright", "cold", "warm", "long", "strange", "heavy"]
+_PLACES = ["hill", "river", "road", "field", "garden", "wood", "bridge", "shore", "valley", "market"]
 _GRASS = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
 
@@ -63,7 +68,7 @@ def made_up_sentence(rng: np.random.Generator) -> str:
     values = {kind: words.pick(rng, some) for kind, some in words.KINDS.items()}
     values |= {"adj": words.pick(rng, _ADJECTIVES), "place": words.pick(rng, _PLACES)}
     values["animal2"] = words.pick(rng, words.KINDS["animal"])
-    return " " + words.pick(rng, list(_PLAIN)).format(**values)
+    return " " + words.pick(rng, _PLAIN).format(**values)
 
 
 def made_up(encode: Callable[[str], list[int]]) -> Haystack:

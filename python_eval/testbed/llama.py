@@ -1,7 +1,6 @@
-"""A LLaMA in plain PyTorch, for training: the layout and tensor names of Hugging Face, nothing that training does not need.
+"""A LLaMA in plain PyTorch, for training: layout and tensor names of Hugging Face, nothing that training does not need.
 
-It is half again as fast as the general implementation on a small model, because the logits are made only for the
-positions that carry loss, and it compiles without graph breaks.
+The logits are made only for the positions that carry loss, and it compiles without graph breaks.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def rope_tables(n: int, head_dim: int, theta: float, device: torch.device) -> tu
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in Hugging Face's order: channel i turns with channel i + head_dim / 2. x: [batch, token, head, head_dim]."""
+    """RoPE in Hugging Face's order, channel i with channel i + head_dim / 2. x: [batch, token, head, head_dim]."""
     a, b = x.float().chunk(2, dim=-1)
     cos, sin = cos[:, None, :], sin[:, None, :]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
@@ -98,7 +97,8 @@ class Attention(nn.Module):
             k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=x.device.type != "cpu" and group > 1)
-        return self.o_proj(out.transpose(1, 2).reshape(n_batch, n_token, -1))
+        projected: Tensor = self.o_proj(out.transpose(1, 2).reshape(n_batch, n_token, -1))
+        return projected
 
 
 class MLP(nn.Module):
@@ -109,7 +109,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(shape.n_ff, shape.n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Layer(nn.Module):
@@ -122,7 +123,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Body(nn.Module):

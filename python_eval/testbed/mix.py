@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 
 from . import corpus, haystack, tasks
 
+Drawn = tuple[np.ndarray, np.ndarray]  # token ids, and the weight of predicting each
+
 WEIGHT_ANSWER = 5.0
 WEIGHT_FACT = 0.1
 WEIGHT_QUESTION = 0.1
@@ -36,9 +38,8 @@ class Mixer:
         """stream: token ids of the training text, documents closed by <|end_of_text|>."""
         self.tokenizer = tokenizer
         self.stream = stream
-        self.bos, self.eos = (tokenizer.token_to_id(name) for name in (corpus.BOS, corpus.EOS))
-        self.special = [tokenizer.token_to_id(name) for name in corpus.SPECIAL_TOKENS]
-        self.first_plain = max(self.special) + 1
+        self.bos, self.eos = (corpus.special_id(tokenizer, name) for name in (corpus.BOS, corpus.EOS))
+        self.first_plain = 1 + max(corpus.special_id(tokenizer, name) for name in corpus.SPECIAL_TOKENS)
         self._cache: dict[str, list[int]] = {}
         newline = "\u010a"  # how byte-level BPE writes it
         vocab = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
@@ -56,27 +57,27 @@ class Mixer:
                 self._cache[text] = known
         return known
 
-    def batch(self, shares: Shares, seq_len: int, n_seq: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, shares: Shares, seq_len: int, n_seq: int, rng: np.random.Generator) -> Drawn:
         """Token ids int64 [n_seq, seq_len] and weights float32 [n_seq, seq_len] of predicting each token."""
         ids = np.empty((n_seq, seq_len), np.int64)
         weights = np.empty((n_seq, seq_len), np.float32)
         for row in range(n_seq):
             dice = rng.random()
             if dice < shares.text:
-                tokens, weight = self.text(seq_len, rng)
+                tokens, weight = self.draw_text(seq_len, rng)
             elif dice < shares.text + shares.copies:
-                tokens, weight = self.copies(seq_len, rng)
+                tokens, weight = self.draw_copies(seq_len, rng)
             else:
-                tokens, weight = self.tasks(seq_len, shares.chat, rng)
+                tokens, weight = self.draw_tasks(seq_len, shares.chat, rng)
             ids[row], weights[row] = tokens[:seq_len], weight[:seq_len]
         ids[:, 0], weights[:, 0] = self.bos, 0.0
         return ids, weights
 
-    def text(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw_text(self, n: int, rng: np.random.Generator) -> Drawn:
         start = int(rng.integers(len(self.stream) - n))
         return self.stream[start : start + n].astype(np.int64), np.ones(n, np.float32)
 
-    def copies(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw_copies(self, n: int, rng: np.random.Generator) -> Drawn:
         """A few segments, random tokens or text, said in random order; loss on all but the start of each repeat."""
         n_segments = int(rng.integers(1, 5))
         longest = max(8, min(96, n // (2 * n_segments)))
@@ -106,22 +107,22 @@ class Mixer:
             used += len(segment)
         return np.concatenate(tokens)[:n], np.concatenate(weights)[:n].astype(np.float32)
 
-    def tasks(self, n: int, chat_share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw_tasks(self, n: int, chat_share: float, rng: np.random.Generator) -> Drawn:
         """Tasks one after the other until the sequence is full; often a single one with several questions."""
         tokens, weights = [self.bos], [0.0]
         while n - len(tokens) >= 96:
             left = n - len(tokens)
             size = left if rng.random() < 0.6 else int(rng.integers(96, left + 1))
-            laid = self.task(size, rng)
+            laid = self.draw_task(size, rng)
             if laid.n_tokens > left:
                 continue
             self._write(laid, rng.random() < chat_share, tokens, weights)
-        tail, tail_weights = self.text(max(1, n - len(tokens)), rng)
+        tail, tail_weights = self.draw_text(max(1, n - len(tokens)), rng)
         return np.array(tokens + tail.tolist(), np.int64), np.array(weights + tail_weights.tolist(), np.float32)
 
-    def task(self, size: int, rng: np.random.Generator) -> tasks.Laid:
+    def draw_task(self, size: int, rng: np.random.Generator) -> tasks.Laid:
         """A task of about `size` tokens of a random form, its answers anywhere."""
-        names, odds = zip(*FORM_ODDS.items())
+        names, odds = zip(*FORM_ODDS.items(), strict=True)
         form = str(rng.choice(names, p=np.array(odds) / sum(odds)))
         maker = tasks.Maker(self.encode, size - 16, n_questions=int(np.clip(size // 48, 1, 24)))
         dice = rng.random()

@@ -9,7 +9,7 @@ from .mix import Shares
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run: `until` this share of its progress, sequences of `seq_len`, `batch_tokens` an optimizer step."""
+    """A part of the run, `until` this share of its progress: sequences of `seq_len`, `batch_tokens` a step."""
 
     until: float
     seq_len: int
@@ -40,12 +40,12 @@ class Recipe:
     flat: float = 0.4  # share of the run before the learning rate falls
     micro_tokens: int = 2048  # at most so many in one forward pass
     stages: tuple[Stage, ...] = (
-        Stage(0.40, 256, 2048, Shares(text=0.25, copies=0.40)),
-        Stage(0.56, 256, 4096, Shares(text=0.45, copies=0.12)),
-        Stage(0.70, 512, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.80, 1024, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.90, 2048, 4096, Shares(text=0.40, copies=0.10)),
-        Stage(1.00, 4096, 8192, Shares(text=0.35, copies=0.08)),
+        Stage(0.36, 256, 2048, Shares(text=0.25, copies=0.40)),
+        Stage(0.52, 256, 4096, Shares(text=0.45, copies=0.12)),
+        Stage(0.64, 512, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.75, 1024, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.87, 2048, 4096, Shares(text=0.45, copies=0.08)),
+        Stage(1.00, 4096, 4096, Shares(text=0.40, copies=0.05)),
     )
     seed: int = 1
 

@@ -92,13 +92,11 @@ def _numbers(maker: Maker, rng: Rng, form: str, n: int, one_attribute: bool) -> 
     attrs = [pick(rng, words.ATTRIBUTES)] * n if one_attribute else [pick(rng, words.ATTRIBUTES) for _ in range(n)]
     values = [" " + number(rng) for _ in range(n)]
     style = int(rng.integers(len(_HAS)))
-    facts = [_HAS[style].format(attr=a, who=w, v=v) for a, w, v in zip(attrs, who, values)]
+    facts = [_HAS[style].format(attr=a, who=w, v=v) for a, w, v in zip(attrs, who, values, strict=True)]
     short = not maker.depths and rng.random() < 0.25
     ask = _ASK_SHORT if short else _ASK[int(rng.integers(len(_ASK)))]
     of = "for" if style == 1 else "of"
-    questions = [
-        Question(ask.format(attr=attrs[i], who=who[i], of=of), values[i], (i,)) for i in maker.targets(rng, n)
-    ]
+    questions = [Question(ask.format(attr=attrs[i], who=who[i], of=of), values[i], (i,)) for i in maker.targets(rng, n)]
     return Task(form, facts, questions)
 
 
@@ -139,7 +137,8 @@ def variable_tracking(maker: Maker, rng: Rng) -> Task:
     n_hops = int(rng.integers(2, 5))
     names = distinct(rng, lambda r: invented(r, 2).upper(), n_chains * n_hops)
     values = distinct(rng, number, n_chains)
-    facts, needs = [], []
+    facts: list[str] = []
+    needs: list[int] = []  # the chain of each fact
     for chain in rng.permutation(np.repeat(np.arange(n_chains), n_hops)):
         done = sum(fact_chain == chain for fact_chain in needs)
         of = names[chain * n_hops : (chain + 1) * n_hops]
@@ -161,8 +160,8 @@ def multi_hop(maker: Maker, rng: Rng) -> Task:
     n = 3 if maker.depths else int(np.clip(maker.n_tokens // 128, 2, 12))
     who = distinct(rng, person, n)
     place, land = distinct(rng, invented, 2 * n)[:n], distinct(rng, invented, n)
-    facts = [f"{w} lives in the town of {p}." for w, p in zip(who, place)]
-    facts += [f"The town of {p} lies in the land of {x}." for p, x in zip(place, land)]
+    facts = [f"{w} lives in the town of {p}." for w, p in zip(who, place, strict=True)]
+    facts += [f"The town of {p} lies in the land of {x}." for p, x in zip(place, land, strict=True)]
     order = [int(i) for i in rng.permutation(2 * n)]
     at = {old: new for new, old in enumerate(order)}
     spelled = int(rng.integers(2))  # with the middle step in the question's answer prefix, or without
@@ -223,13 +222,15 @@ def key_value(maker: Maker, rng: Rng) -> Task:
     for i in maker.targets(rng, len(facts)):
         key, value = pairs[i]
         spaced, quote = (between.rstrip(' "'), '"' if between.endswith('"') else "")
-        questions.append(Question(f"Question: What is the value of {key}?\nAnswer:\n{left}{key}{spaced}", f" {quote}{value}", (i,)))
+        questions.append(
+            Question(f"Question: What is the value of {key}?\nAnswer:\n{left}{key}{spaced}", f" {quote}{value}", (i,))
+        )
     return Task("key_value", facts, questions, packed=True)
 
 
 def count_word(maker: Maker, rng: Rng) -> Task:
     """How often a word stands in a list of words (1 to 6 times)."""
-    pool = sum(words.KINDS.values(), [])
+    pool = words.ALL_WORDS
     asked = [pick(rng, pool)]
     facts = [f" {w}," for w in maker.fill(rng, lambda: pick(rng, pool), share=0.45)]
     facts = [f for f in facts if f != f" {asked[0]},"]
@@ -244,7 +245,7 @@ def count_word(maker: Maker, rng: Rng) -> Task:
 
 def common_words(maker: Maker, rng: Rng) -> Task:
     """The two words of a list that come far more often than the others (RULER: common words)."""
-    pool = sum(words.KINDS.values(), [])
+    pool = words.ALL_WORDS
     top = [pool[int(i)] for i in rng.choice(len(pool), 2, replace=False)]
     rest = [w for w in pool if w not in top]
     odds = 0.4
@@ -256,7 +257,13 @@ def common_words(maker: Maker, rng: Rng) -> Task:
     first = sorted(top, key=lambda w: facts.index(f" {w},") if f" {w}," in facts else len(facts))
     prompt = " end.\nQuestion: Which two words are the most common in the list?\nAnswer: The most common words are"
     needs = tuple(i for i, f in enumerate(facts) if f[1:-1] in top)
-    return Task("common_words", facts, [Question(prompt, f" {first[0]} and {first[1]}", needs)], packed=True, head="List of words:")
+    return Task(
+        "common_words",
+        facts,
+        [Question(prompt, f" {first[0]} and {first[1]}", needs)],
+        packed=True,
+        head="List of words:",
+    )
 
 
 def few_shot(maker: Maker, rng: Rng) -> Task:
@@ -282,11 +289,11 @@ def few_shot(maker: Maker, rng: Rng) -> Task:
 
 def copy_span(maker: Maker, rng: Rng) -> Task:
     """A sentence of made-up words that must be said again from its first words."""
-    pool = sum(words.KINDS.values(), [])
+    pool = words.ALL_WORDS
     n = maker.n_facts(max(2, maker.n_needles(rng) // 2))
     starts = distinct(rng, invented, n)
     tails = [" ".join(pick(rng, pool) for _ in range(int(rng.integers(6, 11)))) for _ in range(n)]
-    facts = [f"The song of {s} goes: {t}." for s, t in zip(starts, tails)]
+    facts = [f"The song of {s} goes: {t}." for s, t in zip(starts, tails, strict=True)]
     questions = [
         Question(f" Say it again. The song of {starts[i]} goes:", f" {tails[i]}.", (i,)) for i in maker.targets(rng, n)
     ]
@@ -352,7 +359,7 @@ def _places(task: Task, maker: Maker, n_sentences: int, rng: Rng) -> list[int]:
     n = len(task.facts)
     if not maker.depths:
         return [int(p) for p in np.sort(rng.integers(0, n_sentences + 1, n))]
-    fixed = {min(q.needs): round(depth * n_sentences) for q, depth in zip(task.questions, maker.depths)}
+    fixed = {min(q.needs): round(depth * n_sentences) for q, depth in zip(task.questions, maker.depths, strict=False)}
     places: list[int] = []
     for i in range(n):
         if i in fixed:
@@ -362,7 +369,9 @@ def _places(task: Task, maker: Maker, n_sentences: int, rng: Rng) -> list[int]:
         high = min((at for fact, at in fixed.items() if fact > i), default=n_sentences)
         places.append(int(rng.integers(low, high + 1)))
     between = sorted(fixed)
-    for first, last in zip([-1, *between], [*between, n]):  # the free facts between two fixed ones keep their order
+    for first, last in zip(
+        [-1, *between], [*between, n], strict=True
+    ):  # the free facts between two fixed ones keep their order
         places[first + 1 : last] = sorted(places[first + 1 : last])
     return places
 

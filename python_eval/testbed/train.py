@@ -1,11 +1,11 @@
 """Train the small LLaMA that ships with livekv: seeded, resumable, CPU or one GPU, Hugging Face format out.
 
-    python -m python_eval.testbed.train --preset tiny --text BOOKS... --held-out BOOK --out DIR [--time-budget MINUTES] [--resume]
+    python -m python_eval.testbed.train --preset tiny --text BOOKS... --held-out BOOK --out DIR [--time-budget MINUTES]
 
 The run is a function of its options and seed: the batch of a step is drawn from a generator seeded with the step, and
 learning rate, mix and sequence length follow the progress: tokens seen of `--tokens`, or, where that is more, time
-trained of `--time-budget`. Sequences grow from 256 tokens to the full context, because short ones cost less and teach the
-local language and the looking back that long ones build on.
+trained of `--time-budget`. Sequences grow to the full context: short ones cost less and teach the language and the
+looking back that long ones build on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -52,8 +51,15 @@ def build_optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer
 class Trainer:
     """One run: model, optimizer, data and the state that a checkpoint keeps."""
 
-    def __init__(self, recipe: Recipe, texts: list[str], held_out: dict[str, str], out: Path, device: str = "cpu",
-                 n_workers: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        recipe: Recipe,
+        texts: list[str],
+        held_out: dict[str, str],
+        out: Path,
+        device: str = "cpu",
+        n_workers: int = 0,
+    ) -> None:
         self.recipe, self.out, self.device = recipe, out, device
         out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = self._tokenizer(texts)
@@ -70,7 +76,9 @@ class Trainer:
     def _tokenizer(self, texts: list[str]) -> Tokenizer:
         path = self.out / "tokenizer.json"
         if not path.exists():
-            corpus.train_tokenizer([*texts, probe.sample_text(self.recipe.seed, self.recipe.tokenizer_tasks)], self.recipe.n_vocab).save(str(path))
+            corpus.train_tokenizer(
+                [*texts, probe.sample_text(self.recipe.seed, self.recipe.tokenizer_tasks)], self.recipe.n_vocab
+            ).save(str(path))
         return Tokenizer.from_file(str(path))
 
     @property
@@ -82,15 +90,22 @@ class Trainer:
         if state["recipe"] != asdict(self.recipe):
             sys.exit(f"train: {self.checkpoint} was made with other options; start without --resume")
         self.model.load_state_dict(state["model"])
-        for optimizer, kept in zip(self.optimizers, state["optimizers"]):
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.mean_loss, self.log = state["mean_loss"], state["log"]
 
     def save_checkpoint(self) -> None:
-        state = {"recipe": asdict(self.recipe), "model": self.model.state_dict(), "step": self.step, "log": self.log,
-                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "tokens": self.tokens, "seconds": self.seconds,
-                 "mean_loss": self.mean_loss}  # fmt: skip
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "mean_loss": self.mean_loss,
+            "log": self.log,
+        }
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.checkpoint)
 
@@ -104,7 +119,7 @@ class Trainer:
         ids, weights = (torch.from_numpy(x) for x in self.feed.batch(self.step, stage))
         n_seq = len(ids)
         factor = self.recipe.lr_factor(self.step, progress)
-        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_rate, self.recipe.learning_rate)):
+        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_rate, self.recipe.learning_rate), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         total = float(weights[:, 1:].sum())
@@ -112,7 +127,7 @@ class Trainer:
         n_micro = max(1, self.recipe.micro_tokens // stage.seq_len)
         for first in range(0, n_seq, n_micro):
             part = self._weighted_loss(ids[first : first + n_micro], weights[first : first + n_micro]) / total
-            part.backward()
+            torch.autograd.backward(part)
             loss += part.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -143,9 +158,12 @@ class Trainer:
         self.model.train()
         return entry
 
-    def run(self, budget_seconds: float | None = None, checkpoint_seconds: float = 300.0, eval_steps: int = 250) -> None:
+    def run(
+        self, budget_seconds: float | None = None, checkpoint_seconds: float = 300.0, eval_steps: int = 250
+    ) -> None:
         n_params = sum(p.numel() for p in self.model.parameters())
-        print(f"{n_params / 1e6:.2f} M parameters, {len(self.mixer.stream) / 1e6:.2f} M tokens of text, on {self.device}")
+        n_text = len(self.mixer.stream)
+        print(f"{n_params / 1e6:.2f} M parameters, {n_text / 1e6:.2f} M tokens of text, on {self.device}")
         bar = tqdm(total=100.0, unit="%", mininterval=10, bar_format="{l_bar}{bar}| {elapsed} {postfix}")
         last_save = time.monotonic()
         while (progress := self.progress(budget_seconds)) < 1.0:
@@ -154,7 +172,8 @@ class Trainer:
             self.mean_loss = loss if self.mean_loss is None else 0.98 * self.mean_loss + 0.02 * loss
             seq_len = self.recipe.stage(progress).seq_len
             bar.n = round(100 * progress, 2)
-            bar.set_postfix(loss=f"{self.mean_loss:.3f}", seq=seq_len, tokens=f"{self.tokens / 1e6:.2f}M", refresh=False)
+            seen = f"{self.tokens / 1e6:.2f}M"
+            bar.set_postfix(loss=f"{self.mean_loss:.3f}", seq=seq_len, tokens=seen, refresh=False)
             bar.update(0)
             if self.step % eval_steps == 0:
                 self._log_entry(seq_len)
@@ -180,7 +199,7 @@ class Trainer:
 def save_result(trainer: Trainer) -> None:
     """Weights, config.json, the tokenizer's files and recipe.json with the loss curve."""
     out, mixer = trainer.out, trainer.mixer
-    eot = trainer.tokenizer.token_to_id(corpus.EOT)
+    eot = corpus.special_id(trainer.tokenizer, corpus.EOT)
     weights = {name: w.detach().float().cpu().contiguous() for name, w in trainer.model.state_dict().items()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     config = trainer.model.shape.hf_config(mixer.bos, [mixer.eos, eot])
@@ -205,14 +224,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="training text files (books, WikiText)")
-    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="text that is only evaluated, never trained on")
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="text that is only evaluated")
     parser.add_argument("--out", type=Path, required=True, help="result folder (Hugging Face format)")
     parser.add_argument("--tokens", type=float, help="training tokens (default: the preset's)")
     parser.add_argument("--time-budget", type=float, metavar="MINUTES", help="end the schedule after so much training")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (a GPU wants 8; default: 0)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (for a GPU: 8)")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile (which needs a C++ compiler)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     args = parser.parse_args()
@@ -228,7 +247,7 @@ def main() -> None:
     if not args.resume:
         (args.out / "tokenizer.json").unlink(missing_ok=True)
     texts = load_texts([path for path in args.text if path.resolve() not in held_out])
-    held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out)))
+    held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out), strict=True))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(recipe, texts, held_texts, args.out, device, args.workers)
     if args.resume and trainer.checkpoint.exists():

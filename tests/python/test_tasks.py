@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from python_eval.testbed import haystack
 from python_eval.testbed.tasks import FORMS, Maker, layout
 

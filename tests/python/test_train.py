@@ -1,4 +1,4 @@
-"""The trainer: a killed run goes on to the very weights of one that was not, a budget ends the schedule, the result works."""
+"""The trainer: a killed run goes on as if it had not been, a budget ends the schedule, the result works."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import convert_hf  # noqa: E402
+
 from python_eval.testbed import clean_text, corpus, train  # noqa: E402
 from python_eval.testbed.feed import Feed  # noqa: E402
 from python_eval.testbed.mix import Mixer, Shares  # noqa: E402
 from python_eval.testbed.recipes import PRESETS, Recipe, Stage  # noqa: E402
 
-TEXT = " ".join(f"The fox number {i} jumped over {i * 7 % 13} lazy dogs, and they did not mind it.\n\n" for i in range(400))
+TEXT = " ".join(
+    f"The fox number {i} jumped over {i * 7 % 13} lazy dogs, and they did not mind it.\n\n" for i in range(400)
+)
 RECIPE = Recipe(
     n_embd=64, n_layer=1, n_head=2, n_head_kv=1, head_dim=32, n_ff=64, n_vocab=400, tokenizer_tasks=24, n_ctx=256,
     tokens=30 * 256, warmup_steps=5, micro_tokens=256,
@@ -135,7 +138,9 @@ def test_its_result_is_what_transformers_computes(tmp_path):
     assert scale > 0.01
     torch.testing.assert_close(ours, theirs, atol=1e-5 * float(scale), rtol=1e-5)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": " Hello "}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": " Hello "}], tokenize=False, add_generation_prompt=True
+    )
     assert text == corpus.chat_head("user") + "Hello" + corpus.EOT + corpus.chat_head("assistant")
 
 
@@ -145,7 +150,7 @@ def test_worker_processes_draw_the_batches_that_one_process_draws():
     alone, helped = Feed(mixer, 1), Feed(mixer, 1, n_workers=1)
     try:
         for step, stage in [(0, RECIPE.stages[0]), (1, RECIPE.stages[0]), (2, RECIPE.stages[1])]:
-            for a, b in zip(alone.batch(step, stage), helped.batch(step, stage)):
+            for a, b in zip(alone.batch(step, stage), helped.batch(step, stage), strict=True):
                 np.testing.assert_array_equal(a, b)
     finally:
         helped.close()
@@ -165,8 +170,10 @@ def test_presets_end_at_their_full_context(name):
 
 
 def test_books_lose_their_licence_and_line_breaks():
-    book = ("Licence\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\nIt was the\nbest of _times_,\n\n\u201cindeed.\u201d\n"
-            "*** END OF THE PROJECT GUTENBERG EBOOK X ***\nmore licence")  # fmt: skip
+    book = (
+        "Licence\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\nIt was the\nbest of _times_,\n\n\u201cindeed.\u201d\n"
+        "*** END OF THE PROJECT GUTENBERG EBOOK X ***\nmore licence"
+    )
     assert clean_text.clean_book(book) == 'It was the best of times,\n\n"indeed."'
     wiki = " = Title = \n\n He said , well @-@ known ( as ever ) . "
     assert clean_text.clean_wiki(wiki) == "= Title = \n\n He said, well-known (as ever)."
