@@ -37,9 +37,9 @@ def paired(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable] | None = Non
 def mean_se(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Paired:
     """Mean with its standard error, s / sqrt(n).
 
-    With `clusters`, entries of one label are not independent of each other (the tokens of one window): the error is that
-    of the mean as a ratio of cluster sums to cluster sizes (Cochran, Sampling Techniques, 3rd ed., eq. 9A.17 without the
-    finite-population term), which for clusters of one is the plain one.
+    With `clusters`, entries of one label are not independent of each other (the tokens of one window): the error is
+    that of the mean as a ratio of cluster sums to cluster sizes (Cochran, Sampling Techniques, 3rd edition, chapter 9A,
+    without its finite-population term), which for clusters of one is the plain one.
     """
     flat = np.asarray(values, np.float64).ravel()
     if flat.size == 0:

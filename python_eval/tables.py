@@ -19,9 +19,9 @@ Row = Mapping[str, Cell]
 def write_tables(rows: Sequence[Row], folder: Path, stem: str, notes: Sequence[str] = ()) -> None:
     """Writes `stem`.json, .csv and .md into `folder`, each whole or not at all.
 
-    Columns are the rows' keys in the order they first appear; a cell that a row lacks is empty (null). `notes` are lines
-    that belong to the table whatever form it has: JSON holds {"notes": [...], "rows": [...]}, CSV begins with `# ` lines.
-    A `Paired` cell is an object in JSON, in CSV two columns (`name`, `name_se`).
+    Columns are the rows' keys in the order they first appear; a cell that a row lacks is empty (null). `notes` are
+    lines that belong to the table in every form: JSON holds {"notes": [...], "rows": [...]}, CSV begins with `# `
+    lines. A `Paired` cell is an object in JSON, in CSV two columns (`name`, `name_se`).
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     plain = [{name: _plain(row.get(name)) for name in columns} for row in rows]

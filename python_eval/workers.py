@@ -22,9 +22,10 @@ def run_jobs(
 ) -> Iterator[tuple[int, Result]]:
     """(index of the job, its result) as they finish.
 
-    `work` and the jobs are pickled, `work` once a worker: what it keeps from one job to the next (a loaded model) stays
-    there. One worker and no Ray: everything runs here, in order. With `ray_address` (`auto`, `host:port`, `ray://...`, or
-    `local` for a cluster of this machine that ends with the run) the workers are actors of one CPU each.
+    `work` and the jobs are pickled, `work` once a worker: what it keeps from one job to the next (a loaded model)
+    stays there. One worker and no Ray: everything runs here, in order. With `ray_address` (`auto`, `host:port`,
+    `ray://...`, or `local` for a cluster of this machine that ends with the run) the workers are actors of one CPU
+    each.
 
     A worker that dies: EvalError, after the results that are finished have been handed out. So does an exception of
     `work`, which is raised as it is. Those who keep results as they come lose nothing.

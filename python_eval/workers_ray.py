@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import EvalError
@@ -23,6 +24,7 @@ def run_on_ray(
         import ray
     except ImportError:
         raise EvalError("--ray needs the package ray: pip install 'livekv[eval]'") from None
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_environment())
     except (ConnectionError, OSError, RuntimeError, ValueError) as problem:
@@ -62,6 +64,17 @@ def _run(ray: Any, jobs: Sequence[Job], work: Callable[[Job], Result], n_workers
         raise failed
 
 
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes to reach a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as problem:
+        raise EvalError(f"no Ray cluster at '{address}': {problem}") from None
+
+
 class _Worker:
     """An actor: `work` and whatever it keeps."""
 
@@ -74,6 +87,4 @@ class _Worker:
 
 def _environment() -> dict[str, Any]:
     # Workers on this machine find python_eval and livekv where this process found them.
-    root = str(Path(__file__).resolve().parents[1])
-    listed = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(listed))}}
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}

@@ -20,10 +20,14 @@ int64_t padded(int64_t n) {
 
 constexpr int32_t value_run = 64;  // llama.cpp rotates values in runs of 64, keys in the longest
 
+int32_t key_run(int64_t head_dim) {
+    return static_cast<int32_t>(head_dim & -head_dim);
+}
+
 template <bool values>
 void rotate_node(ggml_tensor * dst, const ggml_tensor * a, int ith, int nth, void *) {
     const int32_t d = static_cast<int32_t>(a->ne[0]);
-    const int32_t run = values ? value_run : static_cast<int32_t>(d & -d);
+    const int32_t run = values ? value_run : key_run(d);
     for (int64_t i = ith; i < ggml_nrows(a); i += nth) {
         float * row = static_cast<float *>(dst->data) + i * d;
         std::copy_n(static_cast<const float *>(a->data) + i * d, d, row);
@@ -155,6 +159,35 @@ std::unique_ptr<kv_cache> dense_cache::fork() const {
         ggml_backend_tensor_copy(v_[il], copy->v_[il]);
     }
     return copy;
+}
+
+kv_side_dump dense_cache::dump_rows(const ggml_tensor * cache, int32_t rotation) const {
+    const int64_t d = shape_.head_dim;
+    std::vector<uint8_t> bytes(static_cast<size_t>(n_tokens_) * cache->nb[1]);
+    ggml_backend_tensor_get(cache, bytes.data(), 0, bytes.size());
+    std::vector<float> row(static_cast<size_t>(shape_.n_embd_kv()));
+    kv_side_dump out;
+    out.rotation = rotation;
+    out.kind.assign(static_cast<size_t>(n_tokens_), kv_kind::dense);
+    out.stored.resize(row.size() * static_cast<size_t>(n_tokens_));
+    for (int64_t t = 0; t < n_tokens_; ++t) {
+        ggml_get_type_traits(type_)->to_float(bytes.data() + static_cast<size_t>(t) * cache->nb[1], row.data(),
+                                              static_cast<int64_t>(row.size()));
+        for (int64_t h = 0; h < shape_.n_head_kv; ++h) {
+            std::copy_n(row.begin() + h * d, d, out.stored.begin() + (h * n_tokens_ + t) * d);
+        }
+    }
+    out.reconstruction = out.stored;
+    for (int64_t r = 0; r < shape_.n_head_kv * n_tokens_; ++r) {
+        rotate_rows(out.reconstruction.data() + r * d, static_cast<int32_t>(d), rotation, 1);
+    }
+    return out;
+}
+
+kv_layer_dump dense_cache::dump(int64_t il) const {
+    const size_t i = static_cast<size_t>(il);
+    return {dump_rows(k_.at(i), rotated_ ? key_run(shape_.head_dim) : 0),
+            dump_rows(v_.at(i), rotated_ ? value_run : 0)};
 }
 
 size_t dense_cache::bytes() const {

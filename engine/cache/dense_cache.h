@@ -26,9 +26,11 @@ class dense_cache : public kv_cache {
     size_t bytes() const override;
     void trim(int64_t n_tokens) override;
     std::unique_ptr<kv_cache> fork() const override;
+    kv_layer_dump dump(int64_t il) const override;
 
   private:
     ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache) const;
+    kv_side_dump dump_rows(const ggml_tensor * cache, int32_t rotation) const;
 
     ggml_type type_;
     bool rotated_;

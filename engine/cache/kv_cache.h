@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/kv_dump.h"
 #include "cache/kv_options.h"
 #include "cache/kv_report.h"
 
@@ -73,6 +74,9 @@ class kv_cache {
     virtual std::unique_ptr<kv_cache> fork() const = 0;
 
     virtual kv_report report() const;
+
+    // What layer il holds, copied and taken apart to be looked at.
+    virtual kv_layer_dump dump(int64_t il) const = 0;
 };
 
 // The policies by name, in the order help shows them.

@@ -50,6 +50,7 @@ void declare_kv_options(option_table & table, kv_options & o, bool policy_is_lis
     table.integer("--warmup-chunks", o.warmup_chunks, 0, INT32_MAX,
                   "chunks whose keys stay exact while the statistics settle");
     table.toggle("--warmup-keep", o.warmup_keep, "keep them exact for ever");
+    table.integer("--tail-chunks", o.tail_chunks, 0, INT32_MAX, "newest full chunks that stay raw, beside the open one");
     table.integer_or("--bypass-layers", o.bypass_layers, "auto", -1, 0, 100000,
                      "first layers kept at higher precision; auto: a tenth of them");
     table.choice("--bypass-type", o.bypass_type, {"q8_0", "f16"},

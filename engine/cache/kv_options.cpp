@@ -31,6 +31,9 @@ void kv_options::check() const {
     if (!method().own_range() && scale_search) {
         fail("--scale-search goes with the scale methods ema_clipped and range, not with ", scale_method);
     }
+    if (tail_chunks > 0 && !seal_decode) {
+        fail("--tail-chunks ", tail_chunks, " goes with --seal-decode on");
+    }
     if (sink_tokens > chunk_size) {
         fail("--sink-tokens ", sink_tokens, " is more than --chunk-size ", chunk_size);
     }

@@ -15,6 +15,7 @@ struct kv_options {
     int64_t chunk_size = 512;
     int64_t warmup_chunks = 2;
     bool warmup_keep = false;
+    int64_t tail_chunks = 0;
     int64_t sink_tokens = 4;
     int64_t bypass_layers = 0;  // -1: a tenth of the layers
     std::string bypass_type = "q8_0";

@@ -43,6 +43,7 @@ livekv_layer_plan plan_of(const kv_options & options, const kv_shape & shape, in
     plan.seals = !plan.bypass || options.bypass_type != "f16";
     plan.warmup_chunks = plan.bypass ? 0 : options.warmup_chunks;
     plan.warmup_keep = options.warmup_keep;
+    plan.tail_chunks = options.tail_chunks;
     plan.measure_error = options.measure_error;
     plan.method = plan.bypass ? bypass_method(options) : options.method();
     if (options.rotate == "k" || options.rotate == "kv") {
@@ -241,6 +242,11 @@ kv_report livekv_cache::report() const {
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
     return r;
+}
+
+kv_layer_dump livekv_cache::dump(int64_t il) const {
+    const livekv_layer & layer = layers_.at(static_cast<size_t>(il));
+    return {layer.dump(kv_side::key), layer.dump(kv_side::value)};
 }
 
 }  // namespace livekv

@@ -28,6 +28,7 @@ class livekv_cache : public kv_cache {
     void trim(int64_t n_tokens) override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
+    kv_layer_dump dump(int64_t il) const override;
 
   private:
     friend class livekv_file;

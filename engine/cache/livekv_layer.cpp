@@ -56,12 +56,13 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
     step_.rows = close && n_tail_ == 0 ? &passing : &tail_;
     step_.rows->reserve(static_cast<size_t>(close ? n : (n + tail_step - 1) / tail_step * tail_step) * plan_.row());
     if (close) {
-        const int64_t index = static_cast<int64_t>(chunks_.size());
-        const bool warm = index < plan_.warmup_chunks;
-        step_.settled = !plan_.warmup_keep && seal && index + 1 >= plan_.warmup_chunks;
+        const int64_t newest = static_cast<int64_t>(chunks_.size());
+        const bool settled = !plan_.warmup_keep && newest + 1 >= plan_.warmup_chunks;
+        const auto seals_values = [&](int64_t i) { return plan_.seals && seal && i + plan_.tail_chunks <= newest; };
+        const auto seals_keys = [&](int64_t i) { return seals_values(i) && (i >= plan_.warmup_chunks || settled); };
         chunk & c = step_.closed;
-        c.k_sealed = plan_.seals && seal && (!warm || step_.settled);
-        c.v_sealed = plan_.seals && seal;
+        c.k_sealed = seals_keys(newest);
+        c.v_sealed = seals_values(newest);
         c.n_stored = c.n_tokens = static_cast<int32_t>(n);
         c.n_sinks =
             plan_.seals && n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
@@ -72,8 +73,14 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
         }
         step_.late.resize(chunks_.size());
         for (size_t i = 0; i < chunks_.size(); ++i) {
-            if (step_.settled && plan_.seals && chunks_[i].v_sealed && !chunks_[i].k_sealed) {
-                step_.late[i] = make_page(kv_side::key, true, chunks_[i].n_stored);
+            const chunk & old = chunks_[i];
+            // Without a raw tail, raw values are generated text that is to stay as it is.
+            const bool stays = plan_.tail_chunks == 0 && !old.v_sealed;
+            if (!stays && !old.k_sealed && seals_keys(static_cast<int64_t>(i))) {
+                step_.late[i].k = make_page(kv_side::key, true, old.n_stored);
+            }
+            if (!stays && !old.v_sealed && seals_values(static_cast<int64_t>(i))) {
+                step_.late[i].v = make_page(kv_side::value, true, old.n_stored);
             }
         }
         step_.statistics = statistics_;
@@ -138,6 +145,14 @@ void livekv_layer::seal(int64_t job) {
         } else if (head == 0) {
             std::memcpy(c.v->data(), step_.rows->v.data(), page_bytes);
         }
+        for (size_t i = 0; i < step_.late.size(); ++i) {
+            if (step_.late[i].v) {
+                const chunk_rows exact = head_rows(rows_in(*chunks_[i].v), chunks_[i], head);
+                uint8_t * const block = block_of(*step_.late[i].v, head);
+                sealer.seal_values(exact, block);
+                note_error(exact, block, sealer.n_saturated(), plan_.n_head_kv + head);
+            }
+        }
         return;
     }
     key_statistics & statistics = step_.statistics[static_cast<size_t>(head)];
@@ -154,9 +169,9 @@ void livekv_layer::seal(int64_t job) {
         std::memcpy(c.k->data(), step_.rows->k.data(), page_bytes);
     }
     for (size_t i = 0; i < step_.late.size(); ++i) {
-        if (step_.late[i]) {
+        if (step_.late[i].k) {
             const chunk_rows exact = head_rows(rows_in(*chunks_[i].k), chunks_[i], head);
-            uint8_t * const block = block_of(*step_.late[i], head);
+            uint8_t * const block = block_of(*step_.late[i].k, head);
             sealer.split_keys(exact);
             sealer.seal_keys(statistics, block);
             note_error(exact, block, sealer.n_saturated(), head);
@@ -198,9 +213,13 @@ void livekv_layer::commit() {
         sinks_ = std::move(step_.sinks);
     }
     for (size_t i = 0; i < step_.late.size(); ++i) {
-        if (step_.late[i]) {
-            chunks_[i].k = step_.late[i];
+        if (step_.late[i].k) {
+            chunks_[i].k = step_.late[i].k;
             chunks_[i].k_sealed = true;
+        }
+        if (step_.late[i].v) {
+            chunks_[i].v = step_.late[i].v;
+            chunks_[i].v_sealed = true;
         }
     }
     statistics_ = std::move(step_.statistics);
@@ -261,7 +280,7 @@ void livekv_layer::add_to(kv_report & report) const {
         for (const bool key : {true, false}) {
             const kv_page & page = key ? *c.k : *c.v;
             if (!(key ? c.k_sealed : c.v_sealed)) {
-                parts.warm_up += page.bytes();
+                (plan_.tail_chunks > 0 && !c.v_sealed ? parts.tail : parts.warm_up) += page.bytes();
                 continue;
             }
             const kv_block_map m =

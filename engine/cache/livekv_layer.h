@@ -5,11 +5,13 @@
 #include <span>
 #include <vector>
 
+#include "cache/kv_dump.h"
 #include "cache/kv_page.h"
 #include "cache/kv_report.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/seal.h"
+#include "kv/kv_block.h"
 #include "kv/kv_method.h"
 #include "kv/kv_stats.h"
 
@@ -22,6 +24,7 @@ struct livekv_layer_plan {
     int64_t chunk_size = 0;
     int64_t warmup_chunks = 0;  // whose keys stay exact while the statistics settle
     bool warmup_keep = false;   // and for ever
+    int64_t tail_chunks = 0;    // newest full chunks that stay raw
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
@@ -75,6 +78,9 @@ class livekv_layer {
     size_t bytes() const;
     void add_to(kv_report & report) const;
 
+    // What the layer holds, copied and taken apart.
+    kv_side_dump dump(kv_side side) const;
+
     const livekv_layer_plan & plan() const { return plan_; }
 
   private:
@@ -96,17 +102,22 @@ class livekv_layer {
         int64_t n_saturated = 0;
     };
 
+    // Sealed pages for a chunk that was raw so far; null where nothing changes.
+    struct late_pages {
+        std::shared_ptr<kv_page> k;
+        std::shared_ptr<kv_page> v;
+    };
+
     // The pass at hand.
     struct step {
         int64_t n_new = 0;
         bool close = false;
-        bool settled = false;       // the statistics are: exact warm-up keys are sealed too
         raw_rows * rows = nullptr;  // tail_, or the buffer all layers share
         chunk closed;
-        raw_rows sinks;                              // of the sequence's first chunk
-        std::vector<std::shared_ptr<kv_page>> late;  // sealed keys for chunks_[i] whose keys were exact, else null
-        std::vector<key_statistics> statistics;      // [n_head_kv], moved by this chunk
-        std::vector<error_sums> errors;              // [2 * n_head_kv], with this chunk's
+        raw_rows sinks;                          // of the sequence's first chunk
+        std::vector<late_pages> late;            // [chunks_.size()]
+        std::vector<key_statistics> statistics;  // [n_head_kv], moved by this chunk
+        std::vector<error_sums> errors;          // [2 * n_head_kv], with this chunk's
     };
 
     std::shared_ptr<kv_page> make_page(kv_side side, bool sealed, int64_t n) const;

@@ -26,7 +26,7 @@ struct perplexity_options {
         engine.declare(table, /*kv_is_list=*/false);
         table.group("Measurement");
         table.text("-f,--file", text_path, "FILE", "the text");
-        table.integer("-c,--ctx-size", n_ctx, 8, INT32_MAX, "tokens a window; its second half is scored");
+        table.integer("-c,--ctx-size", n_ctx, fidelity_params::min_window, INT32_MAX, "tokens a window; its second half is scored");
         table.integer("--windows", max_windows, 0, INT32_MAX, "windows to measure; 0: all the text has");
         std::vector<std::string> bases = kv_policy_names();
         bases.insert(bases.begin(), "none");
@@ -97,13 +97,16 @@ int run(int argc, char ** argv) {
     params.test = options.engine.params(options.n_ctx);
     params.max_windows = options.max_windows;
     if (options.kl_base != "none") {
-        params.kl_base = options.kl_base;
+        params.kl_base = options.engine.kv;
+        params.kl_base->policy = options.kl_base;
     }
-    const fidelity f = measure_fidelity(m, tokens, params, [](int64_t done, int64_t total) {
+    fidelity_callbacks callbacks;
+    callbacks.on_window = [](int64_t done, int64_t total) {
         if (done == total || done % std::max<int64_t>(1, total / 10) == 0) {
             std::cerr << "window " << done << "/" << total << "\n";
         }
-    });
+    };
+    const fidelity f = measure_fidelity(m, tokens, params, callbacks);
     if (!options.tokens_path.empty()) {
         const std::vector<double> & kl = f.kl->tokens;
         write_file(options.tokens_path,

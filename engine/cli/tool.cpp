@@ -11,6 +11,7 @@
 
 #include "atomic_file.h"
 #include "error.h"
+#include "graph/cpu_features.h"
 #include "model/utf8.h"
 #include "options.h"
 
@@ -18,6 +19,9 @@ namespace livekv {
 
 int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv) {
     try {
+        if (const std::string missing = missing_cpu_features(); !missing.empty()) {
+            fail("this program was built for a CPU with ", missing, "; build it anew here, or with -DLIVEKV_CPU=x86-64");
+        }
         return body(argc, argv);
     } catch (const usage_error & problem) {
         std::cerr << name << ": " << problem.what() << "\n";

@@ -162,22 +162,38 @@ std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & 
     return bytes;
 }
 
-std::vector<float> unpack_block(const uint8_t * block) {
+sealed_chunk read_block(const uint8_t * block) {
     const kv_block_header h = header_of(block);
     const kv_block_map map = kv_map(h);
-    std::vector<float> x(static_cast<size_t>(h.n_tokens) * h.head_dim);
+    const int32_t mid = 1 << (h.bits - 1);
+    sealed_chunk sealed;
+    sealed.n_tokens = h.n_tokens;
+    sealed.head_dim = h.head_dim;
+    sealed.bits = h.bits;
+    sealed.per_channel = h.side == kv_side::key;
+    sealed.group = h.group;
+    for (int32_t i = 0; i < map.n_scales; ++i) {
+        sealed.scale.push_back(f16_to_f32(load<uint16_t>(block + map.scales + 2 * static_cast<size_t>(i))));
+        if (h.has_centres) {
+            sealed.zero.push_back(static_cast<int16_t>(mid - load<int8_t>(block + map.centres + i)));
+        }
+    }
     for (int32_t token = 0; token < h.n_tokens; ++token) {
         for (int32_t channel = 0; channel < h.head_dim; ++channel) {
-            x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] =
-                level_of(block, h, map, token, channel);
+            sealed.codes.push_back(static_cast<int16_t>(block_code(block, token, channel) - (h.has_centres ? 0 : mid)));
         }
     }
     for (int32_t i = 0; i < map.n_outlying; ++i) {
         const auto [token, channel] = outlier_place(block, h, map, i);
-        x[static_cast<size_t>(token) * h.head_dim + static_cast<size_t>(channel)] +=
-            f16_to_f32(load<uint16_t>(block + map.outliers + 2 * static_cast<size_t>(i)));
+        const float delta = f16_to_f32(load<uint16_t>(block + map.outliers + 2 * static_cast<size_t>(i)));
+        sealed.outlier_index.push_back(token * h.head_dim + channel);
+        sealed.outlier_value.push_back(level_of(block, h, map, token, channel) + delta);
     }
-    return x;
+    return sealed;
+}
+
+std::vector<float> unpack_block(const uint8_t * block) {
+    return reconstruct(read_block(block));
 }
 
 }  // namespace livekv

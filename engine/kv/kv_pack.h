@@ -16,6 +16,10 @@ kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_t
 // f16.
 std::vector<uint8_t> pack_block(const kv_block_header & header, const sealed_chunk & sealed);
 
+// The chunk a block was packed from, as it now is: with the scales, outliers and zero points the block holds. Its sinks
+// and n_saturated are not in the block.
+sealed_chunk read_block(const uint8_t * block);
+
 // What a block stands for: f32 [n_tokens, head_dim].
 std::vector<float> unpack_block(const uint8_t * block);
 

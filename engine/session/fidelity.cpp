@@ -44,29 +44,36 @@ double quantile(const std::vector<double> & sorted, double share) {
 
 class scorer {
   public:
-    scorer(const std::shared_ptr<const model> & m, const fidelity_params & params)
+    scorer(const std::shared_ptr<const model> & m, const fidelity_params & params, const fidelity_callbacks & callbacks)
         : n_vocab_(static_cast<size_t>(m->hp.n_vocab)), n_ctx_(params.test.n_ctx), test_(m, params.test) {
         if (params.kl_base) {
             session_params base = params.test;
-            base.kv.policy = *params.kl_base;
+            base.kv = *params.kl_base;
             base_.emplace(m, base);
+        }
+        if (callbacks.on_chunk) {
+            on_chunk_ = [on_chunk = callbacks.on_chunk](int64_t) {
+                on_chunk();
+                return true;
+            };
         }
     }
 
-    // Both caches see the window in the same chunks; only the scored half's logits are computed and kept. The last
-    // token, which predicts nothing of the window, is processed too: a full window is what bits_per_value speaks of.
+    // Only the scored half's logits are computed, and the base's kept. The last token, which predicts nothing of the
+    // window, is processed too: a full window is what bits_per_value speaks of.
     void score(std::span<const int32_t> window) {
         const int64_t first = n_ctx_ / 2;
         const auto target = [&](int64_t i) { return static_cast<size_t>(window[static_cast<size_t>(i + 1)]); };
         std::vector<float> base_logits;
         if (base_) {
             base_->reset();
-            base_->eval(window, first, [&](int64_t, int64_t, std::span<const float> logits) {
+            const auto keep = [&](int64_t, int64_t, std::span<const float> logits) {
                 base_logits.insert(base_logits.end(), logits.begin(), logits.end());
-            });
+            };
+            base_->eval(window, first, keep, on_chunk_);
         }
         test_.reset();
-        test_.eval(window, first, [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
+        const auto score_rows = [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
             for (int64_t r = 0; r < n_rows && start + r + 1 < n_ctx_; ++r) {
                 const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
                 if (base_) {
@@ -76,7 +83,8 @@ class scorer {
                     nll_.push_back(log_sum_exp(row) - row[target(start + r)]);
                 }
             }
-        });
+        };
+        test_.eval(window, first, score_rows, on_chunk_);
     }
 
     fidelity result(int64_t n_windows) const {
@@ -87,6 +95,7 @@ class scorer {
         const mean_error nll = mean_of(nll_);
         f.ppl = std::exp(nll.mean);
         f.ppl_stderr = f.ppl * nll.standard_error;
+        f.nll = nll_;
         if (base_) {
             fidelity::divergence d;
             const mean_error kl = mean_of(kl_);
@@ -100,6 +109,7 @@ class scorer {
             d.same_top = static_cast<double>(n_same_top_) / static_cast<double>(kl_.size());
             d.base_ppl = std::exp(mean_of(base_nll_).mean);
             d.tokens = kl_;
+            d.base_nll = base_nll_;
             f.kl = d;
         }
         return f;
@@ -125,6 +135,7 @@ class scorer {
     int64_t n_ctx_;
     session test_;
     std::optional<session> base_;
+    session::progress on_chunk_;
     std::vector<double> nll_;       // [n_tokens], nats
     std::vector<double> base_nll_;  // [n_tokens]
     std::vector<double> kl_;        // [n_tokens]
@@ -134,22 +145,25 @@ class scorer {
 }  // namespace
 
 fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
-                          const fidelity_params & params, const std::function<void(int64_t, int64_t)> & on_window) {
+                          const fidelity_params & params, const fidelity_callbacks & callbacks) {
     const int64_t n_ctx = params.test.n_ctx;
+    if (n_ctx < fidelity_params::min_window) {
+        fail("a window of ", n_ctx, " tokens is too short; the least is ", fidelity_params::min_window);
+    }
     const int64_t available = static_cast<int64_t>(tokens.size()) / n_ctx;
     if (available < 1) {
         fail("the text has ", tokens.size(), " tokens, one window needs ", n_ctx);
     }
     const int64_t n_windows = params.max_windows > 0 ? std::min(params.max_windows, available) : available;
-    scorer score(m, params);
+    scorer score(m, params, callbacks);
     for (int64_t w = 0; w < n_windows; ++w) {
         std::vector<int32_t> window(tokens.begin() + w * n_ctx, tokens.begin() + (w + 1) * n_ctx);
         if (m->vocab.adds_bos()) {
             window[0] = m->vocab.bos();
         }
         score.score(window);
-        if (on_window) {
-            on_window(w + 1, n_windows);
+        if (callbacks.on_window) {
+            callbacks.on_window(w + 1, n_windows);
         }
     }
     return score.result(n_windows);

@@ -19,6 +19,7 @@ struct fidelity {
     double ppl = 0.0;
     double ppl_stderr = 0.0;
     double bits_per_value = 0.0;  // of a full window
+    std::vector<double> nll;      // [n_tokens] each token's negative log-likelihood, nats
 
     // Kullback-Leibler divergence in nats of each scored token's next-token distribution from the base cache's.
     struct divergence {
@@ -29,22 +30,30 @@ struct fidelity {
         double max = 0.0;
         double same_top = 0.0;  // share of tokens whose most likely successor is the same
         double base_ppl = 0.0;
-        std::vector<double> tokens;  // [n_tokens] each token's divergence, to compare runs pairwise
+        std::vector<double> tokens;    // [n_tokens] each token's divergence, to compare runs pairwise
+        std::vector<double> base_nll;  // [n_tokens]
     };
     std::optional<divergence> kl;
 };
 
 struct fidelity_params {
-    session_params test;                 // test.n_ctx is the window
-    std::optional<std::string> kl_base;  // cache policy to compare against
-    int64_t max_windows = 0;             // 0: all the text has
+    session_params test;                // test.n_ctx is the window, at least min_window
+    std::optional<kv_options> kl_base;  // the cache to compare against
+    int64_t max_windows = 0;            // 0: all the text has
+
+    static constexpr int64_t min_window = 8;
+};
+
+struct fidelity_callbacks {
+    std::function<void(int64_t done, int64_t total)> on_window;  // after each window
+    std::function<void()> on_chunk;                              // after each chunk; may throw to end the measurement
 };
 
 // Cuts tokens into windows of n_ctx (a rest is left out), each starting with the model's <bos> in place of its first
 // token if the model wants one, feeds them through live compression, and scores the second half of each. Standard
-// errors take tokens as independent. on_window is called after each with (done, total).
+// errors take tokens as independent.
 // Throws livekv::error when the text is shorter than one window.
 fidelity measure_fidelity(const std::shared_ptr<const model> & m, const std::vector<int32_t> & tokens,
-                          const fidelity_params & params, const std::function<void(int64_t, int64_t)> & on_window = {});
+                          const fidelity_params & params, const fidelity_callbacks & callbacks = {});
 
 }  // namespace livekv

@@ -2,7 +2,10 @@
 
 #include <chrono>
 #include <cstring>
+#include <utility>
 #include <vector>
+
+#include "error.h"
 
 namespace livekv {
 
@@ -28,6 +31,8 @@ const char * stop_reason_name(stop_reason reason) {
     switch (reason) {
         case stop_reason::end_of_text:
             return "end_of_text";
+        case stop_reason::stop_string:
+            return "stop_string";
         case stop_reason::n_predict:
             return "n_predict";
         case stop_reason::context_full:
@@ -50,67 +55,91 @@ uint64_t hash_logits(std::span<const float> logits) {
     return hash;
 }
 
+generation::generation(session & s, std::vector<int32_t> prompt, const generate_params & params)
+    : session_(s),
+      prompt_(std::move(prompt)),
+      params_(params),
+      pick_(params.sampling),
+      decoder_(s.get_model().vocab),
+      stops_(params.stop),
+      banned_(params.ignore_eos ? end_tokens(s.get_model().vocab) : std::vector<int32_t>()) {}
+
+bool generation::prefill_prompt(const session::progress & on_prefill) {
+    const auto start = std::chrono::steady_clock::now();
+    const double sealed_before_s = session_.cache().report().seal_seconds;
+    const int64_t n_before = session_.n_tokens();
+    const bool resume = prompt_.empty() && !session_.last_logits().empty();
+    const bool done = resume || !session_.prefill(prompt_, on_prefill).empty();
+    result_.prefill_s = result_.ttft_s = seconds_since(start);
+    result_.seal_s = session_.cache().report().seal_seconds - sealed_before_s;
+    result_.n_prompt = session_.n_tokens() - n_before;
+    if (!done || params_.n_predict == 0) {
+        end(done ? stop_reason::n_predict : stop_reason::interrupted);
+        return false;
+    }
+    for (const int32_t token : session_.tokens()) {
+        pick_.observe(token);
+    }
+    return true;
+}
+
+std::string generation::end(stop_reason reason) {
+    ended_ = true;
+    result_.reason = reason;
+    return stops_.push(decoder_.finish()) + stops_.finish();
+}
+
+std::string generation::interrupt() {
+    return ended_ ? "" : end(stop_reason::interrupted);
+}
+
+std::string generation::next(const session::progress & on_prefill) {
+    LIVEKV_ASSERT(!ended_);
+    const auto start = std::chrono::steady_clock::now();
+    const bool first = result_.n_generated == 0;
+    if (!first) {
+        session_.prefill({&result_.last_token, 1});
+    } else if (!prefill_prompt(on_prefill)) {
+        return "";
+    }
+    const std::span<const float> logits = session_.last_logits();
+    result_.logits_hash = hash_logits(logits);
+    const int32_t token = result_.last_token = pick_.next(logits, banned_);
+    ++result_.n_generated;
+    if (first) {
+        result_.ttft_s = seconds_since(start);
+    } else {
+        result_.decode_s += seconds_since(start);
+    }
+    if (session_.get_model().vocab.is_end_of_generation(token) && !params_.ignore_eos) {
+        return end(stop_reason::end_of_text);
+    }
+    const std::string text = stops_.push(decoder_.push(token));
+    if (stops_.found()) {
+        return text + end(stop_reason::stop_string);
+    }
+    if (result_.n_generated == params_.n_predict) {
+        return text + end(stop_reason::n_predict);
+    }
+    if (session_.n_tokens() == session_.n_ctx()) {
+        return text + end(stop_reason::context_full);
+    }
+    return text;
+}
+
 generate_result generate(session & s, std::span<const int32_t> prompt, const generate_params & params,
                          const generate_callbacks & callbacks) {
-    generate_result result;
-    const double sealed_before_s = s.cache().report().seal_seconds;
-    const auto start = std::chrono::steady_clock::now();
-    const int64_t n_before = s.n_tokens();
-    const bool resume = prompt.empty() && !s.last_logits().empty();
-    std::span<const float> logits = resume ? s.last_logits() : s.prefill(prompt, callbacks.on_prefill);
-    result.prefill_s = result.ttft_s = seconds_since(start);
-    result.seal_s = s.cache().report().seal_seconds - sealed_before_s;
-    result.n_prompt = static_cast<int64_t>(prompt.size());
-    if (logits.empty()) {
-        result.n_prompt = s.n_tokens() - n_before;
-        result.reason = stop_reason::interrupted;
-        return result;
-    }
-    result.logits_hash = hash_logits(logits);
-    if (params.n_predict == 0) {
-        return result;
-    }
-
-    const tokenizer & vocab = s.get_model().vocab;
-    const std::vector<int32_t> banned = params.ignore_eos ? end_tokens(vocab) : std::vector<int32_t>();
-    sampler pick(params.sampling);
-    for (const int32_t token : s.tokens()) {
-        pick.observe(token);
-    }
-    stream_decoder text(vocab);
-    const auto emit = [&](const std::string & piece) {
-        return piece.empty() || !callbacks.on_text || callbacks.on_text(piece);
+    generation g(s, {prompt.begin(), prompt.end()}, params);
+    const auto emit = [&](const std::string & text) {
+        return text.empty() || !callbacks.on_text || callbacks.on_text(text);
     };
-    auto first_token = start;
-    for (;;) {
-        const int32_t token = result.last_token = pick.next(logits, banned);
-        if (++result.n_generated == 1) {
-            result.ttft_s = seconds_since(start);
-            first_token = std::chrono::steady_clock::now();
-        } else {
-            result.decode_s = seconds_since(first_token);
+    while (!g.ended()) {
+        const bool wanted = emit(g.next(callbacks.on_prefill));
+        if (!wanted || (callbacks.interrupted && callbacks.interrupted())) {
+            emit(g.interrupt());
         }
-        if (vocab.is_end_of_generation(token) && !params.ignore_eos) {
-            result.reason = stop_reason::end_of_text;
-            break;
-        }
-        if (!emit(text.push(token)) || (callbacks.interrupted && callbacks.interrupted())) {
-            result.reason = stop_reason::interrupted;
-            break;
-        }
-        if (result.n_generated == params.n_predict) {
-            result.reason = stop_reason::n_predict;
-            break;
-        }
-        if (s.n_tokens() == s.n_ctx()) {
-            result.reason = stop_reason::context_full;
-            break;
-        }
-        logits = s.prefill({&token, 1});
-        result.logits_hash = hash_logits(logits);
     }
-    emit(text.finish());
-    return result;
+    return g.result();
 }
 
 }  // namespace livekv

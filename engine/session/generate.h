@@ -5,9 +5,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "model/tokenizer.h"
 #include "session/sampler.h"
 #include "session/session.h"
+#include "session/stop_strings.h"
 
 namespace livekv {
 
@@ -15,9 +18,10 @@ struct generate_params {
     int64_t n_predict = 128;  // -1: until the model ends the text or the context is full
     bool ignore_eos = false;
     sampler_params sampling;
+    std::vector<std::string> stop;  // the text ends before the first of these
 };
 
-enum class stop_reason { end_of_text, n_predict, context_full, interrupted };
+enum class stop_reason { end_of_text, stop_string, n_predict, context_full, interrupted };
 
 const char * stop_reason_name(stop_reason reason);
 
@@ -27,7 +31,7 @@ struct generate_result {
     double prefill_s = 0.0;   // from the call to the prompt's last logits
     double seal_s = 0.0;      // of that, in sealing chunks
     double ttft_s = 0.0;      // from the call to the first token
-    double decode_s = 0.0;    // from the first token to the last
+    double decode_s = 0.0;    // from the first token to the last, without what the caller did in between
     stop_reason reason = stop_reason::n_predict;
     int32_t last_token = -1;   // the last one sampled; it is not in the cache
     uint64_t logits_hash = 0;  // of the last logits computed: differs between runs that are not deterministic
@@ -36,8 +40,40 @@ struct generate_result {
     double decode_tps() const { return decode_s > 0.0 ? static_cast<double>(n_generated - 1) / decode_s : 0.0; }
 };
 
+// A text in the making, one token a step. The session must outlive it, and be left alone until the text has ended.
+class generation {
+  public:
+    // prompt: as for generate. Throws livekv::error for parameters out of their range.
+    generation(session & s, std::vector<int32_t> prompt, const generate_params & params);
+
+    // The first step prefills, and every step samples a token: the text that is certain by then, whole UTF-8
+    // characters that are no part of a stop string, often none. Throws livekv::error as session::prefill does.
+    std::string next(const session::progress & on_prefill = {});
+
+    // Ends the text here, for the reason `interrupted`: what was held back.
+    std::string interrupt();
+
+    bool ended() const { return ended_; }
+    const generate_result & result() const { return result_; }
+
+  private:
+    // False when there is nothing to sample from: the prefill was interrupted, or no token is wanted.
+    bool prefill_prompt(const session::progress & on_prefill);
+    std::string end(stop_reason reason);
+
+    session & session_;
+    std::vector<int32_t> prompt_;
+    generate_params params_;
+    sampler pick_;
+    stream_decoder decoder_;
+    stop_strings stops_;
+    std::vector<int32_t> banned_;
+    generate_result result_;
+    bool ended_ = false;
+};
+
 struct generate_callbacks {
-    std::function<bool(int64_t n_done)> on_prefill;  // after each chunk; false interrupts
+    session::progress on_prefill;                    // after each chunk; false interrupts
     std::function<bool(std::string_view)> on_text;   // whole UTF-8 characters; false interrupts
     std::function<bool()> interrupted;               // asked before each token
 };

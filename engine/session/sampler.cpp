@@ -9,7 +9,28 @@
 
 namespace livekv {
 
-sampler::sampler(const sampler_params & params) : params_(params), rng_(params.seed) {}
+namespace {
+
+void require_range(const char * name, double value, double min, double max) {
+    if (!(value >= min && value <= max)) {
+        std::isinf(max) ? fail(name, " ", value, " is not a number of ", min, " or more")
+                        : fail(name, " ", value, " is not a number in ", min, "..", max);
+    }
+}
+
+}  // namespace
+
+void sampler_params::check() const {
+    constexpr double unbounded = std::numeric_limits<double>::infinity();
+    require_range("temperature", temperature, 0.0, 100.0);
+    require_range("top_k", top_k, 0, unbounded);
+    require_range("top_p", top_p, 0.0, 1.0);
+    require_range("min_p", min_p, 0.0, 1.0);
+    require_range("repeat_penalty", repeat_penalty, 0.01, unbounded);
+    require_range("repeat_last_n", repeat_last_n, 0, unbounded);
+}
+
+sampler::sampler(const sampler_params & params) : params_(params), rng_(params.seed) { params_.check(); }
 
 void sampler::observe(int32_t token) {
     const size_t capacity = static_cast<size_t>(params_.repeat_last_n);

@@ -15,11 +15,15 @@ struct sampler_params {
     double repeat_penalty = 1.0;  // 1: off; Keskar et al. 2019 (CTRL), section 4.1
     int32_t repeat_last_n = 64;   // tokens the penalty looks back over
     uint64_t seed = 0;
+
+    // Throws livekv::error for a value out of its range, or none.
+    void check() const;
 };
 
 // Chooses the next token from logits. The same parameters, seed and logits give the same tokens.
 class sampler {
   public:
+    // Throws livekv::error as sampler_params::check does.
     explicit sampler(const sampler_params & params);
 
     // logits: f32 [n_vocab]. banned: ids never chosen. Throws livekv::error when a logit is not a number.

@@ -41,6 +41,8 @@ session::session(std::shared_ptr<const model> m, const session_params & params, 
 std::unique_ptr<session> session::fork() const {
     std::unique_ptr<session> copy(new session(model_, params_, cache_->fork()));
     copy->tokens_ = tokens_;
+    copy->restored_logits_.assign(last_logits_.begin(), last_logits_.end());
+    copy->last_logits_ = copy->restored_logits_;
     return copy;
 }
 
@@ -116,7 +118,8 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
     return logits;
 }
 
-void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink) {
+void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink,
+                   const progress & on_chunk) {
     require_room(tokens.size());
     const int64_t total = static_cast<int64_t>(tokens.size());
     for (int64_t done = 0; done < total;) {
@@ -127,6 +130,9 @@ void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const 
             sink(done + n - n_wanted, n_wanted, logits);
         }
         done += n;
+        if (on_chunk && !on_chunk(done)) {
+            return;
+        }
     }
 }
 

@@ -38,8 +38,10 @@ class session {
     // Called with the logits of consecutive tokens, f32 [n_rows, n_vocab]; first: index of row 0 in this call's tokens.
     using logits_sink = std::function<void(int64_t first, int64_t n_rows, std::span<const float> logits)>;
 
-    // Appends tokens, chunk by chunk, and hands out the logits of all of them from index first_wanted on.
-    void eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink);
+    // Appends tokens, chunk by chunk, and hands out the logits of all of them from index first_wanted on. on_chunk: as
+    // for prefill.
+    void eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink,
+              const progress & on_chunk = {});
 
     int64_t n_tokens() const { return cache_->n_tokens(); }
 
@@ -47,7 +49,7 @@ class session {
     std::span<const int32_t> tokens() const { return tokens_; }
 
     // Of the sequence's last token, f32 [n_vocab], valid until the next call; empty when they are not known: after
-    // trim, reset and fork, and after a call that did not ask for them.
+    // trim and reset, and after a call that did not ask for them.
     std::span<const float> last_logits() const { return last_logits_; }
 
     int64_t n_ctx() const { return params_.n_ctx; }
@@ -59,7 +61,7 @@ class session {
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 
-    // Another session on the same model that starts with this one's tokens.
+    // Another session on the same model that starts with this one's tokens and last logits.
     std::unique_ptr<session> fork() const;
 
     // Writes the sequence to a file that load restores, last logits included; path is complete or untouched. Throws
@@ -90,7 +92,7 @@ class session {
     std::unique_ptr<kv_cache> cache_;
     std::optional<forward> forward_;  // through cache_; load replaces both
     std::vector<int32_t> tokens_;     // [n_tokens()]
-    std::vector<float> restored_logits_;
+    std::vector<float> restored_logits_;  // last_logits_ that no pass of this session gave: a file's or a fork's
     std::span<const float> last_logits_;
 };
 

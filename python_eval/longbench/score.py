@@ -32,9 +32,13 @@ def score_samples(task: Task, samples: Iterable[Sample]) -> list[float]:
 
 def score_task(task: Task, samples: list[Sample]) -> float:
     """Mean over the samples in percent, two decimals, as the official result.json has it."""
+    return percent(score_samples(task, samples))
+
+
+def percent(scores: list[float]) -> float:
+    """A task's score from its samples' scores."""
     # One after the other: since Python 3.12 sum() compensates rounding errors, and the official loop does not.
-    total = reduce(add, score_samples(task, samples), 0.0)
-    return round(100 * total / len(samples), 2)
+    return round(100 * reduce(add, scores, 0.0) / len(scores), 2)
 
 
 def score_buckets(task: Task, samples: list[Sample]) -> Scores:
@@ -44,8 +48,13 @@ def score_buckets(task: Task, samples: list[Sample]) -> Scores:
         if sample.length is None:
             raise LongBenchError(f"{task.name}: a sample has no 'length' to sort it by")
         buckets[length_bucket(sample.length)].append(score)
+    return {name: bucket_percent(scores) if scores else None for name, scores in buckets.items()}
+
+
+def bucket_percent(scores: list[float]) -> float:
+    """A length bucket's score from its samples' scores."""
     # numpy's mean, as the official code: its order of summation can decide the last digit.
-    return {name: round(100 * float(np.mean(scores)), 2) if scores else None for name, scores in buckets.items()}
+    return round(100 * float(np.mean(scores)), 2)
 
 
 def score_v2(rows: Iterable[Row]) -> Scores:

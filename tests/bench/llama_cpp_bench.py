@@ -34,6 +34,34 @@ def decode(ctx, tokens: list[int]) -> None:
     llama_cpp.llama_synchronize(ctx)
 
 
+def fill(ctx, memory, tokens: list[int], n_batch: int) -> None:
+    """Tokens into sequence 0 without their attention to each other across batches.
+
+    Each batch is a sequence of its own at its final positions, then all become one. What the cache then holds is not
+    what a prompt would leave there, but reading it costs the same, and a quantized cache of 16,384 tokens is full in
+    seconds instead of ten minutes.
+    """
+    n_seq = 0
+    for at in range(0, len(tokens), n_batch):
+        n_seq += 1
+        part = tokens[at : at + n_batch]
+        batch = llama_cpp.llama_batch_init(len(part), 0, 1)
+        batch.n_tokens = len(part)
+        for i, token in enumerate(part):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, at + i, 1
+            batch.seq_id[i][0] = n_seq
+            batch.logits[i] = i + 1 == len(part)
+        status = llama_cpp.llama_decode(ctx, batch)
+        llama_cpp.llama_batch_free(batch)
+        if status != 0:
+            raise SystemExit("llama_cpp_bench: llama_decode failed")
+    for seq in range(1, n_seq + 1):
+        llama_cpp.llama_memory_seq_cp(memory, seq, 0, -1, -1)
+        llama_cpp.llama_memory_seq_rm(memory, seq, -1, -1)
+    if llama_cpp.llama_memory_seq_pos_max(memory, 0) != len(tokens) - 1:
+        raise SystemExit("llama_cpp_bench: the cache was not filled")
+
+
 def timed(work) -> float:
     start = time.perf_counter()
     work()
@@ -60,6 +88,8 @@ def main() -> None:
     params.n_ubatch = 512
     params.n_threads = params.n_threads_batch = args.threads
     params.type_k = params.type_v = TYPES[args.kv]
+    params.n_seq_max = 1 + -(-args.depth // params.n_batch)
+    params.kv_unified = True  # one cache for all sequences, as for one
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     ctx = model and llama_cpp.llama_init_from_model(model, params)
     if not ctx:
@@ -68,8 +98,8 @@ def main() -> None:
     n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     rng = random.Random(1)
     tokens = [rng.randrange(n_vocab) for _ in range(params.n_ctx)]
-    for at in range(0, args.depth, 512):
-        decode(ctx, tokens[at : min(at + 512, args.depth)])
+    if args.depth:
+        fill(ctx, memory, tokens[: args.depth], params.n_batch)
     fresh = tokens[args.depth :]
 
     def run() -> tuple[float, float]:

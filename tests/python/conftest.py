@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -30,6 +32,23 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def build_dir() -> Path:
     return ROOT / os.environ.get("LIVEKV_BUILD", "build")
+
+
+@pytest.fixture(scope="session")
+def livekv(build_dir) -> ModuleType:
+    """The package of the build under test. Skips where it was configured without, and only there."""
+    if "LIVEKV_PYTHON:BOOL=ON" not in (build_dir / "CMakeCache.txt").read_text():
+        pytest.skip(f"{build_dir} was configured without LIVEKV_PYTHON")
+    sys.path.insert(0, str(build_dir / "python"))
+    package = importlib.import_module("livekv")
+    assert Path(package.__file__).parent == build_dir / "python" / "livekv", "another livekv is in the way"
+    return package
+
+
+@pytest.fixture(scope="session")
+def story(root) -> Path:
+    """The model that ships with the project."""
+    return root / "tests" / "models" / "story.gguf"
 
 
 @pytest.fixture(scope="session")

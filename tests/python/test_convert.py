@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tensor_plan
 import tiny_models
-import tiny_tokenizers
 from convert_error import ConvertError
 from gguf import GGUFReader, quants
-from tiny_models import SHAPES, Shape
+from tiny_models import SHAPES
 
 GQA = SHAPES["gqa_hd64"]
 

@@ -211,5 +211,5 @@ def test_end_of_turn_and_chat_template(tmp_path):
     got = metadata(tmp_path / "config", BYTELEVEL, tokenizer, config)
     assert got["eot_token_id"] == n + 3
     assert got["chat_template"] == "{{ messages }}"
-    file = {"chat_template.jinja": "{{ bos_token }}".encode()}
+    file = {"chat_template.jinja": b"{{ bos_token }}"}
     assert metadata(tmp_path / "file", BYTELEVEL, None, config, files=file)["chat_template"] == "{{ bos_token }}"

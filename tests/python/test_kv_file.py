@@ -54,7 +54,7 @@ def assert_refused(done: subprocess.CompletedProcess, status: int, part: str) ->
     assert len(lines) == 1 and lines[0].startswith("livekv-cli: ") and part in lines[0], lines
 
 
-@pytest.mark.parametrize("options", [(), ("--bypass-layers", 1, "--bypass-type", "f16"), ("--seal-decode", "off")])
+@pytest.mark.parametrize("options", [(), ("--bypass-layers", 1, "--bypass-type", "f16"), ("--seal-decode", "off"), ("--tail-chunks", 1)])
 def test_a_run_cut_in_two_says_what_one_run_says(cli, tmp_path, options):
     path = tmp_path / "x.kv"
     stats = tmp_path / "s.json"

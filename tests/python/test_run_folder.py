@@ -114,7 +114,7 @@ def test_a_run_killed_before_it_had_a_config_can_begin_again(tmp_path):
 
 @pytest.fixture
 def full_disk():
-    """No file may grow beyond 4096 bytes: the write that crosses it is cut short, as on a full disk, and the next fails."""
+    """No file may grow beyond 4096 bytes: a write across it is cut short, as on a full disk, and the next one fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     yield

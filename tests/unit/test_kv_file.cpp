@@ -63,6 +63,7 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
              o.bypass_type = "f16";
          },
          prefill(150)},
+        {"two chunks raw beside the open one", [](kv_options & o) { o.tail_chunks = 2; }, prefill(230)},
         {"no bypass layers", [](kv_options & o) { o.bypass_layers = 0; }, prefill(150)},
         {"generated text not sealed", [](kv_options & o) { o.seal_decode = false; },
          [](session & s) {

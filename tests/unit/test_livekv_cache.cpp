@@ -348,6 +348,11 @@ TEST(what_the_cache_cannot_store_is_an_error) {
                     o.scale_search = true;
                 }),
                 "--scale-search goes with");
+    CHECK_ERROR(with([](kv_options & o) {
+                    o.seal_decode = false;
+                    o.tail_chunks = 2;
+                }),
+                "--tail-chunks 2 goes with --seal-decode on");
 }
 
 TEST_MAIN

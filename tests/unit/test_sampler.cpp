@@ -113,4 +113,20 @@ TEST(logits_that_are_not_numbers_are_an_error) {
     CHECK_ERROR(s.next(std::vector<float>{1.0f, std::numeric_limits<float>::quiet_NaN()}), "not numbers");
 }
 
+TEST(parameters_out_of_their_range_are_errors) {
+    const auto with = [](auto change) {
+        sampler_params p = plain(1.0);
+        change(p);
+        return p;
+    };
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    CHECK_ERROR(sampler(plain(-1.0)), "temperature -1 is not a number in 0..100");
+    CHECK_ERROR(sampler(plain(nan)), "temperature");
+    CHECK_ERROR(sampler(with([](sampler_params & p) { p.top_k = -1; })), "top_k -1 is not a number of 0 or more");
+    CHECK_ERROR(sampler(with([](sampler_params & p) { p.top_p = 1.1; })), "top_p 1.1");
+    CHECK_ERROR(sampler(with([nan](sampler_params & p) { p.min_p = nan; })), "min_p");
+    CHECK_ERROR(sampler(with([](sampler_params & p) { p.repeat_penalty = 0.0; })), "repeat_penalty 0 ");
+    CHECK_ERROR(sampler(with([](sampler_params & p) { p.repeat_last_n = -1; })), "repeat_last_n");
+}
+
 TEST_MAIN

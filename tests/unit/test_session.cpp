@@ -269,13 +269,55 @@ TEST(an_interrupted_prefill_keeps_whole_chunks) {
     CHECK_EQ(r.n_generated, 0);
 }
 
+TEST(steps_say_what_one_call_says) {
+    const auto m = tiny_model();
+    generate_params p;
+    p.n_predict = 30;
+    p.ignore_eos = true;
+    p.sampling.seed = 9;
+    std::string said;
+    generate_callbacks callbacks;
+    callbacks.on_text = [&](std::string_view piece) {
+        said += piece;
+        return true;
+    };
+    session whole(m, params_of("f16", 32));
+    const generate_result r = generate(whole, some_tokens(40), p, callbacks);
+    session stepped(m, params_of("f16", 32));
+    generation g(stepped, some_tokens(40), p);
+    std::string text;
+    while (!g.ended()) {
+        text += g.next();
+    }
+    CHECK_EQ(text, said);
+    CHECK_EQ(g.result().logits_hash, r.logits_hash);
+    CHECK_EQ(g.result().last_token, r.last_token);
+    CHECK_EQ(g.result().n_prompt, 40);
+    CHECK(g.result().reason == stop_reason::n_predict);
+    CHECK_EQ(stepped.n_tokens(), whole.n_tokens());
+}
+
+TEST(a_fork_goes_on_from_the_last_logits_it_was_given) {
+    const auto m = tiny_model();
+    session s(m, params_of("livekv", 32));
+    const std::vector<float> before = last_logits(s, some_tokens(50));
+    const auto fork = s.fork();
+    last_logits(s, some_tokens(9));  // the fork's are its own
+    CHECK(same_bits({fork->last_logits().begin(), fork->last_logits().end()}, before));
+    const auto second = fork->fork();
+    CHECK(same_bits({second->last_logits().begin(), second->last_logits().end()}, before));
+    fork->trim(20);
+    CHECK(fork->last_logits().empty());
+    CHECK(fork->fork()->last_logits().empty());
+}
+
 TEST(divergence_of_a_cache_from_itself_is_zero_and_grows_with_fewer_bits) {
     const auto m = tiny_model();
     const std::vector<int32_t> tokens = some_tokens(400);
     const auto measure = [&](const char * kv) {
         fidelity_params p;
         p.test = params_of(kv, 32, 128);
-        p.kl_base = "f16";
+        p.kl_base = params_of("f16", 32, 128).kv;
         return measure_fidelity(m, tokens, p);
     };
     const fidelity same = measure("f16");
@@ -284,6 +326,8 @@ TEST(divergence_of_a_cache_from_itself_is_zero_and_grows_with_fewer_bits) {
     CHECK_EQ(same.kl->max, 0.0);
     CHECK_EQ(same.kl->same_top, 1.0);
     CHECK_EQ(same.ppl, same.kl->base_ppl);
+    CHECK_EQ(same.nll.size(), same.kl->tokens.size());
+    CHECK(same.nll == same.kl->base_nll);
     const fidelity q8 = measure("q8_0");
     const fidelity q4 = measure("q4_0");
     CHECK(q8.kl->mean > 0.0);

@@ -20,8 +20,8 @@ class step_attention {
         load_queries();
         for (int32_t r = 0; r < step_rows; ++r) {
             m_[r] = hidden_score;
-            l_[r] = 0.0f;
-            v_offset_[r] = 0.0f;
+            l_[r] = lanes::set(0.0f);
+            v_offset_[r] = lanes::set(0.0f);
         }
         clear(s_.o, step_rows * s_.d32);
         clear(s_.o_of, step_rows * s_.d32);
@@ -69,13 +69,14 @@ class step_attention {
     void hand_over() {
         for (int32_t r = 0; r < n_rows_tile; ++r) {
             state_.m[r] = r < item_.n_rows ? m_[r] : hidden_score;
-            state_.l[r] = r < item_.n_rows ? l_[r] : 0.0f;
+            state_.l[r] = r < item_.n_rows ? lanes::sum(l_[r]) : 0.0f;
         }
         clear(state_.o, static_cast<size_t>(d_) * n_rows_tile);
         for (int32_t r = 0; r < item_.n_rows; ++r) {
             float * const o = s_.o + static_cast<size_t>(r) * s_.d32;
+            const float v_offset = lanes::sum(v_offset_[r]);
             for (int32_t c = 0; c < d_; ++c) {
-                o[c] += s_.o_of[c * wide() + r] + v_offset_[r];
+                o[c] += s_.o_of[c * wide() + r] + v_offset;
             }
             rotate_rows(o, d_, args_.v_rotation, 1);
             for (int32_t c = 0; c < d_; ++c) {
@@ -319,8 +320,8 @@ class step_attention {
         if (m > m_[r]) {
             const float factor = exp2_of(m_[r] - m);
             m_[r] = m;
-            l_[r] *= factor;
-            v_offset_[r] *= factor;
+            l_[r] = lanes::mul(l_[r], lanes::set(factor));
+            v_offset_[r] = lanes::mul(v_offset_[r], lanes::set(factor));
             for (int32_t c = 0; c < d_; ++c) {
                 s_.o_of[c * wide() + r] *= factor;
             }
@@ -329,13 +330,13 @@ class step_attention {
                 lanes::store(at, lanes::mul(lanes::load(at), lanes::set(factor)));
             }
         }
-        f32 l = lanes::set(0.0f);
+        f32 l = l_[r];
         for (int32_t v = 0; v < n_tile; ++v) {
             const f32 p = exp2_negative(lanes::sub(lanes::load(s + v * lanes::n), lanes::set(m_[r])));
             l = lanes::add(l, p);
             lanes::store(s + v * lanes::n, p);
         }
-        l_[r] += lanes::sum(l);
+        l_[r] = l;
     }
 
     static float exp2_of(float x) {
@@ -387,7 +388,7 @@ class step_attention {
     void weigh(int32_t r, const int8_t * centres) {
         f32 w[n_tile];
         f32 largest = lanes::set(1e-30f);
-        f32 offset = lanes::set(0.0f);
+        f32 offset = v_offset_[r];
         for (int32_t v = 0; v < n_tile; ++v) {
             w[v] = lanes::mul(lanes::load(s_.scores + r * tile_tokens + v * lanes::n),
                               lanes::load(s_.scales + v * lanes::n));
@@ -398,7 +399,7 @@ class step_attention {
         }
         const float top = lanes::largest(largest);
         s_.p_step[r] = top * (1.0f / 255.0f);
-        v_offset_[r] += lanes::sum(offset);
+        v_offset_[r] = offset;
         const f32 inverse = lanes::set(255.0f / top);
         lanes::i32 whole[n_tile];
         lanes::i32 rest[n_tile] = {};
@@ -425,9 +426,10 @@ class step_attention {
     int32_t d_;
     int32_t folded_group_ = -1;  // of the segment at hand
     float m_[step_rows];
-    float l_[step_rows];
-    float offset_[step_rows];    // what the middles of the key grids add to every score of the group
-    float v_offset_[step_rows];  // what the middles of the value grids have added to every channel
+    float offset_[step_rows];  // what the middles of the key grids add to every score of the group
+    // Summed over lanes only at the end: a sum across one costs more than all that goes into it.
+    f32 l_[step_rows];
+    f32 v_offset_[step_rows];  // what the middles of the value grids have added to every channel
 };
 
 // Few rows of one token go the one way, many the other.

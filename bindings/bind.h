@@ -1,0 +1,15 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+// The parts of the module, each in the file of its name.
+namespace livekv {
+
+void bind_options(pybind11::module_ & m);
+void bind_model(pybind11::module_ & m);
+void bind_session(pybind11::module_ & m);
+void bind_generation(pybind11::module_ & m);
+void bind_streams(pybind11::module_ & m);
+void bind_fidelity(pybind11::module_ & m);
+
+}  // namespace livekv

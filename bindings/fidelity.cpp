@@ -1,0 +1,80 @@
+#include "session/fidelity.h"
+
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "arrays.h"
+#include "bind.h"
+#include "calls.h"
+#include "options_from.h"
+
+namespace livekv {
+
+namespace {
+
+py::array_t<double> by_window(const std::vector<double> & values, int64_t n_windows) {
+    const int64_t n = static_cast<int64_t>(values.size()) / n_windows;
+    return array_of(values, {static_cast<py::ssize_t>(n_windows), static_cast<py::ssize_t>(n)});
+}
+
+py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const session_params & test,
+                 const std::optional<kv_options> & base, int64_t n_windows, const py::object & progress) {
+    fidelity_params params;
+    params.test = test;
+    params.kl_base = base;
+    params.max_windows = n_windows;
+    fidelity_callbacks callbacks;
+    callbacks.on_chunk = check_signals;
+    if (!progress.is_none()) {
+        callbacks.on_window = [&](int64_t done, int64_t total) {
+            const py::gil_scoped_acquire gil;
+            progress(done, total);
+        };
+    }
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    fidelity f;
+    {
+        const py::gil_scoped_release released;
+        f = measure_fidelity(m, ids, params, callbacks);
+    }
+    py::dict result(py::arg("n_windows") = f.n_windows, py::arg("n_scored") = f.n_tokens,
+                    py::arg("perplexity") = f.ppl, py::arg("perplexity_se") = f.ppl_stderr,
+                    py::arg("bits_per_value") = f.bits_per_value, py::arg("nll") = by_window(f.nll, f.n_windows));
+    if (f.kl) {
+        result["kl"] = by_window(f.kl->tokens, f.n_windows);
+        result["base_nll"] = by_window(f.kl->base_nll, f.n_windows);
+        result["base_perplexity"] = f.kl->base_ppl;
+        result["kl_mean"] = f.kl->mean;
+        result["kl_se"] = f.kl->mean_stderr;
+        result["kl_median"] = f.kl->median;
+        result["kl_p999"] = f.kl->p999;
+        result["kl_max"] = f.kl->max;
+        result["same_top"] = f.kl->same_top;
+    }
+    return result;
+}
+
+}  // namespace
+
+void bind_fidelity(py::module_ & module) {
+    module.def(
+        "fidelity",
+        [](std::shared_ptr<model> m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
+           const std::vector<std::string> & kv, const std::optional<std::vector<std::string>> & base,
+           const py::object & progress) {
+            if (n_windows < 0) {
+                fail("windows is ", n_windows, "; it must be 1 or more");
+            }
+            std::optional<kv_options> base_options;
+            if (base) {
+                base_options = kv_options_from(*base);
+            }
+            return measure(std::move(m), tokens, session_params_from(n_ctx, n_threads, kv), base_options, n_windows,
+                           progress);
+        },
+        py::arg("model"), py::arg("tokens"), py::kw_only(), py::arg("n_ctx"), py::arg("windows"), py::arg("n_threads"),
+        py::arg("kv"), py::arg("base"), py::arg("progress"));
+}
+
+}  // namespace livekv

@@ -1,0 +1,128 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "arrays.h"
+#include "bind.h"
+#include "calls.h"
+#include "session/generate.h"
+
+namespace livekv {
+
+namespace {
+
+// A generation and the session it writes into, which nobody else may change meanwhile.
+class generation_handle {
+  public:
+    generation_handle(std::shared_ptr<session_handle> h, const py::object & prompt, const generate_params & params)
+        : handle_(std::move(h)) {
+        held_session s(*handle_);
+        s.note_change();
+        n_changes_ = handle_->n_changes;
+        generation_.emplace(*s, tokens_from(prompt), params);
+    }
+
+    // The next piece of text that is not empty; none when the text has ended.
+    std::optional<std::string> next() {
+        if (ended()) {
+            return std::nullopt;
+        }
+        held_session s(*handle_);
+        if (handle_->n_changes != n_changes_) {
+            fail("the session was changed while this text was being generated");
+        }
+        const py::gil_scoped_release released;
+        try {
+            return next_piece();
+        } catch (...) {
+            failed_ = true;
+            throw;
+        }
+    }
+
+    std::vector<int32_t> tokens() const {
+        const session_lock lock(*handle_);
+        return tokens_;
+    }
+    bool ended() const {
+        const session_lock lock(*handle_);
+        return failed_ || generation_->ended();
+    }
+    generate_result result() const {
+        const session_lock lock(*handle_);
+        return generation_->result();
+    }
+
+  private:
+    std::optional<std::string> next_piece() {
+        while (!generation_->ended()) {
+            const int64_t n_before = generation_->result().n_generated;
+            const std::string text = generation_->next([](int64_t) {
+                check_signals();
+                return true;
+            });
+            const generate_result & r = generation_->result();
+            const bool end_of_text = generation_->ended() && r.reason == stop_reason::end_of_text;
+            if (r.n_generated > n_before && !end_of_text) {
+                tokens_.push_back(r.last_token);
+            }
+            check_signals();
+            if (!text.empty()) {
+                return text;
+            }
+        }
+        return std::nullopt;
+    }
+
+    std::shared_ptr<session_handle> handle_;
+    uint64_t n_changes_ = 0;
+    std::optional<generation> generation_;
+    std::vector<int32_t> tokens_;  // generated, without an end-of-text token
+    bool failed_ = false;          // by an exception, Ctrl-C's too: there is no more text
+};
+
+std::unique_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
+                                         int64_t max_tokens, bool ignore_eos, double temperature, int64_t top_k,
+                                         double top_p, double min_p, double repeat_penalty, uint64_t seed,
+                                         const std::vector<std::string> & stop) {
+    if (max_tokens < -1 || max_tokens > INT32_MAX) {
+        fail("max_tokens is ", max_tokens, "; it must be in 0..", INT32_MAX, ", or none for no limit");
+    }
+    if (top_k < 0 || top_k > INT32_MAX) {
+        fail("top_k ", top_k, " is not a number of 0 or more");
+    }
+    generate_params p;
+    p.n_predict = max_tokens;
+    p.ignore_eos = ignore_eos;
+    p.sampling.temperature = temperature;
+    p.sampling.top_k = static_cast<int32_t>(top_k);
+    p.sampling.top_p = top_p;
+    p.sampling.min_p = min_p;
+    p.sampling.repeat_penalty = repeat_penalty;
+    p.sampling.seed = seed;
+    p.stop = stop;
+    return std::make_unique<generation_handle>(std::move(h), prompt, p);
+}
+
+py::dict result_of(const generation_handle & g) {
+    const generate_result r = g.result();
+    return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_generated") = r.n_generated,
+                    py::arg("reason") = stop_reason_name(r.reason), py::arg("ttft_s") = r.ttft_s,
+                    py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s,
+                    py::arg("seal_s") = r.seal_s, py::arg("prefill_tps") = r.prefill_tps(),
+                    py::arg("decode_tps") = r.decode_tps(), py::arg("logits_hash") = r.logits_hash);
+}
+
+}  // namespace
+
+void bind_generation(py::module_ & module) {
+    py::class_<generation_handle>(module, "Generation")
+        .def(py::init(&start), py::arg("session"), py::arg("prompt"), py::kw_only(), py::arg("max_tokens"),
+             py::arg("ignore_eos"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
+             py::arg("repeat_penalty"), py::arg("seed"), py::arg("stop"))
+        .def("next", &generation_handle::next)
+        .def("ended", &generation_handle::ended)
+        .def("tokens", &generation_handle::tokens)
+        .def("result", &result_of);
+}
+
+}  // namespace livekv

@@ -1,0 +1,95 @@
+"""Generated text as it comes, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from livekv import _livekv
+from livekv._livekv import Error
+
+FinishReason = Literal["stop", "length", "eos", "context"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop_string": "stop",
+    "n_predict": "length",
+    "end_of_text": "eos",
+    "context_full": "context",
+}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a generated text took. Times in seconds; the caller's own between two pieces of text is not in them."""
+
+    prompt_tokens: int
+    """Prefilled for this text."""
+    generated_tokens: int
+    """Sampled, an end-of-text token included."""
+    finish_reason: FinishReason
+    """A stop string, max_tokens, the model's end of text, or a full context."""
+    ttft_s: float
+    """To the first token."""
+    prefill_s: float
+    """To the prompt's last logits."""
+    decode_s: float
+    """From the first token to the last."""
+    seal_s: float
+    """Of the prefill, in sealing chunks."""
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    seed: int
+    """Of the sampling."""
+
+
+class Generation(Iterator[str]):
+    """A text in the making: iterate over its pieces. Made by Session.generate.
+
+    A piece is never a part of a character or of a stop string. The session holds the prompt and all tokens but the last
+    one sampled. Ctrl-C raises KeyboardInterrupt after the token or chunk at hand.
+    """
+
+    def __init__(self, core: _livekv.Generation, seed: int) -> None:
+        self._core = core
+        self._seed = seed
+        self._pieces: list[str] = []
+
+    def __iter__(self) -> Generation:
+        return self
+
+    def __next__(self) -> str:
+        piece = self._core.next()
+        if piece is None:
+            raise StopIteration
+        self._pieces.append(piece)
+        return piece
+
+    @property
+    def text(self) -> str:
+        """What was generated so far."""
+        return "".join(self._pieces)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids generated so far, without an end-of-text token; with those of a stop string."""
+        return self._core.tokens()
+
+    @property
+    def usage(self) -> Usage:
+        """What the text took. Raises Error while it has not ended."""
+        raw = self._core.result()
+        if not self._core.ended() or raw["reason"] not in _FINISH:
+            raise Error("the text has not ended; its usage is known then")
+        return Usage(
+            prompt_tokens=raw["n_prompt"],
+            generated_tokens=raw["n_generated"],
+            finish_reason=_FINISH[raw["reason"]],
+            ttft_s=raw["ttft_s"],
+            prefill_s=raw["prefill_s"],
+            decode_s=raw["decode_s"],
+            seal_s=raw["seal_s"],
+            prefill_tokens_per_s=raw["prefill_tps"],
+            decode_tokens_per_s=raw["decode_tps"],
+            seed=self._seed,
+        )

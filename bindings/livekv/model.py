@@ -1,0 +1,153 @@
+"""A loaded model: its facts and its tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from livekv import _livekv
+from livekv._livekv import Error
+from livekv.options import KVOptions
+from livekv.session import Session
+
+Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+class Model:
+    """A GGUF file of a LLaMA-architecture model. Immutable; sessions and threads may share it, and it lives as long as
+    one of them does.
+
+    path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
+    threads of its sessions; None: all cores. Raises Error when the file cannot be read or is no such model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
+        self.path = os.fspath(path)
+        self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
+        self._core = _livekv.Model(self.path, n_gpu_layers)
+        self._facts = self._core.facts()
+
+    def __repr__(self) -> str:
+        return f"livekv.Model({self.path!r}: {self.description})"
+
+    @property
+    def description(self) -> str:
+        """In one line: name, parameters, shape."""
+        f = self._facts
+        name = f["name"] or "unnamed"
+        return (
+            f"{name}, {f['n_params'] / 1e6:.1f} M parameters, {f['n_layer']} layers, {f['n_head']} heads, "
+            f"{f['n_head_kv']} key/value heads of {f['head_dim']}, vocabulary {f['n_vocab']}"
+        )
+
+    @property
+    def name(self) -> str:
+        return str(self._facts["name"])
+
+    @property
+    def n_params(self) -> int:
+        return int(self._facts["n_params"])
+
+    @property
+    def weight_bytes(self) -> int:
+        return int(self._facts["weight_bytes"])
+
+    @property
+    def n_layer(self) -> int:
+        return int(self._facts["n_layer"])
+
+    @property
+    def n_embd(self) -> int:
+        return int(self._facts["n_embd"])
+
+    @property
+    def n_ff(self) -> int:
+        return int(self._facts["n_ff"])
+
+    @property
+    def n_head(self) -> int:
+        return int(self._facts["n_head"])
+
+    @property
+    def n_head_kv(self) -> int:
+        return int(self._facts["n_head_kv"])
+
+    @property
+    def head_dim(self) -> int:
+        return int(self._facts["head_dim"])
+
+    @property
+    def n_vocab(self) -> int:
+        return int(self._facts["n_vocab"])
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Tokens the model was trained on at once."""
+        return int(self._facts["n_ctx_train"])
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """Layers that really are on a GPU."""
+        return int(self._facts["n_gpu_layers"])
+
+    @property
+    def bos_token(self) -> int:
+        """-1 when the model has none."""
+        return int(self._facts["bos_token"])
+
+    @property
+    def eos_token(self) -> int:
+        """-1 when the model has none."""
+        return int(self._facts["eos_token"])
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether tokenize puts the bos token in front."""
+        return bool(self._facts["adds_bos"])
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._facts["chat_family"] != "none")
+
+    @property
+    def chat_family(self) -> str:
+        """llama2, llama3, chatml, mistral, zephyr or none."""
+        return str(self._facts["chat_family"])
+
+    def tokenize(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids. add_special: with bos and eos as the model asks. parse_special: control tokens written in the text
+        become those tokens."""
+        return self._core.tokenize(text, add_special, parse_special)
+
+    def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
+        """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the
+        vocabulary."""
+        return self._core.detokenize(tokens, skip_special)
+
+    def token_piece(self, token: int) -> bytes:
+        """The bytes of one token, which need not be whole characters; of a control token none."""
+        return self._core.token_piece(token)
+
+    def is_end_of_generation(self, token: int) -> bool:
+        """Whether a text ends with this token: eos, and control tokens that end a turn."""
+        return self._core.is_end_of_generation(token)
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation, {"role": system|user|assistant, "content": text} each, as the model's template family writes
+        it; without bos, which tokenize adds; control tokens are to be parsed. add_generation_prompt: with the beginning
+        of the assistant's answer. Raises Error when the model has no known template or the roles do not fit it."""
+        turns = []
+        for i, message in enumerate(messages):
+            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                raise Error(f"message {i} is not a mapping with role and content")
+            turns.append((str(message["role"]), str(message["content"])))
+        return self._core.apply_chat_template(turns, add_generation_prompt)
+
+    def session(self, n_ctx: int = 4096, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
+        """A new sequence of at most n_ctx tokens. kv: how its cache is stored; None: the defaults. n_threads: None: the
+        model's. Raises Error when the cache cannot store this model or does not fit into memory."""
+        return Session(self, n_ctx, kv, n_threads)

@@ -1,0 +1,222 @@
+"""One sequence of tokens and its cache."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from livekv import _livekv
+from livekv._livekv import Error
+from livekv.generation import Generation
+from livekv.kinds import SINK, TAIL
+from livekv.options import KVOptions
+from livekv.stats import KVStats, kv_stats_from
+
+if TYPE_CHECKING:
+    from livekv.model import Model, Tokens
+
+F32 = npt.NDArray[np.float32]
+
+
+class Session:
+    """One sequence on one model: tokens go in at its end, logits come out, keys and values stay compressed.
+
+    One call at a time: a second one, from another thread, raises Error. A call ended by Ctrl-C leaves the tokens of the
+    chunks done so far in the session. Made by Model.session; a `with` block closes it.
+    """
+
+    def __init__(self, model: Model, n_ctx: int, kv: KVOptions | None, n_threads: int | None) -> None:
+        self.model = model
+        self._kv = KVOptions() if kv is None else kv
+        threads = model.n_threads if n_threads is None else n_threads
+        self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._arguments())
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._core.closed():
+            return "livekv.Session(closed)"
+        return f"livekv.Session({self._kv.spec}, {self.n_tokens} of {self.n_ctx} tokens)"
+
+    def close(self) -> None:
+        """Frees the cache; every later call raises Error. Twice is fine."""
+        self._core.close()
+
+    @property
+    def n_tokens(self) -> int:
+        return self._core.n_tokens()
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens the sequence may have."""
+        return self._core.n_ctx()
+
+    @property
+    def n_threads(self) -> int:
+        return self._core.n_threads()
+
+    @property
+    def tokens(self) -> list[int]:
+        """The sequence, n_tokens ids."""
+        return self._core.tokens()
+
+    @property
+    def kv(self) -> KVOptions:
+        """The cache's options; after load, the file's."""
+        return self._kv
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes the cache holds now, from its allocations."""
+        return self._core.kv_bytes()
+
+    @property
+    def kv_bits_per_value(self) -> float:
+        """8 * kv_bytes / values stored; 0 when empty."""
+        return self._core.kv_bits_per_value()
+
+    @property
+    def last_logits(self) -> F32 | None:
+        """float32 [n_vocab], of the sequence's last token; None when they are not known: after trim and reset."""
+        return self._core.last_logits()
+
+    def prefill(self, tokens: Tokens) -> F32:
+        """Appends tokens, chunk by chunk: the last one's logits, float32 [n_vocab]. Raises Error when they do not fit
+        into the context (before the first is processed), an id is not in the vocabulary, or there are none."""
+        return self._core.prefill(tokens)
+
+    def eval(self, tokens: Tokens, all_logits: bool = False) -> F32:
+        """The same: logits of every token, float32 [len(tokens), n_vocab], or of the last one, [1, n_vocab]."""
+        return self._core.eval(tokens, all_logits)
+
+    def generate(
+        self,
+        prompt: str | Tokens | None,
+        max_tokens: int | None = 128,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        repeat_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        add_special: bool = True,
+        parse_special: bool = True,
+        ignore_eos: bool = False,
+    ) -> Generation:
+        """Continues the sequence with a prompt and then by itself; iterate over the result for the text.
+
+        prompt: text, token ids, or None to go on from the last logits. max_tokens: None: until the text or the context
+        ends. temperature 0: greedy; top_k 0, top_p 1, min_p 0, repeat_penalty 1: off (repeat_penalty: over the last 64
+        tokens; Keskar et al. 2019, section 4.1). seed: None: a new one, which usage tells. stop: the text ends before
+        the first of these. add_special: a prompt that begins a sequence gets the model's bos; an eos it would add is
+        left out, as the text is to be continued. parse_special: control tokens written in the prompt become those
+        tokens. ignore_eos: the model's ends of text are never chosen. Raises Error for values out of range; while
+        iterating, as prefill does, and when the session was changed meanwhile.
+        """
+        seed = random.SystemRandom().getrandbits(63) if seed is None else seed
+        if not 0 <= seed < 2**64:
+            raise Error(f"seed is {seed}; it must be in 0..2^64 - 1")
+        core = _livekv.Generation(
+            self._core,
+            self._prompt_tokens(prompt, add_special, parse_special),
+            max_tokens=-1 if max_tokens is None else max_tokens,
+            ignore_eos=ignore_eos,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repeat_penalty=repeat_penalty,
+            seed=seed,
+            stop=[stop] if isinstance(stop, str) else list(stop),
+        )
+        return Generation(core, seed)
+
+    def _prompt_tokens(self, prompt: str | Tokens | None, add_special: bool, parse_special: bool) -> Tokens:
+        if prompt is None:
+            return []
+        if not isinstance(prompt, str):
+            return prompt
+        add_special = add_special and self.n_tokens == 0
+        tokens = self.model.tokenize(prompt, add_special, parse_special)
+        if add_special and self.model._facts["adds_eos"] and tokens:
+            tokens.pop()
+        return tokens
+
+    def fork(self) -> Session:
+        """Another session that starts with this one's tokens; what is sealed is shared, not copied."""
+        copy = object.__new__(Session)
+        copy.model = self.model
+        copy._kv = self._kv
+        copy._core = self._core.fork()
+        return copy
+
+    def trim(self, n_tokens: int) -> None:
+        """Forgets all but the first n_tokens tokens. Raises Error when there are not as many."""
+        self._core.trim(n_tokens)
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        self._core.trim(0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the sequence and its cache to a file that load restores, bit for bit; path is complete or untouched.
+        Raises Error when the policy is not livekv, nothing is in the cache, or the file cannot be written."""
+        self._core.save(os.fspath(path))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when
+        the file is none, damaged, of another model, or longer than the context; then nothing has changed."""
+        self._core.load(os.fspath(path))
+        self._kv = KVOptions._from_rows(self._core.kv_rows(), measure_error=self._kv.measure_error)
+
+    def kv_stats(self) -> KVStats:
+        """Where the cache's bytes are and what sealing did."""
+        return kv_stats_from(self._core.stats())
+
+    def kv_dump(self, layer: int) -> dict[str, npt.NDArray[Any]]:
+        """One layer's keys and values as they are kept, copied: for plots and research.
+
+        Each name comes twice, for keys with `k_` and for values with `v_` in front. H: n_head_kv, T: n_tokens, D:
+        head_dim.
+
+        reconstruction  float32 [H, T, D]: what the model's keys (after RoPE) or values have become
+        stored          float32 [H, T, D]: the same in the basis they are stored in, and attention reads them in
+        rotation        int32 []: channels that were rotated together (Walsh-Hadamard) before they were stored; 0: none
+        kind            uint8 [T]: how a token is kept: livekv.kv.SEALED, SINK, EXACT (16 bits in a chunk), TAIL, DENSE
+
+        and of the livekv policy:
+
+        bits            int32 []: of a code; 0: this layer seals nothing
+        group           int32 [T]: the token's place in scale and zero; -1 where not sealed
+        codes           int16 [H, T, D]: 0 where not sealed
+        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for (code - zero) * scale
+        zero            int16, shaped as scale; 0 when codes are symmetric
+        outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
+        outlier_value   float32 [n]: what they stand for
+        sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact
+        tail            float32 [H, n_tail, D]: of stored, the newest tokens, not yet sealed
+
+        Raises Error when there is no such layer.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for side, raw in zip("kv", self._core.dump(layer), strict=True):
+            arrays |= {f"{side}_{name}": np.asarray(value) for name, value in raw.items()}
+            arrays[f"{side}_rotation"] = np.asarray(raw["rotation"], np.int32)
+            if "bits" in raw:
+                arrays[f"{side}_bits"] = np.asarray(raw["bits"], np.int32)
+                arrays[f"{side}_sinks"] = raw["stored"][:, raw["kind"] == SINK]
+                arrays[f"{side}_tail"] = raw["stored"][:, raw["kind"] == TAIL]
+        return arrays

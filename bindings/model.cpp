@@ -1,0 +1,84 @@
+#include "session/model.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "arrays.h"
+#include "bind.h"
+#include "error.h"
+#include "graph/cpu_features.h"
+#include "kernels/cpu/kernels.h"
+#include "model/utf8.h"
+#include "session/chat_template.h"
+
+namespace livekv {
+
+namespace {
+
+using shared_model = std::shared_ptr<const model>;
+
+shared_model load(const std::string & path, int64_t n_gpu_layers) {
+    if (n_gpu_layers < 0) {
+        fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
+    }
+    const py::gil_scoped_release released;
+    return model::load(path, n_gpu_layers);
+}
+
+std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_special, bool parse_special) {
+    const py::gil_scoped_release released;
+    return m.vocab.encode(text, add_special, parse_special);
+}
+
+std::string detokenize(const model & m, const py::object & tokens, bool skip_special) {
+    return replace_invalid_utf8(m.vocab.decode(tokens_from(tokens), !skip_special));
+}
+
+std::string apply_chat_template(const model & m, const std::vector<std::pair<std::string, std::string>> & turns,
+                                bool add_generation_prompt) {
+    std::vector<chat_message> messages;
+    for (const auto & [role, content] : turns) {
+        messages.push_back({role, content});
+    }
+    return format_chat(detect_chat_family(m.vocab.chat_template(), m.vocab), messages, add_generation_prompt);
+}
+
+py::dict facts_of(const model & m) {
+    const hparams & hp = m.hp;
+    return py::dict(py::arg("name") = replace_invalid_utf8(hp.name), py::arg("n_params") = m.tensors.n_params,
+                    py::arg("weight_bytes") = m.tensors.bytes, py::arg("n_layer") = hp.n_layer,
+                    py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff, py::arg("n_head") = hp.n_head,
+                    py::arg("n_head_kv") = hp.n_head_kv, py::arg("head_dim") = hp.head_dim,
+                    py::arg("n_vocab") = hp.n_vocab, py::arg("n_ctx_train") = hp.n_ctx_train,
+                    py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
+                    py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),
+                    py::arg("adds_eos") = m.vocab.adds_eos(),
+                    py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
+}
+
+}  // namespace
+
+void bind_model(py::module_ & module) {
+    py::class_<model, std::shared_ptr<model>>(module, "Model")
+        .def(py::init([](const std::string & path, int64_t n_gpu_layers) {
+                 return std::const_pointer_cast<model>(load(path, n_gpu_layers));  // bound const below
+             }),
+             py::arg("path"), py::arg("n_gpu_layers"))
+        .def("facts", &facts_of)
+        .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
+        .def("detokenize", &detokenize, py::arg("tokens"), py::arg("skip_special"))
+        .def("token_piece", [](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); })
+        .def("is_end_of_generation", [](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); })
+        .def("apply_chat_template", &apply_chat_template, py::arg("turns"), py::arg("add_generation_prompt"));
+    module.def("default_threads", [] { return std::max(1u, std::thread::hardware_concurrency()); });
+    module.def("build_info", [] {
+        return py::dict(py::arg("kernels") = best_cpu_kernels().name,
+                        py::arg("compiled_for") = compiled_cpu_features());
+    });
+    module.def("has_gpu", [] { return find_gpu() != nullptr; });
+}
+
+}  // namespace livekv

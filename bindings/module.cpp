@@ -1,0 +1,34 @@
+#include <pybind11/pybind11.h>
+
+#include <new>
+#include <string>
+
+#include "bind.h"
+#include "error.h"
+#include "graph/cpu_features.h"
+#include "model/ggml_log.h"
+
+PYBIND11_MODULE(_livekv, m) {
+    namespace py = pybind11;
+    m.doc() = "The engine, as the livekv package uses it; see _livekv.pyi";
+    if (const std::string missing = livekv::missing_cpu_features(); !missing.empty()) {
+        throw py::import_error("this livekv was built for a CPU with " + missing +
+                               "; build it anew here, or with -Ccmake.define.LIVEKV_CPU=x86-64");
+    }
+    m.attr("__version__") = LIVEKV_VERSION;
+    py::register_exception<livekv::error>(m, "Error").attr("__module__") = "livekv";
+    py::register_exception_translator([](std::exception_ptr thrown) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const std::bad_alloc &) {
+            PyErr_SetString(PyExc_MemoryError, "not enough memory");
+        }
+    });
+    livekv::silence_ggml();
+    livekv::bind_options(m);
+    livekv::bind_model(m);
+    livekv::bind_session(m);
+    livekv::bind_generation(m);
+    livekv::bind_streams(m);
+    livekv::bind_fidelity(m);
+}

@@ -1,0 +1,186 @@
+#include "session/session.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "arrays.h"
+#include "bind.h"
+#include "calls.h"
+#include "dump.h"
+#include "options_from.h"
+
+namespace livekv {
+
+namespace {
+
+using handle = std::shared_ptr<session_handle>;
+
+handle open(std::shared_ptr<model> m, int64_t n_ctx, int64_t n_threads, const std::vector<std::string> & kv) {
+    const session_params params = session_params_from(n_ctx, n_threads, kv);
+    const py::gil_scoped_release released;
+    auto h = std::make_shared<session_handle>();
+    h->s = std::make_unique<session>(std::move(m), params);
+    return h;
+}
+
+bool go_on(int64_t) {
+    check_signals();
+    return true;
+}
+
+py::array_t<float> prefill(session_handle & h, const py::object & tokens) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    held_session s(h);
+    s.note_change();
+    std::span<const float> logits;
+    {
+        const py::gil_scoped_release released;
+        logits = s->prefill(ids, go_on);
+    }
+    return array_of(logits, {static_cast<py::ssize_t>(logits.size())});
+}
+
+// Rows are written as they come, so that logits exist once.
+py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_logits) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    if (ids.empty()) {
+        fail("nothing to process: there are no tokens");
+    }
+    held_session s(h);
+    s.note_change();
+    const int64_t n = static_cast<int64_t>(ids.size());
+    const int64_t first = all_logits ? 0 : n - 1;
+    if (s->n_tokens() + n > s->n_ctx()) {  // before the rows are allocated
+        fail("the context holds ", s->n_ctx(), " tokens, ", s->n_tokens() + n, " are needed");
+    }
+    const int64_t n_vocab = s->get_model().hp.n_vocab;
+    py::array_t<float> rows({n - first, n_vocab});
+    float * const out = rows.mutable_data();
+    {
+        const py::gil_scoped_release released;
+        s->eval(ids, first, [&](int64_t start, int64_t, std::span<const float> logits) {
+            std::copy(logits.begin(), logits.end(), out + (start - first) * n_vocab);
+        }, go_on);
+    }
+    return rows;
+}
+
+handle fork(session_handle & h) {
+    held_session s(h);
+    const py::gil_scoped_release released;
+    auto copy = std::make_shared<session_handle>();
+    copy->s = s->fork();
+    return copy;
+}
+
+void trim(session_handle & h, int64_t n) {
+    held_session s(h);
+    if (n < 0 || n > s->n_tokens()) {
+        fail("cannot trim to ", n, " tokens; the session holds ", s->n_tokens());
+    }
+    s.note_change();
+    s->trim(n);
+}
+
+void save(session_handle & h, const std::string & path) {
+    held_session s(h);
+    const py::gil_scoped_release released;
+    s->save(path);
+}
+
+void load(session_handle & h, const std::string & path) {
+    held_session s(h);
+    s.note_change();
+    const py::gil_scoped_release released;
+    s->load(path);
+}
+
+void close(session_handle & h) {
+    const session_lock lock(h);
+    ++h.n_changes;
+    h.s.reset();
+}
+
+py::object last_logits(session_handle & h) {
+    held_session s(h);
+    const std::span<const float> logits = s->last_logits();
+    if (logits.empty()) {
+        return py::none();
+    }
+    return array_of(logits, {static_cast<py::ssize_t>(logits.size())});
+}
+
+py::dict stats(session_handle & h) {
+    held_session s(h);
+    const kv_report r = s->cache().report();
+    const kv_report::parts & b = r.bytes;
+    py::list k;
+    py::list v;
+    for (const kv_report::layer_error & layer : r.layers) {
+        k.append(layer.k_snr_db);
+        v.append(layer.v_snr_db);
+    }
+    return py::dict(
+        py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
+        py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
+        py::arg("bytes") = py::dict(py::arg("codes") = b.codes, py::arg("scales") = b.scales,
+                                    py::arg("outliers") = b.outliers, py::arg("sinks") = b.sinks,
+                                    py::arg("warm_up") = b.warm_up, py::arg("bypass") = b.bypass,
+                                    py::arg("tail") = b.tail, py::arg("statistics") = b.statistics,
+                                    py::arg("padding") = b.padding, py::arg("total") = b.total()),
+        py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
+        py::arg("n_outliers") = r.n_outliers, py::arg("n_saturated") = r.n_saturated,
+        py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
+        py::arg("snr_v") = v);
+}
+
+py::tuple dump(session_handle & h, int64_t il) {
+    held_session s(h);
+    const hparams & hp = s->get_model().hp;
+    if (il < 0 || il >= hp.n_layer) {
+        fail("there is no layer ", il, "; the model has ", hp.n_layer);
+    }
+    kv_layer_dump layer;
+    {
+        const py::gil_scoped_release released;
+        layer = s->cache().dump(il);
+    }
+    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv, hp.head_dim),
+                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv, hp.head_dim));
+}
+
+// f(session) for what is quick and changes nothing.
+template <typename F>
+auto reading(F f) {
+    return [f](session_handle & h) {
+        held_session s(h);
+        return f(*s);
+    };
+}
+
+}  // namespace
+
+void bind_session(py::module_ & module) {
+    py::class_<session_handle, handle>(module, "Session")
+        .def(py::init(&open), py::arg("model"), py::arg("n_ctx"), py::arg("n_threads"), py::arg("kv"))
+        .def("prefill", &prefill, py::arg("tokens"))
+        .def("eval", &eval, py::arg("tokens"), py::arg("all_logits"))
+        .def("fork", &fork)
+        .def("trim", &trim, py::arg("n_tokens"))
+        .def("save", &save, py::arg("path"))
+        .def("load", &load, py::arg("path"))
+        .def("close", &close)
+        .def("closed", [](session_handle & h) { return session_lock(h), !h.s; })
+        .def("n_tokens", reading([](session & s) { return s.n_tokens(); }))
+        .def("n_ctx", reading([](session & s) { return s.n_ctx(); }))
+        .def("n_threads", reading([](session & s) { return s.params().n_threads; }))
+        .def("tokens", reading([](session & s) { return std::vector<int32_t>(s.tokens().begin(), s.tokens().end()); }))
+        .def("kv_bytes", reading([](session & s) { return s.cache().bytes(); }))
+        .def("kv_bits_per_value", reading([](session & s) { return s.kv_bits_per_value(); }))
+        .def("kv_rows", reading([](session & s) { return kv_option_rows(s.params().kv); }))
+        .def("last_logits", &last_logits)
+        .def("stats", &stats)
+        .def("dump", &dump, py::arg("layer"));
+}
+
+}  // namespace livekv

@@ -1,0 +1,148 @@
+#include <algorithm>
+
+#include "cache/kv_dump.h"
+#include "cache/livekv_layer.h"
+#include "kernels/cpu/rotate_rows.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+// Writes one side's chunks, in the order of the sequence, into its arrays.
+class side_writer {
+  public:
+    side_writer(int64_t n_head_kv, int64_t n_tokens, int64_t head_dim, int64_t n_groups)
+        : h_(n_head_kv), t_(n_tokens), d_(head_dim) {
+        const size_t n = static_cast<size_t>(h_ * t_ * d_);
+        out.n_groups = n_groups;
+        out.kind.resize(static_cast<size_t>(t_));
+        out.group.assign(static_cast<size_t>(t_), -1);
+        out.codes.resize(n);
+        out.stored.resize(n);
+    }
+
+    // rows: f16 [n, n_head_kv, head_dim], of the tokens from first on.
+    void rows(const uint16_t * rows, int64_t first, int64_t n, kv_kind kind) {
+        for (int64_t i = 0; i < n; ++i) {
+            out.kind[static_cast<size_t>(first + i)] = kind;
+            for (int64_t h = 0; h < h_; ++h) {
+                for (int64_t c = 0; c < d_; ++c) {
+                    out.stored[at(h, first + i, c)] = f16_to_f32(rows[(i * h_ + h) * d_ + c]);
+                }
+            }
+        }
+    }
+
+    // One head's block, of the tokens from first on; n of them are in the sequence. first_group: of the block's.
+    void block(const sealed_chunk & sealed, int64_t h, int64_t first, int64_t n, int64_t first_group) {
+        const size_t width = sealed.per_channel ? static_cast<size_t>(d_) : 1;
+        const size_t n_scales = n_groups(sealed, n) * width;
+        const size_t from = (static_cast<size_t>(h * out.n_groups + first_group)) * width;
+        out.scale.resize(static_cast<size_t>(h_ * out.n_groups) * width);
+        out.zero.resize(out.scale.size());
+        for (size_t i = 0; i < n_scales; ++i) {
+            out.scale[from + i] = sealed.scale[i];
+            out.zero[from + i] = sealed.zero.empty() ? int16_t{0} : sealed.zero[i];
+        }
+        const std::vector<float> x = reconstruct(sealed);
+        for (int64_t i = 0; i < n; ++i) {
+            const size_t t = static_cast<size_t>(first + i);
+            out.kind[t] = kv_kind::sealed;
+            out.group[t] = static_cast<int32_t>(first_group + (sealed.per_channel ? i / sealed.group : i));
+            std::copy_n(x.begin() + i * d_, d_, out.stored.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+            std::copy_n(sealed.codes.begin() + i * d_, d_, out.codes.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+        }
+        for (size_t i = 0; i < sealed.outlier_index.size(); ++i) {
+            const int64_t token = sealed.outlier_index[i] / d_;
+            if (token < n) {
+                const int32_t channel = static_cast<int32_t>(sealed.outlier_index[i] % d_);
+                out.outlier_index.insert(out.outlier_index.end(),
+                                         {static_cast<int32_t>(h), static_cast<int32_t>(first + token), channel});
+                out.outlier_value.push_back(sealed.outlier_value[i]);
+            }
+        }
+    }
+
+    static size_t n_groups(const sealed_chunk & sealed, int64_t n) {
+        return static_cast<size_t>(sealed.per_channel ? (n + sealed.group - 1) / sealed.group : n);
+    }
+
+    // Sinks are in the chunk's block too, as zeros: nothing of that is to be seen.
+    void sinks(const uint16_t * sink_rows, int64_t n) {
+        rows(sink_rows, 0, n, kv_kind::sink);
+        for (int64_t h = 0; h < h_; ++h) {
+            std::fill_n(out.codes.begin() + static_cast<int64_t>(at(h, 0, 0)), n * d_, int16_t{0});
+        }
+        std::fill_n(out.group.begin(), n, -1);
+        size_t kept = 0;
+        for (size_t i = 0; i < out.outlier_value.size(); ++i) {
+            if (out.outlier_index[3 * i + 1] >= n) {
+                std::copy_n(out.outlier_index.begin() + static_cast<int64_t>(3 * i), 3,
+                            out.outlier_index.begin() + static_cast<int64_t>(3 * kept));
+                out.outlier_value[kept++] = out.outlier_value[i];
+            }
+        }
+        out.outlier_index.resize(3 * kept);
+        out.outlier_value.resize(kept);
+    }
+
+    void rotate_back(int32_t rotation) {
+        out.rotation = rotation;
+        out.reconstruction = out.stored;
+        for (int64_t row = 0; row < h_ * t_; ++row) {
+            rotate_rows(out.reconstruction.data() + row * d_, static_cast<int32_t>(d_), rotation, 1);
+        }
+    }
+
+    kv_side_dump out;
+
+  private:
+    size_t at(int64_t h, int64_t t, int64_t c) const { return static_cast<size_t>((h * t_ + t) * d_ + c); }
+
+    int64_t h_;
+    int64_t t_;
+    int64_t d_;
+};
+
+}  // namespace
+
+kv_side_dump livekv_layer::dump(kv_side side) const {
+    const bool key = side == kv_side::key;
+    const auto is_sealed = [&](const chunk & c) { return key ? c.k_sealed : c.v_sealed; };
+    const auto groups_of = [&](const chunk & c) -> int64_t {
+        const int64_t group = key ? plan_.method.group_of(c.n_stored) : 1;
+        return is_sealed(c) ? (c.n_tokens + group - 1) / group : 0;
+    };
+    int64_t n_groups = 0;
+    for (const chunk & c : chunks_) {
+        n_groups += groups_of(c);
+    }
+    side_writer writer(plan_.n_head_kv, n_tokens(), plan_.head_dim, n_groups);
+    int64_t first = 0;
+    int64_t first_group = 0;
+    for (const chunk & c : chunks_) {
+        const kv_page & page = key ? *c.k : *c.v;
+        const size_t block_bytes = page.bytes() / static_cast<size_t>(plan_.n_head_kv);
+        for (int64_t h = 0; is_sealed(c) && h < plan_.n_head_kv; ++h) {
+            const sealed_chunk sealed = read_block(page.data() + static_cast<size_t>(h) * block_bytes);
+            writer.block(sealed, h, first, c.n_tokens, first_group);
+        }
+        if (!is_sealed(c)) {
+            writer.rows(reinterpret_cast<const uint16_t *>(page.data()), first, c.n_tokens, kv_kind::exact);
+        }
+        first += c.n_tokens;
+        first_group += groups_of(c);
+    }
+    if (!chunks_.empty()) {
+        const raw_rows & s = sinks_;
+        writer.sinks(key ? s.k.data() : s.v.data(), std::min(chunks_.front().n_sinks, chunks_.front().n_tokens));
+    }
+    writer.rows(key ? tail_.k.data() : tail_.v.data(), first, n_tail_, kv_kind::tail);
+    writer.rotate_back(key ? plan_.k_rotation : plan_.v_rotation);
+    writer.out.bits = plan_.seals ? (key ? plan_.method.k_bits : plan_.method.v_bits) : 0;
+    return writer.out;
+}
+
+}  // namespace livekv

@@ -1,0 +1,127 @@
+"""A LongBench run: every sample of every task with every cache, into a folder, resumable."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..run_folder import RunFolder
+from ..workers import run_jobs
+from .answer import answer, decoding, decoding_v2
+from .data import Sample
+from .prepare import prepare, prepare_v2
+from .source import DataSet
+from .tasks import task, v2_answer
+
+if TYPE_CHECKING:
+    import livekv
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an answer depends on, besides the sample."""
+
+    model: Path
+    caches: Mapping[str, str]  # label -> cache spec, the first is what the others are compared with
+    n_ctx: int
+    max_length: int | None = None  # tokens of the prompt, as `prepare` takes it
+    n_threads: int | None = None
+    n_gpu_layers: int = 0
+    chat: bool = True  # the model's chat template where a task has one
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample with one cache."""
+
+    cache: str
+    task: str  # `v2` for LongBench v2
+    index: int
+    sample: Sample | Mapping[str, str]
+
+
+class Answerer:
+    """Answers jobs with a model that it loads once, in the process where the first job comes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._model: livekv.Model | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings, "_model": None}
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        import livekv
+
+        how = self.settings
+        if self._model is None:
+            self._model = livekv.Model(how.model, n_gpu_layers=how.n_gpu_layers)
+            # Weights are read when they are first needed: not in a measured answer.
+            self._model.session(n_ctx=64, n_threads=how.n_threads).prefill(self._model.tokenize("Once upon a time"))
+        kv = livekv.KVOptions.parse(how.caches[job.cache])
+        if isinstance(job.sample, Sample):
+            one = task(job.task)
+            prompt = prepare(self._model, one, job.sample, how.n_ctx, how.max_length, chat=how.chat)
+            measured = answer(self._model, prompt.ids, decoding(one), kv, how.n_threads)
+            official = {
+                "pred": measured.pop("pred"),
+                "answers": list(job.sample.answers),
+                "all_classes": list(job.sample.classes) or None,
+                "length": job.sample.length,
+                "_id": job.sample.id,
+            }
+        else:
+            prompt = prepare_v2(self._model, job.sample, how.n_ctx, how.max_length, chat=how.chat)
+            # A seed of its own for each sample, whichever worker comes to it; the same for every cache.
+            seed = zlib.crc32(f"{how.seed} {job.sample['_id']}".encode())
+            measured = answer(self._model, prompt.ids, decoding_v2(seed), kv, how.n_threads)
+            response = measured.pop("pred").strip()
+            chosen = v2_answer(response)
+            official = {name: job.sample[name] for name in ("_id", "difficulty", "length", "question", "answer")}
+            official |= {"response": response, "pred": chosen, "judge": chosen == job.sample["answer"]}
+        return official | {"index": job.index, "cut": prompt.cut} | measured
+
+
+def predict(
+    folder: RunFolder, settings: Settings, data: DataSet, n_workers: int = 1, ray_address: str | None = None
+) -> None:
+    """Adds to `folder` every answer that it lacks.
+
+    Caches take turns at each sample, so that they share what the machine does meanwhile.
+    """
+    jobs = [
+        Job(cache, name, index, sample)
+        for name, samples in data.samples.items()
+        for index, sample in enumerate(samples)
+        for cache in settings.caches
+    ]
+    done = {(cache, name): _indices(folder, cache, name) for cache in settings.caches for name in data.samples}
+    missing = [job for job in jobs if job.index not in done[job.cache, job.task]]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="answer", desc="longbench") as bar:
+        for number, record in run_jobs(missing, Answerer(settings), n_workers, ray_address):
+            job = missing[number]
+            folder.append(records_name(job.cache, job.task), record | {"workers": n_workers})
+            bar.set_postfix_str(f"{job.task} {job.cache}", refresh=False)
+            bar.update()
+
+
+def answers(folder: RunFolder, cache: str, name: str) -> list[dict[str, Any]]:
+    """The recorded answers of a task with a cache, in the order of the samples."""
+    return sorted(folder.records(records_name(cache, name)), key=lambda record: int(record["index"]))
+
+
+def records_name(cache: str, name: str) -> str:
+    """Where answers lie, as the official scorers want them: predictions/<cache>/<task>, for v2 predictions/<cache>."""
+    where = f"predictions/{re.sub(r'[^A-Za-z0-9_.,=+-]', '_', cache)}"
+    return where if name == "v2" else f"{where}/{name}"
+
+
+def _indices(folder: RunFolder, cache: str, name: str) -> set[int]:
+    return {int(record["index"]) for record in folder.records(records_name(cache, name))}
