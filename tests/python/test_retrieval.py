@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_differences_are_paired_and_their_errors_clustered_by_context():
         (["--samples", "0"], "expected 1 or more"),
     ],
 )
-def test_bad_input_is_one_line(tiny, livekv_path, capsys, arguments, message):
+def test_bad_input_is_one_line(tiny, livekv, capsys, arguments, message):
     assert main(["--model", str(tiny), *arguments]) == 1
     said = capsys.readouterr()
     assert message in said.err and said.err.count("\n") == 1 and said.out == ""
@@ -94,25 +95,16 @@ def tiny(root):
     return root / "tests" / "models" / "tiny.gguf"
 
 
-@pytest.fixture
-def livekv_path(build_dir, monkeypatch):
-    folder = build_dir / "python"
-    if not (folder / "livekv").is_dir():
-        pytest.skip(f"the livekv package is not built in {folder}")
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
-
-
-def retrieve(root, livekv_path, *arguments):
+def retrieve(root, livekv, *arguments):
     command = [sys.executable, "-m", "python_eval.retrieval", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(livekv_path)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(livekv.__file__).parents[1])}
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600, check=True)
 
 
-def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv_path, tiny, tmp_path):
+def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv, tiny, tmp_path):
     arguments = ("--model", tiny, "--kv", "f16,q8_0", "--lengths", "256,512", "--depths", "0,1", "--samples", 2,
                  "--tasks", "single_key,few_shot", "--out", tmp_path / "run", "--json", "-")  # fmt: skip
-    result = json.loads(retrieve(root, livekv_path, *arguments).stdout)
+    result = json.loads(retrieve(root, livekv, *arguments).stdout)
     assert {kv: {n: sorted(t) for n, t in by_length.items()} for kv, by_length in result.items()} == {
         kv: {"256": ["few_shot", "single_key"], "512": ["few_shot", "single_key"]} for kv in ("f16", "q8_0")
     }
@@ -122,7 +114,7 @@ def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv_path,
     # As if killed: the last context is asked again, the others are not.
     kept = [*lines[:5], lines[5].replace('"correct": true', '"correct": false')]
     answers.write_text("\n".join(kept) + "\n")
-    again = json.loads(retrieve(root, livekv_path, *arguments).stdout)
+    again = json.loads(retrieve(root, livekv, *arguments).stdout)
     assert answers.read_text().splitlines()[:6] == kept
     assert len(answers.read_text().splitlines()) == len(lines)
     if kept[5] == lines[5]:
@@ -131,5 +123,5 @@ def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv_path,
     assert {"accuracy.md", "accuracy.csv", "differences.json", "depths.md"} <= {
         p.name for p in answers.parent.iterdir()
     }
-    if "note: no heat map" not in retrieve(root, livekv_path, *arguments).stderr:
+    if "note: no heat map" not in retrieve(root, livekv, *arguments).stderr:
         assert (tmp_path / "run" / "heatmap.png").read_bytes().startswith(b"\x89PNG")
