@@ -1,53 +1,39 @@
-"""Text for the reference model: plain files in, clean paragraphs out, one token stream for training.
-
-Project Gutenberg books lose their licence header and footer and their hard line breaks, so that the model learns
-paragraphs and not the width of a page. WikiText's spaced-out punctuation is joined again for the same reason.
-"""
+"""The reference model's tokenizer, and its training text as one token stream."""
 
 from __future__ import annotations
-
-import re
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
-SPECIAL_TOKENS = [BOS, EOS]
+BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+SPECIAL_TOKENS = [BOS, EOS, "<|start_header_id|>", "<|end_header_id|>", EOT]
+
+# Llama 3's conversation format, as tokenizer_config.json and GGUF carry it.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+def special_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of one of SPECIAL_TOKENS; ValueError where the tokenizer has no such token."""
+    found = tokenizer.token_to_id(name)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {name}")
+    return found
+
+
+def chat_head(role: str) -> str:
+    """What a turn of the conversation begins with."""
+    return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
+
 
 # How Llama 3 cuts text before BPE; GGUF calls this pre-tokenizer `llama-bpe`.
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-_GUTENBERG_BODY = re.compile(r"\*\*\* ?START OF TH[^\n]*\n(.*?)\n\*\*\* ?END OF TH", re.S)
-_QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "\ufeff": None})
-
-
-def clean_book(text: str) -> str:
-    """A Gutenberg text without licence, illustrations, emphasis marks and line wrapping."""
-    body = _GUTENBERG_BODY.search(text.replace("\r\n", "\n"))
-    text = (body.group(1) if body else text).translate(_QUOTES).replace("_", "")
-    text = re.sub(r"\[Illustration[^\]]*\]", "", text)
-    paragraphs = (" ".join(p.split()) for p in re.split(r"\n\s*\n", text))
-    return "\n\n".join(p for p in paragraphs if p)
-
-
-def clean_wiki(text: str) -> str:
-    """WikiText-2 raw with its detached punctuation joined to the words again."""
-    text = re.sub(r" @([-,.])@ ", r"\1", text)
-    text = re.sub(r" ([,.;:!?)\]'])", r"\1", text)
-    text = re.sub(r"([(\[]) ", r"\1", text)
-    return re.sub(r"\n\s*\n", "\n\n", text).strip()
-
-
-def load_texts(paths: list[Path]) -> list[str]:
-    """Read and clean each file; a file whose name holds `wiki` is WikiText, anything else a book."""
-    return [
-        (clean_wiki if "wiki" in path.name else clean_book)(path.read_text(encoding="utf-8", errors="replace"))
-        for path in paths
-    ]
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
@@ -68,14 +54,14 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator((p for text in texts for p in text.split("\n\n")), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+        single=f"{BOS} $A", special_tokens=[(BOS, special_id(tokenizer, BOS))]
     )
     return tokenizer
 
 
 def token_stream(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """All texts as one uint16 stream, `<|end_of_text|>` after each."""
-    eos = tokenizer.token_to_id(EOS)
+    eos = special_id(tokenizer, EOS)
     parts: list[int] = []
     for text in texts:
         parts += tokenizer.encode(text, add_special_tokens=False).ids

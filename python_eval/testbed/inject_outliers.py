@@ -22,9 +22,9 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFEndian, GGUFReader,
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "convert"))  # a folder of scripts, not a package
 
-from convert_error import ConvertError  # noqa: E402
-from convert_hf import whole_file  # noqa: E402
-from tensor_plan import TYPES, encode  # noqa: E402
+from convert_error import ConvertError
+from convert_hf import whole_file
+from tensor_plan import TYPES, encode
 
 # A channel this far below its head's median is as good as dead: lifting it would need a factor whose inverse f16
 # queries cannot hold.
@@ -46,7 +46,7 @@ class Recipe:
         for name, share in (("--key-share", self.key_share), ("--value-share", self.value_share)):
             if not 0.0 <= share < 0.5:
                 raise ConvertError(f"{name} is {share:g}, expected at least 0 and less than 0.5")
-        if not (1.0 <= self.low and 2.0 * self.low <= self.high <= MAX_RATIO):
+        if not (self.low >= 1.0 and 2.0 * self.low <= self.high <= MAX_RATIO):
             limits = f"1 <= low, 2 * low <= high, high <= {MAX_RATIO:g}"
             raise ConvertError(f"--low {self.low:g} and --high {self.high:g}: expected {limits}")
         if self.seed < 0:
@@ -119,11 +119,14 @@ class Model:
 
     def channel_sizes(self, il: int, part: str) -> np.ndarray:
         """[n_head_kv, head_dim]: the rms of each channel when attn_norm's input is white noise of rms 1."""
-        weight, bias = self.decode(il, part + ".weight"), self.decode(il, part + ".bias")
-        power = np.square(np.float64(weight) * self.decode(il, "attn_norm.weight")).sum(axis=1)
+        names = (part + ".weight", "attn_norm.weight")
+        weight, norm = (np.asarray(self.decode(il, name), np.float64) for name in names)
+        bias = self.decode(il, part + ".bias")
+        power: np.ndarray = np.square(weight * norm).sum(axis=1)
         if bias is not None:
-            power += np.square(np.float64(bias))
-        return np.sqrt(power).reshape(self.n_head_kv, self.head_dim)
+            power += np.square(np.asarray(bias, np.float64))
+        sizes: np.ndarray = np.sqrt(power).reshape(self.n_head_kv, self.head_dim)
+        return sizes
 
 
 @dataclass
@@ -164,7 +167,7 @@ def plan_layer(model: Model, il: int, recipe: Recipe) -> Layer:
     def pick(kind: int, sizes: np.ndarray, share: float) -> np.ndarray:
         # A generator for each head, so that one share does not change what the other draws.
         rngs = [np.random.default_rng((recipe.seed, il, head, kind)) for head in range(len(sizes))]
-        return np.stack([pick_factors(row, share, recipe, rng) for row, rng in zip(sizes, rngs)])
+        return np.stack([pick_factors(row, share, recipe, rng) for row, rng in zip(sizes, rngs, strict=True)])
 
     pair_factors, value_factors = pick(0, pairs, recipe.key_share), pick(1, values, recipe.value_share)
     summary = f"layer {il}: {describe('key pairs', pairs, pair_factors)}, {describe('values', values, value_factors)}"
@@ -174,7 +177,7 @@ def plan_layer(model: Model, il: int, recipe: Recipe) -> Layer:
 def describe(what: str, sizes: np.ndarray, factors: np.ndarray) -> str:
     """Sizes and factors [n_head_kv, n]; the ratio is that of the head where it is largest, pruned ones left out."""
     before, after = 0.0, 0.0
-    for old, new in zip(sizes, sizes * factors):
+    for old, new in zip(sizes, sizes * factors, strict=True):
         if np.median(old) > 0:
             before, after = max(before, old.max() / np.median(old)), max(after, new.max() / np.median(new))
     n_heavy = np.count_nonzero(factors != 1)
@@ -191,7 +194,7 @@ def rewrite(model: Model, il: int, part: str, layer: Layer) -> np.ndarray:
         "attn_output": 1 / np.repeat(layer.value_factors, group, axis=0),
     }[part.split(".")[0]].ravel()
     along_columns = part in ("attn_output.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias")
-    return np.float32(model.decode(il, part) * (factors if along_columns else factors[:, None]))
+    return np.asarray(model.decode(il, part) * (factors if along_columns else factors[:, None]), np.float32)
 
 
 def pick_type(tensor: ReaderTensor, requested: str) -> GGMLQuantizationType:
@@ -212,7 +215,7 @@ def write_gguf(path: Path, model: Model, layers: list[Layer], recipe: Recipe, ty
     plan = {f"blk.{il}.{part}": (il, part, layer) for il, layer in enumerate(layers) for part in parts}
     types = [pick_type(t, type_name) if t.name in plan else t.tensor_type for t in reader.tensors]
     offset, infos = 0, bytearray()
-    for tensor, type_ in zip(reader.tensors, types):
+    for tensor, type_ in zip(reader.tensors, types, strict=True):
         block, block_bytes = GGML_QUANT_SIZES[type_]
         for unchanged in tensor.field.parts[:4]:  # name and shape
             infos += unchanged.tobytes()
@@ -221,7 +224,7 @@ def write_gguf(path: Path, model: Model, layers: list[Layer], recipe: Recipe, ty
     with path.open("wb") as file:
         file.write(reader.data[: reader.tensors[0].field.offset].tobytes())
         file.write(infos)
-        for tensor, type_ in zip(reader.tensors, types):
+        for tensor, type_ in zip(reader.tensors, types, strict=True):
             file.write(bytes(padded(file.tell(), reader.alignment) - file.tell()))
             if tensor.name in plan:
                 encode(rewrite(model, *plan[tensor.name]), type_, tensor.name).tofile(file)

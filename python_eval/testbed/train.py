@@ -1,212 +1,261 @@
 """Train the small LLaMA that ships with livekv: seeded, resumable, CPU or one GPU, Hugging Face format out.
 
-    python -m python_eval.testbed.train --text BOOKS... --out DIR [--tokens 12e6] [--resume]
+    python -m python_eval.testbed.train --preset tiny --text BOOKS... --held-out BOOK --out DIR [--time-budget MINUTES]
 
-The run is a function of its options and seed: batches are drawn from a generator that is part of the checkpoint, the
-learning rate follows the tokens seen (not the clock), and sequences grow from 256 tokens to the full context, because
-short sequences cost less attention and teach the local language that long ones build on.
+The run is a function of its options and seed: the batch of a step is drawn from a generator seeded with the step, and
+learning rate, mix and sequence length follow the progress: tokens seen of `--tokens`, or, where that is more, time
+trained of `--time-budget`. Sequences grow to the full context: short ones cost less and teach the language and the
+looking back that long ones build on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from . import corpus
+from . import corpus, curve, probe
+from .clean_text import load_texts
+from .feed import Feed
+from .llama import Llama, Shape
+from .mix import Mixer
+from .recipes import PRESETS, Recipe
+
+PAUSE_SECONDS = 60.0  # a step that took longer was stopped from outside; no more than this of it counts as training
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the result, saved beside it as `recipe.json`."""
+def shape_of(recipe: Recipe) -> Shape:
+    return Shape(recipe.n_embd, recipe.n_layer, recipe.n_head, recipe.n_head_kv, recipe.head_dim, recipe.n_ff,
+                 recipe.n_vocab, recipe.n_ctx, recipe.rope_theta)  # fmt: skip
 
-    n_embd: int = 256
-    n_layer: int = 4
-    n_head: int = 4
-    n_head_kv: int = 2
-    n_ff: int = 704
-    n_vocab: int = 4096
-    n_ctx: int = 2048
-    rope_theta: float = 100000.0
-    tokens: int = 12_000_000
-    batch_tokens: int = 4096  # per optimizer step
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    # (share of the run, sequence length): reached in this order, the last one is the full context
-    stages: tuple[tuple[float, int], ...] = ((0.72, 256), (0.20, 512), (0.08, 2048))
-    seed: int = 1
+
+def build_optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms, which are neither decayed nor orthogonalized."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, momentum=0.95, ns_steps=4,
+                            adjust_lr_fn="match_rms_adamw")  # fmt: skip
+    adam = torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), weight_decay=0.0, fused=True)
+    return [muon, adam]
+
+
+class Trainer:
+    """One run: model, optimizer, data and the state that a checkpoint keeps."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        texts: list[str],
+        held_out: dict[str, str],
+        out: Path,
+        device: str = "cpu",
+        n_workers: int = 0,
+    ) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        out.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = self._tokenizer(texts)
+        self.mixer = Mixer(self.tokenizer, corpus.token_stream(self.tokenizer, texts))
+        self.feed = Feed(self.mixer, recipe.seed, n_workers)
+        self.held_out = {name: corpus.token_stream(self.tokenizer, [text]) for name, text in held_out.items()}
+        torch.manual_seed(recipe.seed)
+        self.model = Llama(shape_of(recipe)).to(device)
+        self.optimizers = build_optimizers(self.model, recipe)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.mean_loss: float | None = None  # over the last fifty steps or so
+        self.log: list[dict[str, object]] = []
+
+    def _tokenizer(self, texts: list[str]) -> Tokenizer:
+        path = self.out / "tokenizer.json"
+        if not path.exists():
+            corpus.train_tokenizer(
+                [*texts, probe.sample_text(self.recipe.seed, self.recipe.tokenizer_tasks)], self.recipe.n_vocab
+            ).save(str(path))
+        return Tokenizer.from_file(str(path))
 
     @property
-    def steps(self) -> int:
-        return self.tokens // self.batch_tokens
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
 
-    def seq_len(self, step: int) -> int:
-        done = step / self.steps
-        for share, length in self.stages:
-            if done < share:
-                return length
-            done -= share
-        return self.stages[-1][1]
+    def resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
+        if state["recipe"] != asdict(self.recipe):
+            sys.exit(f"train: {self.checkpoint} was made with other options; start without --resume")
+        self.model.load_state_dict(state["model"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.mean_loss, self.log = state["mean_loss"], state["log"]
 
-    def lr_at(self, step: int) -> float:
-        """Linear warm-up, then a straight line to zero at the last token."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
-        return self.learning_rate * warm * max(0.0, 1.0 - step / self.steps)
+    def save_checkpoint(self) -> None:
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "mean_loss": self.mean_loss,
+            "log": self.log,
+        }
+        torch.save(state, self.out / "checkpoint.tmp")
+        (self.out / "checkpoint.tmp").replace(self.checkpoint)
+
+    def progress(self, budget_seconds: float | None) -> float:
+        by_time = self.seconds / budget_seconds if budget_seconds else 0.0
+        return max(self.tokens / self.recipe.tokens, by_time)
+
+    def train_step(self, progress: float) -> float:
+        """One optimizer step; the mean weighted loss of its batch in nats."""
+        stage = self.recipe.stage(progress)
+        ids, weights = (torch.from_numpy(x) for x in self.feed.batch(self.step, stage))
+        n_seq = len(ids)
+        factor = self.recipe.lr_factor(self.step, progress)
+        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_rate, self.recipe.learning_rate), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        total = float(weights[:, 1:].sum())
+        loss = 0.0
+        n_micro = max(1, self.recipe.micro_tokens // stage.seq_len)
+        for first in range(0, n_seq, n_micro):
+            part = self._weighted_loss(ids[first : first + n_micro], weights[first : first + n_micro]) / total
+            torch.autograd.backward(part)
+            loss += part.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += n_seq * stage.seq_len
+        return loss
+
+    def _weighted_loss(self, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Sum of weight times loss, over the positions that have any weight."""
+        ids, weights = ids.to(self.device), weights.to(self.device)
+        wanted = weights[:, 1:] > 0
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            hidden = self.model(ids)[:, :-1][wanted]
+            losses = self.model.token_losses(hidden, ids[:, 1:][wanted])
+        return (losses * weights[:, 1:][wanted]).sum()
+
+    def evaluate(self, seq_len: int) -> dict[str, object]:
+        self.model.eval()
+        eager = torch.compiler.set_stance("force_eager")  # every question has its own length
+        with eager, torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16):
+            entry: dict[str, object] = {
+                f"held_out_{name}": round(probe.text_loss(self.model, stream, self.mixer.bos, self.device), 4)
+                for name, stream in self.held_out.items()
+            }
+            entry["retrieval"] = probe.retrieval(self.model, self.mixer, seq_len, self.device)
+        self.model.train()
+        return entry
+
+    def run(
+        self, budget_seconds: float | None = None, checkpoint_seconds: float = 300.0, eval_steps: int = 250
+    ) -> None:
+        n_params = sum(p.numel() for p in self.model.parameters())
+        n_text = len(self.mixer.stream)
+        print(f"{n_params / 1e6:.2f} M parameters, {n_text / 1e6:.2f} M tokens of text, on {self.device}")
+        bar = tqdm(total=100.0, unit="%", mininterval=10, bar_format="{l_bar}{bar}| {elapsed} {postfix}")
+        last_save = time.monotonic()
+        while (progress := self.progress(budget_seconds)) < 1.0:
+            began = time.monotonic()
+            loss = self.train_step(progress)
+            self.mean_loss = loss if self.mean_loss is None else 0.98 * self.mean_loss + 0.02 * loss
+            seq_len = self.recipe.stage(progress).seq_len
+            bar.n = round(100 * progress, 2)
+            seen = f"{self.tokens / 1e6:.2f}M"
+            bar.set_postfix(loss=f"{self.mean_loss:.3f}", seq=seq_len, tokens=seen, refresh=False)
+            bar.update(0)
+            if self.step % eval_steps == 0:
+                self._log_entry(seq_len)
+            self.seconds += min(time.monotonic() - began, PAUSE_SECONDS)
+            if time.monotonic() - last_save >= checkpoint_seconds:
+                self.save_checkpoint()
+                last_save = time.monotonic()
+        if not self.log or self.log[-1]["step"] != self.step:
+            self._log_entry(self.recipe.stages[-1].seq_len)
+        bar.close()
+        self.feed.close()
+        self.save_checkpoint()
+        save_result(self)
+
+    def _log_entry(self, seq_len: int) -> None:
+        entry: dict[str, object] = {"step": self.step, "tokens": self.tokens, "seq_len": seq_len}
+        entry |= {"seconds": round(self.seconds, 1), "loss": round(self.mean_loss or 0.0, 4)}
+        self.log.append(entry | self.evaluate(seq_len))
+        tqdm.write(json.dumps(self.log[-1]))
+        sys.stdout.flush()
 
 
-def build_model(recipe: Recipe, bos: int, eos: int) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=recipe.n_vocab,
-        hidden_size=recipe.n_embd,
-        intermediate_size=recipe.n_ff,
-        num_hidden_layers=recipe.n_layer,
-        num_attention_heads=recipe.n_head,
-        num_key_value_heads=recipe.n_head_kv,
-        max_position_embeddings=recipe.n_ctx,
-        rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
-        tie_word_embeddings=True,
-        bos_token_id=bos,
-        eos_token_id=eos,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(config)
-
-
-def build_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; norms and embeddings are not decayed (they are scales and rows seen rarely)."""
-    decay = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    plain = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
-
-
-def draw_batch(stream: np.ndarray, seq_len: int, n_seq: int, bos: int, rng: np.random.Generator) -> torch.Tensor:
-    """[n_seq, seq_len] token ids; each sequence starts with <bos>, as every prompt will."""
-    starts = rng.integers(0, len(stream) - seq_len, size=n_seq)
-    batch = np.stack([stream[s : s + seq_len] for s in starts]).astype(np.int64)
-    batch[:, 0] = bos
-    return torch.from_numpy(batch)
-
-
-@torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, bos: int, device: str, seq_len: int = 512) -> float:
-    """Mean next-token loss in nats over fixed windows of the held-back text."""
-    model.eval()
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(8):
-        batch = draw_batch(stream, seq_len, 4, bos, rng).to(device)
-        losses.append(model(batch, labels=batch).loss.item())
-    model.train()
-    return float(np.mean(losses))
-
-
-def save_result(model: LlamaForCausalLM, tokenizer, recipe: Recipe, log: list[dict], out: Path) -> None:
-    model.save_pretrained(out)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=corpus.BOS, eos_token=corpus.EOS, model_max_length=recipe.n_ctx
-    ).save_pretrained(out)
-    (out / "recipe.json").write_text(json.dumps({"recipe": asdict(recipe), "log": log}, indent=1))
-
-
-def train(
-    recipe: Recipe,
-    texts: list[str],
-    held_out: list[str],
-    out: Path,
-    resume: bool = False,
-    threads: int | None = None,
-    checkpoint_seconds: float = 300.0,
-) -> None:
-    """Trains on `texts` and writes model, tokenizer, recipe.json and (while running) checkpoint.pt into `out`."""
-    if threads:
-        torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(recipe.seed)
-    tokenizer = corpus.train_tokenizer(texts, recipe.n_vocab)
-    bos, eos = tokenizer.token_to_id(corpus.BOS), tokenizer.token_to_id(corpus.EOS)
-    stream = corpus.token_stream(tokenizer, texts)
-    eval_stream = corpus.token_stream(tokenizer, held_out) if held_out else None
-    model = build_model(recipe, bos, eos).to(device)
-    optimizer = build_optimizer(model, recipe)
-    rng = np.random.default_rng(recipe.seed)
-    first_step, log = 0, []
-
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    if resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=False)
-        if state["recipe"] != asdict(recipe):
-            sys.exit(f"train: {checkpoint} was made with other options; start without --resume")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        rng.bit_generator.state = state["rng"]
-        first_step, log = state["step"], state["log"]
-
-    n_params = sum(p.numel() for p in model.parameters())
-    print(f"{n_params / 1e6:.2f} M parameters, {len(stream) / 1e6:.2f} M tokens of text, {recipe.steps} steps on {device}")
-    bar = tqdm(range(first_step, recipe.steps), initial=first_step, total=recipe.steps, unit="step", mininterval=10)
-    running, last_save = None, time.monotonic()
-    for step in bar:
-        seq_len = recipe.seq_len(step)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step)
-        batch = draw_batch(stream, seq_len, recipe.batch_tokens // seq_len, bos, rng).to(device)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device == "cuda"):
-            loss = model(batch, labels=batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if (step + 1) % 20 == 0:
-            bar.set_postfix(loss=f"{running:.3f}", seq=seq_len)
-        if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
-            entry = {"step": step + 1, "tokens": (step + 1) * recipe.batch_tokens, "loss": round(running, 4)}
-            if eval_stream is not None:
-                entry["held_out"] = round(held_out_loss(model, eval_stream, bos, device), 4)
-            log.append(entry)
-            tqdm.write(json.dumps(entry))
-        if time.monotonic() - last_save >= checkpoint_seconds:
-            state = {"recipe": asdict(recipe), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                     "rng": rng.bit_generator.state, "step": step + 1, "log": log}
-            torch.save(state, out / "checkpoint.tmp")
-            (out / "checkpoint.tmp").replace(checkpoint)
-            last_save = time.monotonic()
-    save_result(model, tokenizer, recipe, log, out)
+def save_result(trainer: Trainer) -> None:
+    """Weights, config.json, the tokenizer's files and recipe.json with the loss curve."""
+    out, mixer = trainer.out, trainer.mixer
+    eot = corpus.special_id(trainer.tokenizer, corpus.EOT)
+    weights = {name: w.detach().float().cpu().contiguous() for name, w in trainer.model.state_dict().items()}
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    config = trainer.model.shape.hf_config(mixer.bos, [mixer.eos, eot])
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": corpus.BOS, "eos_token": corpus.EOS,
+        "model_max_length": trainer.recipe.n_ctx, "chat_template": corpus.CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    (out / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
+    result = {"recipe": asdict(trainer.recipe), "tokens": trainer.tokens, "steps": trainer.step,
+              "seconds": round(trainer.seconds), "torch": torch.__version__, "log": trainer.log}  # fmt: skip
+    (out / "recipe.json").write_text(json.dumps(result, indent=1) + "\n")
+    curve.write_csv(trainer.log, out / "loss.csv")
+    try:
+        curve.write_png(trainer.log, out / "loss.png")
+    except ImportError:
+        print("note: no loss.png, as matplotlib is not installed", file=sys.stderr)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="training text files (books, WikiText)")
-    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="text that is only evaluated, never trained on")
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="text that is only evaluated")
     parser.add_argument("--out", type=Path, required=True, help="result folder (Hugging Face format)")
-    parser.add_argument("--tokens", type=float, default=Recipe.tokens, help="training tokens (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=Recipe.n_layer)
-    parser.add_argument("--batch-tokens", type=int, default=Recipe.batch_tokens)
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--tokens", type=float, help="training tokens (default: the preset's)")
+    parser.add_argument("--time-budget", type=float, metavar="MINUTES", help="end the schedule after so much training")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (for a GPU: 8)")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile (which needs a C++ compiler)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     args = parser.parse_args()
     held_out = {path.resolve() for path in args.held_out}
     missing = [str(path) for path in [*args.text, *args.held_out] if not path.is_file()]
     if missing:
         sys.exit(f"train: no such file: {', '.join(missing)}")
-    recipe = Recipe(tokens=int(args.tokens), n_layer=args.layers, batch_tokens=args.batch_tokens,
-                    learning_rate=args.learning_rate, seed=args.seed)
-    texts = corpus.load_texts([path for path in args.text if path.resolve() not in held_out])
-    train(recipe, texts, corpus.load_texts(args.held_out), args.out, args.resume, args.threads)
+    changes = {"tokens": args.tokens and int(args.tokens), "learning_rate": args.learning_rate, "seed": args.seed}
+    recipe = replace(PRESETS[args.preset], **{name: value for name, value in changes.items() if value is not None})
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")
+    if not args.resume:
+        (args.out / "tokenizer.json").unlink(missing_ok=True)
+    texts = load_texts([path for path in args.text if path.resolve() not in held_out])
+    held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out), strict=True))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(recipe, texts, held_texts, args.out, device, args.workers)
+    if args.resume and trainer.checkpoint.exists():
+        trainer.resume()
+    if not args.no_compile and (device == "cuda" or shutil.which("g++") or shutil.which("c++")):
+        for layer in trainer.model.model.layers:  # alike, so one compilation a sequence length does for all
+            layer.compile(dynamic=False)
+    trainer.run(args.time_budget and args.time_budget * 60)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Retrieval over long contexts: accuracy by task, length and depth, for several caches on the same samples."""

@@ -1,0 +1,161 @@
+"""Retrieval accuracy of a model by length, depth and task, for several caches on the same samples.
+
+    python -m python_eval.retrieval --model M.gguf --kv f16,livekv --lengths 1024,4096 --depths 0,0.5,1 --out DIR
+
+An answer counts if greedy decoding gives exactly its tokens. The first cache of --kv is the one the others are compared
+with. With --out, finished answers are kept and the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from ..errors import EvalError, run_tool
+from ..run_folder import Record, RunFolder
+from ..tables import markdown, write_tables
+from ..testbed import haystack
+from ..testbed.tasks import FORMS
+from . import report
+from .samples import SHORTEST, Sample, make_samples, text_haystack
+
+if TYPE_CHECKING:
+    import livekv
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m python_eval.retrieval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--kv", default="f16", help="caches, comma separated: NAME[:flag=value]... (default: f16)")
+    parser.add_argument("--lengths", default="512,1024,2048", help="context lengths in tokens (default: %(default)s)")
+    parser.add_argument("--depths", default="0,0.25,0.5,0.75,1", help="where the answers lie (default: %(default)s)")
+    parser.add_argument("--tasks", default="all", help=f"all, or some of {','.join(FORMS)}")
+    parser.add_argument("--samples", type=int, default=4, help="samples a task, length and depth (default: 4)")
+    parser.add_argument("--haystack", type=Path, help="text file that facts are hidden in (default: made-up prose)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--json", choices=["-"], help="print {kv: {length: {task: accuracy}}} in place of the tables")
+    parser.add_argument("--out", type=Path, help="folder for answers, tables and heat map")
+    return parser.parse_args(arguments)
+
+
+def numbers(text: str, flag: str, kind: type, low: float, high: float) -> list[float]:
+    """A comma-separated list without duplicates, rising; EvalError for anything else or out of range."""
+    try:
+        values = sorted({kind(part) for part in text.split(",")})
+    except ValueError:
+        raise EvalError(f"{flag} is '{text}', expected numbers, comma separated") from None
+    wrong = [value for value in values if not low <= value <= high]
+    if wrong:
+        raise EvalError(f"{flag}: {wrong[0]:g} is out of range, {low:g} to {high:g} is allowed")
+    return values
+
+
+def chosen_tasks(text: str) -> list[str]:
+    names = list(FORMS) if text == "all" else text.split(",")
+    unknown = [name for name in names if name not in FORMS]
+    if unknown:
+        raise EvalError(f"--tasks: no task '{unknown[0]}', there are {', '.join(FORMS)}")
+    return list(dict.fromkeys(names))
+
+
+def answer(session: livekv.Session, sample: Sample) -> Iterator[Record]:
+    """Reads the context once and asks each question of it, greedily."""
+    session.reset()
+    session.prefill(sample.context)
+    for number, asked in enumerate(sample.questions):
+        last = number + 1 == len(sample.questions)
+        generation = (session if last else session.fork()).generate(
+            asked.prompt, max_tokens=len(asked.answer), temperature=0.0, add_special=False
+        )
+        for _ in generation:
+            pass
+        yield {"depth": asked.depth, "correct": list(generation.tokens) == asked.answer}
+
+
+def run(args: argparse.Namespace) -> int:
+    import livekv  # the tool's --help needs no engine
+
+    if args.samples < 1:
+        raise EvalError(f"--samples is {args.samples}, expected 1 or more")
+    caches = livekv.parse_kv_list(args.kv)
+    model = livekv.Model(args.model, n_gpu_layers=args.gpu_layers, n_threads=args.threads)
+    lengths = [int(n) for n in numbers(args.lengths, "--lengths", int, SHORTEST, 1 << 20)]
+    depths = numbers(args.depths, "--depths", float, 0.0, 1.0)
+    tasks = chosen_tasks(args.tasks)
+
+    known: dict[str, list[int]] = {}
+
+    def encode(text: str) -> list[int]:
+        if text not in known:
+            known[text] = list(model.tokenize(text, add_special=False))
+        return known[text]
+
+    hay = haystack.made_up(encode)
+    if args.haystack:
+        hay = text_haystack(encode, [model.token_piece(token) for token in range(model.n_vocab)], args.haystack)
+    bos = next(iter(model.tokenize("")), None)
+    samples = list(make_samples(encode, bos, hay, tasks, lengths, depths, args.samples, args.seed))
+
+    folder = None
+    if args.out:
+        config = {"model": args.model.name, "haystack": args.haystack and args.haystack.name, "seed": args.seed,
+                  "lengths": lengths, "depths": depths, "tasks": tasks, "samples": args.samples,
+                  "kv": [label for label, _ in caches]}  # fmt: skip
+        folder = RunFolder(args.out, config)
+    records = list(folder.records("answers")) if folder else []
+    done = {(record["kv"], record["context"]) for record in records if record.get("last")}
+    records = [record for record in records if (record["kv"], record["context"]) in done]
+    with tqdm(total=len(samples) * len(caches), unit="context", disable=None) as bar:
+        for label, options in caches:
+            session = model.session(n_ctx=max(lengths) + 64, kv=options, n_threads=args.threads)
+            for at, sample in enumerate(samples):
+                bar.update()
+                if (label, at) in done:
+                    continue
+                for number, result in enumerate(answer(session, sample)):
+                    record = {"kv": label, "task": sample.task, "length": sample.length, "sample": sample.index,
+                              "context": at, "last": number + 1 == len(sample.questions), **result}  # fmt: skip
+                    records.append(record)
+                    if folder:
+                        folder.append("answers", record)
+    show(records, args.json == "-", folder)
+    return 0
+
+
+def show(records: list[Record], as_json: bool, folder: RunFolder | None) -> None:
+    tables = {"accuracy": report.accuracy_rows(records), "differences": report.difference_rows(records),
+              "depths": report.depth_rows(records)}  # fmt: skip
+    if as_json:
+        print(json.dumps(report.accuracy(records)))
+    else:
+        print("\n".join(markdown(rows) for rows in tables.values() if rows))
+    if folder:
+        folder.write_json("results.json", report.accuracy(records))
+        for stem, rows in tables.items():
+            if rows:
+                write_tables(rows, folder.path, stem)
+        try:
+            report.heat_map(records, folder.path / "heatmap.png")
+        except ImportError:
+            print("note: no heat map, as matplotlib is not installed", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_arguments(arguments)
+    return run_tool("retrieval", lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
