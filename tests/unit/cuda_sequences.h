@@ -115,7 +115,7 @@ class device_sequence {
             } else {
                 c.first_tile = a.n_chunk_tiles;
                 a.n_chunk_tiles += livekv::kv_ceil_div(c.n_tokens, livekv::kv_tile_tokens);
-                a.v_outliers = c.v.n_outliers;
+                a.v_outliers = std::max<int32_t>(a.v_outliers, c.v.n_outliers);
                 table.push_back(c);
             }
         }
