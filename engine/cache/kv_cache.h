@@ -22,6 +22,7 @@ struct kv_shape {
     int64_t n_ctx = 0;                                   // the most tokens a sequence may have
     int32_t n_threads = 1;                               // that compute a graph
     std::vector<ggml_backend_buffer_type_t> layer_buft;  // [n_layer]
+    std::vector<bool> on_device;                         // [n_layer] what the livekv cache keeps on the GPU; or empty
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }
 };

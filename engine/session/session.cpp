@@ -18,6 +18,7 @@ kv_shape shape_of(const model & m, const backend & device, const session_params 
     shape.n_threads = params.n_threads;
     for (const layer_weights & layer : m.tensors.layers) {
         shape.layer_buft.push_back(device.buffer_type(layer.on_gpu));
+        shape.on_device.push_back(device.caches_on_device(layer.on_gpu));
     }
     return shape;
 }

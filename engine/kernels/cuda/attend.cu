@@ -19,6 +19,7 @@ struct fast_row {
     kernel_function step;
     kernel_function step_outliers;
     kernel_function rows;
+    int32_t step_blocks;  // that a multiprocessor holds at once
     size_t step_bytes;
     size_t outlier_bytes;
     size_t rows_bytes;
@@ -32,6 +33,7 @@ constexpr fast_row fast() {
             attend_step_kernel<head_dim, k_bits, v_bits, false>,
             attend_step_kernel<head_dim, k_bits, v_bits, true>,
             attend_rows_kernel<head_dim, k_bits, v_bits>,
+            step_blocks<head_dim, k_bits, v_bits>,
             sizeof(step_memory<head_dim>),
             step_outlier_floats<head_dim> * sizeof(float),
             sizeof(rows_memory<head_dim>)};
@@ -53,8 +55,7 @@ const fast_row * find_fast(int32_t head_dim, int32_t k_bits, int32_t v_bits) {
 }
 
 constexpr int32_t most_step_rows = 2 * step_rows;
-constexpr int32_t step_blocks_each = 4;  // blocks of threads a multiprocessor holds at once
-constexpr int32_t rows_blocks_each = 2;
+constexpr int32_t rows_blocks_each = 2;  // blocks of threads a multiprocessor holds at once
 constexpr int32_t plain_blocks_each = 8;
 
 // Spans that give every multiprocessor work, of at least min_tiles each, within the workspace.
@@ -105,7 +106,7 @@ void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspac
     } else if (kernel == attention_kernel::step) {
         const bool outliers = a.n_chunks > 0 && a.v_outliers > 0;
         const int32_t n_blocks = kv_ceil_div(a.n_rows(), step_rows) * a.n_head_kv;
-        a.n_spans = spans_of(a, step_blocks_each, n_blocks, step_warps, n_states);
+        a.n_spans = spans_of(a, fast->step_blocks, n_blocks, step_warps, n_states);
         launch(outliers ? fast->step_outliers : fast->step, {a.n_spans, n_blocks, 1}, step_threads,
                fast->step_bytes + (outliers ? fast->outlier_bytes : 0), s, a);
     } else {

@@ -49,6 +49,7 @@ class tile_stager {
 
     // Keys: four bricks of 16 tokens by 16 channels; values: four of 16 channels by 16 tokens. part: 0 ... 2 head_dim / 16
     SIMT_MEMBER void load_keys(const device_side & s, const uint8_t * block, int32_t first) {
+        SIMT_UNROLL
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t sixteen = first / 16 + part % 2;
@@ -63,6 +64,7 @@ class tile_stager {
         const int32_t tile = first / kv_tile_tokens;
         const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
         const uint8_t * const codes = block + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * bits);
+        SIMT_UNROLL
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t quad = part % 2 * 4 + simt::lane() % 4;
@@ -75,6 +77,7 @@ class tile_stager {
     // keys: [32, head_dim] of the tile.
     SIMT_MEMBER void write_keys(const device_side & s, const uint8_t * block, int32_t first, uint8_t * keys) const {
         const int32_t g = simt::lane() / 4;
+        SIMT_UNROLL
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t channel = part / 2 * 16 + simt::lane() % 4 * 4;
@@ -86,6 +89,7 @@ class tile_stager {
     // values: [head_dim, 32] of the tile.
     SIMT_MEMBER void write_values(const device_side & s, const uint8_t * block, int32_t first, uint8_t * values) const {
         const int32_t g = simt::lane() / 4;
+        SIMT_UNROLL
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t token = part % 2 * 16 + simt::lane() % 4 * 4;
@@ -120,6 +124,7 @@ class rows_block {
             const int32_t r = simt::warp() * rows_of_warp + i;
             float x[head_dim / 32];
             const float power = scaled_query<head_dim>(a, head, first_row + r, x);
+            SIMT_UNROLL
             for (int32_t j = 0; j < head_dim / 32; ++j) {
                 const int32_t c = simt::lane() + 32 * j;
                 *reinterpret_cast<uint16_t *>(memory.q + piece_of<2 * head_dim>(r, c / 8) + c % 8 * 2) =
@@ -160,10 +165,13 @@ class rows_block {
     }
 
     SIMT_MEMBER void leave(int32_t span) const {
+        SIMT_UNROLL
         for (int32_t n = 0; n < n_columns; ++n) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 2; ++j) {
                 const int32_t row = row_of_column(n, j);
                 float l = l_[n][j];
+                SIMT_UNROLL
                 for (int32_t step = 4; step < 32; step *= 2) {
                     l += simt::shuffle_xor(l, step);
                 }
@@ -175,6 +183,7 @@ class rows_block {
                     a_.partial_m[state] = m_[n][j];
                     a_.partial_l[state] = l;
                 }
+                SIMT_UNROLL
                 for (int32_t t = 0; t < n_steps; ++t) {
                     a_.partial_o[state * head_dim + 16 * t + g_] = o_[t][n][j];
                     a_.partial_o[state * head_dim + 16 * t + 8 + g_] = o_[t][n][2 + j];
@@ -264,23 +273,30 @@ class rows_block {
     SIMT_MEMBER void multiply(const tile_place & p, int32_t turn) {
         const int32_t lane = simt::lane();
         float s[2][n_columns][4];
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
             for (int32_t n = 0; n < n_columns; ++n) {
+                SIMT_UNROLL
                 for (int32_t j = 0; j < 4; ++j) {
                     s[i][n][j] = 0.0f;
                 }
             }
         }
+        SIMT_UNROLL_2
         for (int32_t t = 0; t < n_steps; ++t) {
             uint32_t b[n_columns / 2][4];  // rows 16 i + 0 ... 7: b0, b1; + 8 ... 15: b0, b1
+            SIMT_UNROLL
             for (int32_t i = 0; i < n_columns / 2; ++i) {
                 const int32_t row = simt::warp() * rows_of_warp + 16 * i + lane / 16 * 8 + lane % 8;
                 simt::load_matrices(b[i], memory_.q + piece_of<2 * head_dim>(row, 2 * t + lane / 8 % 2));
             }
+            SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
                 uint32_t a[4];
                 const int32_t token = 16 * i + lane / 8 % 2 * 8 + lane % 8;
                 simt::load_matrices(a, memory_.k[turn] + piece_of<2 * head_dim>(token, 2 * t + lane / 16));
+                SIMT_UNROLL
                 for (int32_t n = 0; n < n_columns; ++n) {
                     simt::mma(s[i][n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
                 }
@@ -288,15 +304,19 @@ class rows_block {
         }
         hide(p, s);
         uint32_t weights[2][n_columns][2];
+        SIMT_UNROLL
         for (int32_t n = 0; n < n_columns; ++n) {
             soften(n, s[0][n], s[1][n]);
+            SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
                 weights[i][n][0] = simt::transpose(simt::to_halves(s[i][n][0], s[i][n][1]));
                 weights[i][n][1] = simt::transpose(simt::to_halves(s[i][n][2], s[i][n][3]));
             }
         }
         const bool sealed = chunk_at(a_, p.chunk).v.block_bytes != 0;
+        SIMT_UNROLL
         for (int32_t t = 0; t < n_steps; ++t) {
+            SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
                 uint32_t a[4];
                 if (sealed) {
@@ -308,6 +328,7 @@ class rows_block {
                     simt::load_matrices_transposed(
                         a, memory_.v[turn] + piece_of<2 * head_dim>(token, 2 * t + lane / 8 % 2));
                 }
+                SIMT_UNROLL
                 for (int32_t n = 0; n < n_columns; ++n) {
                     simt::mma(o_[t][n], a, weights[i][n][0], weights[i][n][1]);
                 }
@@ -319,10 +340,13 @@ class rows_block {
     SIMT_MEMBER void hide(const tile_place & p, float (&s)[2][n_columns][4]) const {
         const bool open = p.chunk == a_.n_chunks + 1;
         const bool whole = !open && p.begin == 0 && p.end == kv_tile_tokens;
+        SIMT_UNROLL
         for (int32_t n = 0; n < n_columns; ++n) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 2; ++j) {
                 const float power = memory_.power[simt::warp() * rows_of_warp + 8 * n + 2 * q_ + j];
                 const int32_t seen = open ? open_tokens_of(a_, row_of_column(n, j)) - p.first : kv_tile_tokens;
+                SIMT_UNROLL
                 for (int32_t i = 0; i < 4; ++i) {
                     float & x = s[i / 2][n][i % 2 * 2 + j];
                     const int32_t token = 16 * (i / 2) + 8 * (i % 2) + g_;
@@ -334,8 +358,10 @@ class rows_block {
 
     SIMT_MEMBER void soften(int32_t n, float (&low)[4], float (&high)[4]) {
         float factor[2];
+        SIMT_UNROLL
         for (int32_t j = 0; j < 2; ++j) {
             float top = simt::larger(simt::larger(low[j], low[2 + j]), simt::larger(high[j], high[2 + j]));
+            SIMT_UNROLL
             for (int32_t step = 4; step < 32; step *= 2) {
                 top = simt::larger(top, simt::shuffle_xor(top, step));
             }
@@ -343,6 +369,7 @@ class rows_block {
             factor[j] = simt::exp2(m_[n][j] - m);
             m_[n][j] = m;
             float sum = 0.0f;
+            SIMT_UNROLL
             for (int32_t half = 0; half < 2; ++half) {
                 low[2 * half + j] = simt::exp2(low[2 * half + j] - m);
                 high[2 * half + j] = simt::exp2(high[2 * half + j] - m);
@@ -351,7 +378,9 @@ class rows_block {
             l_[n][j] = l_[n][j] * factor[j] + sum;
         }
         if (simt::ballot(factor[0] != 1.0f || factor[1] != 1.0f) != 0) {
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
+                SIMT_UNROLL
                 for (int32_t j = 0; j < 4; ++j) {
                     o_[t][n][j] *= factor[j % 2];
                 }
@@ -374,7 +403,7 @@ class rows_block {
 
 // Grid: x: tiles of 128 rows, y: kv heads, z: spans.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
-SIMT_KERNEL void attend_rows_kernel(const SIMT_PARAM device_attention a) {
+SIMT_KERNEL void SIMT_BOUNDS(rows_threads, 2) attend_rows_kernel(const SIMT_PARAM device_attention a) {
     auto & memory = *reinterpret_cast<rows_memory<head_dim> *>(simt::shared());
     const int32_t first_row = simt::block_x() * rows_of_block;
     rows_block<head_dim, k_bits, v_bits> mine(a, memory, simt::block_y(), first_row);

@@ -57,11 +57,13 @@ class step_warp {
           head_(head),
           g_(simt::lane() / 4),
           q_(simt::lane() % 4) {
+        SIMT_UNROLL
         for (int32_t s = 0; s < n_steps; ++s) {
             const auto at = [&](int32_t i) { return memory.q[16 * s + 4 * q_ + i][g_]; };
             query_[s][0] = simt::to_halves(at(0), at(2));
             query_[s][1] = simt::to_halves(at(1), at(3));
         }
+        SIMT_UNROLL
         for (int32_t j = 0; j < 2; ++j) {
             power_[j] = memory.power[2 * q_ + j];
             open_tokens_[j] = open_tokens_of(a, first_row + 2 * q_ + j);
@@ -105,7 +107,9 @@ class step_warp {
 
     // What this warp has, for the others of the block.
     SIMT_MEMBER void leave(step_memory<head_dim> & memory) {
+        SIMT_UNROLL
         for (int32_t j = 0; j < 2; ++j) {
+            SIMT_UNROLL
             for (int32_t step = 4; step < 32; step *= 2) {
                 l_[j] += simt::shuffle_xor(l_[j], step);
             }
@@ -113,7 +117,9 @@ class step_warp {
                 memory.m[simt::warp()][2 * q_ + j] = m_[j];
                 memory.l[simt::warp()][2 * q_ + j] = l_[j];
             }
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
+                SIMT_UNROLL
                 for (int32_t half = 0; half < 2; ++half) {
                     const int32_t c = 16 * t + 8 * half + g_;
                     const float apart = o_of_ ? o_of_[c * step_rows + 2 * q_ + j] : 0.0f;
@@ -139,9 +145,11 @@ class step_warp {
             return;
         }
         const uint8_t * const codes = block_of(s, head_) + s.codes;
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t sixteen = p.first / 16 + i;
             const bool there = 16 * sixteen < s.n_stored;
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 const size_t brick = static_cast<size_t>(sixteen) * (head_dim / 4) + static_cast<size_t>(4 * t + q_);
                 keys_[i][t] = there ? brick_part<k_bits>::load(codes + brick * (8 * k_bits), brick_token(g_))
@@ -159,8 +167,10 @@ class step_warp {
         const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
         const uint8_t * const codes =
             block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t quad = 4 * i + quad_of_lane();
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 values_[i][t] = quad < n_quads
                                     ? brick_part<v_bits>::load(codes + (t * n_quads + quad) * (8 * v_bits), g_)
@@ -174,14 +184,18 @@ class step_warp {
 
     // s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q + 1.
     SIMT_MEMBER void scores(const device_chunk & c, const tile_place & p, float (&s)[2][4]) {
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 4; ++j) {
                 s[i][j] = 0.0f;
             }
         }
         if (c.k.block_bytes == 0) {
+            SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
                 const int32_t token = p.first + 16 * i + brick_token(g_);
+                SIMT_UNROLL
                 for (int32_t t = 0; t < n_steps; ++t) {
                     const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
                     const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
@@ -196,8 +210,10 @@ class step_warp {
             const uint8_t * const block = block_of(c.k, head_);
             prepare_grid(c.k, block, p);
             start_with_outliers(c.k, block, p, s);
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 const simt::four_words grid = mine_.key_grid[4 * t + q_];
+                SIMT_UNROLL
                 for (int32_t i = 0; i < 2; ++i) {
                     uint32_t a[4];
                     keys_[i][t].centred(brick_token(g_), a);
@@ -206,7 +222,9 @@ class step_warp {
                 }
             }
         }
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 4; ++j) {
                 const int32_t token = 16 * i + 8 * (j / 2) + brick_token(g_);
                 const bool hidden = p.chunk == a_.n_chunks + 1 && p.first + token >= open_tokens_[j % 2];
@@ -256,6 +274,7 @@ class step_warp {
                 if (static_cast<int32_t>(one >> 27) == simt::lane()) {
                     const float x = simt::to_float(static_cast<uint16_t>(one));
                     const float * const q = q_of_[one >> 16 & 0x7ffu];
+                    SIMT_UNROLL
                     for (int32_t r = 0; r < step_rows; ++r) {
                         sum[r] += x * q[r];
                     }
@@ -263,11 +282,14 @@ class step_warp {
             }
         }
         simt::sync_warp();
+        SIMT_UNROLL
         for (int32_t r = 0; r < step_rows; ++r) {
             mine_.scores[simt::lane()][r] = sum[r];
         }
         simt::sync_warp();
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 4; ++j) {
                 s[i][j] = mine_.scores[16 * i + 8 * (j / 2) + brick_token(g_)][2 * q_ + j % 2];
             }
@@ -278,8 +300,10 @@ class step_warp {
     // tokens those of quad_of_lane: tokens 0, 2 and 1, 3.
     SIMT_MEMBER void soften(const tile_place &, float (&s)[2][4]) {
         float factor[2];
+        SIMT_UNROLL
         for (int32_t j = 0; j < 2; ++j) {
             float top = simt::larger(simt::larger(s[0][j], s[0][2 + j]), simt::larger(s[1][j], s[1][2 + j]));
+            SIMT_UNROLL
             for (int32_t step = 4; step < 32; step *= 2) {
                 top = simt::larger(top, simt::shuffle_xor(top, step));
             }
@@ -287,7 +311,9 @@ class step_warp {
             factor[j] = simt::exp2(m_[j] - m);
             m_[j] = m;
             float sum = 0.0f;
+            SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
+                SIMT_UNROLL
                 for (int32_t half = 0; half < 2; ++half) {
                     s[i][2 * half + j] = simt::exp2(s[i][2 * half + j] - m);
                     sum += s[i][2 * half + j];
@@ -296,7 +322,9 @@ class step_warp {
             l_[j] = l_[j] * factor[j] + sum;
         }
         if (simt::ballot(factor[0] != 1.0f || factor[1] != 1.0f) != 0) {
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
+                SIMT_UNROLL
                 for (int32_t j = 0; j < 4; ++j) {
                     o_[t][j] *= factor[j % 2];
                 }
@@ -304,6 +332,7 @@ class step_warp {
             scale_outliers(factor);
         }
         const bool odd = (q_ & 1) != 0;
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const uint32_t low = simt::transpose(simt::to_halves(s[i][0], s[i][1]));
             const uint32_t high = simt::transpose(simt::to_halves(s[i][2], s[i][3]));
@@ -315,8 +344,10 @@ class step_warp {
 
     SIMT_MEMBER void add_values(const device_side & side, const tile_place & p, float (&)[2][4]) {
         const uint8_t * const block = block_of(side, head_);
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const simt::four_words grid = value_grid_of(side, block, p.first + 16 * i + 4 * quad_of_lane());
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 uint32_t a[4];
                 values_[i][t].centred(g_, a);
@@ -328,8 +359,10 @@ class step_warp {
 
     // Exact values: read value by value, for they are few.
     SIMT_MEMBER void add_rows(const device_side & side, const tile_place & p, float (&)[2][4]) {
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t first = p.first + 16 * i + 4 * quad_of_lane();
+            SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 const auto at = [&](int32_t token, int32_t channel) -> uint32_t {
                     return token - p.first < p.end ? *row_of(a_, side, head_, token, 16 * t + channel) : 0u;
@@ -361,7 +394,9 @@ class step_warp {
     // Eight lanes, a row each, go through the tile's outliers in the order of the list.
     SIMT_MEMBER void add_value_outliers(const device_side & side, const tile_place & p, const float (&s)[2][4]) {
         simt::sync_warp();
+        SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
             for (int32_t j = 0; j < 4; ++j) {
                 mine_.scores[16 * i + 8 * (j / 2) + brick_token(g_)][2 * q_ + j % 2] = s[i][j];
             }
@@ -404,9 +439,14 @@ class step_warp {
     float o_[n_steps][4] = {};           // channels 16 t + g (0, 1) and + 8 (2, 3), rows 2q and 2q + 1
 };
 
+// Blocks of threads a multiprocessor shall hold, as the words of a tile leave registers for: more have more bytes on
+// their way.
+template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
+constexpr int32_t step_blocks = head_dim == 64 ? 4 : k_bits == 4 && v_bits == 4 ? 3 : 2;
+
 // Grid: x: spans, y: kv heads times tiles of 8 rows.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
-SIMT_KERNEL void attend_step_kernel(const SIMT_PARAM device_attention a) {
+SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>)) attend_step_kernel(const SIMT_PARAM device_attention a) {
     auto & memory = *reinterpret_cast<step_memory<head_dim> *>(simt::shared());
     auto * const outliers = reinterpret_cast<float *>(&memory + 1);
     const int32_t head = simt::block_y() % a.n_head_kv;
@@ -414,6 +454,7 @@ SIMT_KERNEL void attend_step_kernel(const SIMT_PARAM device_attention a) {
     for (int32_t r = simt::warp(); r < step_rows; r += step_warps) {
         float x[head_dim / 32];
         const float power = scaled_query<head_dim>(a, head, first_row + r, x);
+        SIMT_UNROLL
         for (int32_t i = 0; i < head_dim / 32; ++i) {
             memory.q[simt::lane() + 32 * i][r] = x[i];
         }

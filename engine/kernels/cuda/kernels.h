@@ -26,12 +26,34 @@ void copy_on_device(void * to, const void * from, size_t bytes, stream s);
 void clear(void * p, size_t bytes, stream s);
 void wait(stream s);
 
+// Between two places, each on the device or not; waits.
+void copy_between(void * to, bool to_device, const void * from, bool from_device, size_t bytes);
+
 struct memory_use {
     size_t free = 0;
     size_t total = 0;
 };
 memory_use memory();
 int32_t n_multiprocessors();
+
+// Whether the device is the emulation: builds without CUDA have no other, for tests.
+bool is_emulated();
+
+// Seconds the device spent between start and stop, once it is through; the pair may be used again then.
+class stopwatch {
+  public:
+    stopwatch();
+    ~stopwatch();
+    stopwatch(stopwatch &&) noexcept;
+
+    void start(stream s);
+    void stop(stream s);
+    double seconds() const;
+
+  private:
+    struct events;
+    std::unique_ptr<events> events_;
+};
 
 // Which attention kernel; best: by shape and number of rows.
 enum class attention_kernel { best, plain, step, rows };

@@ -3,6 +3,7 @@
 // The device's memory; where kernels are emulated, the host's, filled with what nobody should read.
 
 #if !defined(__CUDACC__)
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -51,6 +52,39 @@ void clear(void * p, size_t bytes, stream s) {
 void wait(stream s) {
     check(cudaStreamSynchronize(cuda_stream(s)), "waiting for it");
 }
+void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+    check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "copying");
+    check(cudaDeviceSynchronize(), "copying");  // copies on the device do not wait by themselves
+}
+bool is_emulated() {
+    return false;
+}
+
+struct stopwatch::events {
+    cudaEvent_t first = nullptr;
+    cudaEvent_t last = nullptr;
+
+    ~events() {
+        cudaEventDestroy(first);
+        cudaEventDestroy(last);
+    }
+};
+stopwatch::stopwatch() : events_(std::make_unique<events>()) {
+    check(cudaEventCreate(&events_->first), "making an event");
+    check(cudaEventCreate(&events_->last), "making an event");
+}
+void stopwatch::start(stream s) {
+    check(cudaEventRecord(events_->first, cuda_stream(s)), "recording an event");
+}
+void stopwatch::stop(stream s) {
+    check(cudaEventRecord(events_->last, cuda_stream(s)), "recording an event");
+}
+double stopwatch::seconds() const {
+    float milliseconds = 0.0f;
+    check(cudaEventElapsedTime(&milliseconds, events_->first, events_->last), "reading an event");
+    return 1e-3 * static_cast<double>(milliseconds);
+}
+
 memory_use memory() {
     memory_use m;
     check(cudaMemGetInfo(&m.free, &m.total), "asking for its memory");
@@ -99,6 +133,27 @@ void clear(void * p, size_t bytes, stream) {
     std::memset(p, 0, bytes);
 }
 void wait(stream) {}
+void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+    std::memcpy(to, from, bytes);
+}
+bool is_emulated() {
+    return true;
+}
+
+struct stopwatch::events {
+    std::chrono::steady_clock::time_point first;
+    std::chrono::steady_clock::time_point last;
+};
+stopwatch::stopwatch() : events_(std::make_unique<events>()) {}
+void stopwatch::start(stream) {
+    events_->first = std::chrono::steady_clock::now();
+}
+void stopwatch::stop(stream) {
+    events_->last = std::chrono::steady_clock::now();
+}
+double stopwatch::seconds() const {
+    return std::chrono::duration<double>(events_->last - events_->first).count();
+}
 memory_use memory() {
     return {size_t{8} << 30, size_t{8} << 30};
 }
@@ -107,5 +162,8 @@ int32_t n_multiprocessors() {
 }
 
 #endif
+
+stopwatch::~stopwatch() = default;
+stopwatch::stopwatch(stopwatch &&) noexcept = default;
 
 }  // namespace livekv::device

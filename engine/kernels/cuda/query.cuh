@@ -24,15 +24,18 @@ SIMT_FN float scaled_query(const device_attention & a, int32_t head, int32_t row
                                    static_cast<size_t>(query_head)) *
                                       head_dim;
     float top = 1e-30f;
+    SIMT_UNROLL
     for (int32_t i = 0; i < head_dim / 32; ++i) {
         x[i] = row < a.n_rows() ? q[simt::lane() + 32 * i] * (a.scale * log2_e) : 0.0f;
         x[i] = simt::larger(simt::smaller(x[i], largest_query), -largest_query);
         top = simt::larger(top, simt::larger(x[i], -x[i]));
     }
+    SIMT_UNROLL
     for (int32_t step = 16; step > 0; step /= 2) {
         top = simt::larger(top, simt::shuffle_xor(top, step));
     }
     const float power = exponent_of(top);
+    SIMT_UNROLL
     for (int32_t i = 0; i < head_dim / 32; ++i) {
         x[i] *= inverse_of_exponent(power);
     }

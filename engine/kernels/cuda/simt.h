@@ -21,12 +21,18 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define SIMT_KERNEL __global__
+#define SIMT_UNROLL _Pragma("unroll")  // register arrays need indices known when compiled
+#define SIMT_UNROLL_2 _Pragma("unroll 2")
+#define SIMT_BOUNDS(n_threads, n_blocks) __launch_bounds__(n_threads, n_blocks)  // blocks a multiprocessor shall hold
 #define SIMT_PARAM __grid_constant__  // a parameter whose address may be taken without a copy
 #define SIMT_FN static __device__ __forceinline__
 #define SIMT_MEMBER __device__ __forceinline__
 #else
 #include "kernels/cuda/simt_emulated.h"
 #define SIMT_KERNEL static
+#define SIMT_UNROLL
+#define SIMT_UNROLL_2
+#define SIMT_BOUNDS(n_threads, n_blocks)
 #define SIMT_PARAM
 #define SIMT_FN static inline
 #define SIMT_MEMBER inline
