@@ -70,6 +70,10 @@ class kv_cache {
 
     void reset() { trim(0); }
 
+    // Appends copies of what is there until at least n_tokens are: a context that means nothing, to measure speed and
+    // memory at lengths that would take too long to compute. Throws livekv::error where the policy cannot.
+    virtual void repeat(int64_t n_tokens);
+
     // A second sequence that starts as this one is. What is sealed is shared, not copied.
     virtual std::unique_ptr<kv_cache> fork() const = 0;
 

@@ -284,6 +284,20 @@ void livekv_cache::trim(int64_t n) {
     }
 }
 
+void livekv_cache::repeat(int64_t n) {
+    if (n > shape_.n_ctx) {
+        fail("the context holds ", shape_.n_ctx, " tokens, ", n, " are wanted");
+    }
+    try {
+        for (livekv_layer & layer : layers_) {
+            layer.repeat(n);
+        }
+    } catch (const std::bad_alloc &) {
+        trim(0);
+        fail("not enough memory for ", n, " tokens");
+    }
+}
+
 size_t livekv_cache::bytes() const {
     return report().bytes.total();
 }

@@ -29,6 +29,7 @@ class livekv_cache : public kv_cache {
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     size_t bytes() const override;
     void trim(int64_t n_tokens) override;
+    void repeat(int64_t n_tokens) override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
 

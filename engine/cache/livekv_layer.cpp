@@ -239,6 +239,21 @@ void livekv_layer::trim(int64_t n) {
     n_chunked_ = n;
 }
 
+void livekv_layer::repeat(int64_t n) {
+    if (chunks_.empty() || n_tail_ > 0) {
+        fail("only whole chunks can be repeated; the sequence has ", n_tokens(), " tokens");
+    }
+    const size_t first = chunks_.size() > 1 ? 1 : 0;  // the sequence's own first chunk lacks its sinks
+    for (size_t from = first; n_chunked_ < n; from = std::max(first, (from + 1) % chunks_.size())) {
+        chunk c = chunks_[from];
+        c.k = c.k->copy(plan_.on_device);
+        c.v = c.v->copy(plan_.on_device);
+        c.n_sinks = 0;
+        n_chunked_ += c.n_tokens;
+        chunks_.push_back(std::move(c));
+    }
+}
+
 void livekv_layer::reset() {
     chunks_.clear();
     n_chunked_ = 0;

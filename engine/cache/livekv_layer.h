@@ -69,6 +69,7 @@ class livekv_layer {
 
     void commit();
     void trim(int64_t n_tokens);
+    void repeat(int64_t n_tokens);  // as kv_cache says
 
     // A layer that starts as this one is; sealed chunks are shared.
     livekv_layer fork() const;

@@ -51,6 +51,15 @@ void session::trim(int64_t n) {
     last_logits_ = {};
 }
 
+void session::repeat(int64_t n) {
+    cache_->repeat(n);
+    const size_t n_before = tokens_.size();
+    for (size_t i = n_before; i < static_cast<size_t>(cache_->n_tokens()); ++i) {
+        tokens_.push_back(tokens_[i % n_before]);
+    }
+    last_logits_ = {};
+}
+
 void session::save(const std::string & path) const {
     livekv_file::write(path, *cache_, model_fingerprint(model_->file, model_->hp), tokens_, last_logits_);
 }
