@@ -14,6 +14,10 @@ kv_report kv_cache::report() const {
     return r;
 }
 
+void kv_cache::repeat(int64_t) {
+    fail("only the livekv cache can be filled with copies of its chunks");
+}
+
 const std::vector<std::string> & kv_policy_names() {
     static const std::vector<std::string> names = {"livekv", "f16", "q8_0", "q4_0", "q8_0_rot", "q4_0_rot"};
     return names;

@@ -23,6 +23,7 @@ struct kv_shape {
     int64_t n_ctx = 0;                                   // the most tokens a sequence may have
     int32_t n_threads = 1;                               // that compute a graph
     std::vector<ggml_backend_buffer_type_t> layer_buft;  // [n_layer]
+    std::vector<bool> on_device;                         // [n_layer] what the livekv cache keeps on the GPU; or empty
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }
 };
@@ -69,6 +70,10 @@ class kv_cache {
     virtual void trim(int64_t n_tokens) = 0;
 
     void reset() { trim(0); }
+
+    // Appends copies of what is there until at least n_tokens are: a context that means nothing, to measure speed and
+    // memory at lengths that would take too long to compute. Throws livekv::error where the policy cannot.
+    virtual void repeat(int64_t n_tokens);
 
     // A second sequence that starts as this one is. What is sealed is shared, not copied.
     virtual std::unique_ptr<kv_cache> fork() const = 0;

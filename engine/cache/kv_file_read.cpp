@@ -265,11 +265,16 @@ std::unique_ptr<kv_cache> livekv_file::restore(const kv_shape & shape, int64_t n
     }
     kv_options options = options_;
     options.measure_error = measure_error;
-    auto cache = std::make_unique<livekv_cache>(options, shape);
+    kv_shape on_host = shape;
+    on_host.on_device.clear();
+    auto cache = std::make_unique<livekv_cache>(options, on_host);
     int64_t n_tail = 0;
     const std::vector<chunk_tokens> sizes = chunks(&n_tail);
     for (size_t il = 0; il < cache->layers_.size(); ++il) {
         restore_layer(cache->layers_[il], static_cast<int64_t>(il), sizes, n_tail);
+    }
+    if (!shape.on_device.empty()) {
+        cache.reset(new livekv_cache(*cache, shape));
     }
     return cache;
 }

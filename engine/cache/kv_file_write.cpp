@@ -111,6 +111,13 @@ void livekv_file::write(const std::string & path, const kv_cache & any_cache, co
         fail("cannot save '", path, "': the sequence is empty");
     }
     LIVEKV_ASSERT(static_cast<int64_t>(tokens.size()) == cache->n_tokens());
+    std::unique_ptr<livekv_cache> on_host;
+    if (cache->device_workspace_) {  // the file is the same, wherever the cache is
+        kv_shape shape = cache->shape_;
+        shape.on_device.clear();
+        on_host.reset(new livekv_cache(*cache, shape));
+        cache = on_host.get();
+    }
     container out(2 + 9 * cache->layers_.size());
     add_keys(out.keys(), cache->options_, model, tokens);
     if (!logits.empty()) {
@@ -132,9 +139,9 @@ void livekv_file::write(const std::string & path, const kv_cache & any_cache, co
             const size_t n_values = static_cast<size_t>(n * row);
             if (n > 0) {
                 out.add(kv_names::blk(il, part + ".k"), GGML_TYPE_F16, row, n,
-                        {bytes_of(std::span(rows.k).first(n_values))});
+                        {bytes_of(std::span(rows.k.data(), n_values))});
                 out.add(kv_names::blk(il, part + ".v"), GGML_TYPE_F16, row, n,
-                        {bytes_of(std::span(rows.v).first(n_values))});
+                        {bytes_of(std::span(rows.v.data(), n_values))});
             }
         };
         std::vector<int32_t> kinds;  // [n_chunks, 3]

@@ -45,6 +45,7 @@ livekv_layer_plan plan_of(const kv_options & options, const kv_shape & shape, in
     plan.warmup_keep = options.warmup_keep;
     plan.tail_chunks = options.tail_chunks;
     plan.measure_error = options.measure_error;
+    plan.on_device = !shape.on_device.empty() && shape.on_device[static_cast<size_t>(il)];
     plan.method = plan.bypass ? bypass_method(options) : options.method();
     if (options.rotate == "k" || options.rotate == "kv") {
         plan.k_rotation = rotation_of(shape.head_dim, 128);
@@ -68,18 +69,31 @@ livekv_cache::livekv_cache(const kv_options & options, const kv_shape & shape)
     for (int64_t il = 0; il < shape.n_layer; ++il) {
         layers_.emplace_back(plan_of(options, shape, il), kernels_);
         nodes_.push_back({this, il, 0.0f});
+        device_nodes_.push_back({run_on_device, this, il});
+    }
+    device_layers_.resize(layers_.size());
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        if (layers_[il].plan().on_device) {
+            device_layer::require_supported(layers_[il].plan());
+            if (!device_workspace_) {
+                device_workspace_ = std::make_unique<device_workspace>(plan_of(options, shape, shape.n_layer - 1),
+                                                                       shape.n_head);
+            }
+            device_layers_[il] = std::make_unique<device_layer>(layers_[il], *device_workspace_, shape.n_head);
+        }
     }
 }
 
-livekv_cache::livekv_cache(const livekv_cache & other) : livekv_cache(other.options_, other.shape_) {
-    layers_.clear();
-    for (const livekv_layer & layer : other.layers_) {
-        layers_.push_back(layer.fork());
+livekv_cache::livekv_cache(const livekv_cache & other, const kv_shape & shape) : livekv_cache(other.options_, shape) {
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const livekv_layer & from = other.layers_[il];
+        const bool on_device = layers_[il].plan().on_device;
+        layers_[il] = on_device == from.plan().on_device ? from.fork() : from.copy(on_device);
     }
 }
 
 std::unique_ptr<kv_cache> livekv_cache::fork() const {
-    return std::unique_ptr<kv_cache>(new livekv_cache(*this));
+    return std::unique_ptr<kv_cache>(new livekv_cache(*this, shape_));
 }
 
 int64_t livekv_cache::max_new() const {
@@ -100,9 +114,13 @@ void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
     failed_ = false;
     try {
         for (livekv_layer & layer : layers_) {
-            layer.begin(n_new, close, !generated, passing_);
+            layer.begin(n_new, close, !generated, layer.plan().on_device ? device_passing_ : passing_);
         }
     } catch (const std::bad_alloc &) {
+        if (device_workspace_) {
+            fail("not enough memory for the cache beyond ", n_tokens(), " tokens (", bytes() / (1 << 20),
+                 " MiB), on the GPU or beside it; put fewer layers there (-ngl) or use a smaller cache (--preset small)");
+        }
         fail("not enough memory for the cache beyond ", n_tokens(), " tokens (", bytes() / (1 << 20), " MiB)");
     }
 }
@@ -111,6 +129,9 @@ ggml_tensor * livekv_cache::attend(ggml_context * ctx, ggml_cgraph * graph, int6
                                    ggml_tensor * k, ggml_tensor * v, float scale) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
+    if (device_layers_[static_cast<size_t>(il)]) {
+        return attend_on_device(ctx, graph, il, q, k, v);
+    }
     // A node's result orders it before the next one; the values are nobody's concern.
     ggml_tensor * kv[] = {k, v};
     ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
@@ -139,6 +160,32 @@ void livekv_cache::guarded(F work) {
             failure_ = std::current_exception();
         }
     }
+}
+
+// One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's concern.
+ggml_tensor * livekv_cache::attend_on_device(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
+                                             ggml_tensor * k, ggml_tensor * v) {
+    ggml_tensor * args[] = {k, v, q};
+    ggml_tensor * out = make_device_node(ctx, q ? q->ne[0] * q->ne[1] : 1, q ? q->ne[2] : 1, args, q ? 3 : 2,
+                                         device_nodes_[static_cast<size_t>(il)]);
+    ggml_build_forward_expand(graph, out);
+    return q ? out : nullptr;
+}
+
+void livekv_cache::run_on_device(const device_node & node, ggml_tensor * dst, device::stream s) {
+    livekv_cache & cache = *static_cast<livekv_cache *>(node.cache);
+    device_layer & layer = *cache.device_layers_[static_cast<size_t>(node.il)];
+    const float scale = cache.nodes_[static_cast<size_t>(node.il)].scale;
+    const auto floats = [](const ggml_tensor * t) { return static_cast<const float *>(t->data); };
+    cache.guarded([&] {
+        const ggml_tensor * k = dst->src[0];
+        const ggml_tensor * v = dst->src[1];
+        layer.store(floats(k), k->nb[2] / sizeof(float), floats(v), v->nb[2] / sizeof(float), s);
+        if (const ggml_tensor * q = dst->src[2]) {
+            layer.attend(floats(q), static_cast<float *>(dst->data), scale, s);
+        }
+        layer.seal(s);
+    });
 }
 
 void livekv_cache::note_bad(int64_t il, int64_t token) {
@@ -208,6 +255,11 @@ void livekv_cache::commit() {
             fail("not enough memory for the cache's workspace at ", n_tokens(), " tokens");
         }
     }
+    for (size_t il = 0; il < device_layers_.size(); ++il) {
+        if (device_layers_[il] && device_layers_[il]->first_bad() >= 0) {
+            note_bad(static_cast<int64_t>(il), device_layers_[il]->first_bad());
+        }
+    }
     if (first_bad_ != none_bad) {
         fail("layer ", first_bad_ >> 32, ", position ", n_tokens() + (first_bad_ & 0xffffffff),
              ": a key or value is not a number or too large for 16 bits; "
@@ -215,6 +267,9 @@ void livekv_cache::commit() {
     }
     for (livekv_layer & layer : layers_) {
         layer.commit();
+    }
+    for (const std::unique_ptr<device_layer> & layer : device_layers_) {
+        seal_seconds_ += layer ? layer->seal_seconds() : 0.0;
     }
     n_new_ = 0;
 }
@@ -226,6 +281,21 @@ void livekv_cache::trim(int64_t n) {
     if (n == 0) {
         seal_seconds_ = 0.0;
         passing_.release();
+        device_passing_.release();
+    }
+}
+
+void livekv_cache::repeat(int64_t n) {
+    if (n > shape_.n_ctx) {
+        fail("the context holds ", shape_.n_ctx, " tokens, ", n, " are wanted");
+    }
+    try {
+        for (livekv_layer & layer : layers_) {
+            layer.repeat(n);
+        }
+    } catch (const std::bad_alloc &) {
+        trim(0);
+        fail("not enough memory for ", n, " tokens");
     }
 }
 
@@ -238,7 +308,8 @@ kv_report livekv_cache::report() const {
     for (const livekv_layer & layer : layers_) {
         layer.add_to(r);
     }
-    r.workspace = passing_.bytes() + job_.bytes();
+    r.workspace = passing_.bytes() + job_.bytes() + device_passing_.bytes() +
+                  (device_workspace_ ? device_workspace_->bytes() : 0);
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
     return r;
@@ -246,6 +317,10 @@ kv_report livekv_cache::report() const {
 
 kv_layer_dump livekv_cache::dump(int64_t il) const {
     const livekv_layer & layer = layers_.at(static_cast<size_t>(il));
+    if (layer.plan().on_device) {
+        const livekv_layer here = layer.copy(false);
+        return {here.dump(kv_side::key), here.dump(kv_side::value)};
+    }
     return {layer.dump(kv_side::key), layer.dump(kv_side::value)};
 }
 

@@ -4,6 +4,8 @@
 #include <exception>
 #include <vector>
 
+#include "cache/device_layer.h"
+#include "cache/device_node.h"
 #include "cache/kv_cache.h"
 #include "cache/livekv_layer.h"
 #include "kernels/attention_job.h"
@@ -12,7 +14,8 @@ namespace livekv {
 
 // The compressed cache: chunks are sealed as the prompt streams in, attention reads them as they are. Grows with the
 // sequence; besides the chunks it holds one chunk's raw rows and workspace that no context makes larger. Its three
-// steps a layer (store, attend, seal) are custom nodes of the CPU graph, run by ggml's threads.
+// steps a layer (store, attend, seal) are custom nodes of the graph: run by ggml's threads, or, where the layer is on
+// the GPU, put into its stream.
 class livekv_cache : public kv_cache {
   public:
     livekv_cache(const kv_options & options, const kv_shape & shape);
@@ -26,6 +29,7 @@ class livekv_cache : public kv_cache {
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     size_t bytes() const override;
     void trim(int64_t n_tokens) override;
+    void repeat(int64_t n_tokens) override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
     kv_layer_dump dump(int64_t il) const override;
@@ -43,13 +47,18 @@ class livekv_cache : public kv_cache {
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
 
+    static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
+    ggml_tensor * attend_on_device(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
+                                   ggml_tensor * k, ggml_tensor * v);
+
     // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by commit; what
     // comes after it in the pass is left out.
     template <typename F>
     void guarded(F work);
     void note_bad(int64_t il, int64_t token);
 
-    livekv_cache(const livekv_cache & other);
+    // The same sequence, each layer where shape wants it.
+    livekv_cache(const livekv_cache & other, const kv_shape & shape);
 
     kv_options options_;
     kv_shape shape_;
@@ -57,6 +66,11 @@ class livekv_cache : public kv_cache {
     std::vector<livekv_layer> layers_;
     std::vector<node> nodes_;  // [n_layer]
     raw_rows passing_;         // a chunk that fills in one pass, of the layer being computed
+    raw_rows device_passing_;  // the same on the GPU
+    // Layers on the GPU: [n_layer], null where the layer is not.
+    std::unique_ptr<device_workspace> device_workspace_;
+    std::vector<std::unique_ptr<device_layer>> device_layers_;
+    std::vector<device_node> device_nodes_;  // [n_layer]
     attention_job job_;
     int64_t n_new_ = 0;
     double seal_seconds_ = 0.0;

@@ -21,31 +21,29 @@ const uint16_t * rows_in(const kv_page & page) {
 
 }  // namespace
 
-void raw_rows::reserve(size_t n_values) {
-    for (std::vector<uint16_t> * rows : {&k, &v}) {
-        if (rows->size() < n_values) {
-            rows->reserve(n_values);
-            rows->resize(n_values);
-        }
-    }
+void raw_rows::reserve(size_t n_values, bool on_device) {
+    k.reserve(n_values, on_device);
+    v.reserve(n_values, on_device);
 }
 
 void raw_rows::release() {
-    k = std::vector<uint16_t>();  // = {} would keep the memory
-    v = std::vector<uint16_t>();
+    k.release();
+    v.release();
 }
 
 livekv_layer::livekv_layer(const livekv_layer_plan & plan, const cpu_kernels & kernels)
     : plan_(plan),
       kernels_(&kernels),
       statistics_(static_cast<size_t>(plan.n_head_kv), key_statistics(plan.method, plan.head_dim)),
-      errors_(static_cast<size_t>(2 * plan.n_head_kv)) {}
+      errors_(static_cast<size_t>(2 * plan.n_head_kv)) {
+    reset();
+}
 
 std::shared_ptr<kv_page> livekv_layer::make_page(kv_side side, bool sealed, int64_t n) const {
     const size_t bytes = sealed ? kv_map(block_header(plan_.method, side, n, plan_.head_dim)).bytes *
                                       static_cast<size_t>(plan_.n_head_kv)
                                 : 2 * static_cast<size_t>(n) * plan_.row();
-    return std::make_shared<kv_page>(bytes);
+    return std::make_shared<kv_page>(bytes, plan_.on_device);
 }
 
 void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passing) {
@@ -54,7 +52,8 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
     step_.close = close;
     const int64_t n = n_tail_ + n_new;
     step_.rows = close && n_tail_ == 0 ? &passing : &tail_;
-    step_.rows->reserve(static_cast<size_t>(close ? n : (n + tail_step - 1) / tail_step * tail_step) * plan_.row());
+    step_.rows->reserve(static_cast<size_t>(close ? n : (n + tail_step - 1) / tail_step * tail_step) * plan_.row(),
+                        plan_.on_device);
     if (close) {
         const int64_t newest = static_cast<int64_t>(chunks_.size());
         const bool settled = !plan_.warmup_keep && newest + 1 >= plan_.warmup_chunks;
@@ -85,7 +84,10 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
         }
         step_.statistics = statistics_;
         step_.errors = errors_;
-        step_.sinks.reserve(static_cast<size_t>(c.n_sinks) * plan_.row());
+        step_.sinks.reserve(static_cast<size_t>(c.n_sinks) * plan_.row(), plan_.on_device);
+        if (plan_.on_device) {
+            step_.state = std::make_shared<kv_page>(state_->bytes(), true);
+        }
     }
     rebuild_segments(n, *step_.rows);
 }
@@ -132,8 +134,8 @@ void livekv_layer::seal(int64_t job) {
     const chunk & c = step_.closed;
     const size_t page_bytes = 2 * static_cast<size_t>(c.n_stored) * plan_.row();
     if (job == 0) {  // now: the rows may be another layer's before the pass ends
-        std::copy_n(step_.rows->k.begin(), step_.sinks.k.size(), step_.sinks.k.begin());
-        std::copy_n(step_.rows->v.begin(), step_.sinks.v.size(), step_.sinks.v.begin());
+        std::copy_n(step_.rows->k.data(), step_.sinks.k.size(), step_.sinks.k.data());
+        std::copy_n(step_.rows->v.data(), step_.sinks.v.size(), step_.sinks.v.data());
     }
     chunk_sealer sealer(plan_.method, *kernels_);
     if (job % 2 == 1) {
@@ -216,6 +218,7 @@ void livekv_layer::commit() {
         if (step_.late[i].k) {
             chunks_[i].k = step_.late[i].k;
             chunks_[i].k_sealed = true;
+            n_unchanged_ = 0;
         }
         if (step_.late[i].v) {
             chunks_[i].v = step_.late[i].v;
@@ -224,6 +227,9 @@ void livekv_layer::commit() {
     }
     statistics_ = std::move(step_.statistics);
     errors_ = std::move(step_.errors);
+    if (plan_.on_device) {
+        state_ = step_.state;
+    }
     chunks_.push_back(c);
     n_chunked_ += c.n_tokens;
     n_tail_ = 0;
@@ -243,12 +249,28 @@ void livekv_layer::trim(int64_t n) {
     }
     n_tail_ = 0;
     tail_.release();
+    n_unchanged_ = 0;
     while (n_chunked_ - chunks_.back().n_tokens >= n) {
         n_chunked_ -= chunks_.back().n_tokens;
         chunks_.pop_back();
     }
     chunks_.back().n_tokens -= static_cast<int32_t>(n_chunked_ - n);
     n_chunked_ = n;
+}
+
+void livekv_layer::repeat(int64_t n) {
+    if (chunks_.empty() || n_tail_ > 0) {
+        fail("only whole chunks can be repeated; the sequence has ", n_tokens(), " tokens");
+    }
+    const size_t first = chunks_.size() > 1 ? 1 : 0;  // the sequence's own first chunk lacks its sinks
+    for (size_t from = first; n_chunked_ < n; from = std::max(first, (from + 1) % chunks_.size())) {
+        chunk c = chunks_[from];
+        c.k = c.k->copy(plan_.on_device);
+        c.v = c.v->copy(plan_.on_device);
+        c.n_sinks = 0;
+        n_chunked_ += c.n_tokens;
+        chunks_.push_back(std::move(c));
+    }
 }
 
 void livekv_layer::reset() {
@@ -259,13 +281,57 @@ void livekv_layer::reset() {
     n_tail_ = 0;
     statistics_.assign(statistics_.size(), key_statistics(plan_.method, plan_.head_dim));
     errors_.assign(errors_.size(), {});
+    n_unchanged_ = 0;
+    if (plan_.on_device) {
+        const std::vector<float> state = statistics_state();
+        state_ = std::make_shared<kv_page>(state.size() * sizeof(float), true);
+        device::copy_between(state_->data(), true, state.data(), false, state_->bytes());
+    }
+}
+
+std::vector<float> livekv_layer::statistics_state() const {
+    std::vector<float> all;
+    for (const key_statistics & statistics : statistics_) {
+        const std::vector<float> state = statistics.state();
+        all.insert(all.end(), state.begin(), state.end());
+    }
+    return all;
 }
 
 livekv_layer livekv_layer::fork() const {
     livekv_layer copy = *this;
     copy.step_ = {};
     copy.segments_.clear();
+    copy.n_unchanged_ = 0;
     return copy;
+}
+
+livekv_layer livekv_layer::copy(bool to_device) const {
+    livekv_layer other = fork();
+    other.plan_.on_device = to_device;
+    for (chunk & c : other.chunks_) {
+        c.k = c.k->copy(to_device);
+        c.v = c.v->copy(to_device);
+    }
+    other.sinks_ = {sinks_.k.copy(to_device), sinks_.v.copy(to_device)};
+    other.tail_ = {tail_.k.copy(to_device), tail_.v.copy(to_device)};
+    std::vector<float> state = statistics_state();
+    const size_t bytes = state.size() * sizeof(float);
+    if (plan_.on_device) {
+        device::copy_between(state.data(), false, state_->data(), true, bytes);
+    }
+    if (to_device) {
+        other.state_ = std::make_shared<kv_page>(bytes, true);
+        device::copy_between(other.state_->data(), true, state.data(), false, bytes);
+    } else {
+        other.state_.reset();
+        const size_t each = static_cast<size_t>(3 * plan_.head_dim);
+        for (size_t head = 0; head < statistics_.size(); ++head) {
+            other.statistics_[head].set_state(statistics_[head].n_chunks(),
+                                              std::span<const float>(state).subspan(head * each, each));
+        }
+    }
+    return other;
 }
 
 size_t livekv_layer::bytes() const {

@@ -28,6 +28,7 @@ struct livekv_layer_plan {
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
+    bool on_device = false;  // its memory is the GPU's, and what is done with it too (device_layer.h)
     int32_t k_rotation = 0;  // keys and values are stored rotated in runs of this many channels; 0: as they are
     int32_t v_rotation = 0;
     kv_method method;
@@ -37,11 +38,11 @@ struct livekv_layer_plan {
 
 // Raw keys and values of the newest tokens: f16 rows [n_tokens, n_head_kv, head_dim].
 struct raw_rows {
-    std::vector<uint16_t> k;
-    std::vector<uint16_t> v;
+    row_buffer k;
+    row_buffer v;
 
-    size_t bytes() const { return 2 * (k.capacity() + v.capacity()); }
-    void reserve(size_t n_values);  // exactly, unlike a vector's own growth
+    size_t bytes() const { return k.bytes() + v.bytes(); }
+    void reserve(size_t n_values, bool on_device = false);
     void release();
 };
 
@@ -71,9 +72,13 @@ class livekv_layer {
 
     void commit();
     void trim(int64_t n_tokens);
+    void repeat(int64_t n_tokens);  // as kv_cache says
 
     // A layer that starts as this one is; sealed chunks are shared.
     livekv_layer fork() const;
+
+    // The same layer in the host's memory or the GPU's, as it was committed last.
+    livekv_layer copy(bool to_device) const;
 
     size_t bytes() const;
     void add_to(kv_report & report) const;
@@ -85,6 +90,7 @@ class livekv_layer {
 
   private:
     friend class livekv_file;
+    friend class device_layer;
 
     struct chunk {
         std::shared_ptr<kv_page> k;  // blocks [n_head_kv], or f16 rows
@@ -118,6 +124,7 @@ class livekv_layer {
         std::vector<late_pages> late;            // [chunks_.size()]
         std::vector<key_statistics> statistics;  // [n_head_kv], moved by this chunk
         std::vector<error_sums> errors;          // [2 * n_head_kv], with this chunk's
+        std::shared_ptr<kv_page> state;          // statistics, of a layer on the device
     };
 
     std::shared_ptr<kv_page> make_page(kv_side side, bool sealed, int64_t n) const;
@@ -125,6 +132,7 @@ class livekv_layer {
     uint8_t * block_of(kv_page & page, int64_t head) const;
     void note_error(const chunk_rows & rows, const uint8_t * block, int64_t n_saturated, int64_t slot);
     void rebuild_segments(int64_t n_open, const raw_rows & rows);
+    std::vector<float> statistics_state() const;  // [n_head_kv, 3, head_dim]
     void reset();
 
     livekv_layer_plan plan_;
@@ -134,7 +142,9 @@ class livekv_layer {
     raw_rows sinks_;         // [n_sinks] rows
     raw_rows tail_;          // [n_tail_] rows
     int64_t n_tail_ = 0;
-    std::vector<key_statistics> statistics_;  // [n_head_kv]
+    std::vector<key_statistics> statistics_;  // [n_head_kv]; on the device only how many chunks they have seen
+    std::shared_ptr<kv_page> state_;          // of a layer on the device: f32 [n_head_kv, 3, head_dim]
+    int64_t n_unchanged_ = 0;                 // first chunks that are what the device's table of them says
     step step_;
     std::vector<kv_segment> segments_;
     std::vector<error_sums> errors_;  // [2 * n_head_kv]: keys, then values

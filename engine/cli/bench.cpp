@@ -21,6 +21,7 @@ struct bench_options {
     int64_t n_prompt = 512;
     int64_t n_decode = 16;
     int64_t repetitions = 5;
+    int64_t repeat_prompt = 0;
     std::string output = "md";
 
     void declare(option_table & table) {
@@ -30,6 +31,9 @@ struct bench_options {
         table.integer("-p,--prompt-tokens", n_prompt, 1, INT32_MAX, "tokens prefilled in each run");
         table.integer("-n,--decode-tokens", n_decode, 1, INT32_MAX, "tokens decoded one by one in each run");
         table.integers("-d,--depths", depths, 0, INT32_MAX, "tokens already in the cache before each run");
+        table.integer("--repeat-prompt", repeat_prompt, 0, INT32_MAX,
+                      "compute only so many of the depth's tokens, a multiple of the chunk, and fill up with copies of "
+                      "their chunks: speed and memory only (livekv); 0: compute all");
         table.integer("-r,--repetitions", repetitions, 1, 1000, "counted runs, after one that is not");
         table.choice("-o,--output", output, {"md", "json", "csv"}, "format of the table on stdout");
     }
@@ -89,7 +93,12 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
         sessions.push_back(std::make_unique<session>(m, params));
         if (depth > 0) {
             std::cerr << "depth " << depth << ", " << kv << ": filling the cache\n";
-            sessions.back()->prefill(std::span(tokens).first(static_cast<size_t>(depth)));
+            const bool repeats = options.repeat_prompt > 0 && options.repeat_prompt < depth;
+            sessions.back()->prefill(
+                std::span(tokens).first(static_cast<size_t>(repeats ? options.repeat_prompt : depth)));
+            if (repeats) {
+                sessions.back()->repeat(depth);
+            }
         }
         rows.push_back({kv, depth, {}, {}, 0});
     }

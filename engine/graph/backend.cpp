@@ -2,13 +2,23 @@
 
 #include <ggml-cpu.h>
 
+#include <cstdlib>
 #include <vector>
 
 #include "error.h"
+#include "graph/device_backend.h"
 #include "model/ggml_log.h"
 #include "model/weights.h"
 
 namespace livekv {
+
+namespace {
+
+bool emulates_device() {
+    return device::is_emulated() && std::getenv("LIVEKV_EMULATE");
+}
+
+}  // namespace
 
 backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
     silence_ggml();
@@ -24,6 +34,12 @@ backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
             fail("cannot start the GPU: ", take_ggml_errors());
         }
         all.push_back(gpu_.get());
+        device_ = make_device_backend(find_gpu(), stream_of(gpu_.get()));
+    } else if (emulates_device()) {
+        device_ = make_device_backend(ggml_backend_get_device(cpu_.get()), nullptr);
+    }
+    if (device_) {
+        all.push_back(device_.get());
     }
     all.push_back(cpu_.get());
     sched_.reset(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), max_nodes,
@@ -50,6 +66,10 @@ void backend::compute(ggml_cgraph * graph) {
 
 ggml_backend_buffer_type_t backend::buffer_type(bool on_gpu) const {
     return ggml_backend_get_default_buffer_type(on_gpu ? gpu_.get() : cpu_.get());
+}
+
+bool backend::caches_on_device(bool on_gpu) const {
+    return device_ && (on_gpu || !gpu_);
 }
 
 size_t backend::workspace_bytes() const {

@@ -22,10 +22,15 @@ class backend {
     // Where a layer's cache belongs.
     ggml_backend_buffer_type_t buffer_type(bool on_gpu) const;
 
+    // Whether the livekv cache of a layer is the device's: it is where the layer is on the GPU. Builds without CUDA
+    // compute every layer's with the emulated device when LIVEKV_EMULATE is set, for tests.
+    bool caches_on_device(bool on_gpu) const;
+
     size_t workspace_bytes() const;
 
   private:
     ggml_backend_ptr gpu_;
+    ggml_backend_ptr device_;  // beside gpu_, for the livekv cache's nodes
     ggml_backend_ptr cpu_;
     ggml_backend_sched_ptr sched_;
 };

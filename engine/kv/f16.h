@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kv/host_device.h"
+
 namespace livekv {
 
 // IEEE 754 binary16 in 16 bits, round to nearest, ties to even; NaN stays NaN, what is too large becomes infinite.
 
-static inline float f16_to_f32(uint16_t h) {
+LIVEKV_HD static inline float f16_to_f32(uint16_t h) {
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
     const uint32_t exponent = (h >> 10) & 0x1fu;
     const uint32_t fraction = h & 0x3ffu;
@@ -26,7 +28,7 @@ static inline float f16_to_f32(uint16_t h) {
     return f;
 }
 
-static inline uint16_t f32_to_f16(float f) {
+LIVEKV_HD static inline uint16_t f32_to_f16(float f) {
     uint32_t bits = 0;
     std::memcpy(&bits, &f, sizeof(bits));
     const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
@@ -49,7 +51,7 @@ static inline uint16_t f32_to_f16(float f) {
 }
 
 // The same for numbers, but the largest finite value instead of an infinite one.
-static inline uint16_t f32_to_f16_finite(float f) {
+LIVEKV_HD static inline uint16_t f32_to_f16_finite(float f) {
     return f32_to_f16(f > 65504.0f ? 65504.0f : f < -65504.0f ? -65504.0f : f);
 }
 

@@ -32,6 +32,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kv/host_device.h"
+
 namespace livekv {
 
 constexpr int32_t kv_block_version = 1;
@@ -77,14 +79,14 @@ struct kv_block_map {
     int32_t n_tiles = 0;
 };
 
-static constexpr size_t kv_align(size_t n, size_t to) {
+LIVEKV_HD static constexpr size_t kv_align(size_t n, size_t to) {
     return (n + to - 1) / to * to;
 }
-static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) {
+LIVEKV_HD static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) {
     return (n + by - 1) / by;
 }
 
-static constexpr kv_block_map kv_map(const kv_block_header & h) {
+LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     const bool key = h.side == kv_side::key;
     kv_block_map m;
     m.n_scales = key ? kv_ceil_div(h.n_tokens, h.group) * h.head_dim : h.n_tokens;
@@ -118,23 +120,23 @@ struct kv_place {
     int32_t code;
 };
 
-static constexpr kv_place kv_key_place(int32_t head_dim, int32_t token, int32_t channel) {
+LIVEKV_HD static constexpr kv_place kv_key_place(int32_t head_dim, int32_t token, int32_t channel) {
     const size_t brick =
         static_cast<size_t>(token / 16) * static_cast<size_t>(head_dim / 4) + static_cast<size_t>(channel / 4);
     return {brick, token % 16 * 4 + channel % 4};
 }
 
 // Bricks of the values of one tile start here; tile_quads: how many bricks of 4 tokens a full or the last tile has.
-static constexpr size_t kv_value_tile_brick(int32_t head_dim, int32_t tile) {
+LIVEKV_HD static constexpr size_t kv_value_tile_brick(int32_t head_dim, int32_t tile) {
     return static_cast<size_t>(tile) * static_cast<size_t>(kv_ceil_div(head_dim, 16)) * (kv_tile_tokens / 4);
 }
 
-static constexpr int32_t kv_value_tile_quads(int32_t n_tokens, int32_t tile) {
+LIVEKV_HD static constexpr int32_t kv_value_tile_quads(int32_t n_tokens, int32_t tile) {
     const int32_t left = n_tokens - tile * kv_tile_tokens;
     return kv_ceil_div(left < kv_tile_tokens ? left : kv_tile_tokens, 4);
 }
 
-static constexpr kv_place kv_value_place(int32_t n_tokens, int32_t head_dim, int32_t token, int32_t channel) {
+LIVEKV_HD static constexpr kv_place kv_value_place(int32_t n_tokens, int32_t head_dim, int32_t token, int32_t channel) {
     const int32_t tile = token / kv_tile_tokens;
     const int32_t quad = token % kv_tile_tokens / 4;
     const size_t within = static_cast<size_t>(channel / 16) * static_cast<size_t>(kv_value_tile_quads(n_tokens, tile)) +
@@ -142,12 +144,12 @@ static constexpr kv_place kv_value_place(int32_t n_tokens, int32_t head_dim, int
     return {kv_value_tile_brick(head_dim, tile) + within, channel % 16 * 4 + token % 4};
 }
 
-static constexpr kv_place kv_place_of(const kv_block_header & h, int32_t token, int32_t channel) {
+LIVEKV_HD static constexpr kv_place kv_place_of(const kv_block_header & h, int32_t token, int32_t channel) {
     return h.side == kv_side::key ? kv_key_place(h.head_dim, token, channel)
                                   : kv_value_place(h.n_tokens, h.head_dim, token, channel);
 }
 
-static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits,
+LIVEKV_HD static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits,
                                            int32_t group, int32_t n_outliers, bool has_centres) {
     return {static_cast<uint16_t>(n_tokens),
             static_cast<uint16_t>(head_dim),

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kv/host_device.h"
+
 namespace livekv {
 
 constexpr float range_epsilon = 1e-6f;  // added to a range, so that one of zero still divides (3-5)
@@ -17,22 +19,22 @@ struct kv_grid {
     int32_t high;
 
     // Half to even (3-6); the sum is exact, so clamping before or after rounding is the same.
-    int32_t code(float x) const {
+    LIVEKV_HD int32_t code(float x) const {
         const float rounded = std::nearbyintf(x / scale) + static_cast<float>(zero);
         return static_cast<int32_t>(std::clamp(rounded, static_cast<float>(low), static_cast<float>(high)));
     }
 
-    float level(int32_t code) const { return static_cast<float>(code - zero) * scale; }
+    LIVEKV_HD float level(int32_t code) const { return static_cast<float>(code - zero) * scale; }
 };
 
 // 3-5 and 3-6: symmetric codes, -(2^(b-1) - 1) to 2^(b-1) - 1.
-inline kv_grid symmetric_grid(float absmax, int32_t bits) {
+LIVEKV_HD inline kv_grid symmetric_grid(float absmax, int32_t bits) {
     const int32_t top = (1 << (bits - 1)) - 1;
     return {(absmax + range_epsilon) / static_cast<float>(top), 0, -top, top};
 }
 
 // The ema_minmax variant: codes 0 to 2^b - 1 over [low, high], low <= 0 <= high, the zero point among them.
-inline kv_grid minmax_grid(float low, float high, int32_t bits) {
+LIVEKV_HD inline kv_grid minmax_grid(float low, float high, int32_t bits) {
     const int32_t top = (1 << bits) - 1;
     const float scale = (high - low + range_epsilon) / static_cast<float>(top);
     const int32_t zero = static_cast<int32_t>(std::nearbyintf(-low / scale));
@@ -41,7 +43,7 @@ inline kv_grid minmax_grid(float low, float high, int32_t bits) {
 
 // Codes 0 to 2^b - 1 over [low, high], which need not hold 0: a key channel with a large mean keeps its fine steps. The
 // zero point is a whole number of steps away, and as far as the format can say; a wider step brings it within reach.
-inline kv_grid affine_grid(float low, float high, int32_t bits) {
+LIVEKV_HD inline kv_grid affine_grid(float low, float high, int32_t bits) {
     const int32_t top = (1 << bits) - 1;
     const int32_t mid = 1 << (bits - 1);
     if (bits == 8) {  // no room beside the codes: the range takes 0 in

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kv/host_device.h"
+
 namespace livekv {
 
 // How the livekv policy compresses: the method's constants (README: options). One set for a whole cache.
@@ -27,8 +29,8 @@ struct kv_method {
     scale scale_method = scale::ema_absmax;
     bool scale_search = false;  // shrink a range where that lowers the squared error (own ranges only)
 
-    bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
-    bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }
+    LIVEKV_HD bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
+    LIVEKV_HD bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }
 
     // Tokens that share a key scale in a chunk of n tokens.
     int64_t group_of(int64_t n) const { return own_range() && key_group > 0 ? std::min<int64_t>(key_group, n) : n; }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "kv/kv_ema.h"
 
 namespace livekv {
 
@@ -14,12 +15,6 @@ key_statistics::key_statistics(const kv_method & method, int64_t head_dim)
       high_(static_cast<size_t>(head_dim)),
       low_(static_cast<size_t>(head_dim)),
       bound_(static_cast<size_t>(head_dim), std::numeric_limits<float>::infinity()) {}
-
-float key_statistics::moved(float mu, float seen) const {
-    const float alpha = static_cast<float>(method_.ema_alpha);
-    const float clipped = std::min(seen, static_cast<float>(method_.clip_factor) * mu);
-    return (1.0f - alpha) * mu + alpha * clipped;
-}
 
 void key_statistics::update(std::span<const float> dense) {
     LIVEKV_ASSERT(!dense.empty() && dense.size() % high_.size() == 0);
@@ -37,16 +32,11 @@ void key_statistics::update(std::span<const float> dense) {
 }
 
 void key_statistics::update(std::span<const float> high, std::span<const float> low) {
-    const bool signs_apart = method_.scale_method == kv_method::scale::ema_minmax;
     for (size_t c = 0; c < high_.size(); ++c) {
-        const float top = signs_apart ? high[c] : std::max(high[c], -low[c]);
-        // A statistic of 0 has seen nothing yet (a chunk of sinks and outliers alone): N times it would be 0 for ever.
-        bound_[c] = high_[c] != 0.0f ? static_cast<float>(method_.clip_factor) * high_[c]
-                                     : std::numeric_limits<float>::infinity();
-        high_[c] = high_[c] != 0.0f ? moved(high_[c], top) : top;
-        if (signs_apart) {
-            low_[c] = low_[c] != 0.0f ? -moved(-low_[c], -low[c]) : low[c];
-        }
+        const channel_ema e = ema_after(method_, {high_[c], low_[c], bound_[c]}, high[c], low[c]);
+        high_[c] = e.high;
+        low_[c] = e.low;
+        bound_[c] = e.bound;
     }
     ++n_chunks_;
 }

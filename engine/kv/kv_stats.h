@@ -33,8 +33,6 @@ class key_statistics {
     void set_state(int64_t n_chunks, std::span<const float> state);
 
   private:
-    float moved(float mu, float seen) const;
-
     kv_method method_;
     int64_t n_chunks_ = 0;
     std::vector<float> high_;

@@ -18,6 +18,7 @@ kv_shape shape_of(const model & m, const backend & device, const session_params 
     shape.n_threads = params.n_threads;
     for (const layer_weights & layer : m.tensors.layers) {
         shape.layer_buft.push_back(device.buffer_type(layer.on_gpu));
+        shape.on_device.push_back(device.caches_on_device(layer.on_gpu));
     }
     return shape;
 }
@@ -49,6 +50,15 @@ std::unique_ptr<session> session::fork() const {
 void session::trim(int64_t n) {
     cache_->trim(n);
     tokens_.resize(static_cast<size_t>(n));
+    last_logits_ = {};
+}
+
+void session::repeat(int64_t n) {
+    cache_->repeat(n);
+    const size_t n_before = tokens_.size();
+    for (size_t i = n_before; i < static_cast<size_t>(cache_->n_tokens()); ++i) {
+        tokens_.push_back(tokens_[i % n_before]);
+    }
     last_logits_ = {};
 }
 

@@ -61,6 +61,9 @@ class session {
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 
+    // Appends copies of the tokens, as kv_cache::repeat says, until there are at least n_tokens.
+    void repeat(int64_t n_tokens);
+
     // Another session on the same model that starts with this one's tokens and last logits.
     std::unique_ptr<session> fork() const;
 

@@ -1,0 +1,500 @@
+#pragma once
+
+// Decode: few query rows over a long context, as fast as the blocks can be read. Every warp takes a stretch of tiles of
+// its own, straight from global memory into registers, and keeps its own running softmax; the warps of a block of
+// threads are joined in shared memory, the blocks by join_spans_kernel. Up to 8 query rows of a kv head at once: the
+// query heads that share it.
+//
+//   scores^T [16 tokens, 8 rows]    = keys [16 tokens, 16 channels]    x  q^T [16 channels, 8 rows]     (mma)
+//   out^T    [16 channels, 8 rows] += values^T [16 channels, 16 tokens] x  p^T [16 tokens, 8 rows]       (mma)
+//
+// A brick of 4-bit codes lies as the lanes hold A: lane (g, q) reads word g of brick q, 128 bytes a warp, and has rows g
+// and g + 8. Channels are summed in the order 0 2 | 1 3 of each four, for q as for keys. For the second product a lane's
+// four columns must be tokens of one brick; so keys are read with rows 1 and 2, and 5 and 6, exchanged (brick_token):
+// then two transposes and one exchange between neighbours turn scores into weights where they are needed.
+
+#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/query.cuh"
+
+namespace livekv::device {
+
+constexpr int32_t step_rows = 8;
+constexpr int32_t step_warps = 4;
+constexpr int32_t step_threads = step_warps * simt::warp_size;
+
+// The token of 16 (the first 8 of them) that row g of the scores is.
+SIMT_FN int32_t brick_token(int32_t g) { return (g & 4) | (g & 1) << 1 | (g >> 1 & 1); }
+
+template <int32_t head_dim>
+struct step_memory {
+    static constexpr int32_t n_steps = head_dim / 16;
+
+    float q[head_dim][step_rows];  // scaled
+    float power[step_rows];
+    struct each_warp {
+        simt::four_words key_grid[head_dim / 4];
+        float scores[kv_tile_tokens][step_rows];  // what outliers add; then weights, where values have outliers
+        float factor[step_rows];
+    } warps[step_warps];
+    float m[step_warps][step_rows];
+    float l[step_warps][step_rows];
+    float o[step_warps][step_rows][head_dim];
+};
+
+// As many floats of shared memory behind step_memory when values have outliers: [step_warps, head_dim, step_rows].
+template <int32_t head_dim>
+constexpr size_t step_outlier_floats = static_cast<size_t>(step_warps) * head_dim * step_rows;
+
+template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
+class step_warp {
+  public:
+    SIMT_MEMBER step_warp(const device_attention & a, step_memory<head_dim> & memory, float * outliers, int32_t head,
+                          int32_t first_row)
+        : a_(a),
+          mine_(memory.warps[simt::warp()]),
+          q_of_(memory.q),
+          o_of_(outliers),
+          head_(head),
+          g_(simt::lane() / 4),
+          q_(simt::lane() % 4) {
+        SIMT_UNROLL
+        for (int32_t s = 0; s < n_steps; ++s) {
+            const auto at = [&](int32_t i) { return memory.q[16 * s + 4 * q_ + i][g_]; };
+            query_[s][0] = simt::to_halves(at(0), at(2));
+            query_[s][1] = simt::to_halves(at(1), at(3));
+        }
+        SIMT_UNROLL
+        for (int32_t j = 0; j < 2; ++j) {
+            power_[j] = memory.power[2 * q_ + j];
+            open_tokens_[j] = open_tokens_of(a, first_row + 2 * q_ + j);
+        }
+        for (int32_t i = simt::lane(); o_of_ && i < head_dim * step_rows; i += simt::warp_size) {
+            o_of_[i] = 0.0f;
+        }
+    }
+
+    // Tiles first ... last - 1.
+    SIMT_MEMBER void run(int64_t first, int64_t last) {
+        if (first >= last) {
+            return;
+        }
+        int32_t chunk = chunk_of_tile(a_, first);
+        tile_place p = place_in(chunk_at(a_, chunk), chunk, first);
+        load_keys(p);
+        for (int64_t tile = first; tile < last; ++tile) {
+            const device_chunk & c = chunk_at(a_, p.chunk);
+            load_values(p);
+            float s[2][4];
+            scores(c, p, s);
+            tile_place next = p;
+            if (tile + 1 < last) {  // the next keys are under way while this tile's weights are made
+                chunk = chunk_of_next(tile + 1, chunk);
+                next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
+                load_keys(next);
+            }
+            soften(p, s);
+            if (c.v.block_bytes == 0) {
+                add_rows(c.v, p, s);
+            } else {
+                add_values(c.v, p, s);
+                if (o_of_) {
+                    add_value_outliers(c.v, p, s);
+                }
+            }
+            p = next;
+        }
+    }
+
+    // What this warp has, for the others of the block.
+    SIMT_MEMBER void leave(step_memory<head_dim> & memory) {
+        SIMT_UNROLL
+        for (int32_t j = 0; j < 2; ++j) {
+            SIMT_UNROLL
+            for (int32_t step = 4; step < 32; step *= 2) {
+                l_[j] += simt::shuffle_xor(l_[j], step);
+            }
+            if (g_ == 0) {
+                memory.m[simt::warp()][2 * q_ + j] = m_[j];
+                memory.l[simt::warp()][2 * q_ + j] = l_[j];
+            }
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                SIMT_UNROLL
+                for (int32_t half = 0; half < 2; ++half) {
+                    const int32_t c = 16 * t + 8 * half + g_;
+                    const float apart = o_of_ ? o_of_[c * step_rows + 2 * q_ + j] : 0.0f;
+                    memory.o[simt::warp()][2 * q_ + j][c] = o_[t][2 * half + j] + apart;
+                }
+            }
+        }
+    }
+
+  private:
+    static constexpr int32_t n_steps = head_dim / 16;
+
+    SIMT_MEMBER int32_t chunk_of_next(int64_t tile, int32_t chunk) const {
+        if (chunk + 1 < a_.n_chunks) {
+            return a_.chunks[chunk + 1].first_tile > tile ? chunk : chunk + 1;
+        }
+        return chunk_of_tile(a_, tile);
+    }
+
+    SIMT_MEMBER void load_keys(const tile_place & p) {
+        const device_side & s = chunk_at(a_, p.chunk).k;
+        if (s.block_bytes == 0) {
+            return;
+        }
+        const uint8_t * const codes = block_of(s, head_) + s.codes;
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            const int32_t sixteen = p.first / 16 + i;
+            const bool there = 16 * sixteen < s.n_stored;
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                const size_t brick = static_cast<size_t>(sixteen) * (head_dim / 4) + static_cast<size_t>(4 * t + q_);
+                keys_[i][t] = there ? brick_part<k_bits>::load(codes + brick * (8 * k_bits), brick_token(g_))
+                                    : brick_part<k_bits>::zeros();
+            }
+        }
+    }
+
+    SIMT_MEMBER void load_values(const tile_place & p) {
+        const device_side & s = chunk_at(a_, p.chunk).v;
+        if (s.block_bytes == 0) {
+            return;
+        }
+        const int32_t tile = p.first / kv_tile_tokens;
+        const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
+        const uint8_t * const codes =
+            block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            const int32_t quad = 4 * i + quad_of_lane();
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                values_[i][t] = quad < n_quads
+                                    ? brick_part<v_bits>::load(codes + (t * n_quads + quad) * (8 * v_bits), g_)
+                                    : brick_part<v_bits>::zeros();
+            }
+        }
+    }
+
+    // The four tokens of 16 whose weights this lane holds (soften).
+    SIMT_MEMBER int32_t quad_of_lane() const { return q_ / 2 + (q_ & 1) * 2; }
+
+    // s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q + 1.
+    SIMT_MEMBER void scores(const device_chunk & c, const tile_place & p, float (&s)[2][4]) {
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
+            for (int32_t j = 0; j < 4; ++j) {
+                s[i][j] = 0.0f;
+            }
+        }
+        if (c.k.block_bytes == 0) {
+            SIMT_UNROLL
+            for (int32_t i = 0; i < 2; ++i) {
+                const int32_t token = p.first + 16 * i + brick_token(g_);
+                SIMT_UNROLL
+                for (int32_t t = 0; t < n_steps; ++t) {
+                    const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
+                    const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
+                    const uint32_t a[4] = {simt::bytes_of(low.w[0], low.w[1], 0x5410u),
+                                           simt::bytes_of(high.w[0], high.w[1], 0x5410u),
+                                           simt::bytes_of(low.w[0], low.w[1], 0x7632u),
+                                           simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
+                    simt::mma(s[i], a, query_[t][0], query_[t][1]);
+                }
+            }
+        } else {
+            const uint8_t * const block = block_of(c.k, head_);
+            prepare_grid(c.k, block, p);
+            start_with_outliers(c.k, block, p, s);
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                const simt::four_words grid = mine_.key_grid[4 * t + q_];
+                SIMT_UNROLL
+                for (int32_t i = 0; i < 2; ++i) {
+                    uint32_t a[4];
+                    keys_[i][t].centred(brick_token(g_), a);
+                    scaled(a, grid);
+                    simt::mma(s[i], a, query_[t][0], query_[t][1]);
+                }
+            }
+        }
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
+            for (int32_t j = 0; j < 4; ++j) {
+                const int32_t token = 16 * i + 8 * (j / 2) + brick_token(g_);
+                const bool hidden = p.chunk == a_.n_chunks + 1 && p.first + token >= open_tokens_[j % 2];
+                s[i][j] = token < p.begin || token >= p.end || hidden ? -INFINITY : s[i][j] * power_[j % 2];
+            }
+        }
+    }
+
+    SIMT_MEMBER simt::two_words key_row(const device_chunk & c, int32_t token, int32_t channel) const {
+        return token < c.n_tokens
+                   ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
+                   : simt::two_words{};
+    }
+
+    // The key grids of the tile's group, in shared memory: every lane wants four channels of each 16.
+    SIMT_MEMBER void prepare_grid(const device_side & s, const uint8_t * block, const tile_place & p) {
+        const int32_t group = p.first / s.group;
+        if (p.chunk == grid_chunk_ && group == grid_group_) {
+            return;
+        }
+        grid_chunk_ = p.chunk;
+        grid_group_ = group;
+        simt::sync_warp();  // the last grid is no longer read
+        for (int32_t i = simt::lane(); i < head_dim / 4; i += simt::warp_size) {
+            mine_.key_grid[i] = key_grid_of(s, block, group * head_dim + 4 * i);
+        }
+        simt::sync_warp();
+    }
+
+    // A lane sums up what one token's outliers add to the scores, in the order of the list.
+    SIMT_MEMBER void start_with_outliers(const device_side & side, const uint8_t * block, const tile_place & p,
+                                         float (&s)[2][4]) {
+        const outlier_span span = key_outliers_of(side, block, p.first / kv_tile_tokens);
+        if (span.first == span.last) {
+            return;
+        }
+        float sum[step_rows] = {};
+        for (uint32_t first = span.first; first < span.last; first += simt::warp_size) {
+            const uint32_t i = first + static_cast<uint32_t>(simt::lane());
+            uint32_t both = 0;  // place and value
+            if (i < span.last) {
+                both = outlier_place_at(side, block, i) << 16 | outlier_at(side, block, i);
+            }
+            const int32_t n = static_cast<int32_t>(span.last - first < 32u ? span.last - first : 32u);
+            for (int32_t j = 0; j < n; ++j) {
+                const uint32_t one = simt::shuffle(both, j);
+                if (static_cast<int32_t>(one >> 27) == simt::lane()) {
+                    const float x = simt::to_float(static_cast<uint16_t>(one));
+                    const float * const q = q_of_[one >> 16 & 0x7ffu];
+                    SIMT_UNROLL
+                    for (int32_t r = 0; r < step_rows; ++r) {
+                        sum[r] += x * q[r];
+                    }
+                }
+            }
+        }
+        simt::sync_warp();
+        SIMT_UNROLL
+        for (int32_t r = 0; r < step_rows; ++r) {
+            mine_.scores[simt::lane()][r] = sum[r];
+        }
+        simt::sync_warp();
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
+            for (int32_t j = 0; j < 4; ++j) {
+                s[i][j] = mine_.scores[16 * i + 8 * (j / 2) + brick_token(g_)][2 * q_ + j % 2];
+            }
+        }
+    }
+
+    // Scores become weights; what was summed up before is put into their unit. weights_: the B fragments, for each 16
+    // tokens those of quad_of_lane: tokens 0, 2 and 1, 3.
+    SIMT_MEMBER void soften(const tile_place &, float (&s)[2][4]) {
+        float factor[2];
+        SIMT_UNROLL
+        for (int32_t j = 0; j < 2; ++j) {
+            float top = simt::larger(simt::larger(s[0][j], s[0][2 + j]), simt::larger(s[1][j], s[1][2 + j]));
+            SIMT_UNROLL
+            for (int32_t step = 4; step < 32; step *= 2) {
+                top = simt::larger(top, simt::shuffle_xor(top, step));
+            }
+            const float m = simt::larger(m_[j], top);
+            factor[j] = simt::exp2(m_[j] - m);
+            m_[j] = m;
+            float sum = 0.0f;
+            SIMT_UNROLL
+            for (int32_t i = 0; i < 2; ++i) {
+                SIMT_UNROLL
+                for (int32_t half = 0; half < 2; ++half) {
+                    s[i][2 * half + j] = simt::exp2(s[i][2 * half + j] - m);
+                    sum += s[i][2 * half + j];
+                }
+            }
+            l_[j] = l_[j] * factor[j] + sum;
+        }
+        if (simt::ballot(factor[0] != 1.0f || factor[1] != 1.0f) != 0) {
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                SIMT_UNROLL
+                for (int32_t j = 0; j < 4; ++j) {
+                    o_[t][j] *= factor[j % 2];
+                }
+            }
+            scale_outliers(factor);
+        }
+        const bool odd = (q_ & 1) != 0;
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            const uint32_t low = simt::transpose(simt::to_halves(s[i][0], s[i][1]));
+            const uint32_t high = simt::transpose(simt::to_halves(s[i][2], s[i][3]));
+            const uint32_t other = simt::shuffle_xor(odd ? low : high, 1);
+            weights_[i][0] = odd ? other : low;
+            weights_[i][1] = odd ? high : other;
+        }
+    }
+
+    SIMT_MEMBER void add_values(const device_side & side, const tile_place & p, float (&)[2][4]) {
+        const uint8_t * const block = block_of(side, head_);
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            const simt::four_words grid = value_grid_of(side, block, p.first + 16 * i + 4 * quad_of_lane());
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                uint32_t a[4];
+                values_[i][t].centred(g_, a);
+                scaled(a, grid);
+                simt::mma(o_[t], a, weights_[i][0], weights_[i][1]);
+            }
+        }
+    }
+
+    // Exact values: read value by value, for they are few.
+    SIMT_MEMBER void add_rows(const device_side & side, const tile_place & p, float (&)[2][4]) {
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            const int32_t first = p.first + 16 * i + 4 * quad_of_lane();
+            SIMT_UNROLL
+            for (int32_t t = 0; t < n_steps; ++t) {
+                const auto at = [&](int32_t token, int32_t channel) -> uint32_t {
+                    return token - p.first < p.end ? *row_of(a_, side, head_, token, 16 * t + channel) : 0u;
+                };
+                const auto pair = [&](int32_t token, int32_t channel) {
+                    return at(first + token, channel) | at(first + token + 2, channel) << 16;
+                };
+                const uint32_t a[4] = {pair(0, g_), pair(0, g_ + 8), pair(1, g_), pair(1, g_ + 8)};
+                simt::mma(o_[t], a, weights_[i][0], weights_[i][1]);
+            }
+        }
+    }
+
+    SIMT_MEMBER void scale_outliers(const float (&factor)[2]) {
+        if (!o_of_) {
+            return;
+        }
+        simt::sync_warp();
+        if (g_ == 0) {
+            mine_.factor[2 * q_] = factor[0];
+            mine_.factor[2 * q_ + 1] = factor[1];
+        }
+        simt::sync_warp();
+        for (int32_t i = simt::lane(); i < head_dim * step_rows; i += simt::warp_size) {
+            o_of_[i] *= mine_.factor[i % step_rows];
+        }
+    }
+
+    // Eight lanes, a row each, go through the tile's outliers in the order of the list.
+    SIMT_MEMBER void add_value_outliers(const device_side & side, const tile_place & p, const float (&s)[2][4]) {
+        simt::sync_warp();
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 2; ++i) {
+            SIMT_UNROLL
+            for (int32_t j = 0; j < 4; ++j) {
+                mine_.scores[16 * i + 8 * (j / 2) + brick_token(g_)][2 * q_ + j % 2] = s[i][j];
+            }
+        }
+        simt::sync_warp();
+        const uint8_t * const block = block_of(side, head_);
+        const uint32_t n = side.n_outliers;
+        if (simt::lane() < step_rows) {
+            for (int32_t t = p.begin; t < p.end; ++t) {
+                const float weight = mine_.scores[t][simt::lane()];
+                const uint32_t first = static_cast<uint32_t>(p.first + t) * n;
+                for (uint32_t i = first; i < first + n; ++i) {
+                    const uint32_t c = outlier_place_at(side, block, i);
+                    o_of_[c * step_rows + static_cast<uint32_t>(simt::lane())] +=
+                        weight * simt::to_float(outlier_at(side, block, i));
+                }
+            }
+        }
+        simt::sync_warp();
+    }
+
+    const device_attention & a_;
+    typename step_memory<head_dim>::each_warp & mine_;
+    float (&q_of_)[head_dim][step_rows];
+    float * o_of_;  // [head_dim, step_rows], or null
+    int32_t head_;
+    int32_t g_;
+    int32_t q_;
+    int32_t grid_chunk_ = -1;
+    int32_t grid_group_ = -1;
+
+    uint32_t query_[n_steps][2];
+    brick_part<k_bits> keys_[2][n_steps];
+    brick_part<v_bits> values_[2][n_steps];
+    uint32_t weights_[2][2] = {};
+    float power_[2];
+    int32_t open_tokens_[2];
+    float m_[2] = {no_score, no_score};  // of rows 2q and 2q + 1
+    float l_[2] = {0.0f, 0.0f};          // of this lane's tokens
+    float o_[n_steps][4] = {};           // channels 16 t + g (0, 1) and + 8 (2, 3), rows 2q and 2q + 1
+};
+
+// Blocks of threads a multiprocessor shall hold, as the words of a tile leave registers for: more have more bytes on
+// their way.
+template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
+constexpr int32_t step_blocks = head_dim == 64 ? 4 : k_bits == 4 && v_bits == 4 ? 3 : 2;
+
+// Grid: x: spans, y: kv heads times tiles of 8 rows.
+template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
+SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>)) attend_step_kernel(const SIMT_PARAM device_attention a) {
+    auto & memory = *reinterpret_cast<step_memory<head_dim> *>(simt::shared());
+    auto * const outliers = reinterpret_cast<float *>(&memory + 1);
+    const int32_t head = simt::block_y() % a.n_head_kv;
+    const int32_t first_row = simt::block_y() / a.n_head_kv * step_rows;
+    for (int32_t r = simt::warp(); r < step_rows; r += step_warps) {
+        float x[head_dim / 32];
+        const float power = scaled_query<head_dim>(a, head, first_row + r, x);
+        SIMT_UNROLL
+        for (int32_t i = 0; i < head_dim / 32; ++i) {
+            memory.q[simt::lane() + 32 * i][r] = x[i];
+        }
+        if (simt::lane() == 0) {
+            memory.power[r] = power;
+        }
+    }
+    simt::sync();
+    step_warp<head_dim, k_bits, v_bits> mine(
+        a, memory, value_outliers ? outliers + simt::warp() * head_dim * step_rows : nullptr, head, first_row);
+    const int64_t n_workers = static_cast<int64_t>(a.n_spans) * step_warps;
+    const int64_t worker = static_cast<int64_t>(simt::block_x()) * step_warps + simt::warp();
+    mine.run(a.n_tiles() * worker / n_workers, a.n_tiles() * (worker + 1) / n_workers);
+    simt::sync_warp();
+    mine.leave(memory);
+    simt::sync();
+    for (int32_t i = simt::thread(); i < step_rows * head_dim; i += step_threads) {
+        const int32_t r = i / head_dim;
+        const int32_t c = i % head_dim;
+        if (first_row + r >= a.n_rows()) {
+            continue;
+        }
+        float m = no_score;
+        for (int32_t w = 0; w < step_warps; ++w) {
+            m = simt::larger(m, memory.m[w][r]);
+        }
+        float l = 0.0f;
+        float o = 0.0f;
+        for (int32_t w = 0; w < step_warps; ++w) {
+            const float factor = simt::exp2(memory.m[w][r] - m);
+            l += memory.l[w][r] * factor;
+            o += memory.o[w][r][c] * factor;
+        }
+        const int64_t state = a.state_of(simt::block_x(), head, first_row + r);
+        a.partial_o[state * head_dim + c] = o;
+        if (c == 0) {
+            a.partial_m[state] = m;
+            a.partial_l[state] = l;
+        }
+    }
+}
+
+}  // namespace livekv::device

@@ -1,0 +1,120 @@
+#pragma once
+
+// What kernels on the device are given: plain data, pointers to the device's memory.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kv/kv_block.h"
+#include "kv/kv_method.h"
+
+namespace livekv {
+
+// One side of a stretch of tokens. The sections' offsets are kv_map's, said once by the host.
+struct device_side {
+    const uint8_t * data = nullptr;  // [n_head_kv] blocks; or f16 rows [n_stored, n_head_kv, head_dim]
+    uint32_t block_bytes = 0;        // 0: rows
+    uint32_t outliers = 0;
+    uint32_t index = 0;
+    uint32_t tiles = 0;
+    uint32_t centres = 0;  // 0: there are none
+    uint32_t codes = 0;
+    uint16_t n_stored = 0;
+    uint16_t group = 0;
+    uint16_t n_outliers = 0;
+    uint8_t bits = 0;
+    uint8_t index_bytes = 0;
+};
+
+// Blocks of these headers, one a kv head.
+inline device_side side_of_blocks(const uint8_t * data, const kv_block_header & h) {
+    const kv_block_map m = kv_map(h);
+    device_side s;
+    s.data = data;
+    s.block_bytes = static_cast<uint32_t>(m.bytes);
+    s.outliers = static_cast<uint32_t>(m.outliers);
+    s.index = static_cast<uint32_t>(m.index);
+    s.tiles = static_cast<uint32_t>(m.tiles);
+    s.centres = h.has_centres ? static_cast<uint32_t>(m.centres) : 0;
+    s.codes = static_cast<uint32_t>(m.codes);
+    s.n_stored = h.n_tokens;
+    s.group = h.group;
+    s.n_outliers = h.n_outliers;
+    s.bits = h.bits;
+    s.index_bytes = static_cast<uint8_t>(m.index_bytes);
+    return s;
+}
+
+// Consecutive tokens that are stored alike: a chunk, the sinks or what is still open.
+struct device_chunk {
+    device_side k;
+    device_side v;
+    int32_t n_tokens = 0;  // to be read
+    int32_t n_skip = 0;    // of these, first ones that are not
+    int64_t first_tile = 0;
+};
+
+// Attention of a layer's new tokens, as attention_args says it. Tiles of 32 tokens are numbered through the chunks,
+// then the sinks, then the open tokens, which end with the new ones.
+struct device_attention {
+    const float * q = nullptr;  // [n_tokens, n_head, head_dim]
+    float * out = nullptr;      // [n_tokens, n_head, head_dim]
+    int32_t n_tokens = 0;
+    int32_t n_head = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    int32_t k_rotation = 0;
+    int32_t v_rotation = 0;
+    float scale = 0.0f;
+
+    const device_chunk * chunks = nullptr;  // [n_chunks]
+    int32_t n_chunks = 0;
+    int32_t tiles_per_chunk = 1;  // of most: where to look first
+    int64_t n_chunk_tiles = 0;
+    int32_t v_outliers = 0;  // of sealed chunks, per token
+    device_chunk sinks;
+    device_chunk open;
+
+    // Partial results of spans of the context (softmax_state), one a (span, kv head, row); workspace, whatever the
+    // context.
+    float * partial_o = nullptr;  // [n_spans, n_head_kv, n_rows, head_dim]
+    float * partial_m = nullptr;  // [n_spans, n_head_kv, n_rows]
+    float * partial_l = nullptr;  // the same
+    int32_t n_spans = 1;
+
+    LIVEKV_HD int32_t group() const { return n_head / n_head_kv; }
+    LIVEKV_HD int32_t n_rows() const { return n_tokens * group(); }  // of a kv head; row r: token r / group
+    LIVEKV_HD int64_t sinks_tile() const { return n_chunk_tiles; }
+    LIVEKV_HD int64_t open_tile() const { return n_chunk_tiles + (sinks.n_tokens > 0 ? 1 : 0); }
+    LIVEKV_HD int64_t n_tiles() const { return open_tile() + (open.n_tokens + kv_tile_tokens - 1) / kv_tile_tokens; }
+    LIVEKV_HD int64_t state_of(int32_t span, int32_t head, int32_t row) const {
+        return (static_cast<int64_t>(span) * n_head_kv + head) * n_rows() + row;
+    }
+};
+
+// One chunk of a layer to be sealed, and the statistics it moves.
+struct device_seal {
+    const uint16_t * k = nullptr;  // f16 [n, n_head_kv, head_dim]
+    const uint16_t * v = nullptr;
+    uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, or null: keys stay exact
+    uint8_t * v_blocks = nullptr;
+    const float * old_state = nullptr;  // [n_head_kv, 3, head_dim], key_statistics::state; null with new_state
+    float * new_state = nullptr;        // null: keys are sealed by old_state as it is
+    int32_t n_tokens = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    int32_t n_sinks = 0;
+    kv_method method;
+    kv_block_header k_header;
+    kv_block_header v_header;
+    kv_block_map k_map;
+    kv_block_map v_map;
+
+    // Workspace: see seal_workspace.
+    uint32_t * tickets = nullptr;  // [n_head_kv], zeros, and left so
+    uint32_t * apart = nullptr;    // [n_head_kv, n_tokens, n_slabs] bits: which of a slab's channels are outliers
+    uint32_t * found = nullptr;    // [n_head_kv, head_dim, n_outliers] token << 16 | value in f16
+    int32_t slab = 32;             // channels a block of threads takes
+};
+
+}  // namespace livekv

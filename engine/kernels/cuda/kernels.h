@@ -1,0 +1,92 @@
+#pragma once
+
+// The device's kernels as the host calls them, and its memory. All calls of a stream run in order, none waits unless it
+// says so. Errors of the device: livekv::error.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/cuda/device_kv.h"
+
+namespace livekv::device {
+
+using stream = void *;  // a cudaStream_t
+
+// Memory of the device. Throws std::bad_alloc when there is not enough.
+void * allocate(size_t bytes);
+void release(void * p);
+// The host's memory that kernels may write to (a flag): the same address on both sides.
+void * allocate_on_host(size_t bytes);
+void release_on_host(void * p);
+
+void copy_to_device(void * to, const void * from, size_t bytes, stream s);  // from may change when it returns
+void copy_to_host(void * to, const void * from, size_t bytes, stream s);    // waits
+void copy_on_device(void * to, const void * from, size_t bytes, stream s);
+void clear(void * p, size_t bytes, stream s);
+void wait(stream s);
+
+// Between two places, each on the device or not; waits.
+void copy_between(void * to, bool to_device, const void * from, bool from_device, size_t bytes);
+
+struct memory_use {
+    size_t free = 0;
+    size_t total = 0;
+};
+memory_use memory();
+int32_t n_multiprocessors();
+
+// Whether the device is the emulation: builds without CUDA have no other, for tests.
+bool is_emulated();
+
+// Seconds the device spent between start and stop, once it is through; the pair may be used again then.
+class stopwatch {
+  public:
+    stopwatch();
+    ~stopwatch();
+    stopwatch(stopwatch &&) noexcept;
+
+    void start(stream s);
+    void stop(stream s);
+    double seconds() const;
+
+  private:
+    struct events;
+    std::unique_ptr<events> events_;
+};
+
+// Which attention kernel; best: by shape and number of rows.
+enum class attention_kernel { best, plain, step, rows };
+
+// What the fast kernels are made for; others take the plain one.
+bool has_fast_attention(int32_t head_dim, int32_t k_bits, int32_t v_bits);
+
+// Floats of workspace (partial_o, partial_m and partial_l together) attend may need for passes of up to n_tokens;
+// whatever the context.
+size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim);
+
+// a without n_spans and partial results, which are made here of the workspace. q_rotated: [n_tokens, n_head, head_dim],
+// used when keys are stored rotated. k_bits, v_bits: of the sealed chunks; 0: there are none.
+void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
+            attention_kernel kernel = attention_kernel::best);
+
+// Keys or values of a pass into f16 rows. bad: on the host, set to the first token that is not finite.
+struct store_args {
+    const float * from = nullptr;  // [n_tokens] rows of [n_head_kv, head_dim], `stride` floats apart
+    size_t stride = 0;
+    uint16_t * to = nullptr;  // [n_tokens, n_head_kv, head_dim]
+    int32_t n_tokens = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    int32_t rotation = 0;
+    uint32_t * bad = nullptr;
+};
+void store_rows(const store_args & args, stream s);
+
+// Words of workspace seal needs, zeros at first; whatever the context.
+size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers);
+
+// s without workspace, headers and maps, which are made here.
+void seal(device_seal s, uint32_t * workspace, stream on);
+
+}  // namespace livekv::device

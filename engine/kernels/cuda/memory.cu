@@ -1,0 +1,169 @@
+#include "kernels/cuda/launch.h"
+
+// The device's memory; where kernels are emulated, the host's, filled with what nobody should read.
+
+#if !defined(__CUDACC__)
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#endif
+
+namespace livekv::device {
+
+#if defined(__CUDACC__)
+
+namespace {
+cudaStream_t cuda_stream(stream s) {
+    return static_cast<cudaStream_t>(s);
+}
+}  // namespace
+
+void * allocate(size_t bytes) {
+    void * p = nullptr;
+    check(cudaMalloc(&p, bytes), "allocating memory");
+    return p;
+}
+void release(void * p) {
+    cudaFree(p);
+}
+void * allocate_on_host(size_t bytes) {
+    void * p = nullptr;
+    check(cudaHostAlloc(&p, bytes, cudaHostAllocMapped | cudaHostAllocPortable), "allocating the host's memory");
+    return p;
+}
+void release_on_host(void * p) {
+    cudaFreeHost(p);
+}
+void copy_to_device(void * to, const void * from, size_t bytes, stream s) {
+    // From pageable memory: the call returns when the bytes have been taken.
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream(s)), "copying to the device");
+}
+void copy_to_host(void * to, const void * from, size_t bytes, stream s) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream(s)), "copying from the device");
+    wait(s);
+}
+void copy_on_device(void * to, const void * from, size_t bytes, stream s) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(s)), "copying on the device");
+}
+void clear(void * p, size_t bytes, stream s) {
+    check(cudaMemsetAsync(p, 0, bytes, cuda_stream(s)), "clearing memory");
+}
+void wait(stream s) {
+    check(cudaStreamSynchronize(cuda_stream(s)), "waiting for it");
+}
+void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+    check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "copying");
+    check(cudaDeviceSynchronize(), "copying");  // copies on the device do not wait by themselves
+}
+bool is_emulated() {
+    return false;
+}
+
+struct stopwatch::events {
+    cudaEvent_t first = nullptr;
+    cudaEvent_t last = nullptr;
+
+    ~events() {
+        cudaEventDestroy(first);
+        cudaEventDestroy(last);
+    }
+};
+stopwatch::stopwatch() : events_(std::make_unique<events>()) {
+    check(cudaEventCreate(&events_->first), "making an event");
+    check(cudaEventCreate(&events_->last), "making an event");
+}
+void stopwatch::start(stream s) {
+    check(cudaEventRecord(events_->first, cuda_stream(s)), "recording an event");
+}
+void stopwatch::stop(stream s) {
+    check(cudaEventRecord(events_->last, cuda_stream(s)), "recording an event");
+}
+double stopwatch::seconds() const {
+    float milliseconds = 0.0f;
+    check(cudaEventElapsedTime(&milliseconds, events_->first, events_->last), "reading an event");
+    return 1e-3 * static_cast<double>(milliseconds);
+}
+
+memory_use memory() {
+    memory_use m;
+    check(cudaMemGetInfo(&m.free, &m.total), "asking for its memory");
+    return m;
+}
+int32_t n_multiprocessors() {
+    static const int32_t n = [] {
+        int device = 0;
+        int count = 0;
+        check(cudaGetDevice(&device), "asking for the device");
+        check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for its size");
+        return count;
+    }();
+    return n;
+}
+
+#else
+
+void * allocate(size_t bytes) {
+    void * p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!p) {
+        throw std::bad_alloc();
+    }
+    std::memset(p, 0xff, bytes);  // no number, in f16 and f32
+    return p;
+}
+void release(void * p) {
+    std::free(p);
+}
+void * allocate_on_host(size_t bytes) {
+    return allocate(bytes);
+}
+void release_on_host(void * p) {
+    release(p);
+}
+void copy_to_device(void * to, const void * from, size_t bytes, stream) {
+    std::memcpy(to, from, bytes);
+}
+void copy_to_host(void * to, const void * from, size_t bytes, stream) {
+    std::memcpy(to, from, bytes);
+}
+void copy_on_device(void * to, const void * from, size_t bytes, stream) {
+    std::memmove(to, from, bytes);
+}
+void clear(void * p, size_t bytes, stream) {
+    std::memset(p, 0, bytes);
+}
+void wait(stream) {}
+void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+    std::memcpy(to, from, bytes);
+}
+bool is_emulated() {
+    return true;
+}
+
+struct stopwatch::events {
+    std::chrono::steady_clock::time_point first;
+    std::chrono::steady_clock::time_point last;
+};
+stopwatch::stopwatch() : events_(std::make_unique<events>()) {}
+void stopwatch::start(stream) {
+    events_->first = std::chrono::steady_clock::now();
+}
+void stopwatch::stop(stream) {
+    events_->last = std::chrono::steady_clock::now();
+}
+double stopwatch::seconds() const {
+    return std::chrono::duration<double>(events_->last - events_->first).count();
+}
+memory_use memory() {
+    return {size_t{8} << 30, size_t{8} << 30};
+}
+int32_t n_multiprocessors() {
+    return 3;  // several spans, but not many
+}
+
+#endif
+
+stopwatch::~stopwatch() = default;
+stopwatch::stopwatch(stopwatch &&) noexcept = default;
+
+}  // namespace livekv::device

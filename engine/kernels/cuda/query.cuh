@@ -1,0 +1,148 @@
+#pragma once
+
+// Queries on their way to the tensor cores, and results on their way back.
+
+#include "kernels/cuda/tiles.cuh"
+
+namespace livekv::device {
+
+constexpr float log2_e = 1.4426950408889634f;
+constexpr float no_score = -3e38f;     // of a row that has seen no token
+constexpr float largest_query = 1e30f;  // beyond it a score would not be finite
+
+// A power of two such that x / it lies in [1, 2), for 1e-30 <= x <= largest_query.
+SIMT_FN float exponent_of(float x) { return simt::float_of(simt::bits_of(x) & 0x7f800000u); }
+SIMT_FN float inverse_of_exponent(float power) { return simt::float_of((254u << 23) - simt::bits_of(power)); }
+
+// Row r of a head, in units that make a score's exponential one of 2, divided by a power of two so that it fits f16.
+// x: this lane's channels, lane + 32 i, [head_dim / 32]; returns the power. All lanes of the warp.
+template <int32_t head_dim>
+SIMT_FN float scaled_query(const device_attention & a, int32_t head, int32_t row, float (&x)[head_dim / 32]) {
+    const int32_t token = row / a.group();
+    const int32_t query_head = head * a.group() + row % a.group();
+    const float * const q = a.q + (static_cast<size_t>(token) * static_cast<size_t>(a.n_head) +
+                                   static_cast<size_t>(query_head)) *
+                                      head_dim;
+    float top = 1e-30f;
+    SIMT_UNROLL
+    for (int32_t i = 0; i < head_dim / 32; ++i) {
+        x[i] = row < a.n_rows() ? q[simt::lane() + 32 * i] * (a.scale * log2_e) : 0.0f;
+        x[i] = simt::larger(simt::smaller(x[i], largest_query), -largest_query);
+        top = simt::larger(top, simt::larger(x[i], -x[i]));
+    }
+    SIMT_UNROLL
+    for (int32_t step = 16; step > 0; step /= 2) {
+        top = simt::larger(top, simt::shuffle_xor(top, step));
+    }
+    const float power = exponent_of(top);
+    SIMT_UNROLL
+    for (int32_t i = 0; i < head_dim / 32; ++i) {
+        x[i] *= inverse_of_exponent(power);
+    }
+    return power;
+}
+
+// One row of n channels in shared memory, rotated as rotate_rows does it, by all threads of the block.
+SIMT_FN void rotate_shared(float * x, int32_t n, int32_t run) {
+    if (run < 2) {
+        return;
+    }
+#if defined(__CUDACC__)
+    const float norm = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(run)));
+#else
+    const float norm = 1.0f / __builtin_sqrtf(static_cast<float>(run));
+#endif
+    for (int32_t half = 1; half < run; half *= 2) {
+        const float factor = half == 1 ? norm : 1.0f;
+        simt::sync();
+        for (int32_t i = simt::thread(); i < n / run * (run / 2); i += simt::n_threads()) {
+            const int32_t first = i / half * (2 * half) + i % half;
+            const float a = x[first];
+            const float b = x[first + half];
+            x[first] = (a + b) * factor;
+            x[first + half] = (a - b) * factor;
+        }
+    }
+    simt::sync();
+}
+
+constexpr int32_t row_threads = 128;
+
+// Joins the spans of each query and takes back the rotation of values. Grid: x: n_tokens * n_head.
+SIMT_KERNEL void join_spans_kernel(const SIMT_PARAM device_attention a) {
+    const int32_t token = simt::block_x() / a.n_head;
+    const int32_t query_head = simt::block_x() % a.n_head;
+    const int32_t head = query_head / a.group();
+    const int32_t row = token * a.group() + query_head % a.group();
+    auto * const x = reinterpret_cast<float *>(simt::shared());  // [head_dim]
+    float m = no_score;
+    for (int32_t span = 0; span < a.n_spans; ++span) {
+        m = simt::larger(m, a.partial_m[a.state_of(span, head, row)]);
+    }
+    float l = 0.0f;
+    for (int32_t span = 0; span < a.n_spans; ++span) {
+        const int64_t i = a.state_of(span, head, row);
+        l += a.partial_l[i] * simt::exp2(a.partial_m[i] - m);
+    }
+    const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
+    for (int32_t c = simt::thread(); c < a.head_dim; c += simt::n_threads()) {
+        float o = 0.0f;
+        for (int32_t span = 0; span < a.n_spans; ++span) {
+            const int64_t i = a.state_of(span, head, row);
+            o += a.partial_o[i * a.head_dim + c] * simt::exp2(a.partial_m[i] - m);
+        }
+        x[c] = o * inverse;
+    }
+    rotate_shared(x, a.head_dim, a.v_rotation);
+    float * const out = a.out + static_cast<size_t>(simt::block_x()) * static_cast<size_t>(a.head_dim);
+    for (int32_t c = simt::thread(); c < a.head_dim; c += simt::n_threads()) {
+        out[c] = x[c];
+    }
+}
+
+// f32 rows of head_dim, rotated. Grid: x: rows. from and to may be the same.
+SIMT_KERNEL void rotate_rows_kernel(const float * from, float * to, int32_t head_dim, int32_t run) {
+    auto * const x = reinterpret_cast<float *>(simt::shared());
+    const size_t at = static_cast<size_t>(simt::block_x()) * static_cast<size_t>(head_dim);
+    for (int32_t c = simt::thread(); c < head_dim; c += simt::n_threads()) {
+        x[c] = from[at + static_cast<size_t>(c)];
+    }
+    rotate_shared(x, head_dim, run);
+    simt::sync();
+    for (int32_t c = simt::thread(); c < head_dim; c += simt::n_threads()) {
+        to[at + static_cast<size_t>(c)] = x[c];
+    }
+}
+
+// One row of keys or values per block of threads: f32 [head_dim] to f16, rotated. bad: set to the smallest token of the
+// pass where a value is not finite in f16. Grid: x: n_tokens, y: kv heads.
+struct device_store {
+    const float * from = nullptr;  // [n_tokens] rows of [n_head_kv, head_dim], `stride` floats apart
+    size_t stride = 0;
+    uint16_t * to = nullptr;  // [n_tokens, n_head_kv, head_dim]
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    int32_t rotation = 0;
+    uint32_t * bad = nullptr;
+};
+
+SIMT_KERNEL void store_rows_kernel(const SIMT_PARAM device_store s) {
+    auto * const x = reinterpret_cast<float *>(simt::shared());
+    const size_t token = static_cast<size_t>(simt::block_x());
+    const size_t head = static_cast<size_t>(simt::block_y());
+    const size_t d = static_cast<size_t>(s.head_dim);
+    for (int32_t c = simt::thread(); c < s.head_dim; c += simt::n_threads()) {
+        x[c] = s.from[token * s.stride + head * d + static_cast<size_t>(c)];
+    }
+    rotate_shared(x, s.head_dim, s.rotation);
+    simt::sync();
+    for (int32_t c = simt::thread(); c < s.head_dim; c += simt::n_threads()) {
+        const uint16_t h = simt::to_half(x[c]);
+        s.to[(token * static_cast<size_t>(s.n_head_kv) + head) * d + static_cast<size_t>(c)] = h;
+        if ((h & 0x7c00u) == 0x7c00u) {
+            simt::atomic_min(s.bad, static_cast<uint32_t>(simt::block_x()));
+        }
+    }
+}
+
+}  // namespace livekv::device

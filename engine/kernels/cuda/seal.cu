@@ -1,0 +1,51 @@
+#include "kernels/cuda/seal.cuh"
+
+#include <algorithm>
+
+#include "kernels/cuda/launch.h"
+#include "kv/kv_pack.h"
+
+namespace livekv::device {
+
+namespace {
+
+constexpr size_t shared_limit = 100 << 10;  // of a block of threads: two share a multiprocessor
+
+// The widest slab of channels whose values fit: 32, 16 or 8.
+int32_t slab_of(int32_t n_tokens) {
+    int32_t slab = 32;
+    while (slab > 8 && key_slab_memory::bytes(n_tokens, slab) > shared_limit) {
+        slab /= 2;
+    }
+    return slab;
+}
+
+}  // namespace
+
+size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers) {
+    const size_t heads = static_cast<size_t>(n_head_kv);
+    const size_t n_slabs = static_cast<size_t>(kv_ceil_div(head_dim, 8));  // of any chunk that is not longer
+    return heads * (1 + static_cast<size_t>(n_tokens) * n_slabs + static_cast<size_t>(head_dim * k_outliers));
+}
+
+void seal(device_seal s, uint32_t * workspace, stream on) {
+    LIVEKV_ASSERT(!s.method.scale_search && s.head_dim % 8 == 0 && s.head_dim <= 512);
+    s.k_header = block_header(s.method, kv_side::key, s.n_tokens, s.head_dim);
+    s.v_header = block_header(s.method, kv_side::value, s.n_tokens, s.head_dim);
+    s.k_map = kv_map(s.k_header);
+    s.v_map = kv_map(s.v_header);
+    s.slab = slab_of(s.n_tokens);
+    const size_t heads = static_cast<size_t>(s.n_head_kv);
+    const int32_t n_slabs = s.k_blocks || s.new_state ? kv_ceil_div(s.head_dim, s.slab) : 0;
+    s.tickets = workspace;
+    s.found = workspace + heads;
+    s.apart = s.found + heads * static_cast<size_t>(s.k_map.n_outlying);
+    const size_t k_bytes = n_slabs > 0 ? key_slab_memory::bytes(s.n_tokens, s.slab) : 0;
+    const size_t v_bytes = s.v_blocks ? value_tile_memory::bytes(s.head_dim) : 0;
+    const int32_t n_tiles = s.v_blocks ? s.v_map.n_tiles : 0;
+    if (n_slabs + n_tiles > 0) {
+        launch(seal_kernel, {n_slabs + n_tiles, s.n_head_kv, 1}, seal_threads, std::max(k_bytes, v_bytes), on, s);
+    }
+}
+
+}  // namespace livekv::device

@@ -1,0 +1,484 @@
+#pragma once
+
+// Sealing of a chunk of a layer: the bytes of pack_block(seal_keys, seal_values), by one launch that reads the raw chunk
+// once. Blocks of threads
+//
+//   keys    (slab of channels, kv head): [n_tokens, slab] values in shared memory, a warp a channel, lanes along the
+//           tokens. Outliers are listed by token across channels, which no slab knows alone: each leaves its own, and
+//           the last of a head (a ticket) puts them in order.
+//   values  (tile of 32 tokens, kv head): a warp a token, lanes along the channels; tiles depend on nothing else.
+//
+// The k largest magnitudes are found as numbers: those of f16 are integers of 15 bits, and the k-th largest is the
+// largest T of which at least k are not below. Equal ones are taken from the lowest index on, as everywhere.
+
+#include "kernels/cuda/brick.h"
+#include "kernels/cuda/device_kv.h"
+#include "kernels/cuda/simt.h"
+#include "kv/kv_ema.h"
+#include "kv/kv_grid.h"
+
+namespace livekv::device {
+
+constexpr int32_t seal_threads = 256;
+constexpr int32_t seal_warps = seal_threads / simt::warp_size;
+
+// What one warp finds out about a line: a channel's tokens, or a token's channels. value(i): f16 bits; apart: bit i of
+// word i / 32 is set for what is stored on its own, [ceil(n / 32)] in shared memory.
+template <typename Value>
+SIMT_FN void find_outliers(int32_t n, int32_t k, const Value & value, uint32_t * apart) {
+    const int32_t lane = simt::lane();
+    const int32_t n_words = kv_ceil_div(n, 32);
+    const auto count_from = [&](uint32_t least) {
+        uint32_t mine = 0;
+        for (int32_t i = lane; i < n; i += 32) {
+            mine += (value(i) & 0x7fffu) >= least;
+        }
+        return static_cast<int32_t>(simt::sum_of_warp(mine));
+    };
+    uint32_t threshold = 0;
+    for (uint32_t bit = k > 0 ? 0x4000u : 0u; bit != 0; bit >>= 1) {
+        threshold |= count_from(threshold | bit) >= k ? bit : 0u;
+    }
+    const int32_t n_ties = k > 0 ? k - count_from(threshold + 1) : 0;
+    int32_t tied = 0;
+    for (int32_t w = 0; w < n_words; ++w) {
+        const int32_t i = 32 * w + lane;
+        const uint32_t magnitude = i < n ? value(i) & 0x7fffu : 0u;
+        const uint32_t ties = simt::ballot(k > 0 && i < n && magnitude == threshold);
+        const int32_t before = tied + simt::popcount(ties & ((1u << lane) - 1u));
+        const bool taken = k > 0 && i < n && (magnitude > threshold || (magnitude == threshold && before < n_ties));
+        const uint32_t word = simt::ballot(taken);
+        if (lane == 0) {
+            apart[w] = word;
+        }
+        tied += simt::popcount(ties);
+    }
+    simt::sync_warp();
+}
+
+struct value_range {
+    float low;
+    float high;
+};
+
+// Over entries first ... last - 1 of a line. Those apart, and the first n_zero, are left out (without_apart) or count
+// as 0; when nothing is left the range is 0.
+template <typename Value>
+SIMT_FN value_range range_of(int32_t first, int32_t last, int32_t n_zero, bool without_apart, float start,
+                             const Value & value, const uint32_t * apart) {
+    value_range r = {start, -start};
+    for (int32_t i = first + simt::lane(); i < last; i += 32) {
+        const bool is_apart = (apart[i / 32] >> (i % 32) & 1u) != 0 || i < n_zero;
+        if (!(without_apart && is_apart)) {
+            const float x = is_apart ? 0.0f : simt::to_float(value(i));
+            r.low = simt::smaller(r.low, x);
+            r.high = simt::larger(r.high, x);
+        }
+    }
+    for (int32_t step = 16; step > 0; step /= 2) {
+        r.low = simt::smaller(r.low, simt::shuffle_xor(r.low, step));
+        r.high = simt::larger(r.high, simt::shuffle_xor(r.high, step));
+    }
+    return r.high < r.low ? value_range{0.0f, 0.0f} : r;
+}
+
+// A grid's code as the format stores it, and what is left of an outlier beside the level of its code.
+SIMT_FN uint32_t stored_code(const kv_grid & g, const kv_block_header & h, float x) {
+    return static_cast<uint32_t>(g.code(x) + (h.has_centres ? 0 : 1 << (h.bits - 1)));
+}
+SIMT_FN uint16_t outlier_rest(const kv_grid & g, const kv_block_header & h, uint16_t scale, float x) {
+    const int32_t mid = 1 << (h.bits - 1);
+    const int32_t centre = h.has_centres ? mid - g.zero : 0;
+    const int32_t u = static_cast<int32_t>(stored_code(g, h, 0.0f));
+    return f32_to_f16_finite(x - simt::to_float(scale) * static_cast<float>(u - mid + centre));
+}
+
+template <typename T>
+SIMT_FN void put(uint8_t * block, size_t at, size_t i, T x) {
+    reinterpret_cast<T *>(block + at)[i] = x;
+}
+
+// The header, and zeros where sections leave room.
+SIMT_FN void write_frame(const kv_block_header & h, const kv_block_map & m, uint8_t * block) {
+    const auto * from = reinterpret_cast<const uint8_t *>(&h);
+    const auto clear = [&](size_t first, size_t last) {
+        for (size_t i = first + static_cast<size_t>(simt::thread()); i < last; i += seal_threads) {
+            block[i] = 0;
+        }
+    };
+    for (size_t i = static_cast<size_t>(simt::thread()); i < sizeof(h); i += seal_threads) {
+        block[i] = from[i];
+    }
+    const bool listed = h.side == kv_side::key && h.n_outliers > 0;
+    const size_t index_end = m.index + static_cast<size_t>(m.index_bytes) * static_cast<size_t>(m.n_outlying);
+    if (listed) {
+        clear(index_end, m.tiles);
+    }
+    const size_t rows = h.side == kv_side::key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * (h.head_dim / 4)
+                                               : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) *
+                                                     static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
+    clear(m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0), m.codes);
+    clear(m.codes + rows * static_cast<size_t>(m.brick_bytes), m.bytes);
+}
+
+// ---- keys
+
+struct key_slab_memory {
+    uint16_t * x;      // [n_tokens, slab + 2] f16; the pitch keeps the lanes of a column in different banks
+    uint8_t * codes;   // [n_tokens, slab + 4]
+    uint32_t * apart;  // [slab, n_tiles]
+
+    LIVEKV_HD static size_t bytes(int32_t n, int32_t slab) {
+        return kv_align(static_cast<size_t>(n) * static_cast<size_t>(2 * (slab + 2)), 16) +
+               kv_align(static_cast<size_t>(n) * static_cast<size_t>(slab + 4), 16) +
+               static_cast<size_t>(slab * kv_ceil_div(n, 32)) * 4;
+    }
+    LIVEKV_HD static key_slab_memory at(uint8_t * memory, int32_t n, int32_t slab) {
+        const size_t x_bytes = kv_align(static_cast<size_t>(n) * static_cast<size_t>(2 * (slab + 2)), 16);
+        const size_t code_bytes = kv_align(static_cast<size_t>(n) * static_cast<size_t>(slab + 4), 16);
+        return {reinterpret_cast<uint16_t *>(memory), memory + x_bytes,
+                reinterpret_cast<uint32_t *>(memory + x_bytes + code_bytes)};
+    }
+};
+
+SIMT_FN kv_grid key_grid(const kv_method & method, const kv_block_header & h, const channel_ema & e, value_range r) {
+    switch (method.scale_method) {
+        case kv_method::scale::ema_absmax:
+            return symmetric_grid(e.high, h.bits);
+        case kv_method::scale::ema_minmax:
+            return minmax_grid(e.low, e.high, h.bits);
+        default:
+            break;
+    }
+    if (method.scale_method == kv_method::scale::ema_clipped) {
+        r.low = std::clamp(r.low, -e.bound, e.bound);
+        r.high = std::clamp(r.high, -e.bound, e.bound);
+    }
+    return h.has_centres ? affine_grid(r.low, r.high, h.bits) : symmetric_grid(simt::larger(-r.low, r.high), h.bits);
+}
+
+// Channel c of a head, the slab's channel i, by one warp.
+SIMT_FN void seal_channel(const device_seal & s, const key_slab_memory & m, int32_t head, int32_t c, int32_t i) {
+    const int32_t n = s.n_tokens;
+    const int32_t d = s.head_dim;
+    const int32_t lane = simt::lane();
+    const kv_block_header & h = s.k_header;
+    uint32_t * const apart = m.apart + i * kv_ceil_div(n, 32);
+    const auto value = [&](int32_t t) -> uint32_t { return m.x[t * (s.slab + 2) + i]; };
+    find_outliers(n, h.n_outliers, value, apart);
+
+    channel_ema e = {0.0f, 0.0f, INFINITY};
+    const size_t at = static_cast<size_t>(head) * 3 * static_cast<size_t>(d) + static_cast<size_t>(c);
+    const size_t step = static_cast<size_t>(d);
+    if (s.old_state) {
+        e = {s.old_state[at], s.old_state[at + step], s.old_state[at + 2 * step]};
+    }
+    if (s.new_state) {
+        const value_range all = range_of(0, n, 0, false, INFINITY, value, apart);
+        e = ema_after(s.method, e, all.high, all.low);
+        if (lane == 0) {
+            s.new_state[at] = e.high;
+            s.new_state[at + step] = e.low;
+            s.new_state[at + 2 * step] = e.bound;
+        }
+    }
+    if (!s.k_blocks) {
+        return;
+    }
+    uint8_t * const block = s.k_blocks + static_cast<size_t>(head) * s.k_map.bytes;
+    uint32_t * const found = s.found + (static_cast<size_t>(head) * step + static_cast<size_t>(c)) * h.n_outliers;
+    int32_t n_found = 0;
+    for (int32_t first = 0, group = 0; first < n; first += h.group, ++group) {
+        const int32_t last = first + h.group < n ? first + h.group : n;
+        value_range r = {0.0f, 0.0f};
+        if (s.method.own_range()) {
+            r = range_of(first, last, s.n_sinks, h.has_centres != 0, h.has_centres ? INFINITY : 0.0f, value, apart);
+        }
+        const kv_grid g = key_grid(s.method, h, e, r);
+        const uint16_t scale = f32_to_f16(g.scale);
+        const size_t slot = static_cast<size_t>(group) * step + static_cast<size_t>(c);
+        if (lane == 0) {
+            put(block, s.k_map.scales, slot, scale);
+            if (h.has_centres) {
+                put(block, s.k_map.centres, slot, static_cast<int8_t>((1 << (h.bits - 1)) - g.zero));
+            }
+        }
+        for (int32_t from = first; from < last; from += 32) {  // groups begin with a tile
+            const int32_t t = from + lane;
+            const uint32_t word = apart[from / 32];
+            const bool taken = (word >> lane & 1u) != 0;
+            if (t < last) {
+                const float x = simt::to_float(static_cast<uint16_t>(value(t)));
+                m.codes[t * (s.slab + 4) + i] = static_cast<uint8_t>(stored_code(g, h, taken ? 0.0f : x));
+                if (taken) {
+                    const int32_t j = n_found + simt::popcount(word & ((1u << lane) - 1u));
+                    found[j] = static_cast<uint32_t>(t) << 16 | outlier_rest(g, h, scale, x);
+                }
+            }
+            n_found += simt::popcount(word);
+        }
+    }
+}
+
+// The slab's codes, word by word.
+SIMT_FN void write_key_codes(const device_seal & s, const key_slab_memory & m, uint8_t * block, int32_t first_channel,
+                             int32_t n_channels) {
+    const int32_t n_words = brick_words(s.k_header.bits);
+    const int32_t n_quads = n_channels / 4;
+    const int32_t n_sixteens = kv_ceil_div(s.n_tokens, 16);
+    for (int32_t i = simt::thread(); i < n_sixteens * n_quads * n_words; i += seal_threads) {
+        const int32_t w = i % n_words;
+        const int32_t quad = i / n_words % n_quads;
+        const int32_t sixteen = i / n_words / n_quads;
+        const auto row = [&](int32_t r) -> uint32_t {
+            const int32_t t = 16 * sixteen + r;
+            return t < s.n_tokens ? *reinterpret_cast<const uint32_t *>(m.codes + t * (s.slab + 4) + 4 * quad) : 0u;
+        };
+        const size_t brick = static_cast<size_t>(sixteen) * static_cast<size_t>(s.head_dim / 4) +
+                             static_cast<size_t>(first_channel / 4 + quad);
+        put(block, s.k_map.codes, brick * static_cast<size_t>(n_words) + static_cast<size_t>(w),
+            brick_word(s.k_header.bits, w, row));
+    }
+}
+
+// Sum of x over the block's threads before this one; total: over all. scratch: [seal_warps + 1].
+SIMT_FN uint32_t sum_before(uint32_t x, uint32_t * scratch, uint32_t & total) {
+    uint32_t sum = x;
+    for (int32_t step = 1; step < 32; step *= 2) {
+        const uint32_t before = simt::shuffle_up(sum, step);
+        sum += simt::lane() >= step ? before : 0u;
+    }
+    if (simt::lane() == 31) {
+        scratch[simt::warp()] = sum;
+    }
+    simt::sync();
+    uint32_t before = 0;
+    total = 0;
+    for (int32_t w = 0; w < seal_warps; ++w) {
+        before += w < simt::warp() ? scratch[w] : 0u;
+        total += scratch[w];
+    }
+    simt::sync();
+    return before + sum - x;
+}
+
+// All outliers of a head by token and channel, from what the slabs left. memory: [n_tokens + seal_warps + 1] words.
+SIMT_FN void list_key_outliers(const device_seal & s, int32_t head, int32_t n_slabs, uint32_t * memory) {
+    const int32_t n = s.n_tokens;
+    const int32_t k = s.k_header.n_outliers;
+    uint32_t * const scratch = memory;
+    uint32_t * const first_of = memory + seal_warps + 1;  // [n_tokens] outliers before each token
+    const uint32_t * const apart =
+        s.apart + static_cast<size_t>(head) * static_cast<size_t>(n) * static_cast<size_t>(n_slabs);
+    uint8_t * const block = s.k_blocks + static_cast<size_t>(head) * s.k_map.bytes;
+    uint32_t n_before = 0;
+    for (int32_t from = 0; from < n; from += seal_threads) {
+        const int32_t t = from + simt::thread();
+        uint32_t mine = 0;
+        for (int32_t slab = 0; slab < n_slabs && t < n; ++slab) {
+            mine += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + slab]));
+        }
+        uint32_t total = 0;
+        const uint32_t before = sum_before(mine, scratch, total);
+        if (t < n) {
+            first_of[t] = n_before + before;
+        }
+        n_before += total;
+    }
+    simt::sync();
+    for (int32_t tile = simt::thread(); tile <= s.k_map.n_tiles; tile += seal_threads) {
+        const int32_t t = tile * kv_tile_tokens;
+        put(block, s.k_map.tiles, static_cast<size_t>(tile),
+            t < n ? first_of[t] : static_cast<uint32_t>(s.k_map.n_outlying));
+    }
+    const uint32_t * const found =
+        s.found + static_cast<size_t>(head) * static_cast<size_t>(s.head_dim) * static_cast<size_t>(k);
+    for (int32_t i = simt::thread(); i < s.head_dim * k; i += seal_threads) {
+        const int32_t c = i / k;
+        const int32_t t = static_cast<int32_t>(found[i] >> 16);
+        uint32_t rank = first_of[t];
+        for (int32_t slab = 0; slab < c / s.slab; ++slab) {
+            rank += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + slab]));
+        }
+        const uint32_t before = (1u << (c % s.slab)) - 1u;
+        rank += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + c / s.slab] & before));
+        put(block, s.k_map.outliers, rank, static_cast<uint16_t>(found[i]));
+        put(block, s.k_map.index, rank, static_cast<uint16_t>(t % kv_tile_tokens << 11 | c));
+    }
+}
+
+SIMT_FN void seal_key_slab(const device_seal & s, int32_t slab, int32_t head) {
+    const int32_t n = s.n_tokens;
+    const int32_t n_slabs = kv_ceil_div(s.head_dim, s.slab);
+    const int32_t first_channel = slab * s.slab;
+    const int32_t n_channels = s.head_dim - first_channel < s.slab ? s.head_dim - first_channel : s.slab;
+    const key_slab_memory m = key_slab_memory::at(simt::shared(), n, s.slab);
+    const size_t row = static_cast<size_t>(s.n_head_kv) * static_cast<size_t>(s.head_dim);
+    const uint16_t * const from = s.k + static_cast<size_t>(head * s.head_dim + first_channel);
+    for (int32_t i = simt::thread(); i < n * (n_channels / 8); i += seal_threads) {
+        const int32_t t = i / (n_channels / 8);
+        const int32_t c = i % (n_channels / 8) * 8;
+        simt::four_words eight = {};
+        if (t >= s.n_sinks) {
+            eight = *reinterpret_cast<const simt::four_words *>(from + static_cast<size_t>(t) * row + c);
+        }
+        auto * const to = reinterpret_cast<uint32_t *>(m.x + t * (s.slab + 2) + c);
+        for (int32_t j = 0; j < 4; ++j) {
+            to[j] = eight.w[j];
+        }
+    }
+    simt::sync();
+    for (int32_t i = simt::warp(); i < n_channels; i += seal_warps) {
+        seal_channel(s, m, head, first_channel + i, i);
+    }
+    if (!s.k_blocks) {
+        return;
+    }
+    simt::sync();
+    uint8_t * const block = s.k_blocks + static_cast<size_t>(head) * s.k_map.bytes;
+    write_key_codes(s, m, block, first_channel, n_channels);
+    if (slab == 0) {
+        write_frame(s.k_header, s.k_map, block);
+    }
+    if (s.k_header.n_outliers == 0) {
+        return;
+    }
+    uint32_t * const apart = s.apart + static_cast<size_t>(head) * static_cast<size_t>(n * n_slabs);
+    for (int32_t t = simt::thread(); t < n; t += seal_threads) {
+        uint32_t word = 0;
+        for (int32_t i = 0; i < n_channels; ++i) {
+            word |= (m.apart[i * kv_ceil_div(n, 32) + t / 32] >> (t % 32) & 1u) << i;
+        }
+        apart[t * n_slabs + slab] = word;
+    }
+    simt::fence();
+    simt::sync();
+    auto * const memory = reinterpret_cast<uint32_t *>(simt::shared());  // the values are no longer needed
+    if (simt::thread() == 0) {
+        memory[0] = simt::atomic_add(&s.tickets[head], 1);
+    }
+    simt::sync();
+    const bool last = memory[0] == static_cast<uint32_t>(n_slabs - 1);
+    simt::sync();
+    if (last) {
+        simt::fence();
+        list_key_outliers(s, head, n_slabs, memory);
+        if (simt::thread() == 0) {
+            s.tickets[head] = 0;
+        }
+    }
+}
+
+// ---- values
+
+struct value_tile_memory {
+    uint16_t * x;      // [32, head_dim + 2]
+    uint8_t * codes;   // [head_dim, 32 + 4]
+    uint32_t * apart;  // [32, ceil(head_dim / 32)]
+
+    LIVEKV_HD static size_t bytes(int32_t d) {
+        return static_cast<size_t>(64 * (d + 2) + 36 * d + 128 * kv_ceil_div(d, 32));
+    }
+    LIVEKV_HD static value_tile_memory at(uint8_t * memory, int32_t d) {
+        return {reinterpret_cast<uint16_t *>(memory), memory + 64 * (d + 2),
+                reinterpret_cast<uint32_t *>(memory + 64 * (d + 2) + 36 * d)};
+    }
+};
+
+// Token t of a head, by one warp.
+SIMT_FN void seal_token(const device_seal & s, const value_tile_memory & m, uint8_t * block, int32_t t) {
+    const int32_t d = s.head_dim;
+    const int32_t lane = simt::lane();
+    const int32_t in_tile = t % kv_tile_tokens;
+    const kv_block_header & h = s.v_header;
+    uint32_t * const apart = m.apart + in_tile * kv_ceil_div(d, 32);
+    const auto value = [&](int32_t c) -> uint32_t { return m.x[in_tile * (d + 2) + c]; };
+    find_outliers(d, h.n_outliers, value, apart);
+
+    const int32_t n_zero = t < s.n_sinks ? d : 0;  // a sink: all of it is stored elsewhere
+    const bool published = s.method.scale_method == kv_method::scale::ema_minmax;
+    const bool without_apart = h.has_centres != 0 && !published;
+    const value_range r =
+        range_of(0, d, n_zero, without_apart, published || without_apart ? INFINITY : 0.0f, value, apart);
+    const kv_grid g = published       ? minmax_grid(r.low, r.high, h.bits)
+                      : h.has_centres ? affine_grid(r.low, r.high, h.bits)
+                                      : symmetric_grid(simt::larger(-r.low, r.high), h.bits);
+    const uint16_t scale = f32_to_f16(g.scale);
+    if (lane == 0) {
+        put(block, s.v_map.scales, static_cast<size_t>(t), scale);
+        if (h.has_centres) {
+            put(block, s.v_map.centres, static_cast<size_t>(t), static_cast<int8_t>((1 << (h.bits - 1)) - g.zero));
+        }
+    }
+    size_t listed = static_cast<size_t>(t) * h.n_outliers;
+    for (int32_t first = 0; first < d; first += 32) {
+        const int32_t c = first + lane;
+        const uint32_t word = apart[first / 32];
+        const bool taken = (word >> lane & 1u) != 0;
+        if (c < d) {
+            const float x = simt::to_float(static_cast<uint16_t>(value(c)));
+            m.codes[c * 36 + in_tile] = static_cast<uint8_t>(stored_code(g, h, taken ? 0.0f : x));
+            if (taken) {
+                const size_t at = listed + static_cast<size_t>(simt::popcount(word & ((1u << lane) - 1u)));
+                put(block, s.v_map.outliers, at, outlier_rest(g, h, scale, x));
+                if (s.v_map.index_bytes == 2) {
+                    put(block, s.v_map.index, at, static_cast<uint16_t>(c));
+                } else {
+                    put(block, s.v_map.index, at, static_cast<uint8_t>(c));
+                }
+            }
+        }
+        listed += static_cast<size_t>(simt::popcount(word));
+    }
+}
+
+SIMT_FN void seal_value_tile(const device_seal & s, int32_t tile, int32_t head) {
+    const int32_t d = s.head_dim;
+    const int32_t first = tile * kv_tile_tokens;
+    const int32_t n = s.n_tokens - first < kv_tile_tokens ? s.n_tokens - first : kv_tile_tokens;
+    const value_tile_memory m = value_tile_memory::at(simt::shared(), d);
+    const size_t row = static_cast<size_t>(s.n_head_kv) * static_cast<size_t>(d);
+    const uint16_t * const from = s.v + static_cast<size_t>(first) * row + static_cast<size_t>(head * d);
+    for (int32_t i = simt::thread(); i < n * (d / 2); i += seal_threads) {
+        const int32_t t = i / (d / 2);
+        const int32_t c = i % (d / 2) * 2;
+        const auto * const p = reinterpret_cast<const uint32_t *>(from + static_cast<size_t>(t) * row + c);
+        *reinterpret_cast<uint32_t *>(m.x + t * (d + 2) + c) = first + t >= s.n_sinks ? *p : 0u;
+    }
+    simt::sync();
+    uint8_t * const block = s.v_blocks + static_cast<size_t>(head) * s.v_map.bytes;
+    for (int32_t t = simt::warp(); t < n; t += seal_warps) {
+        seal_token(s, m, block, first + t);
+    }
+    simt::sync();
+    const int32_t n_words = brick_words(s.v_header.bits);
+    const int32_t n_quads = kv_value_tile_quads(s.n_tokens, tile);
+    const size_t first_brick = kv_value_tile_brick(d, tile);
+    for (int32_t i = simt::thread(); i < kv_ceil_div(d, 16) * n_quads * n_words; i += seal_threads) {
+        const int32_t w = i % n_words;
+        const int32_t quad = i / n_words % n_quads;
+        const int32_t sixteen = i / n_words / n_quads;
+        const uint32_t known = n - 4 * quad >= 4 ? 0xffffffffu : (1u << (8 * (n - 4 * quad))) - 1u;
+        const auto channel = [&](int32_t r) -> uint32_t {
+            const int32_t c = 16 * sixteen + r;
+            return c < d ? *reinterpret_cast<const uint32_t *>(m.codes + c * 36 + 4 * quad) & known : 0u;
+        };
+        put(block, s.v_map.codes, (first_brick * static_cast<size_t>(n_words)) + static_cast<size_t>(i),
+            brick_word(s.v_header.bits, w, channel));
+    }
+    if (tile == 0) {
+        write_frame(s.v_header, s.v_map, block);
+    }
+}
+
+// Grid: x: the slabs of keys, then the tiles of values; y: kv heads.
+SIMT_KERNEL void seal_kernel(const SIMT_PARAM device_seal s) {
+    const int32_t n_slabs = s.k_blocks || s.new_state ? kv_ceil_div(s.head_dim, s.slab) : 0;
+    if (simt::block_x() < n_slabs) {
+        seal_key_slab(s, simt::block_x(), simt::block_y());
+    } else {
+        seal_value_tile(s, simt::block_x() - n_slabs, simt::block_y());
+    }
+}
+
+}  // namespace livekv::device

@@ -1,0 +1,230 @@
+// Attention by the device's kernels, on the device or emulated thread by thread, against the double-precision reference
+// over the same blocks.
+
+#include "cuda_sequences.h"
+#include "kernels/cuda/simt.h"
+
+using namespace livekv;
+using device::attention_kernel;
+
+namespace {
+
+// Queries, keys, values and weights are rounded to f16 for the tensor cores: each adds about 1e-7 of the energy.
+constexpr double half_nmse = 1e-5;
+// The plain kernel rounds nothing but its sums in f32.
+constexpr double plain_nmse = 1e-9;
+
+struct worst_of {
+    double step = 0.0;
+    double rows = 0.0;
+    double plain = 0.0;
+};
+
+worst_of check_all(device_sequence & seq, const sequence_setup & s, double limit = half_nmse,
+                   double plain_limit = plain_nmse) {
+    const std::vector<float> expected = seq.reference();
+    worst_of w;
+    const auto one = [&](attention_kernel kernel, double allowed) {
+        const double e = nmse(seq.run(kernel), expected);
+        if (!(e <= allowed)) {
+            check::report(__FILE__, __LINE__,
+                          std::string(kernel == attention_kernel::plain  ? "plain"
+                                      : kernel == attention_kernel::step ? "step"
+                                                                         : "rows") +
+                              ": NMSE " + check::text(e) + ", allowed " + check::text(allowed));
+        }
+        return e;
+    };
+    w.plain = one(attention_kernel::plain, plain_limit);
+    if (device::has_fast_attention(s.head_dim, s.method.k_bits, s.method.v_bits)) {
+        w.step = one(attention_kernel::step, limit);
+        w.rows = one(attention_kernel::rows, limit);
+    }
+    return w;
+}
+
+kv_method default_method() {
+    kv_method m;
+    m.scale_method = kv_method::scale::ema_clipped;
+    m.key_group = 128;
+    m.zero_point = true;
+    m.outlier_ratio = 0.005;
+    m.v_outlier_ratio = 0.0;
+    return m;
+}
+
+}  // namespace
+
+TEST(a_key_far_ahead_of_the_others_gives_its_value) {
+    // One-hot keys and a huge query: the answer needs no computation.
+    sequence_setup s;
+    s.n_head = s.n_head_kv = 1;
+    s.q_size = 400.0f;
+    device_sequence seq(s);
+    seq.add(40, false, false);
+    check_all(seq, s, 1e-3, 1e-6);  // the best two scores may be close: their difference is worth a rounding step
+}
+
+TEST(rows_alone) {
+    for (const int32_t n : {1, 2, 31, 32, 33, 100}) {
+        sequence_setup s;
+        device_sequence seq(s);
+        seq.add(n, false, false);
+        check_all(seq, s);
+    }
+}
+
+TEST(blocks_of_every_width_and_awkward_length) {
+    worst_of worst;
+    for (const int32_t head_dim : {64, 128}) {
+        for (const auto & [k_bits, v_bits] : {std::pair{4, 4}, {5, 4}, {4, 3}, {8, 8}, {2, 5}}) {
+            for (const bool zero_point : {false, true}) {
+                for (const int32_t n : {1, 4, 15, 17, 31, 33, 65, 103, 160}) {
+                    sequence_setup s;
+                    s.n_head = 4;
+                    s.n_head_kv = 1;
+                    s.head_dim = head_dim;
+                    s.method.k_bits = k_bits;
+                    s.method.v_bits = v_bits;
+                    s.method.scale_method = kv_method::scale::range;
+                    s.method.zero_point = zero_point;
+                    s.method.key_group = 64;
+                    s.method.outlier_ratio = n % 2 ? 0.02 : 0.0;
+                    device_sequence seq(s);
+                    seq.add(n, true, true);
+                    seq.add(3, false, false);
+                    const worst_of w = check_all(seq, s);
+                    worst = {std::max(worst.step, w.step), std::max(worst.rows, w.rows),
+                             std::max(worst.plain, w.plain)};
+                }
+            }
+        }
+    }
+    std::printf("     worst NMSE: step %.1e, rows %.1e, plain %.1e\n", worst.step, worst.rows, worst.plain);
+}
+
+TEST(every_query_group_and_head_dim) {
+    for (int32_t group = 1; group <= 8; ++group) {
+        for (const int32_t head_dim : {8, 40, 64, 72, 128, 256, 264}) {
+            sequence_setup s;
+            s.n_head_kv = 2;
+            s.n_head = 2 * group;
+            s.head_dim = head_dim;
+            s.method = default_method();
+            s.method.outlier_ratio = 0.02;
+            device_sequence seq(s);
+            seq.add(96, true, true);
+            seq.add(33, false, false);
+            check_all(seq, s);
+        }
+    }
+}
+
+TEST(many_queries_see_only_what_is_before_them) {
+    for (const int32_t n_new : {2, 3, 17, 64, 70}) {
+        for (const int32_t before : {0, 1, 30}) {
+            sequence_setup s;
+            s.n_new = n_new;
+            s.method = default_method();
+            device_sequence seq(s);
+            seq.add(64, true, true);
+            seq.add(before + n_new, false, false);
+            check_all(seq, s);
+        }
+    }
+}
+
+TEST(sinks_warm_up_keys_and_shortened_blocks) {
+    for (const int32_t n_new : {1, 5}) {
+        sequence_setup s;
+        s.n_new = n_new;
+        s.method = default_method();
+        s.method.v_outlier_ratio = 0.02;
+        device_sequence seq(s);
+        seq.add_sinks(4);
+        seq.add(64, false, true, 4);  // warm-up: exact keys, sealed values, the sinks left out
+        seq.add(64, true, true);
+        seq.add(37, true, true, 0, 64);  // trimmed
+        seq.add(40, true, false);
+        seq.add(20, false, false);
+        check_all(seq, s);
+    }
+}
+
+TEST(long_contexts_are_cut_into_spans_and_joined) {
+    sequence_setup s;
+    s.n_head = 4;
+    s.n_head_kv = 1;
+    s.head_dim = 128;
+    s.method = default_method();
+    device_sequence seq(s);
+    for (int32_t i = 0; i < 4; ++i) {
+        seq.add(512, true, true);
+    }
+    seq.add(70, false, false);
+    check_all(seq, s);
+    CHECK(seq.run(attention_kernel::step) == seq.run(attention_kernel::step));
+    CHECK(seq.run(attention_kernel::rows) == seq.run(attention_kernel::rows));
+}
+
+TEST(rotated_storage_gives_the_same_attention) {
+    for (const int32_t head_dim : {64, 96, 128}) {
+        sequence_setup s;
+        s.head_dim = head_dim;
+        s.rotation = head_dim == 96 ? 32 : head_dim;
+        s.method = default_method();
+        device_sequence seq(s);
+        seq.add(64, true, true);
+        seq.add(9, false, false);
+        check_all(seq, s);
+    }
+}
+
+TEST(extreme_values_stay_finite_and_close) {
+    for (const float size : {1e-3f, 30.0f}) {
+        sequence_setup s;
+        s.k_size = size;
+        s.method = default_method();
+        device_sequence seq(s);
+        seq.add(64, true, true);
+        seq.add(9, false, false);
+        check_all(seq, s, size > 1.0f ? 1e-2 : half_nmse, size > 1.0f ? 1e-4 : plain_nmse);
+    }
+    for (const float q_size : {0.0f, 1e-20f, 1e20f, 3e38f}) {
+        sequence_setup s;
+        s.q_size = q_size;
+        s.method = default_method();
+        device_sequence seq(s);
+        seq.add(64, true, true);
+        seq.add(9, false, false);
+        for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
+            for (const float x : seq.run(kernel)) {
+                CHECK(std::isfinite(x));
+            }
+        }
+    }
+}
+
+#if !defined(__CUDACC__)
+TEST(the_order_of_threads_does_not_matter) {
+    sequence_setup s;
+    s.n_new = 5;
+    s.head_dim = 128;
+    s.method = default_method();
+    s.method.v_outlier_ratio = 0.02;
+    device_sequence seq(s);
+    seq.add_sinks(4);
+    seq.add(160, true, true, 4);
+    seq.add(20, false, false);
+    for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
+        const std::vector<float> forward = seq.run(kernel);
+        simt::emulated::set_order(simt::emulated::order::backward);
+        CHECK(seq.run(kernel) == forward);
+        simt::emulated::set_order(simt::emulated::order::shuffled);
+        CHECK(seq.run(kernel) == forward);
+        simt::emulated::set_order(simt::emulated::order::forward);
+    }
+}
+#endif
+
+TEST_MAIN

@@ -1,0 +1,170 @@
+// A session whose livekv cache is the device's, emulated: it says what the CPU's says, keeps, shares and gives back its
+// tokens alike, and either reads the other's files.
+
+#include <cmath>
+#include <cstdlib>
+
+#include "check.h"
+#include "error.h"
+#include "kernels/cuda/kernels.h"
+#include "session/session.h"
+#include "tiny_model.h"
+
+using namespace livekv;
+
+namespace {
+
+// Attention's rounding to f16 through two layers; between sealed caches also codes that fall the other way for it.
+constexpr double logits_nmse = 1e-4;
+
+tiny_spec spec() {
+    tiny_spec s;
+    s.head_dim = 64;
+    s.n_layer = 3;
+    s.n_ctx = 1024;
+    return s;
+}
+
+std::shared_ptr<const model> tiny(int64_t n_gpu_layers = 0) {
+    static temporary_file file(".gguf");
+    static const bool written = (write_tiny_model(spec(), file.path()), true);
+    (void)written;
+    return model::load(file.path(), n_gpu_layers);
+}
+
+session_params params(const std::function<void(kv_options &)> & edit = {}) {
+    session_params p;
+    p.n_ctx = 1024;
+    p.kv.chunk_size = 64;
+    p.kv.key_group = 32;
+    if (edit) {
+        edit(p.kv);
+    }
+    return p;
+}
+
+std::unique_ptr<session> make(bool on_device, const session_params & p) {
+    on_device ? setenv("LIVEKV_EMULATE", "1", 1) : unsetenv("LIVEKV_EMULATE");
+    auto s = std::make_unique<session>(tiny(), p);
+    unsetenv("LIVEKV_EMULATE");
+    return s;
+}
+
+std::vector<int32_t> text(int64_t n, uint32_t seed = 1) {
+    std::mt19937 rng(seed);
+    std::vector<int32_t> tokens(static_cast<size_t>(n));
+    for (int32_t & t : tokens) {
+        t = 3 + static_cast<int32_t>(rng() % 256);
+    }
+    return tokens;
+}
+
+std::vector<float> logits_after(session & s, const std::vector<int32_t> & tokens) {
+    const std::span<const float> l = s.prefill(tokens);
+    return {l.begin(), l.end()};
+}
+
+double nmse(const std::vector<float> & a, const std::vector<float> & b) {
+    double error = 0.0;
+    double energy = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        error += std::pow(static_cast<double>(a[i]) - b[i], 2);
+        energy += std::pow(static_cast<double>(b[i]), 2);
+    }
+    return std::isfinite(error) ? error / energy : INFINITY;
+}
+
+#define CHECK_CLOSE(a, b)                                                                                    \
+    do {                                                                                                     \
+        const double e_ = nmse(a, b);                                                                        \
+        if (!(e_ <= logits_nmse)) check::report(__FILE__, __LINE__, #a " differs: NMSE " + check::text(e_)); \
+    } while (0)
+
+}  // namespace
+
+TEST(the_device_says_what_the_cpu_says) {
+    const std::vector<std::function<void(kv_options &)>> options = {
+        [](kv_options &) {},
+        [](kv_options & o) { o.warmup_chunks = 0; o.rotate = "kv"; o.v_outlier_ratio = 0.02; },
+        [](kv_options & o) { o.bypass_layers = 1; o.scale_method = "ema_absmax"; o.zero_point = false; o.key_group = 0; },
+        [](kv_options & o) { o.bypass_layers = 1; o.bypass_type = "f16"; o.warmup_keep = true; o.seal_decode = false; },
+    };
+    for (const auto & edit : options) {
+        const auto cpu = make(false, params(edit));
+        const auto gpu = make(true, params(edit));
+        CHECK_CLOSE(logits_after(*gpu, text(250)), logits_after(*cpu, text(250)));
+        for (uint32_t i = 0; i < 10; ++i) {  // token by token, over the end of a chunk
+            CHECK_CLOSE(logits_after(*gpu, text(1, i)), logits_after(*cpu, text(1, i)));
+        }
+        CHECK_EQ(gpu->cache().bytes(), cpu->cache().bytes());
+        CHECK(gpu->cache().report().seal_seconds > 0.0);
+    }
+}
+
+TEST(a_sequence_can_be_shortened_and_shared) {
+    const auto cpu = make(false, params());
+    const auto gpu = make(true, params());
+    for (const auto & s : {cpu.get(), gpu.get()}) {
+        s->prefill(text(200));
+        s->trim(150);
+    }
+    CHECK_CLOSE(logits_after(*gpu, text(30, 2)), logits_after(*cpu, text(30, 2)));
+    setenv("LIVEKV_EMULATE", "1", 1);
+    const auto other = gpu->fork();
+    unsetenv("LIVEKV_EMULATE");
+    const std::vector<float> here = logits_after(*gpu, text(40, 3));
+    CHECK(logits_after(*other, text(40, 3)) == here);
+    CHECK_CLOSE(here, logits_after(*cpu, text(40, 3)));
+    gpu->reset();
+    cpu->reset();
+    CHECK_CLOSE(logits_after(*gpu, text(100, 4)), logits_after(*cpu, text(100, 4)));
+}
+
+TEST(files_go_either_way) {
+    temporary_file from_cpu(".kv");
+    temporary_file from_gpu(".kv");
+    const auto cpu = make(false, params());
+    const auto gpu = make(true, params());
+    cpu->prefill(text(200));
+    gpu->prefill(text(200));
+    cpu->save(from_cpu.path());
+    gpu->save(from_gpu.path());
+    const auto cpu_from_gpu = make(false, params());
+    const auto gpu_from_cpu = make(true, params());
+    const auto gpu_from_gpu = make(true, params());
+    cpu_from_gpu->load(from_gpu.path());
+    gpu_from_cpu->load(from_cpu.path());
+    gpu_from_gpu->load(from_gpu.path());
+    const std::vector<float> expected = logits_after(*cpu, text(100, 5));
+    CHECK_CLOSE(logits_after(*cpu_from_gpu, text(100, 5)), expected);
+    CHECK_CLOSE(logits_after(*gpu_from_cpu, text(100, 5)), expected);
+    CHECK(logits_after(*gpu_from_gpu, text(100, 5)) == logits_after(*gpu, text(100, 5)));
+    temporary_file again(".kv");  // what was loaded and saved again is the same file
+    const auto once_more = make(true, params());
+    once_more->load(from_cpu.path());
+    once_more->save(again.path());
+    CHECK(check::read_file(again.path()) == check::read_file(from_cpu.path()));
+}
+
+TEST(broken_keys_are_reported_and_leave_the_sequence) {
+    tiny_spec broken = spec();
+    broken.edit_values = [](const std::string & name, std::vector<float> & values) {
+        if (name == "blk.1.attn_k.weight") {
+            values[7] = 1e30f;
+        }
+    };
+    temporary_file file(".gguf");
+    write_tiny_model(broken, file.path());
+    setenv("LIVEKV_EMULATE", "1", 1);
+    session s(model::load(file.path(), 0), params());
+    unsetenv("LIVEKV_EMULATE");
+    CHECK_ERROR(s.prefill(text(5)), "layer 1, position 0: a key or value is not a number");
+    CHECK_EQ(s.n_tokens(), 0);
+}
+
+TEST(what_the_device_does_not_do_is_refused) {
+    CHECK_ERROR(make(true, params([](kv_options & o) { o.scale_search = true; })), "--scale-search) runs on the CPU");
+    CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })), "--kv-error) is measured on the CPU");
+}
+
+TEST_MAIN
