@@ -24,11 +24,18 @@ outcome stream(const std::vector<std::string> & stops, const std::vector<std::st
 
 // What a stream must give, from the whole text at once.
 outcome whole(const std::vector<std::string> & stops, const std::string & text) {
-    size_t first = std::string::npos;
-    for (const std::string & stop : stops) {
-        first = std::min(first, text.find(stop));
+    for (size_t end = 0; end <= text.size(); ++end) {
+        size_t longest = 0;
+        for (const std::string & stop : stops) {
+            if (text.substr(0, end).ends_with(stop)) {
+                longest = std::max(longest, stop.size());
+            }
+        }
+        if (longest > 0) {
+            return {text.substr(0, end - longest), true};
+        }
     }
-    return {text.substr(0, first), first != std::string::npos};
+    return {text, false};
 }
 
 }  // namespace
