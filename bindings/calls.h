@@ -14,9 +14,15 @@ namespace livekv {
 
 namespace py = pybind11;
 
-// Takes the interpreter's lock back and throws what a signal handler raised: KeyboardInterrupt for Ctrl-C. Called
-// between passes of the model, where an exception leaves a session as it is after the last pass.
+// Python's main thread, the only one that runs signal handlers; set when the module is loaded.
+inline unsigned long main_thread = 0;
+
+// Throws what a signal handler raised: KeyboardInterrupt for Ctrl-C. Called without the interpreter's lock, between
+// passes of the model, where an exception leaves a session as it is after the last pass.
 inline void check_signals() {
+    if (PyThread_get_thread_ident() != main_thread) {
+        return;  // other threads do not wait for the lock at every token
+    }
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() != 0) {
         throw py::error_already_set();

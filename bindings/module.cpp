@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bind.h"
+#include "calls.h"
 #include "error.h"
 #include "graph/cpu_features.h"
 #include "model/ggml_log.h"
@@ -16,6 +17,8 @@ PYBIND11_MODULE(_livekv, m) {
                                "; build it anew here, or with -Ccmake.define.LIVEKV_GGML_CPU=x86-64");
     }
     m.attr("__version__") = LIVEKV_VERSION;
+    const py::object main_thread = py::module_::import("threading").attr("main_thread")();
+    livekv::main_thread = main_thread.attr("ident").cast<unsigned long>();
     py::register_exception<livekv::error>(m, "Error").attr("__module__") = "livekv";
     py::register_exception_translator([](std::exception_ptr thrown) {
         try {

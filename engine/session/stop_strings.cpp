@@ -33,7 +33,7 @@ std::string stop_strings::push(const std::string & piece) {
     }
     held_ += piece;
     size_t n_certain = held_.size();
-    size_t end = std::string::npos;
+    size_t end = std::string::npos;  // of the stop string that is complete first, the longest of them
     for (const std::string & stop : stops_) {
         const size_t at = held_.find(stop);
         if (at != std::string::npos && std::pair(at + stop.size(), at) < std::pair(end, n_certain)) {

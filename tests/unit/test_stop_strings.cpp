@@ -22,12 +22,12 @@ outcome stream(const std::vector<std::string> & stops, const std::vector<std::st
     return {text + s.finish(), s.found()};
 }
 
-// What a stream must give: the text up to the first stop string to be complete, the longest of those that end there.
+// What a stream must give, from the whole text at once.
 outcome whole(const std::vector<std::string> & stops, const std::string & text) {
-    for (size_t end = 1; end <= text.size(); ++end) {
+    for (size_t end = 0; end <= text.size(); ++end) {
         size_t longest = 0;
         for (const std::string & stop : stops) {
-            if (std::string_view(text).substr(0, end).ends_with(stop)) {
+            if (text.substr(0, end).ends_with(stop)) {
                 longest = std::max(longest, stop.size());
             }
         }
