@@ -8,7 +8,7 @@ import pytest
 from eval_workers import Counting, Failing, Slow
 
 from python_eval.errors import EvalError
-from python_eval.workers import run_jobs
+from python_eval.workers import run_jobs, threads_each
 
 
 def test_one_worker_runs_here_in_order():
@@ -59,6 +59,11 @@ def test_giving_up_ends_the_workers_and_what_they_do(tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [threads_each(None, n) for n in (1, 2, 3, 20)] == [None, 4, 2, 1] and threads_each(5, 2) == 5
 
 
 def test_less_than_one_worker_is_refused():
