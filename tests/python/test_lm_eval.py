@@ -12,7 +12,6 @@ import pytest
 from recorded import make_recorded
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: requirements/eval.txt")
-livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
 
 from python_eval.errors import EvalError  # noqa: E402
 from python_eval.lm_eval.__main__ import main  # noqa: E402
@@ -23,13 +22,13 @@ from python_eval.lm_eval.prefixes import STEP, common_length, sessions, split_ru
 LOGITS_TOLERANCE = 1e-3  # of the range of the reference's logits
 
 
-@pytest.fixture(scope="module")
-def story(root):
-    return root / "tests" / "models" / "story.gguf"
+@pytest.fixture(scope="module", autouse=True)
+def _package(livekv):
+    globals()["livekv"] = livekv
 
 
 @pytest.fixture(scope="module")
-def model(story):
+def model(livekv, story):
     return livekv.Model(story)
 
 
@@ -323,7 +322,7 @@ def test_a_local_task_runs_end_to_end_offline(run, tmp_path, story, model):
         ({"path": ""}, "which model"),
     ],
 )
-def test_bad_model_arguments_are_named(arguments, message, story):
+def test_bad_model_arguments_are_named(arguments, message, story, livekv):
     from python_eval.lm_eval.model import LiveKV
 
     with pytest.raises((EvalError, livekv.Error), match=message):

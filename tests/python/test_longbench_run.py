@@ -16,20 +16,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
-pytest.importorskip("tqdm", reason="tqdm is not installed: requirements/eval.txt")
-
-from python_eval.errors import EvalError  # noqa: E402
-from python_eval.longbench import answer, data, prepare, results, tasks  # noqa: E402
-from python_eval.longbench.__main__ import main  # noqa: E402
-from python_eval.run_folder import RunFolder  # noqa: E402
+from python_eval.errors import EvalError
+from python_eval.longbench import answer, data, prepare, results, tasks
+from python_eval.longbench.__main__ import main
+from python_eval.run_folder import RunFolder
 
 STORY = Path(__file__).resolve().parents[1] / "models" / "story.gguf"
 TEXT = (Path(__file__).resolve().parents[1] / "data" / "war-and-peace-opening.txt").read_text()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _package(livekv):
+    globals()["livekv"] = livekv
+
+
 @pytest.fixture(scope="module")
-def model():
+def model(livekv):
     return livekv.Model(STORY)
 
 
