@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +171,14 @@ def test_the_same_cache_is_not_measured_twice(tmp_path, fake):
     seen: list[int] = []
     search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, space)).run(seen.append)
     assert len(fake) == 1 and seen == [1, 2, 3, 4, 5]
+
+
+def test_sqlite_is_locked_before_it_is_read(tmp_path):
+    # Or two processes could both read that a queued trial waits, and both run it.
+    storage = search.open_storage(f"sqlite:///{tmp_path / 'tune.db'}")
+    with storage.engine.begin(), contextlib.closing(sqlite3.connect(tmp_path / "tune.db", timeout=0)) as other:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
