@@ -176,9 +176,9 @@ def test_the_same_cache_is_not_measured_twice(tmp_path, fake):
 def test_sqlite_is_locked_before_it_is_read(tmp_path):
     # Or two processes could both read that a queued trial waits, and both run it.
     storage = search.open_storage(f"sqlite:///{tmp_path / 'tune.db'}")
-    with storage.engine.begin(), contextlib.closing(sqlite3.connect(tmp_path / "tune.db", timeout=0)) as other:
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
+    another = contextlib.closing(sqlite3.connect(tmp_path / "tune.db", timeout=0))
+    with storage.engine.begin(), another as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
