@@ -39,6 +39,13 @@ def run_jobs(
     return _run_here(jobs, work) if n_workers == 1 else _run_processes(jobs, work, n_workers)
 
 
+def threads_each(n_threads: int | None, n_workers: int) -> int | None:
+    """Threads of one worker: as asked for, or its share of the cores; None, all of them, for a single worker."""
+    if n_threads is not None or n_workers == 1:
+        return n_threads
+    return max(1, (os.cpu_count() or 1) // n_workers)
+
+
 def _run_here(jobs: Sequence[Job], work: Callable[[Job], Result]) -> Iterator[tuple[int, Result]]:
     for index, job in enumerate(jobs):
         yield index, work(job)

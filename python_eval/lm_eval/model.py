@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import EvalError
 from ..model_file import fingerprint, model_facts, size_warning
-from ..workers import run_jobs
+from ..workers import run_jobs, threads_each
 from .engine import Answer, Engine, Generate, Score
 from .prefixes import split_runs
 
@@ -63,7 +63,7 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
             raise EvalError("which model? --model_args path=FILE.gguf")
         self.identity = fingerprint(Path(path))
         self.kv = livekv.KVOptions.parse(str(kv)).spec
-        engine = Engine(Path(path).resolve(), self.kv, 0, threads, n_gpu_layers)
+        engine = Engine(Path(path).resolve(), self.kv, 0, threads_each(threads, workers), n_gpu_layers)
         self.model = engine.model
         engine.n_ctx = self.max_length = n_ctx or self.model.n_ctx_train
         self._engine, self._workers, self._ray = engine, workers, ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,22 +45,30 @@ def sessions(
     cache that keeps running statistics is what it would be had the context been read alone.
     """
     order = sorted(range(len(contexts)), key=lambda i: contexts[i])
+    shared = [common_length(contexts[one], contexts[after]) // STEP * STEP for one, after in itertools.pairwise(order)]
     stems: list[livekv.Session] = []  # each holds a beginning of the next
     for at, index in enumerate(order):
         context = contexts[index]
         while stems and context[: stems[-1].n_tokens] != stems[-1].tokens:
             stems.pop()
-        n_read = 0
-        shared = common_length(context, contexts[order[at + 1]]) // STEP * STEP if at + 1 < len(order) else 0
-        known = stems[-1].n_tokens if stems else 0
-        if shared > known:
+        known = begin = stems[-1].n_tokens if stems else 0
+        for end in _levels(shared[at:], known):
             stem = stems[-1].fork() if stems else open_session()
-            stem.prefill(context[known:shared])
-            n_read += shared - known
+            stem.prefill(context[known:end])
             stems.append(stem)
-            known = shared
+            known = end
         session = stems[-1].fork() if stems else open_session()
         if len(context) > known:
             session.prefill(context[known:])
-            n_read += len(context) - known
-        yield index, session, n_read
+        yield index, session, len(context) - begin
+
+
+def _levels(shared: Sequence[int], known: int) -> list[int]:
+    """Lengths beyond `known` at which contexts yet to come part from this one; `shared`: each with its successor."""
+    levels = []
+    for length in itertools.accumulate(shared, min):
+        if length <= known:
+            break
+        if length not in levels:
+            levels.append(length)
+    return levels[::-1]

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts
 from ..run_folder import RunFolder
+from ..workers import threads_each
 from .score import score_folder, score_v2_folder
 from .tasks import E_TASKS, LongBenchError, Task, select
 
@@ -52,7 +53,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="tokens of a prompt before its middle is cut (what the context leaves; officially 3500 for Llama-2-chat)",
     )
     run.add_argument("--no-chat", action="store_true", help="bare prompts for a model that has a chat template")
-    run.add_argument("--threads", type=_positive, metavar="N", help="CPU threads of each answer (all cores)")
+    run.add_argument(
+        "--threads", type=_positive, metavar="N", help="CPU threads of each answer (the cores shared by the workers)"
+    )
     run.add_argument("--n-gpu-layers", type=int, default=0, metavar="N", help="layers computed on the GPU (0)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of v2's sampling; v1 and -E are greedy (0)")
     run.add_argument("--workers", type=_positive, default=1, metavar="N", help="answers at a time, a process each (1)")
@@ -92,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         caches,
         options.n_ctx or model.n_ctx_train,
         options.max_length,
-        options.threads,
+        threads_each(options.threads, options.workers),
         options.n_gpu_layers,
         model.has_chat_template and not options.no_chat,
         options.seed,
@@ -107,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
         "n_ctx": settings.n_ctx,
         "max_length": settings.max_length,
         "chat_template": settings.chat,
-        "threads": settings.n_threads,
+        "threads": options.threads,
         "n_gpu_layers": settings.n_gpu_layers,
         "seed": settings.seed,
     }

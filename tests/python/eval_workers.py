@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from python_eval.errors import EvalError
@@ -18,6 +19,19 @@ class Counting:
     def __call__(self, job: int) -> tuple[int, int, int]:
         self.n += 1
         return job * job, os.getpid(), self.n
+
+
+class Slow:
+    """Says its process at once for job 0; any other takes seconds, and leaves a mark when it is done."""
+
+    def __init__(self, marks: Path) -> None:
+        self.marks = marks
+
+    def __call__(self, job: int) -> int:
+        if job:
+            time.sleep(8)
+            (self.marks / str(job)).touch()
+        return os.getpid()
 
 
 class Failing:

@@ -66,8 +66,7 @@ def test_wikitext_is_one_text_a_split(tmp_path, monkeypatch):
     assert (tmp_path / "wikitext-2-raw" / "wiki.valid.raw").read_text() == " = validation = \nwords\n"
 
 
-def test_a_checkpoint_is_converted(tmp_path, monkeypatch, capsys):
-    livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
+def test_a_checkpoint_is_converted(tmp_path, monkeypatch, capsys, livekv):
     import tiny_models
 
     folder = tiny_models.make(tmp_path / "gqa", tiny_models.SHAPES["gqa_hd64"])
@@ -89,9 +88,7 @@ def test_a_checkpoint_is_converted(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("given", [["--data", "longbench"], ["--data", "wikitext"], ["--model", "someone/tiny"]])
-def test_a_hub_out_of_reach_is_one_line(given, tmp_path, root):
-    if given[0] == "--model":
-        pytest.importorskip("livekv", reason="the livekv package is not built")
+def test_a_hub_out_of_reach_is_one_line(given, tmp_path, root, livekv):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-m", "python_eval.fetch", *given, "--out", str(tmp_path / "data")]

@@ -12,24 +12,23 @@ import pytest
 from recorded import make_recorded
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: requirements/eval.txt")
-livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
 
 from python_eval.errors import EvalError  # noqa: E402
 from python_eval.lm_eval.__main__ import main  # noqa: E402
 from python_eval.lm_eval.engine import PIECE, Engine, Generate, Score, log_likelihood  # noqa: E402
-from python_eval.lm_eval.prefixes import STEP, common_length, split_runs  # noqa: E402
+from python_eval.lm_eval.prefixes import STEP, common_length, sessions, split_runs  # noqa: E402
 
 # As test_logits: the f16 cache rounds keys, values and queries. A token's ln p moves by at most twice that.
 LOGITS_TOLERANCE = 1e-3  # of the range of the reference's logits
 
 
-@pytest.fixture(scope="module")
-def story(root):
-    return root / "tests" / "models" / "story.gguf"
+@pytest.fixture(scope="module", autouse=True)
+def _package(livekv):
+    globals()["livekv"] = livekv
 
 
 @pytest.fixture(scope="module")
-def model(story):
+def model(livekv, story):
     return livekv.Model(story)
 
 
@@ -118,6 +117,49 @@ def test_runs_hold_neighbours_that_share_a_beginning():
     assert common_length(a, b) == 70 and common_length(a, a[:10]) == 10
     assert split_runs([c, a, b], 16) == [[2, 1], [0]]
     assert split_runs([a, a, a], 2) == [[0, 1], [2]]
+
+
+class Reading:
+    """A session that holds tokens, and counts what all of them read."""
+
+    n_read = 0
+
+    def __init__(self, tokens=()):
+        self.tokens = list(tokens)
+
+    @property
+    def n_tokens(self):
+        return len(self.tokens)
+
+    def fork(self):
+        return Reading(self.tokens)
+
+    def prefill(self, tokens):
+        self.tokens += tokens
+        Reading.n_read += len(tokens)
+
+
+def test_each_beginning_is_read_once(monkeypatch):
+    monkeypatch.setattr(Reading, "n_read", 0)
+    base = list(range(STEP * 3))
+    contexts = [
+        [*base, 900, 901],
+        [*base[: STEP * 2], 902],
+        [*base, 903],
+        [*base[: STEP + 5], 904],
+        [905] * 5,
+        base[: STEP * 2],
+        [],
+        base,
+    ]
+    seen = {}
+    for index, session, n_read in sessions(Reading, contexts):
+        assert session.tokens == contexts[index]
+        session.prefill([7])  # the caller's own
+        seen[index] = n_read
+    assert set(seen) == set(range(len(contexts))) and sum(seen.values()) + len(contexts) == Reading.n_read
+    # The base once, then what is each context's own: 2, 1, 1, and of the fourth what is beyond the last whole step.
+    assert sum(seen.values()) == STEP * 3 + 2 + 1 + 1 + 6 + 5
 
 
 # --- the harness ---
@@ -274,13 +316,22 @@ def test_a_local_task_runs_end_to_end_offline(run, tmp_path, story, model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("path=MODEL,kv=q5", "'q5' is neither a policy nor a preset"),
-        ("path=MODEL,colour=red", "unknown model argument 'colour'"),
-        ("path=nowhere.gguf", "nowhere.gguf: no such model file"),
+        ({"kv": "q5"}, "'q5' is neither a policy nor a preset"),
+        ({"colour": "red"}, "unknown model argument 'colour'"),
+        ({"path": "nowhere.gguf"}, "nowhere.gguf: no such model file"),
+        ({"path": ""}, "which model"),
     ],
 )
-def test_bad_arguments_are_one_line(run, arguments, message, story, tmp_path, monkeypatch, capsys):
-    given = ["--model_args", arguments.replace("MODEL", str(story)), "--tasks", "toy_text"]
-    monkeypatch.setattr(sys, "argv", ["lm_eval", "run", *given, "--include_path", str(tmp_path)])
+def test_bad_model_arguments_are_named(arguments, message, story, livekv):
+    from python_eval.lm_eval.model import LiveKV
+
+    with pytest.raises((EvalError, livekv.Error), match=message):
+        LiveKV(**{"path": str(story)} | arguments)
+
+
+@pytest.mark.slow
+def test_a_failure_is_one_line(run, tmp_path, story, monkeypatch, capsys):
+    given = ["--model_args", f"path={story},kv=q5", "--tasks", "toy_text", "--include_path", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["lm_eval", "run", *given])
     assert main() == 1
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert "lm_eval: cache 'q5'" in capsys.readouterr().err.splitlines()[-1]

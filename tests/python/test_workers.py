@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from eval_workers import Counting, Failing
+from eval_workers import Counting, Failing, Slow
 
 from python_eval.errors import EvalError
-from python_eval.workers import run_jobs
+from python_eval.workers import run_jobs, threads_each
 
 
 def test_one_worker_runs_here_in_order():
@@ -52,12 +52,18 @@ def test_a_worker_that_is_killed_is_reported():
     assert results.items() <= {i: 2 * i for i in range(2000)}.items() and 6 not in results and 5 <= len(results) < 1000
 
 
-def test_giving_up_ends_the_workers():
-    jobs = run_jobs(range(40), Counting(), 2)
-    _, (_, process, _) = next(jobs)
+def test_giving_up_ends_the_workers_and_what_they_do(tmp_path):
+    jobs = run_jobs(range(5), Slow(tmp_path), 2)
+    _, process = next(jobs)
     jobs.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [threads_each(None, n) for n in (1, 2, 3, 20)] == [None, 4, 2, 1] and threads_each(5, 2) == 5
 
 
 def test_less_than_one_worker_is_refused():

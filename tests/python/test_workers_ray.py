@@ -52,8 +52,7 @@ def test_errors_and_deaths_lose_nothing_finished(address):
         assert {i: 2 * i for i in range(3)}.items() <= results.items() and 4 not in results and len(results) < 200
 
 
-def test_longbench_runs_on_the_cluster(address, tmp_path, root):
-    pytest.importorskip("livekv", reason="the livekv package is not built")
+def test_longbench_runs_on_the_cluster(address, tmp_path, root, livekv):
     from python_eval.longbench.__main__ import main
 
     row = {"input": "Type:", "context": "Who is it?", "answers": ["Person"], "length": 3, "all_classes": ["Person"]}
