@@ -125,7 +125,7 @@ class Task:
     windows: tuple[tuple[int, ...], ...]  # [n_windows][n_ctx] tokens
     base: str
     n_gpu_layers: int
-    n_threads: int
+    n_threads: int | None
     space: tuple[Parameter, ...]
 
 
