@@ -215,6 +215,8 @@ class Share:
 
     def run(self, on_trial: Callable[[int], None] = lambda ended: None) -> None:
         """Runs to the end of the budget; `on_trial` is called after each trial with how many have ended."""
+        # Each process tells its own; what ends a search is said once, by the tool.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         search, study = self.search, open_study(self.search)
         study.sampler = SeededByTrial(method(search.method), search.seed)
         try:

@@ -174,7 +174,7 @@ def test_the_same_cache_is_not_measured_twice(tmp_path, fake):
 
 
 def test_a_storage_that_fails_is_one_line(tmp_path, fake, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise optuna.exceptions.StorageInternalError("database or disk is full\nand a page about it")
 
     one = search.Search(f"sqlite:///{tmp_path / 'tune.db'}", "s", "random", 1, 3)
