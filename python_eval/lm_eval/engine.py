@@ -13,8 +13,9 @@ from ..errors import EvalError
 from .prefixes import STEP, sessions
 
 if TYPE_CHECKING:
-    import livekv
     import numpy.typing as npt
+
+    import livekv
 
 
 @dataclass(frozen=True)

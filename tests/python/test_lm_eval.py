@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from python_eval.lm_eval.prefixes import STEP, common_length, sessions, split_ru
 
 # As test_logits: the f16 cache rounds keys, values and queries. A token's ln p moves by at most twice that.
 LOGITS_TOLERANCE = 1e-3  # of the range of the reference's logits
+
+
+livekv: Any = None  # the package, once there is a test that needs it
 
 
 @pytest.fixture(scope="module", autouse=True)

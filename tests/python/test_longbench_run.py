@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ from python_eval.run_folder import RunFolder
 
 STORY = Path(__file__).resolve().parents[1] / "models" / "story.gguf"
 TEXT = (Path(__file__).resolve().parents[1] / "data" / "war-and-peace-opening.txt").read_text()
+
+
+livekv: Any = None  # the package, once there is a test that needs it
 
 
 @pytest.fixture(scope="module", autouse=True)
