@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from .model_file import fingerprint
 from .specs import spec_of
 from .texts import Window, cut_windows
 from .windows import Worker, reads_sealed_keys
+from .workers import threads_each
 
 
 def positive(text: str) -> int:
@@ -64,9 +64,9 @@ def open_model(options: argparse.Namespace) -> livekv.Model:
     return livekv.Model(options.model, n_gpu_layers=options.n_gpu_layers, n_threads=threads(options))
 
 
-def threads(options: argparse.Namespace) -> int:
-    """Threads of each worker."""
-    return int(options.threads or max(1, (os.cpu_count() or 1) // options.workers))
+def threads(options: argparse.Namespace) -> int | None:
+    """Threads of each worker; None: all cores."""
+    return threads_each(options.threads, options.workers)
 
 
 def windows_of(model: livekv.Model, options: argparse.Namespace) -> list[Window]:

@@ -51,8 +51,8 @@ def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
 
 
 def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
-    """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after the
-    first chunk, or after the chunk that ends the warm-up."""
+    """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after
+    the first chunk, or after the chunk that ends the warm-up."""
     first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
     return kv.policy != "livekv" or first_read < n_ctx
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tune.front import pareto
-from .style import GREY, Picture, canvas, colour, label_points, log_values, marker, picture
+from .style import GREY, Picture, canvas, colour, label_points, line, log_values, marker, picture
 
 
 def search_front(name: str, trials: Sequence[Mapping[str, Any]]) -> Picture:
@@ -52,7 +52,13 @@ def hypervolume_over_trials(name: str, curves: Sequence[Mapping[str, Any]], corn
             length = min(map(len, some))
             values = np.array([curve[:length] for curve in some])
             at, mean = np.arange(1, length + 1), values.mean(axis=0)
-            axes.plot(at, mean, color=colour(n), label=f"{method} ({len(some)} seeds)" if len(some) > 1 else method)
+            axes.plot(
+                at,
+                mean,
+                color=colour(n),
+                ls=line(n),
+                label=f"{method} ({len(some)} seeds)" if len(some) > 1 else method,
+            )
             if len(some) > 1:
                 se = values.std(axis=0, ddof=1) / np.sqrt(len(some))
                 axes.fill_between(at, mean - se, mean + se, color=colour(n), alpha=0.18, lw=0)

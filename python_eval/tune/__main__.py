@@ -195,7 +195,7 @@ def _write(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return run_tool(COMMAND, lambda: run(options))
 
 

@@ -125,7 +125,7 @@ class Task:
     windows: tuple[tuple[int, ...], ...]  # [n_windows][n_ctx] tokens
     base: str
     n_gpu_layers: int
-    n_threads: int
+    n_threads: int | None
     space: tuple[Parameter, ...]
 
 
@@ -215,16 +215,22 @@ class Share:
 
     def run(self, on_trial: Callable[[int], None] = lambda ended: None) -> None:
         """Runs to the end of the budget; `on_trial` is called after each trial with how many have ended."""
+        # Each process tells its own; what ends a search is said once, by the tool.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         search, study = self.search, open_study(self.search)
         study.sampler = SeededByTrial(method(search.method), search.seed)
-        study.optimize(
-            Objective(Evaluation(self.task)),
-            n_trials=max(0, search.n_trials - n_ended(study)),
-            callbacks=[
-                optuna.study.MaxTrialsCallback(search.n_trials, states=ENDED),
-                lambda study, _: on_trial(n_ended(study)),
-            ],
-        )
+        try:
+            study.optimize(
+                Objective(Evaluation(self.task)),
+                n_trials=max(0, search.n_trials - n_ended(study)),
+                callbacks=[
+                    optuna.study.MaxTrialsCallback(search.n_trials, states=ENDED),
+                    lambda study, _: on_trial(n_ended(study)),
+                ],
+            )
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as problem:
+            what = str(problem).splitlines()[0]
+            raise EvalError(f"storage {search.storage}: {what}; ended trials are kept") from None
 
 
 def n_ended(study: optuna.Study) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +171,25 @@ def test_the_same_cache_is_not_measured_twice(tmp_path, fake):
     seen: list[int] = []
     search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, space)).run(seen.append)
     assert len(fake) == 1 and seen == [1, 2, 3, 4, 5]
+
+
+def test_a_storage_that_fails_is_one_line(tmp_path, fake, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise optuna.exceptions.StorageInternalError("database or disk is full\nand a page about it")
+
+    one = search.Search(f"sqlite:///{tmp_path / 'tune.db'}", "s", "random", 1, 3)
+    search.create(one, {"a": 1}, SPACE)
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_user_attr", full)
+    with pytest.raises(EvalError, match=r"^storage sqlite:.*: database or disk is full; ended trials are kept$"):
+        search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, SPACE)).run()
+
+
+def test_sqlite_is_locked_before_it_is_read(tmp_path):
+    # Or two processes could both read that a queued trial waits, and both run it.
+    storage = search.open_storage(f"sqlite:///{tmp_path / 'tune.db'}")
+    another = contextlib.closing(sqlite3.connect(tmp_path / "tune.db", timeout=0))
+    with storage.engine.begin(), another as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
