@@ -21,6 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_configure(config):
+    # Before modules that do without the package's fixture are collected; the fixture says why there is none.
+    built = ROOT / os.environ.get("LIVEKV_BUILD", "build") / "python"
+    if built.is_dir():
+        sys.path.insert(0, str(built))
     config.addinivalue_line("markers", "slow: compares with another engine or takes more than a few seconds")
 
 
@@ -39,7 +43,6 @@ def livekv(build_dir) -> ModuleType:
     """The package of the build under test. Skips where it was configured without, and only there."""
     if "LIVEKV_PYTHON:BOOL=ON" not in (build_dir / "CMakeCache.txt").read_text():
         pytest.skip(f"{build_dir} was configured without LIVEKV_PYTHON")
-    sys.path.insert(0, str(build_dir / "python"))
     package = importlib.import_module("livekv")
     assert Path(package.__file__).parent == build_dir / "python" / "livekv", "another livekv is in the way"
     return package
