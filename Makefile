@@ -15,10 +15,10 @@ test sanitize: export OMP_WAIT_POLICY := passive
 
 export PATH := $(BIN):$(PATH)
 
-MODEL := tests/models/story.gguf
+MODEL ?= tests/models/story.gguf
 PROMPT := tests/data/war-and-peace-opening.txt
 
-.PHONY: demo build test lint dev sanitize clean
+.PHONY: demo build test lint longbench dev sanitize clean
 
 demo: build
 	$(BUILD)/bin/livekv-cli -m $(MODEL) -f $(PROMPT) -n 120 --temp 0.7 -s 1
@@ -36,6 +36,17 @@ lint: $(VENV)/lint.ok
 	ruff check
 	ruff format --check bindings
 	mypy
+
+# LongBench end to end, baseline and compressed, and the report. No downloads: DATA holds the benchmark's JSONL files.
+KV    ?= f16,livekv
+TASKS ?= all
+DATA  ?= data/longbench
+OUT   ?= results/longbench
+
+longbench: build $(VENV)/eval.ok
+	PYTHONPATH=$(BUILD)/python python -m python_eval.longbench --model $(MODEL) --tasks $(TASKS) --kv $(KV) \
+	    --data-dir $(DATA) $(if $(LIMIT),--limit $(LIMIT)) --out $(OUT)
+	PYTHONPATH=$(BUILD)/python python -m python_eval.report $(OUT) --out $(OUT).html
 
 # The live references: torch, transformers and llama.cpp. With them installed, `make test` compares against them too.
 dev: $(VENV)/dev.ok
