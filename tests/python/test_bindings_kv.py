@@ -143,7 +143,8 @@ def golden_options(livekv, config: dict):
 @pytest.mark.parametrize("kind", ["k", "v"])
 @pytest.mark.parametrize("case", CASES)
 def test_streams_reproduce_the_golden_vectors(livekv, shared, case, kind):
-    golden = np.load(shared / "golden" / f"{case}.npz")
+    with np.load(shared / "golden" / f"{case}.npz") as file:
+        golden = dict(file)
     config = json.loads(bytes(golden["config"]))
     options = golden_options(livekv, config)
     stream = livekv.kv.KeyStream(options) if kind == "k" else livekv.kv.ValueStream(options)

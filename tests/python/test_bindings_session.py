@@ -298,7 +298,10 @@ def test_ctrl_c_ends_a_long_call_within_a_chunk(livekv, build_dir, story, what):
         time.sleep(0.5)
         assert run.poll() is None, "the call was over too soon to be interrupted"
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=60)
+        try:
+            out, err = run.communicate(timeout=60)
+        finally:
+            run.kill()  # one that does not listen
     assert (run.returncode, out.split()[:1], err) == (0, ["interrupted"], "")  # before the first window was done
     n_tokens = int(out.split()[1])
     if what == "generate":
