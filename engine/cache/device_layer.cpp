@@ -79,20 +79,13 @@ void device_layer::store(const float * k, size_t k_stride, const float * v, size
     *bad_ = none_bad;
     sealed_ = false;
     const size_t at = static_cast<size_t>(layer_.n_tail_) * plan.row();
-    device::store_args args;
+    device_store args;
     args.n_tokens = static_cast<int32_t>(layer_.step_.n_new);
     args.n_head_kv = static_cast<int32_t>(plan.n_head_kv);
     args.head_dim = static_cast<int32_t>(plan.head_dim);
     args.bad = bad_;
-    args.from = k;
-    args.stride = k_stride;
-    args.to = layer_.step_.rows->k.data() + at;
-    args.rotation = plan.k_rotation;
-    device::store_rows(args, s);
-    args.from = v;
-    args.stride = v_stride;
-    args.to = layer_.step_.rows->v.data() + at;
-    args.rotation = plan.v_rotation;
+    args.sides[0] = {k, k_stride, layer_.step_.rows->k.data() + at, plan.k_rotation};
+    args.sides[1] = {v, v_stride, layer_.step_.rows->v.data() + at, plan.v_rotation};
     device::store_rows(args, s);
 }
 

@@ -114,21 +114,13 @@ void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspac
         a.n_spans = spans_of(a, rows_blocks_each, n_blocks * a.n_head_kv, 8, n_states);
         launch(fast->rows, {n_blocks, a.n_head_kv, a.n_spans}, rows_threads, fast->rows_bytes, s, a);
     }
-    launch(join_spans_kernel, {a.n_tokens * a.n_head, 1, 1}, row_threads,
-           static_cast<size_t>(a.head_dim) * sizeof(float), s, a);
+    launch(join_spans_kernel, {a.n_tokens * a.n_head, 1, 1}, join_threads,
+           static_cast<size_t>(join_floats(a.n_spans, a.head_dim)) * sizeof(float), s, a);
 }
 
-void store_rows(const store_args & args, stream s) {
-    device_store d;
-    d.from = args.from;
-    d.stride = args.stride;
-    d.to = args.to;
-    d.n_head_kv = args.n_head_kv;
-    d.head_dim = args.head_dim;
-    d.rotation = args.rotation;
-    d.bad = args.bad;
-    launch(store_rows_kernel, {args.n_tokens, args.n_head_kv, 1}, row_threads,
-           static_cast<size_t>(args.head_dim) * sizeof(float), s, d);
+void store_rows(const device_store & args, stream s) {
+    launch(store_rows_kernel, {args.n_tokens, args.n_head_kv, 2}, row_threads,
+           static_cast<size_t>(args.head_dim) * sizeof(float), s, args);
 }
 
 }  // namespace livekv::device

@@ -115,14 +115,15 @@ SIMT_FN uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
 
 // c += a b
 SIMT_FN void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 // An 8 x 8 matrix of halves, row g in the lanes of that g, becomes its transpose.
 SIMT_FN uint32_t transpose(uint32_t x) {
     uint32_t y;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
 // Four 8 x 8 matrices of halves from shared memory; row: where row lane % 8 of matrix lane / 8 starts, 16 bytes.
@@ -148,6 +149,9 @@ SIMT_FN void copy_16(void * to, const void * from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(n) : "memory");
 }
 SIMT_FN void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// What another block of threads has written, after a fence: not what this multiprocessor may remember of it.
+SIMT_FN uint32_t load_fresh(const uint32_t * p) { return __ldcg(p); }
 
 // 32 bits that are read once: not kept in the first-level cache.
 SIMT_FN uint32_t load_once(const void * p) { return __ldcs(static_cast<const unsigned int *>(p)); }

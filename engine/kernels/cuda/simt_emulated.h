@@ -189,6 +189,7 @@ inline void copy_16(void * to, const void * from, bool valid) {
     valid ? std::memcpy(to, from, 16) : std::memset(to, 0, 16);
 }
 inline void wait_copies() {}
+inline uint32_t load_fresh(const uint32_t * p) { return *p; }
 inline uint32_t load_once(const void * p) {
     uint32_t x;
     std::memcpy(&x, p, sizeof(x));
