@@ -128,9 +128,11 @@ void device_layer::update_table(device::stream s) {
         n_chunk_tiles_ += kv_ceil_div(e.n_tokens, kv_tile_tokens);
         added.push_back(e);
     }
-    if (!added.empty()) {
-        device::copy_to_device(table_->data() + static_cast<size_t>(layer_.n_unchanged_) * sizeof(device_chunk),
-                               added.data(), added.size() * sizeof(device_chunk), s);
+    auto * const to = reinterpret_cast<device_chunk *>(table_ ? table_->data() : nullptr) + layer_.n_unchanged_;
+    if (added.size() == 1) {
+        device::put_chunk(added.front(), to, s);
+    } else if (!added.empty()) {
+        device::copy_to_device(to, added.data(), added.size() * sizeof(device_chunk), s);
     }
     layer_.n_unchanged_ = n;
 }

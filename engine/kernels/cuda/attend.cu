@@ -118,6 +118,10 @@ void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspac
            static_cast<size_t>(join_floats(a.n_spans, a.head_dim)) * sizeof(float), s, a);
 }
 
+void put_chunk(const device_chunk & c, device_chunk * to, stream s) {
+    launch(put_chunk_kernel, {1, 1, 1}, simt::warp_size, 0, s, c, to);
+}
+
 void store_rows(const device_store & args, stream s) {
     launch(store_rows_kernel, {args.n_tokens, args.n_head_kv, 2}, row_threads,
            static_cast<size_t>(args.head_dim) * sizeof(float), s, args);

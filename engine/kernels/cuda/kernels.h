@@ -70,6 +70,9 @@ size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int
 void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
             attention_kernel kernel = attention_kernel::best);
 
+// An entry of a table of chunks, without waiting as a copy from the host's memory may.
+void put_chunk(const device_chunk & c, device_chunk * to, stream s);
+
 // Keys and values of a pass into f16 rows.
 void store_rows(const device_store & args, stream s);
 

@@ -152,6 +152,14 @@ SIMT_KERNEL void join_spans_kernel(const SIMT_PARAM device_attention a) {
     }
 }
 
+// An entry of a table of chunks, by one warp.
+SIMT_KERNEL void put_chunk_kernel(const SIMT_PARAM device_chunk c, device_chunk * to) {
+    static_assert(sizeof(device_chunk) % sizeof(uint32_t) == 0);
+    for (size_t i = static_cast<size_t>(simt::thread()); i < sizeof(c) / sizeof(uint32_t); i += simt::warp_size) {
+        reinterpret_cast<uint32_t *>(to)[i] = reinterpret_cast<const uint32_t *>(&c)[i];
+    }
+}
+
 // f32 rows of head_dim, rotated. Grid: x: rows. from and to may be the same.
 SIMT_KERNEL void rotate_rows_kernel(const float * from, float * to, int32_t head_dim, int32_t run) {
     auto * const x = reinterpret_cast<float *>(simt::shared());
