@@ -267,7 +267,7 @@ TEST(long_chunks_take_narrower_slabs) {
 
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
-    for (const simt::emulated::order o : {simt::emulated::order::backward, simt::emulated::order::shuffled}) {
+    for (const simt::emulated::order o : simt::emulated::all_orders) {
         simt::emulated::set_order(o);
         check_against_reference(LIVEKV_CUDA_DRAWS / 10, 24);
     }

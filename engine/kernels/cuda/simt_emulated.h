@@ -2,8 +2,8 @@
 
 // The emulation behind simt.h: the threads of a block are fibers of one thread of the machine, switched where they wait
 // for each other; blocks run one after the other. What a lane gives to its warp (shuffles, fragments) lies in a slot
-// the others read. Not fast; exact about layout. It does not show races between two barriers unless their order
-// matters: set_order runs the threads in another one, and results must not change.
+// the others read. Not fast; exact about layout. Races show where they depend on the order of threads between two
+// barriers: set_order runs them in another one, and results must not change.
 
 #include <cmath>
 #include <cstddef>
@@ -28,8 +28,12 @@ constexpr size_t slot_bytes = 64;
 // Runs body for every thread of every block. Throws livekv::error when threads wait for each other for ever.
 void run(dim grid, int32_t n_threads, size_t shared_bytes, const std::function<void()> & body);
 
-enum class order { forward, backward, shuffled };
-void set_order(order o);  // of threads that can run
+// Of threads that can run: all in turns, from the first or the last or in any order; or one warp as far as it gets
+// before the next, from the first or the last, which shows where another's work was not waited for.
+enum class order { forward, backward, shuffled, warp_by_warp, last_warp_first };
+constexpr order all_orders[] = {order::forward, order::backward, order::shuffled, order::warp_by_warp,
+                                order::last_warp_first};
+void set_order(order o);
 
 int32_t thread();
 int32_t n_threads();
