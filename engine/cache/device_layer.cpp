@@ -20,10 +20,10 @@ size_t floats(size_t n) {
 }  // namespace
 
 device_workspace::device_workspace(const livekv_layer_plan & plan, int64_t n_head)
-    : attention_(floats(device::attention_floats(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(n_head),
-                                                 static_cast<int32_t>(plan.n_head_kv),
-                                                 static_cast<int32_t>(plan.head_dim))),
-                 true),
+    : attention_(
+          floats(device::attention_floats(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(n_head),
+                                          static_cast<int32_t>(plan.n_head_kv), static_cast<int32_t>(plan.head_dim))),
+          true),
       queries_(plan.k_rotation > 1 ? floats(static_cast<size_t>(plan.chunk_size * n_head * plan.head_dim)) : 0, true),
       sealing_(sizeof(uint32_t) *
                    device::seal_words(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(plan.n_head_kv),
@@ -92,8 +92,7 @@ void device_layer::store(const float * k, size_t k_stride, const float * v, size
 device_side device_layer::side(const livekv_layer::chunk & c, kv_side which) const {
     const kv_page & page = which == kv_side::key ? *c.k : *c.v;
     if (which == kv_side::key ? c.k_sealed : c.v_sealed) {
-        return side_of_blocks(page.data(),
-                              block_header(layer_.plan_.method, which, c.n_stored, layer_.plan_.head_dim));
+        return side_of_blocks(page.data(), block_header(layer_.plan_.method, which, c.n_stored, layer_.plan_.head_dim));
     }
     device_side rows;
     rows.data = page.data();

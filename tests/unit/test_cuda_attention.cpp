@@ -198,7 +198,8 @@ TEST(extreme_values_stay_finite_and_close) {
         device_sequence seq(s);
         seq.add(64, true, true);
         seq.add(9, false, false);
-        for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
+        for (const attention_kernel kernel :
+             {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
             for (const float x : seq.run(kernel)) {
                 CHECK(std::isfinite(x));
             }

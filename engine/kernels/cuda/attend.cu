@@ -47,7 +47,8 @@ const fast_row fast_rows[] = {
 const fast_row * find_fast(int32_t head_dim, int32_t k_bits, int32_t v_bits) {
     for (const fast_row & row : fast_rows) {
         // Where nothing is sealed yet, or one side is exact for ever, any width will do.
-        if (row.head_dim == head_dim && (k_bits == 0 || row.k_bits == k_bits) && (v_bits == 0 || row.v_bits == v_bits)) {
+        if (row.head_dim == head_dim && (k_bits == 0 || row.k_bits == k_bits) &&
+            (v_bits == 0 || row.v_bits == v_bits)) {
             return &row;
         }
     }
@@ -59,7 +60,8 @@ constexpr int32_t rows_blocks_each = 2;  // blocks of threads a multiprocessor h
 constexpr int32_t plain_blocks_each = 8;
 
 // Spans that give every multiprocessor work, of at least min_tiles each, within the workspace.
-int32_t spans_of(const device_attention & a, int32_t blocks_each, int32_t n_blocks, int32_t min_tiles, size_t n_states) {
+int32_t spans_of(const device_attention & a, int32_t blocks_each, int32_t n_blocks, int32_t min_tiles,
+                 size_t n_states) {
     const int64_t wanted = static_cast<int64_t>(blocks_each) * n_multiprocessors() / n_blocks;
     const int64_t possible = (a.n_tiles() + min_tiles - 1) / min_tiles;
     const int64_t room = static_cast<int64_t>(n_states) / (static_cast<int64_t>(a.n_head_kv) * a.n_rows());

@@ -8,10 +8,11 @@
 //   scores^T [16 tokens, 8 rows]    = keys [16 tokens, 16 channels]    x  q^T [16 channels, 8 rows]     (mma)
 //   out^T    [16 channels, 8 rows] += values^T [16 channels, 16 tokens] x  p^T [16 tokens, 8 rows]       (mma)
 //
-// A brick of 4-bit codes lies as the lanes hold A: lane (g, q) reads word g of brick q, 128 bytes a warp, and has rows g
-// and g + 8. Channels are summed in the order 0 2 | 1 3 of each four, for q as for keys. For the second product a lane's
-// four columns must be tokens of one brick; so keys are read with rows 1 and 2, and 5 and 6, exchanged (brick_token):
-// then two transposes and one exchange between neighbours turn scores into weights where they are needed.
+// A brick of 4-bit codes lies as the lanes hold A: lane (g, q) reads word g of brick q, 128 bytes a warp, and has rows
+// g and g + 8. Channels are summed in the order 0 2 | 1 3 of each four, for q as for keys. For the second product a
+// lane's four columns must be tokens of one brick; so keys are read with rows 1 and 2, and 5 and 6, exchanged
+// (brick_token): then two transposes and one exchange between neighbours turn scores into weights where they are
+// needed.
 
 #include "kernels/cuda/fragment.cuh"
 #include "kernels/cuda/query.cuh"
@@ -23,7 +24,9 @@ constexpr int32_t step_warps = 4;
 constexpr int32_t step_threads = step_warps * simt::warp_size;
 
 // The token of 16 (the first 8 of them) that row g of the scores is.
-SIMT_FN int32_t brick_token(int32_t g) { return (g & 4) | (g & 1) << 1 | (g >> 1 & 1); }
+SIMT_FN int32_t brick_token(int32_t g) {
+    return (g & 4) | (g & 1) << 1 | (g >> 1 & 1);
+}
 
 template <int32_t head_dim>
 struct step_memory {
@@ -165,8 +168,7 @@ class step_warp {
         }
         const int32_t tile = p.first / kv_tile_tokens;
         const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
-        const uint8_t * const codes =
-            block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
+        const uint8_t * const codes = block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t quad = 4 * i + quad_of_lane();
@@ -199,10 +201,9 @@ class step_warp {
                 for (int32_t t = 0; t < n_steps; ++t) {
                     const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
                     const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
-                    const uint32_t a[4] = {simt::bytes_of(low.w[0], low.w[1], 0x5410u),
-                                           simt::bytes_of(high.w[0], high.w[1], 0x5410u),
-                                           simt::bytes_of(low.w[0], low.w[1], 0x7632u),
-                                           simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
+                    const uint32_t a[4] = {
+                        simt::bytes_of(low.w[0], low.w[1], 0x5410u), simt::bytes_of(high.w[0], high.w[1], 0x5410u),
+                        simt::bytes_of(low.w[0], low.w[1], 0x7632u), simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
                     simt::mma(s[i], a, query_[t][0], query_[t][1]);
                 }
             }
@@ -234,9 +235,8 @@ class step_warp {
     }
 
     SIMT_MEMBER simt::two_words key_row(const device_chunk & c, int32_t token, int32_t channel) const {
-        return token < c.n_tokens
-                   ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
-                   : simt::two_words{};
+        return token < c.n_tokens ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
+                                  : simt::two_words{};
     }
 
     // The key grids of the tile's group, in shared memory: every lane wants four channels of each 16.
@@ -442,11 +442,14 @@ class step_warp {
 // Blocks of threads a multiprocessor shall hold, as the words of a tile leave registers for: more have more bytes on
 // their way.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
-constexpr int32_t step_blocks = head_dim == 64 ? 4 : k_bits == 4 && v_bits == 4 ? 3 : 2;
+constexpr int32_t step_blocks = head_dim == 64               ? 4
+                                : k_bits == 4 && v_bits == 4 ? 3
+                                                             : 2;
 
 // Grid: x: spans, y: kv heads times tiles of 8 rows.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
-SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>)) attend_step_kernel(const SIMT_PARAM device_attention a) {
+SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>))
+    attend_step_kernel(const SIMT_PARAM device_attention a) {
     auto & memory = *reinterpret_cast<step_memory<head_dim> *>(simt::shared());
     auto * const outliers = reinterpret_cast<float *>(&memory + 1);
     const int32_t head = simt::block_y() % a.n_head_kv;

@@ -7,12 +7,16 @@
 namespace livekv::device {
 
 constexpr float log2_e = 1.4426950408889634f;
-constexpr float no_score = -3e38f;     // of a row that has seen no token
+constexpr float no_score = -3e38f;      // of a row that has seen no token
 constexpr float largest_query = 1e30f;  // beyond it a score would not be finite
 
 // A power of two such that x / it lies in [1, 2), for 1e-30 <= x <= largest_query.
-SIMT_FN float exponent_of(float x) { return simt::float_of(simt::bits_of(x) & 0x7f800000u); }
-SIMT_FN float inverse_of_exponent(float power) { return simt::float_of((254u << 23) - simt::bits_of(power)); }
+SIMT_FN float exponent_of(float x) {
+    return simt::float_of(simt::bits_of(x) & 0x7f800000u);
+}
+SIMT_FN float inverse_of_exponent(float power) {
+    return simt::float_of((254u << 23) - simt::bits_of(power));
+}
 
 // Row r of a head, in units that make a score's exponential one of 2, divided by a power of two so that it fits f16.
 // x: this lane's channels, lane + 32 i, [head_dim / 32]; returns the power. All lanes of the warp.
@@ -20,9 +24,8 @@ template <int32_t head_dim>
 SIMT_FN float scaled_query(const device_attention & a, int32_t head, int32_t row, float (&x)[head_dim / 32]) {
     const int32_t token = row / a.group();
     const int32_t query_head = head * a.group() + row % a.group();
-    const float * const q = a.q + (static_cast<size_t>(token) * static_cast<size_t>(a.n_head) +
-                                   static_cast<size_t>(query_head)) *
-                                      head_dim;
+    const float * const q =
+        a.q + (static_cast<size_t>(token) * static_cast<size_t>(a.n_head) + static_cast<size_t>(query_head)) * head_dim;
     float top = 1e-30f;
     SIMT_UNROLL
     for (int32_t i = 0; i < head_dim / 32; ++i) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// Sealing of a chunk of a layer: the bytes of pack_block(seal_keys, seal_values), by one launch that reads the raw chunk
-// once. Blocks of threads
+// Sealing of a chunk of a layer: the bytes of pack_block(seal_keys, seal_values), by one launch that reads the raw
+// chunk once. Blocks of threads
 //
 //   keys    (slab of channels, kv head): [n_tokens, slab] values in shared memory, a warp a channel, lanes along the
 //           tokens. Outliers are listed by token across channels, which no slab knows alone: each leaves its own, and
