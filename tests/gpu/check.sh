@@ -19,6 +19,8 @@ report=$(cd "$report" && pwd)
 work=$(cd "$work" && pwd)
 rm -f "$report"/report.* "$report/log.txt" "$work/steps.jsonl"
 export OMP_WAIT_POLICY=passive
+export PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer
+command -v ninja >/dev/null && export CMAKE_GENERATOR=Ninja
 start=$SECONDS
 failed=0
 

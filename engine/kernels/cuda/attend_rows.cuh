@@ -94,7 +94,8 @@ class tile_stager {
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t token = part % 2 * 16 + simt::lane() % 4 * 4;
-            write(parts_[i], g, value_grid_of(s, block, first + token),
+            const value_scales four = value_scales_of(s, block, first + token);
+            write(parts_[i], g, grid_of(four.scales, four.centres),
                   values + piece_of<2 * kv_tile_tokens>(part / 2 * 16 + g, token / 8) + token % 8 * 2,
                   values + piece_of<2 * kv_tile_tokens>(part / 2 * 16 + g + 8, token / 8) + token % 8 * 2);
         }
