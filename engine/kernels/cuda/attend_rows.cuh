@@ -154,7 +154,7 @@ class rows_block {
             write_outliers(p, turn);
             tile_place next = p;
             if (tile + 1 < last) {
-                chunk = chunk_of_tile(a_, tile + 1);
+                chunk = chunk_of_next(a_, tile + 1, chunk);
                 next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
                 load(next, turn ^ 1);
             }

@@ -91,7 +91,7 @@ class step_warp {
             tile_place next = p;
             const outlier_span listed = span_;
             if (tile + 1 < last) {
-                chunk = chunk_of_next(tile + 1, chunk);
+                chunk = chunk_of_next(a_, tile + 1, chunk);
                 next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
                 find_outliers(next);
             }
@@ -139,13 +139,6 @@ class step_warp {
 
   private:
     static constexpr int32_t n_steps = head_dim / 16;
-
-    SIMT_MEMBER int32_t chunk_of_next(int64_t tile, int32_t chunk) const {
-        if (chunk + 1 < a_.n_chunks) {
-            return a_.chunks[chunk + 1].first_tile > tile ? chunk : chunk + 1;
-        }
-        return chunk_of_tile(a_, tile);
-    }
 
     // Where a tile's key outliers are listed, a tile ahead of reading them (load_keys).
     SIMT_MEMBER void find_outliers(const tile_place & p) {

@@ -35,6 +35,14 @@ SIMT_FN int32_t chunk_of_tile(const device_attention & a, int64_t tile) {
     return static_cast<int32_t>(i);
 }
 
+// Of the tile after one of this chunk.
+SIMT_FN int32_t chunk_of_next(const device_attention & a, int64_t tile, int32_t chunk) {
+    if (chunk + 1 < a.n_chunks) {
+        return a.chunks[chunk + 1].first_tile > tile ? chunk : chunk + 1;
+    }
+    return chunk_of_tile(a, tile);
+}
+
 SIMT_FN tile_place place_in(const device_chunk & c, int32_t chunk, int64_t tile) {
     tile_place p;
     p.chunk = chunk;
