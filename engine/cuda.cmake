@@ -9,11 +9,9 @@ if(LIVEKV_CUDA_FOUND)
   target_include_directories(livekv_engine PRIVATE "${LIVEKV_GGML_SOURCE}/src/ggml-cuda")
   target_link_libraries(livekv_engine PUBLIC CUDA::cudart_static)
   target_link_libraries(livekv_engine PRIVATE CUDA::cublas)  # named in the header of ggml's backend
-  set_source_files_properties(${LIVEKV_CUDA_SOURCES} graph/device_stream.cu PROPERTIES
-    COMPILE_OPTIONS "--expt-relaxed-constexpr;--extended-lambda;-lineinfo")
-  set_source_files_properties(kernels/cuda/seal.cu PROPERTIES
-    COMPILE_OPTIONS "--expt-relaxed-constexpr;-fmad=false;-lineinfo")
-  set_target_properties(livekv_engine PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
+  set(options "--expt-relaxed-constexpr;-lineinfo")
+  set_source_files_properties(${LIVEKV_CUDA_SOURCES} graph/device_stream.cu PROPERTIES COMPILE_OPTIONS "${options}")
+  set_source_files_properties(kernels/cuda/seal.cu PROPERTIES COMPILE_OPTIONS "${options};-fmad=false")
 else()
   target_sources(livekv_engine PRIVATE kernels/cuda/simt_emulated.cpp)
   set_source_files_properties(${LIVEKV_CUDA_SOURCES} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-ffp-contract=off")

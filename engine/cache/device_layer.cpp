@@ -20,10 +20,10 @@ size_t floats(size_t n) {
 }  // namespace
 
 device_workspace::device_workspace(const livekv_layer_plan & plan, int64_t n_head)
-    : attention_(floats(device::attention_floats(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(n_head),
-                                                 static_cast<int32_t>(plan.n_head_kv),
-                                                 static_cast<int32_t>(plan.head_dim))),
-                 true),
+    : attention_(
+          floats(device::attention_floats(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(n_head),
+                                          static_cast<int32_t>(plan.n_head_kv), static_cast<int32_t>(plan.head_dim))),
+          true),
       queries_(plan.k_rotation > 1 ? floats(static_cast<size_t>(plan.chunk_size * n_head * plan.head_dim)) : 0, true),
       sealing_(sizeof(uint32_t) *
                    device::seal_words(static_cast<int32_t>(plan.chunk_size), static_cast<int32_t>(plan.n_head_kv),
@@ -82,28 +82,20 @@ void device_layer::store(const float * k, size_t k_stride, const float * v, size
     *bad_ = none_bad;
     sealed_ = false;
     const size_t at = static_cast<size_t>(layer_.n_tail_) * plan.row();
-    device::store_args args;
+    device_store args;
     args.n_tokens = static_cast<int32_t>(layer_.step_.n_new);
     args.n_head_kv = static_cast<int32_t>(plan.n_head_kv);
     args.head_dim = static_cast<int32_t>(plan.head_dim);
     args.bad = bad_;
-    args.from = k;
-    args.stride = k_stride;
-    args.to = layer_.step_.rows->k.data() + at;
-    args.rotation = plan.k_rotation;
-    device::store_rows(args, s);
-    args.from = v;
-    args.stride = v_stride;
-    args.to = layer_.step_.rows->v.data() + at;
-    args.rotation = plan.v_rotation;
+    args.sides[0] = {k, k_stride, layer_.step_.rows->k.data() + at, plan.k_rotation};
+    args.sides[1] = {v, v_stride, layer_.step_.rows->v.data() + at, plan.v_rotation};
     device::store_rows(args, s);
 }
 
 device_side device_layer::side(const livekv_layer::chunk & c, kv_side which) const {
     const kv_page & page = which == kv_side::key ? *c.k : *c.v;
     if (which == kv_side::key ? c.k_sealed : c.v_sealed) {
-        return side_of_blocks(page.data(),
-                              block_header(layer_.plan_.method, which, c.n_stored, layer_.plan_.head_dim));
+        return side_of_blocks(page.data(), block_header(layer_.plan_.method, which, c.n_stored, layer_.plan_.head_dim));
     }
     device_side rows;
     rows.data = page.data();
@@ -138,9 +130,11 @@ void device_layer::update_table(device::stream s) {
         n_chunk_tiles_ += kv_ceil_div(e.n_tokens, kv_tile_tokens);
         added.push_back(e);
     }
-    if (!added.empty()) {
-        device::copy_to_device(table_->data() + static_cast<size_t>(layer_.n_unchanged_) * sizeof(device_chunk),
-                               added.data(), added.size() * sizeof(device_chunk), s);
+    auto * const to = reinterpret_cast<device_chunk *>(table_ ? table_->data() : nullptr) + layer_.n_unchanged_;
+    if (added.size() == 1) {
+        device::put_chunk(added.front(), to, s);
+    } else if (!added.empty()) {
+        device::copy_to_device(to, added.data(), added.size() * sizeof(device_chunk), s);
     }
     layer_.n_unchanged_ = n;
 }

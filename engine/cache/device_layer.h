@@ -57,9 +57,9 @@ class device_layer {
     livekv_layer & layer_;
     device_workspace & workspace_;
     int64_t n_head_;
-    uint32_t * bad_;                 // on the host, written by the device
-    std::unique_ptr<kv_page> table_; // device_chunk, as many as there is room for
-    int64_t n_chunk_tiles_ = 0;      // of the chunks in it
+    uint32_t * bad_;                  // on the host, written by the device
+    std::unique_ptr<kv_page> table_;  // device_chunk, as many as there is room for
+    int64_t n_chunk_tiles_ = 0;       // of the chunks in it
     device::stopwatch sealing_;
     bool sealed_ = false;
 };

@@ -1,9 +1,11 @@
 #include "cache/device_pool.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <vector>
 
@@ -14,7 +16,9 @@ namespace livekv::device_pool {
 
 namespace {
 
-constexpr size_t stretch_bytes = 64 << 20;
+// A stretch is at least so large, and an eighth of what there is: asking for one stops the device for a moment.
+constexpr size_t least_stretch = 64 << 20;
+constexpr size_t share = 8;
 constexpr size_t alignment = 256;
 
 struct stretch {
@@ -51,10 +55,23 @@ uint8_t * find_room(pool & p, size_t bytes) {
             return base + s.used - bytes;
         }
     }
-    const size_t size = bytes > stretch_bytes ? bytes : stretch_bytes;
-    auto * const base = static_cast<uint8_t *>(device::allocate(size));
-    p.stretches[base] = {size, bytes, 0};
-    return base;
+    size_t held = 0;
+    for (const auto & [base, s] : p.stretches) {
+        held += s.bytes;
+    }
+    size_t size = std::max({bytes, least_stretch, kv_align(held / share, alignment)});
+    for (;;) {
+        try {
+            auto * const base = static_cast<uint8_t *>(device::allocate(size));
+            p.stretches[base] = {size, bytes, 0};
+            return base;
+        } catch (const std::bad_alloc &) {
+            if (size == bytes) {
+                throw;
+            }
+            size = bytes;  // the last of it
+        }
+    }
 }
 
 }  // namespace

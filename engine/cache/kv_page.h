@@ -64,9 +64,7 @@ class row_buffer {
     row_buffer & operator=(row_buffer &&) = default;
 
     uint16_t * data() { return page_ ? reinterpret_cast<uint16_t *>(page_->data()) : host_.data(); }
-    const uint16_t * data() const {
-        return page_ ? reinterpret_cast<const uint16_t *>(page_->data()) : host_.data();
-    }
+    const uint16_t * data() const { return page_ ? reinterpret_cast<const uint16_t *>(page_->data()) : host_.data(); }
     size_t size() const { return page_ ? page_->bytes() / 2 : host_.size(); }
     bool empty() const { return size() == 0; }
     bool on_device() const { return page_ != nullptr; }

@@ -76,8 +76,8 @@ livekv_cache::livekv_cache(const kv_options & options, const kv_shape & shape)
         if (layers_[il].plan().on_device) {
             device_layer::require_supported(layers_[il].plan());
             if (!device_workspace_) {
-                device_workspace_ = std::make_unique<device_workspace>(plan_of(options, shape, shape.n_layer - 1),
-                                                                       shape.n_head);
+                device_workspace_ =
+                    std::make_unique<device_workspace>(plan_of(options, shape, shape.n_layer - 1), shape.n_head);
             }
             device_layers_[il] = std::make_unique<device_layer>(layers_[il], *device_workspace_, shape.n_head);
         }
@@ -119,7 +119,8 @@ void livekv_cache::begin(int64_t n_new, bool end_of_prompt) {
     } catch (const std::bad_alloc &) {
         if (device_workspace_) {
             fail("not enough memory for the cache beyond ", n_tokens(), " tokens (", bytes() / (1 << 20),
-                 " MiB), on the GPU or beside it; put fewer layers there (-ngl) or use a smaller cache (--preset small)");
+                 " MiB), on the GPU or beside it; put fewer layers there (-ngl) or use a smaller cache (--preset "
+                 "small)");
         }
         fail("not enough memory for the cache beyond ", n_tokens(), " tokens (", bytes() / (1 << 20), " MiB)");
     }

@@ -1,4 +1,5 @@
-// The only place that knows ggml's CUDA backend from inside: our kernels go into its stream, which it does not give out.
+// The only place that knows ggml's CUDA backend from inside: our kernels go into its stream, which it does not give
+// out.
 #include <ggml-backend-impl.h>
 
 #include "common.cuh"

@@ -150,7 +150,7 @@ LIVEKV_HD static constexpr kv_place kv_place_of(const kv_block_header & h, int32
 }
 
 LIVEKV_HD static constexpr kv_block_header kv_header(kv_side side, int32_t n_tokens, int32_t head_dim, int32_t bits,
-                                           int32_t group, int32_t n_outliers, bool has_centres) {
+                                                     int32_t group, int32_t n_outliers, bool has_centres) {
     return {static_cast<uint16_t>(n_tokens),
             static_cast<uint16_t>(head_dim),
             static_cast<uint16_t>(side == kv_side::key ? group : 1),

@@ -1,5 +1,5 @@
-// bench_ggml: ggml's flash attention over an f16 cache on the first GPU, 8B shapes (32 heads, 8 kv heads, head_dim 128):
-// one token, and 512, over n tokens. Prints one JSON object a line, as bench_kernels does. Layers take turns.
+// bench_ggml: ggml's flash attention over an f16 cache on the first GPU, 8B shapes (32 heads, 8 kv heads, head_dim
+// 128): one token, and 512, over n tokens. Prints one JSON object a line, as bench_kernels does. Layers take turns.
 
 #include <ggml-cpp.h>
 
@@ -52,10 +52,11 @@ bool bench(ggml_backend_t backend, int64_t n_new, int64_t n, int n_layers, int n
     const double seconds = median_seconds(backend, graph, n_runs) / n_layers;
     const double bytes = 2.0 * static_cast<double>(n * n_head_kv * head_dim) * 2.0;
     const double operations = 4.0 * n_head * head_dim * static_cast<double>(n_new) * static_cast<double>(n);
-    std::printf("{\"bench\": \"ggml %s\", \"shape\": \"f16\", \"tokens\": %lld, \"us\": %.2f, \"bytes\": %.0f, \"GB_s\": %.1f, "
-                "\"TFLOPS\": %.1f}\n",
-                n_new == 1 ? "decode" : "prefill", static_cast<long long>(n), 1e6 * seconds, bytes,
-                1e-9 * bytes / seconds, 1e-12 * operations / seconds);
+    std::printf(
+        "{\"bench\": \"ggml %s\", \"shape\": \"f16\", \"tokens\": %lld, \"us\": %.2f, \"bytes\": %.0f, \"GB_s\": %.1f, "
+        "\"TFLOPS\": %.1f}\n",
+        n_new == 1 ? "decode" : "prefill", static_cast<long long>(n), 1e6 * seconds, bytes, 1e-9 * bytes / seconds,
+        1e-12 * operations / seconds);
     std::fflush(stdout);
     return true;
 }

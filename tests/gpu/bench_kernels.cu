@@ -271,10 +271,11 @@ void bench_decode(const shape & s, int64_t n, double bandwidth) {
                                },
                                20) /
                            n_layers;
-    std::printf("{\"bench\": \"decode\", \"shape\": \"%s\", \"tokens\": %lld, \"us\": %.2f, \"bytes\": %.0f, "
-                "\"GB_s\": %.1f, \"of_copy\": %.3f}\n",
-                s.name, static_cast<long long>(n), 1e6 * seconds, l.layer_bytes(), 1e-9 * l.layer_bytes() / seconds,
-                l.layer_bytes() / seconds / bandwidth);
+    std::printf(
+        "{\"bench\": \"decode\", \"shape\": \"%s\", \"tokens\": %lld, \"us\": %.2f, \"bytes\": %.0f, "
+        "\"GB_s\": %.1f, \"of_copy\": %.3f}\n",
+        s.name, static_cast<long long>(n), 1e6 * seconds, l.layer_bytes(), 1e-9 * l.layer_bytes() / seconds,
+        l.layer_bytes() / seconds / bandwidth);
     std::fflush(stdout);
 }
 
@@ -284,8 +285,8 @@ void bench_prefill(const shape & s, int64_t n) {
     layers l(s, n, 1, chunk);
     const double seconds = median_seconds([&] { l.attend(0, device::attention_kernel::rows); }, 5);
     const double operations = 4.0 * n_head * head_dim * chunk * (static_cast<double>(n) + 0.5 * chunk);
-    std::printf("{\"bench\": \"prefill\", \"shape\": \"%s\", \"tokens\": %lld, \"us\": %.1f, \"TFLOPS\": %.1f}\n", s.name,
-                static_cast<long long>(n), 1e6 * seconds, 1e-12 * operations / seconds);
+    std::printf("{\"bench\": \"prefill\", \"shape\": \"%s\", \"tokens\": %lld, \"us\": %.1f, \"TFLOPS\": %.1f}\n",
+                s.name, static_cast<long long>(n), 1e6 * seconds, 1e-12 * operations / seconds);
     std::fflush(stdout);
 }
 
@@ -299,7 +300,8 @@ void bench_seal(const shape & s) {
                                },
                                20) /
                            4;
-    std::printf("{\"bench\": \"seal\", \"shape\": \"%s\", \"tokens\": %d, \"us\": %.2f}\n", s.name, chunk, 1e6 * seconds);
+    std::printf("{\"bench\": \"seal\", \"shape\": \"%s\", \"tokens\": %d, \"us\": %.2f}\n", s.name, chunk,
+                1e6 * seconds);
     std::fflush(stdout);
 }
 
@@ -307,8 +309,11 @@ void bench_seal(const shape & s) {
 
 int main() {
     try {
-        const shape shapes[] = {{"default", 4, 4, 0.005, 0.0}, {"quality", 5, 4, 0.01, 0.0}, {"small", 4, 3, 0.005, 0.0},
-                                {"reference", 4, 4, 0.01, 0.01}, {"bypass", 8, 8, 0.0, 0.0}};
+        const shape shapes[] = {{"default", 4, 4, 0.005, 0.0},
+                                {"quality", 5, 4, 0.01, 0.0},
+                                {"small", 4, 3, 0.005, 0.0},
+                                {"reference", 4, 4, 0.01, 0.01},
+                                {"bypass", 8, 8, 0.0, 0.0}};
         const double bandwidth = copy_bandwidth();
         std::printf("{\"bench\": \"copy\", \"GB_s\": %.1f}\n", 1e-9 * bandwidth);
         std::fflush(stdout);

@@ -19,6 +19,8 @@ report=$(cd "$report" && pwd)
 work=$(cd "$work" && pwd)
 rm -f "$report"/report.* "$report/log.txt" "$work/steps.jsonl"
 export OMP_WAIT_POLICY=passive
+export PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer
+command -v ninja >/dev/null && export CMAKE_GENERATOR=Ninja
 start=$SECONDS
 failed=0
 
@@ -96,13 +98,19 @@ files() {
 }
 
 engine_bench() { # NAME ARGUMENTS...
-    local name=$1
+    local name=$1 sampler status
     shift
-    "$work/engine/bin/livekv-bench" -m "$work/random-8b.gguf" -ngl 99 -o json "$@" >"$work/$name.json" &&
-        python3 -c "
+    nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 200 >"$work/$name.memory" &
+    sampler=$!
+    "$work/engine/bin/livekv-bench" -m "$work/random-8b.gguf" -ngl 99 -o json "$@" >"$work/$name.json"
+    status=$?
+    kill $sampler
+    [ $status -eq 0 ] && python3 -c "
 import json, sys
+peak = max(int(line) for line in open(sys.argv[2]) if line.strip())
 for r in json.load(open(sys.argv[1])):
-    print(json.dumps({'bench': 'engine', 'shape': r['kv'], 'tokens': r['depth']} | r))" "$work/$name.json"
+    print(json.dumps({'bench': 'engine', 'shape': r['kv'], 'tokens': r['depth'], 'peak_MiB_of_step': peak} | r))" \
+        "$work/$name.json" "$work/$name.memory"
 }
 
 export root work jobs arch

@@ -62,8 +62,8 @@ int main(int argc, char ** argv) {
     ggml_context_ptr ctx(ggml_init({(16 * n_layer + 16) * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
     std::vector<ggml_tensor *> tensors;
     const auto add = [&](const std::string & name, ggml_type type, int64_t ne0, int64_t ne1) {
-        ggml_tensor * t = ne1 == 1 ? ggml_new_tensor_1d(ctx.get(), type, ne0)
-                                   : ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
+        ggml_tensor * t =
+            ne1 == 1 ? ggml_new_tensor_1d(ctx.get(), type, ne0) : ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
         ggml_set_name(t, name.c_str());
         gguf_add_tensor(g, t);
         tensors.push_back(t);
@@ -100,7 +100,8 @@ int main(int argc, char ** argv) {
             bytes = random_q4(static_cast<size_t>(ggml_nelements(t)), rng);
         }
         out.write(reinterpret_cast<const char *>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-        out.write(nothing.data(), static_cast<std::streamsize>(GGML_PAD(bytes.size(), GGUF_DEFAULT_ALIGNMENT) - bytes.size()));
+        out.write(nothing.data(),
+                  static_cast<std::streamsize>(GGML_PAD(bytes.size(), GGUF_DEFAULT_ALIGNMENT) - bytes.size()));
     }
     out.close();
     if (!out) {

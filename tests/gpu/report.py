@@ -25,7 +25,8 @@ def main() -> None:
     names = {0: "ok", 77: "skipped", 124: "out of time"}
     shown = [{"step": s["step"], "result": names.get(s["exit"], "FAILED"), "seconds": s["seconds"]} for s in steps]
     text = table(shown, ["step", "result", "seconds"]) + [""]
-    measured = ["bench", "shape", "tokens", "us", "GB_s", "of_copy", "TFLOPS", "same", "pp_tps", "tg_tps", "kv_bytes"]
+    measured = ["bench", "shape", "tokens", "us", "GB_s", "of_copy", "TFLOPS", "same"]
+    measured += ["pp_tps", "tg_tps", "kv_bytes", "peak_MiB_of_step"]
     text += table(results, measured)
     (folder / "report.txt").write_text("\n".join(text) + "\n")
 

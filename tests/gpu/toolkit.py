@@ -62,8 +62,10 @@ def main() -> int:
         return 1
     joined = Path(sys.argv[1])
     shutil.rmtree(joined, ignore_errors=True)
-    for source, name in ((headers, "include"), (cublas / "include", "include"), (libraries, "lib64"), (cublas / "lib", "lib64")):
-        link_all(source, joined / name)
+    for source in (headers, cublas / "include"):
+        link_all(source, joined / "include")
+    for source in (libraries, cublas / "lib"):
+        link_all(source, joined / "lib64")
     for name in ("bin", "nvvm"):
         if (root / name).is_dir():
             (joined / name).symlink_to(root / name)

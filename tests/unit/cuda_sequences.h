@@ -128,8 +128,8 @@ class device_sequence {
         const device_buffer out(nothing);
         const device_buffer rotated(q_.size() * sizeof(float));
         const device_buffer chunks(table);
-        const device_buffer workspace(
-            livekv::device::attention_floats(s_.n_new, s_.n_head, s_.n_head_kv, s_.head_dim) * sizeof(float));
+        const device_buffer workspace(livekv::device::attention_floats(s_.n_new, s_.n_head, s_.n_head_kv, s_.head_dim) *
+                                      sizeof(float));
         a.q = q.as<float>();
         a.out = out.as<float>();
         a.n_tokens = s_.n_new;
@@ -173,8 +173,8 @@ class device_sequence {
             return side;
         }
         std::vector<uint8_t> all;
-        const livekv::kv_block_header h = livekv::block_header(
-            s_.method, keys ? livekv::kv_side::key : livekv::kv_side::value, n, s_.head_dim);
+        const livekv::kv_block_header h =
+            livekv::block_header(s_.method, keys ? livekv::kv_side::key : livekv::kv_side::value, n, s_.head_dim);
         for (int32_t head = 0; head < s_.n_head_kv; ++head) {
             std::vector<float> chunk;
             for (size_t t = 0; t < static_cast<size_t>(n); ++t) {
@@ -185,9 +185,9 @@ class device_sequence {
             }
             livekv::key_statistics statistics(s_.method, s_.head_dim);
             livekv::observe_keys(s_.method, statistics, chunk, n_sinks);
-            const std::vector<uint8_t> block = livekv::pack_block(
-                h, keys ? livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
-                        : livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks));
+            const std::vector<uint8_t> block =
+                livekv::pack_block(h, keys ? livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
+                                           : livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks));
             all.insert(all.end(), block.begin(), block.end());
         }
         memory_.push_back(all);

@@ -2,6 +2,7 @@
 // over the same blocks.
 
 #include "cuda_sequences.h"
+#include "kernels/cpu/rotate_rows.h"
 #include "kernels/cuda/simt.h"
 
 using namespace livekv;
@@ -197,11 +198,56 @@ TEST(extreme_values_stay_finite_and_close) {
         device_sequence seq(s);
         seq.add(64, true, true);
         seq.add(9, false, false);
-        for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
+        for (const attention_kernel kernel :
+             {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
             for (const float x : seq.run(kernel)) {
                 CHECK(std::isfinite(x));
             }
         }
+    }
+}
+
+TEST(rows_are_stored_as_the_cpu_stores_them) {
+    std::mt19937 rng(4);
+    for (const int32_t d : {8, 40, 64, 128}) {
+        constexpr int32_t n = 5;
+        constexpr int32_t heads = 2;
+        const size_t size = static_cast<size_t>(n * heads * d);
+        std::vector<float> x[2] = {random_rows(row_kind::heavy_tailed, n * heads, d, rng),
+                                   random_rows(row_kind::subnormal, n * heads, d, rng)};
+        x[0][1] *= 1.001f;  // not a number of f16
+        const device_buffer from[2] = {device_buffer(x[0]), device_buffer(x[1])};
+        const device_buffer to[2] = {device_buffer(2 * size), device_buffer(2 * size)};
+        auto * const bad = static_cast<uint32_t *>(device::allocate_on_host(sizeof(uint32_t)));
+        *bad = UINT32_MAX;
+        device_store args;
+        args.n_tokens = n;
+        args.n_head_kv = heads;
+        args.head_dim = d;
+        args.bad = bad;
+        for (int32_t i = 0; i < 2; ++i) {
+            args.sides[i] = {from[i].as<float>(), static_cast<size_t>(heads * d), to[i].as<uint16_t>(), i * 8};
+        }
+        device::store_rows(args, nullptr);
+        for (int32_t i = 0; i < 2; ++i) {
+            std::vector<uint16_t> expected;
+            for (size_t first = 0; first < size; first += static_cast<size_t>(d)) {
+                rotate_rows(x[i].data() + first, d, i * 8, 1);
+            }
+            for (const float v : x[i]) {
+                expected.push_back(f32_to_f16(v));
+            }
+            CHECK(to[i].read<uint16_t>() == expected);
+        }
+        CHECK_EQ(*bad, UINT32_MAX);
+        std::vector<float> broken = x[0];
+        broken[static_cast<size_t>(3 * heads * d)] = 1e6f;
+        const device_buffer broken_rows(broken);
+        args.sides[0].from = broken_rows.as<float>();
+        device::store_rows(args, nullptr);
+        device::wait(nullptr);
+        CHECK_EQ(*bad, 3u);
+        device::release_on_host(bad);
     }
 }
 
@@ -218,10 +264,10 @@ TEST(the_order_of_threads_does_not_matter) {
     seq.add(20, false, false);
     for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
         const std::vector<float> forward = seq.run(kernel);
-        simt::emulated::set_order(simt::emulated::order::backward);
-        CHECK(seq.run(kernel) == forward);
-        simt::emulated::set_order(simt::emulated::order::shuffled);
-        CHECK(seq.run(kernel) == forward);
+        for (const simt::emulated::order o : simt::emulated::all_orders) {
+            simt::emulated::set_order(o);
+            CHECK(seq.run(kernel) == forward);
+        }
         simt::emulated::set_order(simt::emulated::order::forward);
     }
 }

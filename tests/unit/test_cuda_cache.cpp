@@ -14,8 +14,11 @@ using namespace livekv;
 
 namespace {
 
-// Attention's rounding to f16 through two layers; between sealed caches also codes that fall the other way for it.
-constexpr double logits_nmse = 1e-4;
+// The CPU's attention over blocks rounds queries and weights to 8 bits, up to 1e-4 of the energy a layer; sealing
+// itself costs 1e-2.
+constexpr double sealed_nmse = 1e-3;
+// Over exact rows both differ by rounding to f16.
+constexpr double exact_nmse = 1e-5;
 
 tiny_spec spec() {
     tiny_spec s;
@@ -74,25 +77,41 @@ double nmse(const std::vector<float> & a, const std::vector<float> & b) {
     return std::isfinite(error) ? error / energy : INFINITY;
 }
 
-#define CHECK_CLOSE(a, b)                                                                                    \
-    do {                                                                                                     \
-        const double e_ = nmse(a, b);                                                                        \
-        if (!(e_ <= logits_nmse)) check::report(__FILE__, __LINE__, #a " differs: NMSE " + check::text(e_)); \
+#define CHECK_WITHIN(limit, a, b)                                                                        \
+    do {                                                                                                 \
+        const double e_ = nmse(a, b);                                                                    \
+        if (!(e_ <= (limit))) check::report(__FILE__, __LINE__, #a " differs: NMSE " + check::text(e_)); \
     } while (0)
+#define CHECK_CLOSE(a, b) CHECK_WITHIN(sealed_nmse, a, b)
 
 }  // namespace
 
 TEST(the_device_says_what_the_cpu_says) {
     const std::vector<std::function<void(kv_options &)>> options = {
         [](kv_options &) {},
-        [](kv_options & o) { o.warmup_chunks = 0; o.rotate = "kv"; o.v_outlier_ratio = 0.02; },
-        [](kv_options & o) { o.bypass_layers = 1; o.scale_method = "ema_absmax"; o.zero_point = false; o.key_group = 0; },
-        [](kv_options & o) { o.bypass_layers = 1; o.bypass_type = "f16"; o.warmup_keep = true; o.seal_decode = false; },
+        [](kv_options & o) {
+            o.warmup_chunks = 0;
+            o.rotate = "kv";
+            o.v_outlier_ratio = 0.02;
+        },
+        [](kv_options & o) {
+            o.bypass_layers = 1;
+            o.scale_method = "ema_absmax";
+            o.zero_point = false;
+            o.key_group = 0;
+        },
+        [](kv_options & o) {
+            o.bypass_layers = 1;
+            o.bypass_type = "f16";
+            o.warmup_keep = true;
+            o.seal_decode = false;
+        },
     };
     for (const auto & edit : options) {
         const auto cpu = make(false, params(edit));
         const auto gpu = make(true, params(edit));
-        CHECK_CLOSE(logits_after(*gpu, text(250)), logits_after(*cpu, text(250)));
+        CHECK_WITHIN(exact_nmse, logits_after(*gpu, text(50)), logits_after(*cpu, text(50)));
+        CHECK_CLOSE(logits_after(*gpu, text(200)), logits_after(*cpu, text(200)));
         for (uint32_t i = 0; i < 10; ++i) {  // token by token, over the end of a chunk
             CHECK_CLOSE(logits_after(*gpu, text(1, i)), logits_after(*cpu, text(1, i)));
         }
@@ -164,7 +183,8 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.scale_search = true; })), "--scale-search) runs on the CPU");
-    CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })), "--kv-error) is measured on the CPU");
+    CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
+                "--kv-error) is measured on the CPU");
 }
 
 TEST_MAIN

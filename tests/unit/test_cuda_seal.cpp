@@ -158,9 +158,8 @@ std::string difference(const configuration & c, std::mt19937 & rng) {
     std::vector<uint8_t> v_blocks;
     for (int64_t head = 0; head < n_heads; ++head) {
         const key_statistics & seen = statistics[static_cast<size_t>(head)];
-        const std::vector<uint8_t> k_block =
-            pack_block(block_header(c.method, kv_side::key, c.n, c.d),
-                       seal_keys(c.method, seen, head_of(k, c.d, head), c.d, n_sinks));
+        const std::vector<uint8_t> k_block = pack_block(block_header(c.method, kv_side::key, c.n, c.d),
+                                                        seal_keys(c.method, seen, head_of(k, c.d, head), c.d, n_sinks));
         const std::vector<uint8_t> v_block = pack_block(block_header(c.method, kv_side::value, c.n, c.d),
                                                         seal_values(c.method, head_of(v, c.d, head), c.d, n_sinks));
         k_blocks.insert(k_blocks.end(), k_block.begin(), k_block.end());
@@ -267,7 +266,7 @@ TEST(long_chunks_take_narrower_slabs) {
 
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
-    for (const simt::emulated::order o : {simt::emulated::order::backward, simt::emulated::order::shuffled}) {
+    for (const simt::emulated::order o : simt::emulated::all_orders) {
         simt::emulated::set_order(o);
         check_against_reference(LIVEKV_CUDA_DRAWS / 10, 24);
     }

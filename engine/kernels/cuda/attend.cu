@@ -47,7 +47,8 @@ const fast_row fast_rows[] = {
 const fast_row * find_fast(int32_t head_dim, int32_t k_bits, int32_t v_bits) {
     for (const fast_row & row : fast_rows) {
         // Where nothing is sealed yet, or one side is exact for ever, any width will do.
-        if (row.head_dim == head_dim && (k_bits == 0 || row.k_bits == k_bits) && (v_bits == 0 || row.v_bits == v_bits)) {
+        if (row.head_dim == head_dim && (k_bits == 0 || row.k_bits == k_bits) &&
+            (v_bits == 0 || row.v_bits == v_bits)) {
             return &row;
         }
     }
@@ -59,7 +60,8 @@ constexpr int32_t rows_blocks_each = 2;  // blocks of threads a multiprocessor h
 constexpr int32_t plain_blocks_each = 8;
 
 // Spans that give every multiprocessor work, of at least min_tiles each, within the workspace.
-int32_t spans_of(const device_attention & a, int32_t blocks_each, int32_t n_blocks, int32_t min_tiles, size_t n_states) {
+int32_t spans_of(const device_attention & a, int32_t blocks_each, int32_t n_blocks, int32_t min_tiles,
+                 size_t n_states) {
     const int64_t wanted = static_cast<int64_t>(blocks_each) * n_multiprocessors() / n_blocks;
     const int64_t possible = (a.n_tiles() + min_tiles - 1) / min_tiles;
     const int64_t room = static_cast<int64_t>(n_states) / (static_cast<int64_t>(a.n_head_kv) * a.n_rows());
@@ -114,21 +116,17 @@ void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspac
         a.n_spans = spans_of(a, rows_blocks_each, n_blocks * a.n_head_kv, 8, n_states);
         launch(fast->rows, {n_blocks, a.n_head_kv, a.n_spans}, rows_threads, fast->rows_bytes, s, a);
     }
-    launch(join_spans_kernel, {a.n_tokens * a.n_head, 1, 1}, row_threads,
-           static_cast<size_t>(a.head_dim) * sizeof(float), s, a);
+    launch(join_spans_kernel, {a.n_tokens * a.n_head, 1, 1}, join_threads,
+           static_cast<size_t>(join_floats(a.n_spans, a.head_dim)) * sizeof(float), s, a);
 }
 
-void store_rows(const store_args & args, stream s) {
-    device_store d;
-    d.from = args.from;
-    d.stride = args.stride;
-    d.to = args.to;
-    d.n_head_kv = args.n_head_kv;
-    d.head_dim = args.head_dim;
-    d.rotation = args.rotation;
-    d.bad = args.bad;
-    launch(store_rows_kernel, {args.n_tokens, args.n_head_kv, 1}, row_threads,
-           static_cast<size_t>(args.head_dim) * sizeof(float), s, d);
+void put_chunk(const device_chunk & c, device_chunk * to, stream s) {
+    launch(put_chunk_kernel, {1, 1, 1}, simt::warp_size, 0, s, c, to);
+}
+
+void store_rows(const device_store & args, stream s) {
+    launch(store_rows_kernel, {args.n_tokens, args.n_head_kv, 2}, row_threads,
+           static_cast<size_t>(args.head_dim) * sizeof(float), s, args);
 }
 
 }  // namespace livekv::device

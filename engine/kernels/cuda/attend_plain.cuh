@@ -10,9 +10,9 @@
 namespace livekv::device {
 
 // What a code stands for, without an outlier.
-SIMT_FN float level_at(const device_side & s, bool keys, int32_t head_dim, const uint8_t * block, int32_t t, int32_t c) {
-    const kv_place place =
-        keys ? kv_key_place(head_dim, t, c) : kv_value_place(s.n_stored, head_dim, t, c);
+SIMT_FN float level_at(const device_side & s, bool keys, int32_t head_dim, const uint8_t * block, int32_t t,
+                       int32_t c) {
+    const kv_place place = keys ? kv_key_place(head_dim, t, c) : kv_value_place(s.n_stored, head_dim, t, c);
     const uint8_t * const brick = block + s.codes + place.brick * static_cast<size_t>(8 * s.bits);
     const uint32_t u = brick_row(brick, s.bits, place.code / 4) >> (8 * (place.code % 4)) & 255u;
     const int32_t i = keys ? t / s.group * head_dim + c : t;

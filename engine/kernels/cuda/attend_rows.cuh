@@ -2,8 +2,8 @@
 
 // Prefill: many query rows. A block of threads takes 128 rows of a kv head, 32 a warp, over a span of the context, tile
 // by tile of 32 tokens. A tile's codes become halves in shared memory once for all four warps, outliers are written
-// over them there, and while one tile is multiplied the next one's codes are on their way; exact rows are copied as they
-// are. Products as in attend_step.cuh, tokens and channels in their natural order.
+// over them there, and while one tile is multiplied the next one's codes are on their way; exact rows are copied as
+// they are. Products as in attend_step.cuh, tokens and channels in their natural order.
 //
 //   shared memory    queries  [128, head_dim]        f16, 16-byte pieces exchanged within a row (swizzle)
 //                    keys     [2][32, head_dim]      f16, likewise
@@ -47,7 +47,8 @@ class tile_stager {
     // A lane's share: bricks warp, warp + 4, ... of the tile's, row pair lane / 4 of bricks lane % 4 of each four.
     static constexpr int32_t n_parts = head_dim / 16 * 2 / rows_warps;
 
-    // Keys: four bricks of 16 tokens by 16 channels; values: four of 16 channels by 16 tokens. part: 0 ... 2 head_dim / 16
+    // Keys: four bricks of 16 tokens by 16 channels; values: four of 16 channels by 16 tokens. part: 0 ... 2 head_dim /
+    // 16
     SIMT_MEMBER void load_keys(const device_side & s, const uint8_t * block, int32_t first) {
         SIMT_UNROLL
         for (int32_t i = 0; i < n_parts; ++i) {
@@ -93,7 +94,8 @@ class tile_stager {
         for (int32_t i = 0; i < n_parts; ++i) {
             const int32_t part = simt::warp() + rows_warps * i;
             const int32_t token = part % 2 * 16 + simt::lane() % 4 * 4;
-            write(parts_[i], g, value_grid_of(s, block, first + token),
+            const value_scales four = value_scales_of(s, block, first + token);
+            write(parts_[i], g, grid_of(four.scales, four.centres),
                   values + piece_of<2 * kv_tile_tokens>(part / 2 * 16 + g, token / 8) + token % 8 * 2,
                   values + piece_of<2 * kv_tile_tokens>(part / 2 * 16 + g + 8, token / 8) + token % 8 * 2);
         }
@@ -152,7 +154,7 @@ class rows_block {
             write_outliers(p, turn);
             tile_place next = p;
             if (tile + 1 < last) {
-                chunk = chunk_of_tile(a_, tile + 1);
+                chunk = chunk_of_next(a_, tile + 1, chunk);
                 next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
                 load(next, turn ^ 1);
             }
@@ -321,8 +323,7 @@ class rows_block {
                 uint32_t a[4];
                 if (sealed) {
                     const int32_t channel = 16 * t + lane / 8 % 2 * 8 + lane % 8;
-                    simt::load_matrices(a,
-                                        memory_.v[turn] + piece_of<2 * kv_tile_tokens>(channel, 2 * i + lane / 16));
+                    simt::load_matrices(a, memory_.v[turn] + piece_of<2 * kv_tile_tokens>(channel, 2 * i + lane / 16));
                 } else {
                     const int32_t token = 16 * i + lane / 16 * 8 + lane % 8;
                     simt::load_matrices_transposed(

@@ -8,10 +8,11 @@
 //   scores^T [16 tokens, 8 rows]    = keys [16 tokens, 16 channels]    x  q^T [16 channels, 8 rows]     (mma)
 //   out^T    [16 channels, 8 rows] += values^T [16 channels, 16 tokens] x  p^T [16 tokens, 8 rows]       (mma)
 //
-// A brick of 4-bit codes lies as the lanes hold A: lane (g, q) reads word g of brick q, 128 bytes a warp, and has rows g
-// and g + 8. Channels are summed in the order 0 2 | 1 3 of each four, for q as for keys. For the second product a lane's
-// four columns must be tokens of one brick; so keys are read with rows 1 and 2, and 5 and 6, exchanged (brick_token):
-// then two transposes and one exchange between neighbours turn scores into weights where they are needed.
+// A brick of 4-bit codes lies as the lanes hold A: lane (g, q) reads word g of brick q, 128 bytes a warp, and has rows
+// g and g + 8. Channels are summed in the order 0 2 | 1 3 of each four, for q as for keys. For the second product a
+// lane's four columns must be tokens of one brick; so keys are read with rows 1 and 2, and 5 and 6, exchanged
+// (brick_token): then two transposes and one exchange between neighbours turn scores into weights where they are
+// needed.
 
 #include "kernels/cuda/fragment.cuh"
 #include "kernels/cuda/query.cuh"
@@ -23,7 +24,9 @@ constexpr int32_t step_warps = 4;
 constexpr int32_t step_threads = step_warps * simt::warp_size;
 
 // The token of 16 (the first 8 of them) that row g of the scores is.
-SIMT_FN int32_t brick_token(int32_t g) { return (g & 4) | (g & 1) << 1 | (g >> 1 & 1); }
+SIMT_FN int32_t brick_token(int32_t g) {
+    return (g & 4) | (g & 1) << 1 | (g >> 1 & 1);
+}
 
 template <int32_t head_dim>
 struct step_memory {
@@ -80,23 +83,28 @@ class step_warp {
         }
         int32_t chunk = chunk_of_tile(a_, first);
         tile_place p = place_in(chunk_at(a_, chunk), chunk, first);
+        find_outliers(p);
         load_keys(p);
         for (int64_t tile = first; tile < last; ++tile) {
             const device_chunk & c = chunk_at(a_, p.chunk);
             load_values(p);
-            float s[2][4];
-            scores(c, p, s);
             tile_place next = p;
-            if (tile + 1 < last) {  // the next keys are under way while this tile's weights are made
-                chunk = chunk_of_next(tile + 1, chunk);
+            const outlier_span listed = span_;
+            if (tile + 1 < last) {
+                chunk = chunk_of_next(a_, tile + 1, chunk);
                 next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
+                find_outliers(next);
+            }
+            float s[2][4];
+            scores(c, p, listed, s);
+            if (tile + 1 < last) {  // the next keys are under way while this tile's weights are made
                 load_keys(next);
             }
-            soften(p, s);
+            soften(s);
             if (c.v.block_bytes == 0) {
-                add_rows(c.v, p, s);
+                add_rows(c.v, p);
             } else {
-                add_values(c.v, p, s);
+                add_values();
                 if (o_of_) {
                     add_value_outliers(c.v, p, s);
                 }
@@ -132,11 +140,17 @@ class step_warp {
   private:
     static constexpr int32_t n_steps = head_dim / 16;
 
-    SIMT_MEMBER int32_t chunk_of_next(int64_t tile, int32_t chunk) const {
-        if (chunk + 1 < a_.n_chunks) {
-            return a_.chunks[chunk + 1].first_tile > tile ? chunk : chunk + 1;
-        }
-        return chunk_of_tile(a_, tile);
+    // Where a tile's key outliers are listed, a tile ahead of reading them (load_keys).
+    SIMT_MEMBER void find_outliers(const tile_place & p) {
+        const device_side & s = chunk_at(a_, p.chunk).k;
+        span_ =
+            s.block_bytes == 0 ? outlier_span{0, 0} : key_outliers_of(s, block_of(s, head_), p.first / kv_tile_tokens);
+    }
+
+    // Place and value of outlier number i, or 0.
+    SIMT_MEMBER uint32_t load_outlier(const device_side & s, uint32_t i, uint32_t last) const {
+        const uint8_t * const block = block_of(s, head_);
+        return i < last ? outlier_place_at(s, block, i) << 16 | outlier_at(s, block, i) : 0u;
     }
 
     SIMT_MEMBER void load_keys(const tile_place & p) {
@@ -144,6 +158,7 @@ class step_warp {
         if (s.block_bytes == 0) {
             return;
         }
+        apart_ = load_outlier(s, span_.first + static_cast<uint32_t>(simt::lane()), span_.last);
         const uint8_t * const codes = block_of(s, head_) + s.codes;
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
@@ -165,11 +180,11 @@ class step_warp {
         }
         const int32_t tile = p.first / kv_tile_tokens;
         const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
-        const uint8_t * const codes =
-            block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
+        const uint8_t * const codes = block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t quad = 4 * i + quad_of_lane();
+            scales_[i] = value_scales_of(s, block_of(s, head_), p.first + 4 * quad);
             SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 values_[i][t] = quad < n_quads
@@ -183,7 +198,8 @@ class step_warp {
     SIMT_MEMBER int32_t quad_of_lane() const { return q_ / 2 + (q_ & 1) * 2; }
 
     // s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q + 1.
-    SIMT_MEMBER void scores(const device_chunk & c, const tile_place & p, float (&s)[2][4]) {
+    SIMT_MEMBER void scores(const device_chunk & c, const tile_place & p, const outlier_span & listed,
+                            float (&s)[2][4]) {
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             SIMT_UNROLL
@@ -199,17 +215,16 @@ class step_warp {
                 for (int32_t t = 0; t < n_steps; ++t) {
                     const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
                     const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
-                    const uint32_t a[4] = {simt::bytes_of(low.w[0], low.w[1], 0x5410u),
-                                           simt::bytes_of(high.w[0], high.w[1], 0x5410u),
-                                           simt::bytes_of(low.w[0], low.w[1], 0x7632u),
-                                           simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
+                    const uint32_t a[4] = {
+                        simt::bytes_of(low.w[0], low.w[1], 0x5410u), simt::bytes_of(high.w[0], high.w[1], 0x5410u),
+                        simt::bytes_of(low.w[0], low.w[1], 0x7632u), simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
                     simt::mma(s[i], a, query_[t][0], query_[t][1]);
                 }
             }
         } else {
             const uint8_t * const block = block_of(c.k, head_);
             prepare_grid(c.k, block, p);
-            start_with_outliers(c.k, block, p, s);
+            start_with_outliers(c.k, listed, s);
             SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 const simt::four_words grid = mine_.key_grid[4 * t + q_];
@@ -234,9 +249,8 @@ class step_warp {
     }
 
     SIMT_MEMBER simt::two_words key_row(const device_chunk & c, int32_t token, int32_t channel) const {
-        return token < c.n_tokens
-                   ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
-                   : simt::two_words{};
+        return token < c.n_tokens ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
+                                  : simt::two_words{};
     }
 
     // The key grids of the tile's group, in shared memory: every lane wants four channels of each 16.
@@ -255,18 +269,15 @@ class step_warp {
     }
 
     // A lane sums up what one token's outliers add to the scores, in the order of the list.
-    SIMT_MEMBER void start_with_outliers(const device_side & side, const uint8_t * block, const tile_place & p,
-                                         float (&s)[2][4]) {
-        const outlier_span span = key_outliers_of(side, block, p.first / kv_tile_tokens);
+    SIMT_MEMBER void start_with_outliers(const device_side & side, const outlier_span & span, float (&s)[2][4]) {
         if (span.first == span.last) {
             return;
         }
         float sum[step_rows] = {};
+        uint32_t both = apart_;
         for (uint32_t first = span.first; first < span.last; first += simt::warp_size) {
-            const uint32_t i = first + static_cast<uint32_t>(simt::lane());
-            uint32_t both = 0;  // place and value
-            if (i < span.last) {
-                both = outlier_place_at(side, block, i) << 16 | outlier_at(side, block, i);
+            if (first != span.first) {
+                both = load_outlier(side, first + static_cast<uint32_t>(simt::lane()), span.last);
             }
             const int32_t n = static_cast<int32_t>(span.last - first < 32u ? span.last - first : 32u);
             for (int32_t j = 0; j < n; ++j) {
@@ -298,7 +309,7 @@ class step_warp {
 
     // Scores become weights; what was summed up before is put into their unit. weights_: the B fragments, for each 16
     // tokens those of quad_of_lane: tokens 0, 2 and 1, 3.
-    SIMT_MEMBER void soften(const tile_place &, float (&s)[2][4]) {
+    SIMT_MEMBER void soften(float (&s)[2][4]) {
         float factor[2];
         SIMT_UNROLL
         for (int32_t j = 0; j < 2; ++j) {
@@ -342,11 +353,10 @@ class step_warp {
         }
     }
 
-    SIMT_MEMBER void add_values(const device_side & side, const tile_place & p, float (&)[2][4]) {
-        const uint8_t * const block = block_of(side, head_);
+    SIMT_MEMBER void add_values() {
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
-            const simt::four_words grid = value_grid_of(side, block, p.first + 16 * i + 4 * quad_of_lane());
+            const simt::four_words grid = grid_of(scales_[i].scales, scales_[i].centres);
             SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
                 uint32_t a[4];
@@ -358,7 +368,7 @@ class step_warp {
     }
 
     // Exact values: read value by value, for they are few.
-    SIMT_MEMBER void add_rows(const device_side & side, const tile_place & p, float (&)[2][4]) {
+    SIMT_MEMBER void add_rows(const device_side & side, const tile_place & p) {
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
             const int32_t first = p.first + 16 * i + 4 * quad_of_lane();
@@ -431,6 +441,9 @@ class step_warp {
     uint32_t query_[n_steps][2];
     brick_part<k_bits> keys_[2][n_steps];
     brick_part<v_bits> values_[2][n_steps];
+    value_scales scales_[2];
+    outlier_span span_;   // of the keys loaded last, or of the tile after them
+    uint32_t apart_ = 0;  // this lane's of the first 32 outliers of the keys loaded last
     uint32_t weights_[2][2] = {};
     float power_[2];
     int32_t open_tokens_[2];
@@ -442,11 +455,14 @@ class step_warp {
 // Blocks of threads a multiprocessor shall hold, as the words of a tile leave registers for: more have more bytes on
 // their way.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
-constexpr int32_t step_blocks = head_dim == 64 ? 4 : k_bits == 4 && v_bits == 4 ? 3 : 2;
+constexpr int32_t step_blocks = head_dim == 64               ? 4
+                                : k_bits == 4 && v_bits == 4 ? 3
+                                                             : 2;
 
 // Grid: x: spans, y: kv heads times tiles of 8 rows.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
-SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>)) attend_step_kernel(const SIMT_PARAM device_attention a) {
+SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>))
+    attend_step_kernel(const SIMT_PARAM device_attention a) {
     auto & memory = *reinterpret_cast<step_memory<head_dim> *>(simt::shared());
     auto * const outliers = reinterpret_cast<float *>(&memory + 1);
     const int32_t head = simt::block_y() % a.n_head_kv;

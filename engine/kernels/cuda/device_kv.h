@@ -92,6 +92,21 @@ struct device_attention {
     }
 };
 
+// Rows of keys and of values: f32 [head_dim] to f16, rotated. bad: set to the smallest token of the pass where a value
+// is not finite in f16.
+struct device_store {
+    struct one_side {
+        const float * from = nullptr;  // [n_tokens] rows of [n_head_kv, head_dim], `stride` floats apart
+        size_t stride = 0;
+        uint16_t * to = nullptr;  // [n_tokens, n_head_kv, head_dim]
+        int32_t rotation = 0;
+    } sides[2];
+    int32_t n_tokens = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim = 0;
+    uint32_t * bad = nullptr;
+};
+
 // One chunk of a layer to be sealed, and the statistics it moves.
 struct device_seal {
     const uint16_t * k = nullptr;  // f16 [n, n_head_kv, head_dim]

@@ -70,18 +70,11 @@ size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int
 void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
             attention_kernel kernel = attention_kernel::best);
 
-// Keys or values of a pass into f16 rows. bad: on the host, set to the first token that is not finite.
-struct store_args {
-    const float * from = nullptr;  // [n_tokens] rows of [n_head_kv, head_dim], `stride` floats apart
-    size_t stride = 0;
-    uint16_t * to = nullptr;  // [n_tokens, n_head_kv, head_dim]
-    int32_t n_tokens = 0;
-    int32_t n_head_kv = 0;
-    int32_t head_dim = 0;
-    int32_t rotation = 0;
-    uint32_t * bad = nullptr;
-};
-void store_rows(const store_args & args, stream s);
+// An entry of a table of chunks, without waiting as a copy from the host's memory may.
+void put_chunk(const device_chunk & c, device_chunk * to, stream s);
+
+// Keys and values of a pass into f16 rows.
+void store_rows(const device_store & args, stream s);
 
 // Words of workspace seal needs, zeros at first; whatever the context.
 size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers);

@@ -1,8 +1,7 @@
-#include "kernels/cuda/seal.cuh"
-
 #include <algorithm>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/seal.cuh"
 #include "kv/kv_pack.h"
 
 namespace livekv::device {

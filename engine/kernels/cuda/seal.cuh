@@ -1,7 +1,7 @@
 #pragma once
 
-// Sealing of a chunk of a layer: the bytes of pack_block(seal_keys, seal_values), by one launch that reads the raw chunk
-// once. Blocks of threads
+// Sealing of a chunk of a layer: the bytes of pack_block(seal_keys, seal_values), by one launch that reads the raw
+// chunk once. Blocks of threads
 //
 //   keys    (slab of channels, kv head): [n_tokens, slab] values in shared memory, a warp a channel, lanes along the
 //           tokens. Outliers are listed by token across channels, which no slab knows alone: each leaves its own, and
@@ -276,7 +276,7 @@ SIMT_FN void list_key_outliers(const device_seal & s, int32_t head, int32_t n_sl
         const int32_t t = from + simt::thread();
         uint32_t mine = 0;
         for (int32_t slab = 0; slab < n_slabs && t < n; ++slab) {
-            mine += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + slab]));
+            mine += static_cast<uint32_t>(simt::popcount(simt::load_fresh(apart + t * n_slabs + slab)));
         }
         uint32_t total = 0;
         const uint32_t before = sum_before(mine, scratch, total);
@@ -295,14 +295,15 @@ SIMT_FN void list_key_outliers(const device_seal & s, int32_t head, int32_t n_sl
         s.found + static_cast<size_t>(head) * static_cast<size_t>(s.head_dim) * static_cast<size_t>(k);
     for (int32_t i = simt::thread(); i < s.head_dim * k; i += seal_threads) {
         const int32_t c = i / k;
-        const int32_t t = static_cast<int32_t>(found[i] >> 16);
+        const uint32_t outlier = simt::load_fresh(found + i);
+        const int32_t t = static_cast<int32_t>(outlier >> 16);
         uint32_t rank = first_of[t];
         for (int32_t slab = 0; slab < c / s.slab; ++slab) {
-            rank += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + slab]));
+            rank += static_cast<uint32_t>(simt::popcount(simt::load_fresh(apart + t * n_slabs + slab)));
         }
         const uint32_t before = (1u << (c % s.slab)) - 1u;
-        rank += static_cast<uint32_t>(simt::popcount(apart[t * n_slabs + c / s.slab] & before));
-        put(block, s.k_map.outliers, rank, static_cast<uint16_t>(found[i]));
+        rank += static_cast<uint32_t>(simt::popcount(simt::load_fresh(apart + t * n_slabs + c / s.slab) & before));
+        put(block, s.k_map.outliers, rank, static_cast<uint16_t>(outlier));
         put(block, s.k_map.index, rank, static_cast<uint16_t>(t % kv_tile_tokens << 11 | c));
     }
 }

@@ -58,37 +58,75 @@ struct dim {
     int32_t z = 1;
 };
 
-SIMT_FN int32_t thread() { return static_cast<int32_t>(threadIdx.x); }
-SIMT_FN int32_t n_threads() { return static_cast<int32_t>(blockDim.x); }
-SIMT_FN int32_t block_x() { return static_cast<int32_t>(blockIdx.x); }
-SIMT_FN int32_t block_y() { return static_cast<int32_t>(blockIdx.y); }
-SIMT_FN int32_t block_z() { return static_cast<int32_t>(blockIdx.z); }
+SIMT_FN int32_t thread() {
+    return static_cast<int32_t>(threadIdx.x);
+}
+SIMT_FN int32_t n_threads() {
+    return static_cast<int32_t>(blockDim.x);
+}
+SIMT_FN int32_t block_x() {
+    return static_cast<int32_t>(blockIdx.x);
+}
+SIMT_FN int32_t block_y() {
+    return static_cast<int32_t>(blockIdx.y);
+}
+SIMT_FN int32_t block_z() {
+    return static_cast<int32_t>(blockIdx.z);
+}
 SIMT_FN uint8_t * shared() {
     extern __shared__ __align__(128) uint8_t livekv_shared[];
     return livekv_shared;
 }
 
-SIMT_FN void sync() { __syncthreads(); }
-SIMT_FN void sync_warp() { __syncwarp(); }
-SIMT_FN void fence() { __threadfence(); }
-SIMT_FN uint32_t atomic_add(uint32_t * p, uint32_t x) { return atomicAdd(p, x); }
-SIMT_FN void atomic_min(uint32_t * p, uint32_t x) { atomicMin_system(p, x); }  // p may be the host's memory
+SIMT_FN void sync() {
+    __syncthreads();
+}
+SIMT_FN void sync_warp() {
+    __syncwarp();
+}
+SIMT_FN void fence() {
+    __threadfence();
+}
+SIMT_FN uint32_t atomic_add(uint32_t * p, uint32_t x) {
+    return atomicAdd(p, x);
+}
+SIMT_FN void atomic_min(uint32_t * p, uint32_t x) {
+    atomicMin_system(p, x);
+}  // p may be the host's memory
 
-SIMT_FN uint32_t ballot(bool x) { return __ballot_sync(0xffffffffu, x); }
-SIMT_FN uint32_t shuffle(uint32_t x, int32_t from) { return __shfl_sync(0xffffffffu, x, from); }
-SIMT_FN uint32_t shuffle_xor(uint32_t x, int32_t mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
-SIMT_FN float shuffle_xor(float x, int32_t mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
-SIMT_FN uint32_t shuffle_up(uint32_t x, int32_t by) { return __shfl_up_sync(0xffffffffu, x, by); }
-SIMT_FN uint32_t sum_of_warp(uint32_t x) { return __reduce_add_sync(0xffffffffu, x); }
-SIMT_FN int32_t popcount(uint32_t x) { return __popc(x); }
+SIMT_FN uint32_t ballot(bool x) {
+    return __ballot_sync(0xffffffffu, x);
+}
+SIMT_FN uint32_t shuffle(uint32_t x, int32_t from) {
+    return __shfl_sync(0xffffffffu, x, from);
+}
+SIMT_FN uint32_t shuffle_xor(uint32_t x, int32_t mask) {
+    return __shfl_xor_sync(0xffffffffu, x, mask);
+}
+SIMT_FN float shuffle_xor(float x, int32_t mask) {
+    return __shfl_xor_sync(0xffffffffu, x, mask);
+}
+SIMT_FN uint32_t shuffle_up(uint32_t x, int32_t by) {
+    return __shfl_up_sync(0xffffffffu, x, by);
+}
+SIMT_FN uint32_t sum_of_warp(uint32_t x) {
+    return __reduce_add_sync(0xffffffffu, x);
+}
+SIMT_FN int32_t popcount(uint32_t x) {
+    return __popc(x);
+}
 
 SIMT_FN float exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-SIMT_FN float to_float(uint16_t h) { return __half2float(__ushort_as_half(h)); }
-SIMT_FN uint16_t to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
+SIMT_FN float to_float(uint16_t h) {
+    return __half2float(__ushort_as_half(h));
+}
+SIMT_FN uint16_t to_half(float x) {
+    return __half_as_ushort(__float2half_rn(x));
+}
 SIMT_FN uint32_t to_halves(float low, float high) {
     const __half2 h = __floats2half2_rn(low, high);
     return *reinterpret_cast<const uint32_t *>(&h);
@@ -105,7 +143,9 @@ SIMT_FN uint32_t fma_halves(uint32_t a, uint32_t b, uint32_t c) {
 }
 
 // Bytes of (a, b), b's numbered 4 to 7, chosen by the four lower digits of selector, lowest first.
-SIMT_FN uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+SIMT_FN uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t selector) {
+    return __byte_perm(a, b, selector);
+}
 // (x & mask) | bits, one instruction.
 SIMT_FN uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
     uint32_t d;
@@ -115,14 +155,15 @@ SIMT_FN uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
 
 // c += a b
 SIMT_FN void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 // An 8 x 8 matrix of halves, row g in the lanes of that g, becomes its transpose.
 SIMT_FN uint32_t transpose(uint32_t x) {
     uint32_t y;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
 // Four 8 x 8 matrices of halves from shared memory; row: where row lane % 8 of matrix lane / 8 starts, 16 bytes.
@@ -147,15 +188,28 @@ SIMT_FN void copy_16(void * to, const void * from, bool valid) {
     const int n = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(n) : "memory");
 }
-SIMT_FN void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+SIMT_FN void wait_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+// What another block of threads has written, after a fence: not what this multiprocessor may remember of it.
+SIMT_FN uint32_t load_fresh(const uint32_t * p) {
+    return __ldcg(p);
+}
 
 // 32 bits that are read once: not kept in the first-level cache.
-SIMT_FN uint32_t load_once(const void * p) { return __ldcs(static_cast<const unsigned int *>(p)); }
+SIMT_FN uint32_t load_once(const void * p) {
+    return __ldcs(static_cast<const unsigned int *>(p));
+}
 
 #else
 
-SIMT_FN float to_float(uint16_t h) { return f16_to_f32(h); }
-SIMT_FN uint16_t to_half(float x) { return f32_to_f16(x); }
+SIMT_FN float to_float(uint16_t h) {
+    return f16_to_f32(h);
+}
+SIMT_FN uint16_t to_half(float x) {
+    return f32_to_f16(x);
+}
 
 #endif
 
@@ -170,10 +224,18 @@ SIMT_FN float float_of(uint32_t u) {
     return x;
 }
 
-SIMT_FN int32_t lane() { return thread() % warp_size; }
-SIMT_FN int32_t warp() { return thread() / warp_size; }
+SIMT_FN int32_t lane() {
+    return thread() % warp_size;
+}
+SIMT_FN int32_t warp() {
+    return thread() / warp_size;
+}
 
-SIMT_FN float larger(float a, float b) { return a > b ? a : b; }
-SIMT_FN float smaller(float a, float b) { return a < b ? a : b; }
+SIMT_FN float larger(float a, float b) {
+    return a > b ? a : b;
+}
+SIMT_FN float smaller(float a, float b) {
+    return a < b ? a : b;
+}
 
 }  // namespace livekv::simt

@@ -118,7 +118,8 @@ void arrive(group & g) {
         } else if (wanted == order::shuffled) {
             std::shuffle(g.waiting.begin(), g.waiting.end(), rng);
         }
-        now->ready.insert(now->ready.end(), g.waiting.begin(), g.waiting.end());
+        const bool at_once = wanted == order::warp_by_warp || wanted == order::last_warp_first;
+        now->ready.insert(at_once ? now->ready.begin() : now->ready.end(), g.waiting.begin(), g.waiting.end());
         g.waiting.clear();
     }
     go(now->fibers[static_cast<size_t>(now->current)].at, now->scheduler);
@@ -131,7 +132,7 @@ void run_block(machine & m, int32_t n) {
         f.done = false;
         f.n_exchanges = 0;
         f.at.start(f.stack.get(), enter);
-        wanted == order::backward ? m.ready.push_front(i) : m.ready.push_back(i);
+        wanted == order::backward || wanted == order::last_warp_first ? m.ready.push_front(i) : m.ready.push_back(i);
     }
     int32_t n_done = 0;
     while (!m.ready.empty()) {

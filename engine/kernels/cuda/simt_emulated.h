@@ -2,8 +2,8 @@
 
 // The emulation behind simt.h: the threads of a block are fibers of one thread of the machine, switched where they wait
 // for each other; blocks run one after the other. What a lane gives to its warp (shuffles, fragments) lies in a slot
-// the others read. Not fast; exact about layout. It does not show races between two barriers unless their order
-// matters: set_order runs the threads in another one, and results must not change.
+// the others read. Not fast; exact about layout. Races show where they depend on the order of threads between two
+// barriers: set_order runs them in another one, and results must not change.
 
 #include <cmath>
 #include <cstddef>
@@ -28,8 +28,12 @@ constexpr size_t slot_bytes = 64;
 // Runs body for every thread of every block. Throws livekv::error when threads wait for each other for ever.
 void run(dim grid, int32_t n_threads, size_t shared_bytes, const std::function<void()> & body);
 
-enum class order { forward, backward, shuffled };
-void set_order(order o);  // of threads that can run
+// Of threads that can run: all in turns, from the first or the last or in any order; or one warp as far as it gets
+// before the next, from the first or the last, which shows where another's work was not waited for.
+enum class order { forward, backward, shuffled, warp_by_warp, last_warp_first };
+constexpr order all_orders[] = {order::forward, order::backward, order::shuffled, order::warp_by_warp,
+                                order::last_warp_first};
+void set_order(order o);
 
 int32_t thread();
 int32_t n_threads();
@@ -58,14 +62,28 @@ inline float half_of(uint32_t pair, int32_t i) {
 
 }  // namespace emulated
 
-inline int32_t thread() { return emulated::thread(); }
-inline int32_t n_threads() { return emulated::n_threads(); }
-inline int32_t block_x() { return emulated::block().x; }
-inline int32_t block_y() { return emulated::block().y; }
-inline int32_t block_z() { return emulated::block().z; }
-inline uint8_t * shared() { return emulated::shared(); }
+inline int32_t thread() {
+    return emulated::thread();
+}
+inline int32_t n_threads() {
+    return emulated::n_threads();
+}
+inline int32_t block_x() {
+    return emulated::block().x;
+}
+inline int32_t block_y() {
+    return emulated::block().y;
+}
+inline int32_t block_z() {
+    return emulated::block().z;
+}
+inline uint8_t * shared() {
+    return emulated::shared();
+}
 
-inline void sync() { emulated::sync(); }
+inline void sync() {
+    emulated::sync();
+}
 inline void sync_warp() {
     const uint32_t nothing = 0;
     emulated::exchange(&nothing, sizeof(nothing));
@@ -76,7 +94,9 @@ inline uint32_t atomic_add(uint32_t * p, uint32_t x) {
     *p += x;
     return before;
 }
-inline void atomic_min(uint32_t * p, uint32_t x) { *p = *p < x ? *p : x; }
+inline void atomic_min(uint32_t * p, uint32_t x) {
+    *p = *p < x ? *p : x;
+}
 
 inline uint32_t ballot(bool x) {
     const uint8_t bit = x;
@@ -87,9 +107,15 @@ inline uint32_t ballot(bool x) {
     }
     return bits;
 }
-inline uint32_t shuffle(uint32_t x, int32_t from) { return emulated::from_lane(x, from); }
-inline uint32_t shuffle_xor(uint32_t x, int32_t mask) { return emulated::from_lane(x, (thread() & 31) ^ mask); }
-inline float shuffle_xor(float x, int32_t mask) { return emulated::from_lane(x, (thread() & 31) ^ mask); }
+inline uint32_t shuffle(uint32_t x, int32_t from) {
+    return emulated::from_lane(x, from);
+}
+inline uint32_t shuffle_xor(uint32_t x, int32_t mask) {
+    return emulated::from_lane(x, (thread() & 31) ^ mask);
+}
+inline float shuffle_xor(float x, int32_t mask) {
+    return emulated::from_lane(x, (thread() & 31) ^ mask);
+}
 inline uint32_t shuffle_up(uint32_t x, int32_t by) {
     const int32_t lane = thread() & 31;
     return emulated::from_lane(x, lane < by ? lane : lane - by);
@@ -102,9 +128,13 @@ inline uint32_t sum_of_warp(uint32_t x) {
     }
     return sum;
 }
-inline int32_t popcount(uint32_t x) { return __builtin_popcount(x); }
+inline int32_t popcount(uint32_t x) {
+    return __builtin_popcount(x);
+}
 
-inline float exp2(float x) { return std::exp2(x); }
+inline float exp2(float x) {
+    return std::exp2(x);
+}
 inline uint32_t to_halves(float low, float high) {
     return f32_to_f16(low) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
 }
@@ -127,7 +157,9 @@ inline uint32_t bytes_of(uint32_t a, uint32_t b, uint32_t selector) {
     }
     return r;
 }
-inline uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
+inline uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
+    return (x & mask) | bits;
+}
 
 inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     struct fragments {
@@ -189,6 +221,9 @@ inline void copy_16(void * to, const void * from, bool valid) {
     valid ? std::memcpy(to, from, 16) : std::memset(to, 0, 16);
 }
 inline void wait_copies() {}
+inline uint32_t load_fresh(const uint32_t * p) {
+    return *p;
+}
 inline uint32_t load_once(const void * p) {
     uint32_t x;
     std::memcpy(&x, p, sizeof(x));

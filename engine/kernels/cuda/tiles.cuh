@@ -35,6 +35,14 @@ SIMT_FN int32_t chunk_of_tile(const device_attention & a, int64_t tile) {
     return static_cast<int32_t>(i);
 }
 
+// Of the tile after one of this chunk.
+SIMT_FN int32_t chunk_of_next(const device_attention & a, int64_t tile, int32_t chunk) {
+    if (chunk + 1 < a.n_chunks) {
+        return a.chunks[chunk + 1].first_tile > tile ? chunk : chunk + 1;
+    }
+    return chunk_of_tile(a, tile);
+}
+
 SIMT_FN tile_place place_in(const device_chunk & c, int32_t chunk, int64_t tile) {
     tile_place p;
     p.chunk = chunk;
@@ -90,25 +98,28 @@ SIMT_FN simt::four_words key_grid_of(const device_side & s, const uint8_t * bloc
     return grid_of(scales, s.centres != 0 ? *reinterpret_cast<const uint32_t *>(block + s.centres + at) : 0u);
 }
 
-// Of tokens t ... t + 3; t is a multiple of 4. Zeros for those that are not there.
-SIMT_FN simt::four_words value_grid_of(const device_side & s, const uint8_t * block, int32_t t) {
-    simt::two_words scales = {};
-    uint32_t centres = 0;
+// Scales and centres of tokens t ... t + 3; t is a multiple of 4. Zeros for those that are not there.
+struct value_scales {
+    simt::two_words scales;
+    uint32_t centres;
+};
+SIMT_FN value_scales value_scales_of(const device_side & s, const uint8_t * block, int32_t t) {
+    value_scales v = {};
     if (t + 4 <= s.n_stored) {
-        scales = *reinterpret_cast<const simt::two_words *>(block + sizeof(kv_block_header) + 2 * t);
+        v.scales = *reinterpret_cast<const simt::two_words *>(block + sizeof(kv_block_header) + 2 * t);
     } else {
         for (int32_t i = t; i < s.n_stored; ++i) {
-            scales.w[(i - t) / 2] |= static_cast<uint32_t>(scale_at(block, i)) << (16 * ((i - t) % 2));
+            v.scales.w[(i - t) / 2] |= static_cast<uint32_t>(scale_at(block, i)) << (16 * ((i - t) % 2));
         }
     }
     if (s.centres != 0 && s.centres % 4 == 0 && t + 4 <= s.n_stored) {
-        centres = *reinterpret_cast<const uint32_t *>(block + s.centres + t);
+        v.centres = *reinterpret_cast<const uint32_t *>(block + s.centres + t);
     } else if (s.centres != 0) {
         for (int32_t i = t; i < t + 4 && i < s.n_stored; ++i) {
-            centres |= static_cast<uint32_t>(block[s.centres + static_cast<uint32_t>(i)]) << (8 * (i - t));
+            v.centres |= static_cast<uint32_t>(block[s.centres + static_cast<uint32_t>(i)]) << (8 * (i - t));
         }
     }
-    return grid_of(scales, centres);
+    return v;
 }
 
 // The key outliers of a tile: first and last of the block's list.
