@@ -293,7 +293,9 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_a_long_call_within_a_chunk(livekv, build_dir, story, what):
     environment = os.environ | {"PYTHONPATH": str(build_dir / "python")}
     with subprocess.Popen([sys.executable, "-c", CTRL_C, story, what], env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:  # fmt: skip
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          # A test run in the background ignores SIGINT, and so would its children.
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as run:  # fmt: skip
         assert run.stdout.readline() == "ready\n", run.stderr.read()
         time.sleep(0.5)
         assert run.poll() is None, "the call was over too soon to be interrupted"

@@ -415,7 +415,13 @@ def test_a_full_disk_keeps_what_is_finished(samples, tmp_path, root):
 
 def test_ctrl_c_ends_a_run_with_one_line(samples, tmp_path, root):
     out = tmp_path / "out"
-    run = start(arguments(samples, out, "--workers", 2, wanted="trec,samsum", limit=3), root, start_new_session=True)
+    run = start(
+        arguments(samples, out, "--workers", 2, wanted="trec,samsum", limit=3),
+        root,
+        start_new_session=True,
+        # A test run in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until(lambda: n_answers(out) >= 1, run)
     workers = [pid for pid in children(run) if is_worker(pid)]
     os.killpg(run.pid, signal.SIGINT)
