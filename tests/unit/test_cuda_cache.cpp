@@ -165,6 +165,21 @@ TEST(files_go_either_way) {
     CHECK(check::read_file(again.path()) == check::read_file(from_cpu.path()));
 }
 
+TEST(a_cache_can_be_filled_with_copies_of_itself) {
+    const auto cpu = make(false, params());
+    const auto gpu = make(true, params());
+    for (const auto & s : {cpu.get(), gpu.get()}) {
+        s->prefill(text(128));
+        s->repeat(320);
+        CHECK_EQ(s->n_tokens(), 320);
+    }
+    CHECK_CLOSE(logits_after(*gpu, text(20, 6)), logits_after(*cpu, text(20, 6)));
+    CHECK_ERROR(gpu->repeat(500), "only whole chunks can be repeated");
+    const auto f16 = make(false, params([](kv_options & o) { o.policy = "f16"; }));
+    f16->prefill(text(64));
+    CHECK_ERROR(f16->repeat(128), "only the livekv cache");
+}
+
 TEST(broken_keys_are_reported_and_leave_the_sequence) {
     tiny_spec broken = spec();
     broken.edit_values = [](const std::string & name, std::vector<float> & values) {
