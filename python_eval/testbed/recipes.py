@@ -44,8 +44,8 @@ class Recipe:
         Stage(0.52, 256, 4096, Shares(text=0.45, copies=0.12)),
         Stage(0.64, 512, 4096, Shares(text=0.45, copies=0.10)),
         Stage(0.75, 1024, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.87, 2048, 4096, Shares(text=0.45, copies=0.08)),
-        Stage(1.00, 4096, 4096, Shares(text=0.40, copies=0.05)),
+        Stage(0.85, 2048, 4096, Shares(text=0.22, copies=0.04)),
+        Stage(1.00, 4096, 4096, Shares(text=0.20, copies=0.03)),
     )
     seed: int = 1
 
