@@ -18,9 +18,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import livekv
 import numpy as np
 from numpy.typing import NDArray
+
+import livekv
 
 from . import measuring
 from .distributions import layer_distributions

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import livekv
 from tqdm import tqdm
+
+import livekv
 
 from .errors import EvalError
 from .model_file import fingerprint

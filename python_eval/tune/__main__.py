@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import livekv
 import optuna
+
+import livekv
 
 from .. import measuring
 from ..errors import EvalError, run_tool
