@@ -31,21 +31,21 @@ class Recipe:
     tokenizer_tasks: int = 2400  # generated tasks that the tokenizer learns from beside the text
     n_ctx: int = 4096
     rope_theta: float = 100000.0
-    tokens: int = 60_000_000
+    tokens: int = 7_640_000
     muon_rate: float = 5e-3  # of the layers' matrices
     learning_rate: float = 3e-3  # of embeddings and norms (AdamW)
     beta2: float = 0.98
     weight_decay: float = 0.1
     warmup_steps: int = 100
-    flat: float = 0.4  # share of the run before the learning rate falls
+    flat: float = 0.5  # share of the run before the learning rate falls
     micro_tokens: int = 2048  # at most so many in one forward pass
     stages: tuple[Stage, ...] = (
-        Stage(0.36, 256, 2048, Shares(text=0.25, copies=0.40)),
-        Stage(0.52, 256, 4096, Shares(text=0.45, copies=0.12)),
-        Stage(0.64, 512, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.75, 1024, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.85, 2048, 4096, Shares(text=0.22, copies=0.04)),
-        Stage(1.00, 4096, 4096, Shares(text=0.20, copies=0.03)),
+        Stage(0.445, 256, 2048, Shares(text=0.25, copies=0.40)),
+        Stage(0.652, 256, 4096, Shares(text=0.45, copies=0.12)),
+        Stage(0.766, 512, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.841, 1024, 4096, Shares(text=0.45, copies=0.10)),
+        Stage(0.910, 2048, 4096, Shares(text=0.22, copies=0.04)),
+        Stage(1.000, 4096, 4096, Shares(text=0.20, copies=0.03)),
     )
     seed: int = 1
 

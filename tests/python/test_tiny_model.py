@@ -7,11 +7,8 @@ import json
 import numpy as np
 import pytest
 from gguf import GGUFReader
+from python_eval.retrieval.__main__ import main
 from python_eval.testbed.inject_outliers import Recipe, inject
-
-# What the card states for the f16 cache, less what a few samples can be off by.
-LEAST_AT_1024 = {"single_key": 0.9, "passkey": 0.9}
-
 
 @pytest.fixture(scope="module")
 def tiny(root):
@@ -34,8 +31,9 @@ def test_its_shape_is_that_of_real_models_and_it_is_small_enough_to_ship(tiny):
 
 def test_it_predicts_a_book_it_was_not_trained_on(tools, tiny, root):
     opening = root / "tests" / "data" / "war-and-peace-opening.txt"
-    result = json.loads(tools.run("livekv-perplexity", "-m", tiny, "-f", opening, "-c", 512, "--kv", "f16", "-o", "json").stdout)
-    assert result["ppl"] < PERPLEXITY_OF_THE_OPENING * 1.02
+    arguments = ("-m", tiny, "-f", opening, "-c", 512, "--kv", "f16", "-o", "json")
+    result = json.loads(tools.run("livekv-perplexity", *arguments).stdout)
+    assert result["ppl"] < 110  # measured: 107.9; one that knows only how frequent its tokens are has several hundred
 
 
 def test_it_answers_a_question_in_a_chat(tools, tiny):
@@ -54,3 +52,10 @@ def test_heavy_channels_leave_what_it_says_unchanged(tools, tiny, root, tmp_path
     # attn_output becomes f16, whose products are not rounded to 8 bits on the way: the rest is equal.
     assert np.sqrt(np.square(plain - heavy).mean()) < 0.05 * plain.std()
     assert (plain.argmax(1) == heavy.argmax(1)).mean() > 0.95
+
+
+def test_it_finds_a_number_at_every_depth_of_a_kilotoken(livekv, tiny, capsys):
+    arguments = ["--kv", "f16", "--lengths", "1024", "--tasks", "single_key", "--samples", "2", "--json", "-"]
+    assert main(["--model", str(tiny), *arguments]) == 0
+    # The card states 100 % of 30 questions; ten are asked here.
+    assert json.loads(capsys.readouterr().out)["f16"]["1024"]["single_key"] >= 0.9
