@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFEndian, GGUFReader, ReaderTensor, quants
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "convert"))  # a folder of scripts, not a package
+# A folder of scripts, not a package: the checkout's, or the one that an installed livekv carries beside python_eval.
+sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("convert", "livekv/convert"))
 
 from convert_error import ConvertError
 from convert_hf import whole_file
