@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..paired import mean_se, paired
+from ..paired import paired
 from ..run_folder import Record
 from ..tables import Row
 
@@ -65,7 +66,7 @@ def difference_rows(records: Sequence[Record]) -> list[Row]:
             contexts = [by_kv[kv][k]["context"] for k in keys]
             rows.append({
                 "cache": kv, "length": "all" if length is None else str(length),
-                "accuracy": mean_se(np.asarray(other, float), contexts),
+                "accuracy": float(np.mean(other)),
                 f"difference from {names[0]}": paired(base, other, contexts), "questions": len(keys),
             })  # fmt: skip
     return rows
@@ -115,7 +116,7 @@ def heat_map(records: Sequence[Record], path: Path) -> None:
             for (y, x), share in np.ndenumerate(grid):
                 if np.isfinite(share):
                     axis.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7)
-        axes[0][column].set_title(kv, fontsize=8)
+        axes[0][column].set_title(textwrap.fill(kv.replace(":", ": "), 30), fontsize=8)
         axes[1][column].set_xlabel("context, tokens")
     axes[0][0].set_ylabel("depth")
     figure.savefig(path, dpi=150)
