@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -112,26 +113,30 @@ def test_a_run_killed_before_it_had_a_config_can_begin_again(tmp_path):
     RunFolder(tmp_path, CONFIG).close()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow beyond 4096 bytes: a write across it is cut short, as on a full disk, and the next one fails."""
+    """No file may grow beyond 4096 bytes: a write across it is cut short, as on a full disk, and the next one fails. Only
+    around the calls: pytest's own output may be a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_keeps_what_is_finished(tmp_path, full_disk):
+def test_a_full_disk_keeps_what_is_finished(tmp_path):
     with RunFolder(tmp_path, {}) as folder:
-        folder.append("p", {"pred": "x" * 3000})
-        with pytest.raises(EvalError, match=r"p\.jsonl: cannot write: File too large; what is finished is kept"):
-            folder.append("p", {"pred": "y" * 3000})
-        assert (tmp_path / "p.jsonl").read_bytes() == b'{"pred": "' + b"x" * 3000 + b'"}\n'
-        folder.append("p", {"pred": "z"})
-        assert [record["pred"][0] for record in folder.records("p")] == ["x", "z"]
-        folder.write_json("scores.json", {"a": 1})
-        with pytest.raises(EvalError, match=r"scores\.json: cannot write: File too large"):
-            folder.write_json("scores.json", {"a": "y" * 5000})
+        with full_disk():
+            folder.append("p", {"pred": "x" * 3000})
+            with pytest.raises(EvalError, match=r"p\.jsonl: cannot write: File too large; what is finished is kept"):
+                folder.append("p", {"pred": "y" * 3000})
+            assert (tmp_path / "p.jsonl").read_bytes() == b'{"pred": "' + b"x" * 3000 + b'"}\n'
+            folder.append("p", {"pred": "z"})
+            assert [record["pred"][0] for record in folder.records("p")] == ["x", "z"]
+            folder.write_json("scores.json", {"a": 1})
+            with pytest.raises(EvalError, match=r"scores\.json: cannot write: File too large"):
+                folder.write_json("scores.json", {"a": "y" * 5000})
         assert folder.read_json("scores.json") == {"a": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock", "config.json", "p.jsonl", "scores.json", "versions.json",
