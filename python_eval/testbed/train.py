@@ -247,6 +247,8 @@ def main() -> None:
     if not args.resume:
         (args.out / "tokenizer.json").unlink(missing_ok=True)
     texts = load_texts([path for path in args.text if path.resolve() not in held_out])
+    if not texts:
+        sys.exit("train: every file of --text is held out, there is nothing to train on")
     held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out), strict=True))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(recipe, texts, held_texts, args.out, device, args.workers)
