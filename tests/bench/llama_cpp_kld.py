@@ -10,18 +10,13 @@ off), so its q4_0 is livekv's q4_0_rot. Same windows, same scored half, batches 
 from __future__ import annotations
 
 import argparse
-import ctypes
 
 import llama_cpp
 import numpy as np
 
-TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+from llama_cpp_calls import KV_TYPES, batch_of, context_params, decode, load_model
+
 BATCH = 512
-
-
-@llama_cpp.llama_log_callback
-def silent(level, text, user_data):
-    pass
 
 
 def tokenize(vocab, text: bytes) -> list[int]:
@@ -32,12 +27,8 @@ def tokenize(vocab, text: bytes) -> list[int]:
 
 
 def make_context(model, kv: str, n_ctx: int, threads: int):
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx = n_ctx
+    params = context_params(kv, n_ctx, threads)
     params.n_batch = params.n_ubatch = BATCH
-    params.n_threads = params.n_threads_batch = threads
-    params.type_k = params.type_v = TYPES[kv]
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     return llama_cpp.llama_init_from_model(model, params)
 
 
@@ -47,20 +38,12 @@ def log_probabilities(ctx, window: list[int], n_vocab: int) -> np.ndarray:
     rows = []
     for at in range(0, len(window), BATCH):
         tokens = window[at : at + BATCH]
-        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = at + i
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = at + i >= len(window) // 2
-        if llama_cpp.llama_decode(ctx, batch) != 0:
-            raise SystemExit("llama_cpp_kld: llama_decode failed")
-        for i in range(len(tokens)):
-            if batch.logits[i] and at + i + 1 < len(window):
-                rows.append(np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(ctx, i), (n_vocab,)).astype(np.float64))
-        llama_cpp.llama_batch_free(batch)
+        with batch_of(tokens, at, 0, first_wanted=len(window) // 2) as batch:
+            decode(ctx, batch)
+            for i in range(len(tokens)):
+                if batch.logits[i] and at + i + 1 < len(window):
+                    row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(ctx, i), (n_vocab,))
+                    rows.append(row.astype(np.float64))
     logits = np.stack(rows)
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
@@ -69,14 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--kv", default="q4_0", choices=TYPES)
+    parser.add_argument("--kv", default="q4_0", choices=KV_TYPES)
     parser.add_argument("--ctx", type=int, default=2048)
     parser.add_argument("--windows", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p())
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(args.model.encode(), llama_cpp.llama_model_default_params())
+    model = load_model(args.model)
+    if not model:
+        raise SystemExit(f"llama_cpp_kld: llama.cpp cannot load {args.model}")
     vocab = llama_cpp.llama_model_get_vocab(model)
     n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
     with open(args.text, "rb") as file:
