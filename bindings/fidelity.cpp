@@ -38,19 +38,13 @@ py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const sess
         const py::gil_scoped_release released;
         f = measure_fidelity(m, ids, params, callbacks);
     }
-    py::dict result(py::arg("n_windows") = f.n_windows, py::arg("n_scored") = f.n_tokens, py::arg("perplexity") = f.ppl,
-                    py::arg("perplexity_se") = f.ppl_stderr, py::arg("bits_per_value") = f.bits_per_value,
-                    py::arg("nll") = by_window(f.nll, f.n_windows));
+    py::dict result(py::arg("nll") = by_window(f.nll, f.n_windows));
+    const auto add = [&](const char *, const char * name, auto value) { result[name] = value; };
+    visit_numbers(f, add);
     if (f.kl) {
         result["kl"] = by_window(f.kl->tokens, f.n_windows);
         result["base_nll"] = by_window(f.kl->base_nll, f.n_windows);
-        result["base_perplexity"] = f.kl->base_ppl;
-        result["kl_mean"] = f.kl->mean;
-        result["kl_se"] = f.kl->mean_stderr;
-        result["kl_median"] = f.kl->median;
-        result["kl_p999"] = f.kl->p999;
-        result["kl_max"] = f.kl->max;
-        result["same_top"] = f.kl->same_top;
+        visit_numbers(*f.kl, add);
     }
     return result;
 }

@@ -41,20 +41,11 @@ std::string to_json(const fidelity & f, const perplexity_options & options) {
     nlohmann::ordered_json j;
     j["kv"] = options.engine.kv.policy;
     j["n_ctx"] = options.n_ctx;
-    j["n_windows"] = f.n_windows;
-    j["n_tokens"] = f.n_tokens;
-    j["ppl"] = f.ppl;
-    j["ppl_stderr"] = f.ppl_stderr;
-    j["bits_per_value"] = f.bits_per_value;
+    const auto add = [&](const char * name, const char *, auto value) { j[name] = value; };
+    visit_numbers(f, add);
     if (f.kl) {
         j["kl_base"] = options.kl_base;
-        j["base_ppl"] = f.kl->base_ppl;
-        j["kl_mean"] = f.kl->mean;
-        j["kl_mean_stderr"] = f.kl->mean_stderr;
-        j["kl_median"] = f.kl->median;
-        j["kl_p999"] = f.kl->p999;
-        j["kl_max"] = f.kl->max;
-        j["same_top"] = f.kl->same_top;
+        visit_numbers(*f.kl, add);
     }
     return j.dump(1) + "\n";
 }

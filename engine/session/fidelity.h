@@ -36,6 +36,27 @@ struct fidelity {
     std::optional<divergence> kl;
 };
 
+// The numbers of a result, each once and in order: visit(name in livekv-perplexity's JSON, name in Python, value).
+template <typename Visit>
+void visit_numbers(const fidelity & f, const Visit & visit) {
+    visit("n_windows", "n_windows", f.n_windows);
+    visit("n_tokens", "n_scored", f.n_tokens);
+    visit("ppl", "perplexity", f.ppl);
+    visit("ppl_stderr", "perplexity_se", f.ppl_stderr);
+    visit("bits_per_value", "bits_per_value", f.bits_per_value);
+}
+
+template <typename Visit>
+void visit_numbers(const fidelity::divergence & kl, const Visit & visit) {
+    visit("base_ppl", "base_perplexity", kl.base_ppl);
+    visit("kl_mean", "kl_mean", kl.mean);
+    visit("kl_mean_stderr", "kl_se", kl.mean_stderr);
+    visit("kl_median", "kl_median", kl.median);
+    visit("kl_p999", "kl_p999", kl.p999);
+    visit("kl_max", "kl_max", kl.max);
+    visit("same_top", "same_top", kl.same_top);
+}
+
 struct fidelity_params {
     session_params test;                // test.n_ctx is the window, at least min_window
     std::optional<kv_options> kl_base;  // the cache to compare against

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -102,6 +103,8 @@ def test_fidelity_is_the_command_lines(livekv, tools, story, model, opening, tmp
     names = {"perplexity": "ppl", "perplexity_se": "ppl_stderr", "n_scored": "n_tokens", "n_windows": "n_windows",
              "bits_per_value": "bits_per_value", "kl_mean": "kl_mean", "kl_se": "kl_mean_stderr", "kl_max": "kl_max",
              "kl_median": "kl_median", "kl_p999": "kl_p999", "same_top": "same_top", "base_perplexity": "base_ppl"}  # fmt: skip
+    assert {field.name for field in dataclasses.fields(result)} == names.keys() | {"nll", "kl", "base_nll"}
+    assert told.keys() == {*names.values(), "kv", "n_ctx", "kl_base"}
     for field, name in names.items():
         assert getattr(result, field) == told[name], field
     assert result.nll.shape == result.kl.shape == result.base_nll.shape == (3, 255) and result.nll.dtype == np.float64
