@@ -24,7 +24,7 @@
 
 namespace livekv::kv_names {
 
-constexpr uint32_t file_version = 1;
+constexpr uint32_t file_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr const char * architecture_name = "livekv-cache";
 
 constexpr const char * checksum = "livekv.checksum";

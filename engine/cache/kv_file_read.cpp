@@ -38,7 +38,7 @@ livekv_file::livekv_file(const std::string & path) : file_(path) {
     }
     const uint32_t version = file_.get_u32(kv_names::version);
     if (version != kv_names::file_version) {
-        refuse("written by ", version > kv_names::file_version ? "a newer" : "another", " livekv (file version ",
+        refuse("written by ", version > kv_names::file_version ? "a newer" : "an older", " livekv (file version ",
                version, ", this one reads ", kv_names::file_version, ")");
     }
     verify_checksum();
@@ -107,6 +107,9 @@ void livekv_file::require_model(const model_facts & model) const {
         }
         if (name == "weights") {
             refuse("made with another model: the shape is the same, the weights are not");
+        }
+        if (name == "vocabulary") {
+            refuse("made with another model: the weights are the same, the vocabulary is not");
         }
         refuse("made with another model: its ", name, " was ", saved, ", this one's is ", value);
     }

@@ -22,6 +22,17 @@ std::string exact_text(T value) {
     return out.str();
 }
 
+// Text with its end, so that moving a boundary between two texts changes the hash.
+void add_text(xxh64 & hash, const std::string & text) {
+    hash.update({reinterpret_cast<const uint8_t *>(text.c_str()), text.size() + 1});
+}
+
+std::string hex(uint64_t digest) {
+    char text[17];
+    std::snprintf(text, sizeof(text), "%016" PRIx64, digest);
+    return text;
+}
+
 std::string weights_hash(const gguf_file & file) {
     xxh64 hash;
     for (int64_t i = 0; i < file.n_tensors(); ++i) {
@@ -31,16 +42,22 @@ std::string weights_hash(const gguf_file & file) {
         for (const int64_t n : t->ne) {
             head << ' ' << n;
         }
-        const std::string text = head.str();
-        hash.update({reinterpret_cast<const uint8_t *>(text.data()), text.size() + 1});
+        add_text(hash, head.str());
         const size_t size = ggml_nbytes(t);
         const size_t n = std::min(size, sample_bytes);
         hash.update({file.tensor_data(t), n});
         hash.update({file.tensor_data(t) + size - n, n});
     }
-    char hex[17];
-    std::snprintf(hex, sizeof(hex), "%016" PRIx64, hash.digest());
-    return hex;
+    return hex(hash.digest());
+}
+
+std::string vocabulary_hash(const gguf_file & file) {
+    xxh64 hash;
+    add_text(hash, file.get_string("tokenizer.ggml.model"));
+    for (const std::string & token : file.get_strings("tokenizer.ggml.tokens")) {
+        add_text(hash, token);
+    }
+    return hex(hash.digest());
 }
 
 }  // namespace
@@ -59,6 +76,7 @@ model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
         {"rope_freq_base", exact_text(hp.rope_freq_base)},
         {"rope_freq_scale", exact_text(hp.rope_freq_scale)},
         {"weights", weights_hash(file)},
+        {"vocabulary", vocabulary_hash(file)},
     };
 }
 

@@ -19,14 +19,18 @@ PROMPT = "It was a bright cold day and the clocks were striking. " * 3  # past s
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A model, the same with other bytes for weights, and one of another shape that begins texts with a token."""
+    """A model, the same with other bytes for weights or one token of another name, and one of another shape that begins
+    texts with a token."""
     folder = tmp_path_factory.mktemp("kv")
     tiny_models.make(folder / "one", SHAPES["gqa_hd64"])
     tiny_models.make(folder / "other", SHAPES["hd8"])
     convert_hf.convert(folder / "one", folder / "one.gguf", "f16")
     convert_hf.convert(folder / "one", folder / "q8.gguf", "q8_0")
     convert_hf.convert(folder / "other", folder / "other.gguf", "f16")
-    return {name: folder / f"{name}.gguf" for name in ("one", "q8", "other")}
+    renamed = (folder / "one.gguf").read_bytes().replace(b"[PAD319]", b"[PAD_19]")
+    assert renamed != (folder / "one.gguf").read_bytes()
+    (folder / "renamed.gguf").write_bytes(renamed)
+    return {name: folder / f"{name}.gguf" for name in ("one", "q8", "renamed", "other")}
 
 
 @pytest.fixture
@@ -111,14 +115,17 @@ def test_files_that_cannot_be_trusted_are_refused_with_the_reason(cli, saved, mo
     assert load(good).returncode == 0
     assert_refused(load(good, m="other"), 1, "bad.kv': made with another model: its ")
     assert_refused(load(good, m="q8"), 1, "made with another model: the shape is the same, the weights are not")
+    assert_refused(load(good, m="renamed"), 1, "another model: the weights are the same, the vocabulary is not")
     for n in (10, 1000, len(good) // 2, len(good) - 1):
         assert_refused(load(good[:n]), 1, "bad.kv")
     edited = bytearray(good)
     edited[len(good) - 1000] ^= 1
     assert_refused(load(bytes(edited)), 1, "its checksum is wrong: the file was changed or damaged")
-    newer = bytearray(good)
-    newer[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 2
-    assert_refused(load(bytes(newer)), 1, "written by a newer livekv (file version 2, this one reads 1)")
+    other_version = bytearray(good)
+    other_version[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 3
+    assert_refused(load(bytes(other_version)), 1, "written by a newer livekv (file version 3, this one reads 2)")
+    other_version[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 1
+    assert_refused(load(bytes(other_version)), 1, "written by an older livekv (file version 1, this one reads 2)")
     assert_refused(load(models["one"].read_bytes()), 1, "not a saved cache")
     assert_refused(load(b"some text"), 1, "not a GGUF file")
     assert_refused(cli("-p", "x", "--kv-load", tmp_path / "none.kv"), 1, "No such file")

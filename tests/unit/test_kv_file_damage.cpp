@@ -38,8 +38,7 @@ int leftovers(const std::string & path) {
     int n = 0;
     const std::filesystem::path p(path);
     for (const auto & entry : std::filesystem::directory_iterator(p.parent_path())) {
-        if (entry.path().filename().string().rfind(p.filename().string() + ".tmp", 0) == 0) {
-            std::filesystem::remove(entry.path());
+        if (entry.path().filename().string().rfind(p.filename().string() + ".tmp-", 0) == 0) {
             ++n;
         }
     }
@@ -107,6 +106,22 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     spec.zeroed_tensor = "blk.2.ffn_up.weight";
     session other_weights(tiny_model(spec), params_of());
     CHECK_ERROR(other_weights.load(file.path()), "the shape is the same, the weights are not");
+    spec = four_layer_spec();
+    spec.edit_keys = [](gguf_context * g) {
+        const int64_t key = gguf_find_key(g, "tokenizer.ggml.tokens");
+        std::vector<std::string> tokens;
+        for (size_t i = 0; i < gguf_get_arr_n(g, key); ++i) {
+            tokens.emplace_back(gguf_get_arr_str(g, key, i));
+        }
+        tokens[2] = "<end>";
+        std::vector<const char *> names;
+        for (const std::string & token : tokens) {
+            names.push_back(token.c_str());
+        }
+        gguf_set_arr_str(g, "tokenizer.ggml.tokens", names.data(), names.size());
+    };
+    session other_vocabulary(tiny_model(spec), params_of());
+    CHECK_ERROR(other_vocabulary.load(file.path()), "the weights are the same, the vocabulary is not");
     session same_again(tiny_model(four_layer_spec()), params_of());
     same_again.load(file.path());
     CHECK_EQ(same_again.n_tokens(), 150);
@@ -123,8 +138,10 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
         bytes[find(bytes, key) + std::strlen(key) + after] = to;
         return bytes;
     };
-    write_bytes(bad.path(), patched("livekv.file_version", 4, 2));
-    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 2, this one reads 1)");
+    write_bytes(bad.path(), patched("livekv.file_version", 4, 3));
+    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 3, this one reads 2)");
+    write_bytes(bad.path(), patched("livekv.file_version", 4, 1));
+    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2)");
     write_bytes(bad.path(), patched("livekv.option.sink-tokens", 12, '5'));
     CHECK_ERROR(fresh.load(bad.path()), "its checksum is wrong");
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');
@@ -312,6 +329,8 @@ TEST(a_killed_writer_leaves_the_old_file_or_the_new_one) {
     }
     std::printf("  killed 40 writers, %d of them while writing: found %d and %d\n", n_torn, n_a, n_b);
     CHECK_EQ(n_a + n_b, 40);
+    a.save(file.path());
+    CHECK_EQ(leftovers(file.path()), 0);
 }
 
 TEST_MAIN
