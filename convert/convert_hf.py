@@ -9,8 +9,6 @@ The weights stream through a few rows at a time, and OUT.gguf appears only when 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,12 +18,13 @@ from pathlib import Path
 import gguf
 from tqdm import tqdm
 
-from convert_error import ConvertError
+from convert_error import ConvertError, run_tool
 from hf_checkpoint import open_checkpoint, read_json
 from hf_config import Hparams, read_hparams
 from hf_tokenizer import read_vocab
 from hf_vocab import Vocab
 from tensor_plan import TYPES, TensorStream, plan_tensors
+from whole_file import whole_file
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -47,27 +46,6 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
     size_mb = out.stat().st_size / 1e6
     return f"{out}: {len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}, {size_mb:.1f} MB"
-
-
-@contextmanager
-def whole_file(out: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `out`, synced to disk, if all goes well; else it vanishes."""
-    temporary = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-    try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, out)
-        sync(out.parent)  # the new name is on disk only when its folder is
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_gguf(
@@ -149,16 +127,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that nothing is left behind
-    try:
-        print(convert(options.hf_dir, options.out, options.type))
-    except KeyboardInterrupt:
-        print("convert_hf: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (ConvertError, OSError) as problem:
-        print(f"convert_hf: {problem}", file=sys.stderr)
-        return 1
-    return 0
+    return run_tool("convert_hf", lambda: convert(options.hf_dir, options.out, options.type))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 #include "atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "error.h"
@@ -25,6 +28,57 @@ std::string behind_links(const std::string & path) {
     return failed ? path : end.string();
 }
 
+constexpr const char * temporary_infix = ".tmp-";  // then the process, and a number where it has several
+
+bool is_temporary(const std::string & name, const std::string & target_name) {
+    const std::string start = target_name + temporary_infix;
+    if (!name.starts_with(start)) {
+        return false;
+    }
+    const auto is_number = [](std::string_view text) {
+        return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+    };
+    const std::string_view rest = std::string_view(name).substr(start.size());
+    const size_t dash = rest.find('-');
+    return is_number(rest.substr(0, dash)) && (dash == std::string_view::npos || is_number(rest.substr(dash + 1)));
+}
+
+// Whether a file is still what its name leads to.
+bool has_name(int fd, const std::string & name) {
+    struct stat open_file = {};
+    struct stat named = {};
+    return ::fstat(fd, &open_file) == 0 && ::stat(name.c_str(), &named) == 0 && open_file.st_dev == named.st_dev &&
+           open_file.st_ino == named.st_ino;
+}
+
+// False when another process took the file for stale before it was locked, and removes or has removed it. Where files
+// cannot be locked nobody does.
+bool lock(int fd) {
+    struct stat file = {};
+    return (::flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+           (::fstat(fd, &file) != 0 || file.st_nlink > 0);
+}
+
+// A writer holds its temporary file locked as long as it lives; what can be locked was left by one that was killed.
+void remove_stale(const std::string & target) {
+    const std::filesystem::path path(target);
+    std::error_code failed;
+    std::filesystem::directory_iterator at(path.has_parent_path() ? path.parent_path() : ".", failed);
+    for (; !failed && at != std::filesystem::directory_iterator(); at.increment(failed)) {
+        const std::string found = at->path().string();
+        if (!is_temporary(at->path().filename().string(), path.filename().string())) {
+            continue;
+        }
+        const int fd = ::open(found.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0) {
+            if (::flock(fd, LOCK_EX | LOCK_NB) == 0 && has_name(fd, found)) {
+                ::unlink(found.c_str());
+            }
+            ::close(fd);
+        }
+    }
+}
+
 }  // namespace
 
 void atomic_file::refuse(int reason) const {
@@ -37,23 +91,26 @@ atomic_file::atomic_file(const std::string & path) : path_(path), target_(behind
     if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
         fail("cannot write '", path_, "': it is not a file");
     }
-    // A name that is taken was left by a process that died, or belongs to another writer.
-    for (int i = 0; fd_ < 0; ++i) {
-        temporary_ = target_ + ".tmp" + std::to_string(::getpid());
+    remove_stale(target_);
+    for (int i = 0; fd_ < 0; ++i) {  // a name that is taken belongs to a living writer
+        temporary_ = target_ + temporary_infix + std::to_string(::getpid());
         temporary_ += i > 0 ? '-' + std::to_string(i) : "";
         fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd_ < 0 && errno != EEXIST) {
             refuse(errno);
         }
+        if (fd_ >= 0 && !lock(fd_)) {
+            ::close(std::exchange(fd_, -1));
+        }
     }
 }
 
 atomic_file::~atomic_file() {
-    if (fd_ >= 0) {
-        ::close(fd_);
-    }
     if (!temporary_.empty()) {
         ::unlink(temporary_.c_str());
+    }
+    if (fd_ >= 0) {
+        ::close(fd_);
     }
 }
 
@@ -79,10 +136,11 @@ void atomic_file::commit() {
     if (::fsync(fd_) != 0) {
         refuse(errno);
     }
-    if (::close(std::exchange(fd_, -1)) != 0 || std::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
         refuse(errno);
     }
     temporary_.clear();
+    ::close(std::exchange(fd_, -1));  // not before: without its lock the temporary file would be called stale
     // The new name is on the disk once its folder is. Where folders cannot be synced there is nothing more to do.
     const std::string folder = std::filesystem::path(target_).parent_path().string();
     const int dir = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -6,8 +6,9 @@
 
 namespace livekv {
 
-// A file that appears whole or not at all: written beside its path under another name, synced, renamed by commit. Until
-// then, and whenever the process dies, what was at path stays. Every method throws livekv::error naming path.
+// A file that appears whole or not at all: written beside its path as path.tmp-PID, synced, renamed by commit. Until
+// then, and whenever the process dies, what was at path stays; a killed process's path.tmp-PID goes with the next write
+// to path. Every method throws livekv::error naming path.
 class atomic_file {
   public:
     // Refuses a path where something other than a file is; follows a symbolic link.

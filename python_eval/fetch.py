@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import EvalError, run_tool
+from .files import write_text, written_whole
 from .hub import download_checkpoint, longbench_folder, longbench_v2_file, wikitext_splits
-from .run_folder import write_text
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -87,14 +87,8 @@ def _model(repository: str, out: Path, kind: str) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
-    partial = target.with_name(f".tmp-{target.name}")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    except OSError as problem:
-        partial.unlink(missing_ok=True)
-        raise EvalError(f"{target}: cannot write: {problem.strerror}") from None
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 DATA: dict[str, Callable[[Path], str]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .errors import EvalError
-from .run_folder import write_text
+from .files import write_text
 
 Answer = TypeVar("Answer")
 

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import EvalError
+from .files import is_temporary, parse_line, write_text
 
 Record = dict[str, Any]
 
@@ -81,7 +81,7 @@ class RunFolder:
         if not path.exists():
             return []
         lines = path.read_bytes().split(b"\n")[:-1]
-        return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+        return [parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one line to `<name>.jsonl` and returns when it is on the disk.
@@ -122,9 +122,10 @@ class RunFolder:
             _check_same(self.path, self.read_json("config.json"), self.config)
             self._note_versions(now)
             return
-        # A run that was killed before it had a config.json left at most these two kinds.
-        strangers = [one for one in self.path.iterdir() if one.name not in (".lock", "versions.json")]
-        if any(not one.name.startswith(_TEMPORARY) for one in strangers):
+        # What a run that was killed before it had a config.json left at most.
+        began = ("versions.json", "config.json")
+        strangers = {one.name for one in self.path.iterdir()} - {".lock", "versions.json"}
+        if any(not any(is_temporary(name, target) for target in began) for name in strangers):
             raise EvalError(f"{self.path}: holds files but no config.json, so it is no run's folder; name another")
         self.write_json("versions.json", now)
         self.write_json("config.json", self.config)
@@ -148,26 +149,6 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; EvalError where it cannot be written."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=_TEMPORARY, delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as problem:
-        if temporary is not None:
-            os.unlink(temporary)
-        raise EvalError(f"{path}: cannot write: {problem.strerror}") from None
-
-
 def versions() -> Record:
     """livekv, Python, the packages that are there, the platform, and the commit if this is a checkout."""
     packages = {}
@@ -183,9 +164,6 @@ def versions() -> Record:
         "platform": platform.platform(),
         "commit": _commit(),
     }
-
-
-_TEMPORARY = ".tmp-"
 
 
 def _append_line(file: int, line: bytes) -> None:
@@ -213,16 +191,6 @@ def _end_of_last_line(file: int, size: int) -> int:
             return start + found + 1
         size = start
     return 0
-
-
-def _parse(path: Path, number: int, line: bytes) -> Record:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as problem:
-        raise EvalError(f"{path}:{number}: not JSON: {problem}") from None
-    if not isinstance(record, dict):
-        raise EvalError(f"{path}:{number}: not a JSON object")
-    return record
 
 
 def _read_json(path: Path) -> Any:

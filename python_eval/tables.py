@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from .files import write_text
 from .paired import Paired
-from .run_folder import write_text
 
 Cell = str | int | float | bool | Paired | None
 Row = Mapping[str, Cell]

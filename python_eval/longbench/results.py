@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvalError
+from ..files import write_text
 from ..model_file import size_warning
 from ..paired import Paired, paired
-from ..run_folder import RunFolder, write_text
+from ..run_folder import RunFolder
 from ..tables import Cell, Row, markdown, write_tables
 from .run import answers
 from .score import bucket_percent, percent, score_prediction

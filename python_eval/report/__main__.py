@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import EvalError, run_tool
-from ..run_folder import write_text
+from ..files import write_text
 from .read import read_results
 from .sections import Section, section_of
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFEndian, GGUFReader, ReaderTensor, quants
 
-# A folder of scripts, not a package: the checkout's, or the one that an installed livekv carries beside python_eval.
-sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("convert", "livekv/convert"))
+from ..convert_folder import CONVERT_FOLDERS
 
-from convert_error import ConvertError
-from convert_hf import whole_file
+sys.path.extend(CONVERT_FOLDERS)
+
+from convert_error import ConvertError, run_tool
 from tensor_plan import TYPES, encode
+from whole_file import whole_file
 
 # A channel this far below its head's median is as good as dead: lifting it would need a factor whose inverse f16
 # queries cannot hold.
@@ -281,17 +281,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that nothing is left behind
     recipe = Recipe(options.key_share, options.value_share, options.low, options.high, options.seed)
-    try:
-        print("\n".join(inject(options.source, options.out, recipe, options.type)))
-    except KeyboardInterrupt:
-        print("inject_outliers: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (ConvertError, OSError) as problem:
-        print(f"inject_outliers: {problem}", file=sys.stderr)
-        return 1
-    return 0
+    return run_tool("inject_outliers", lambda: "\n".join(inject(options.source, options.out, recipe, options.type)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from ..files import written_whole
 from . import corpus, curve, probe
 from .clean_text import load_texts
 from .feed import Feed
@@ -106,8 +107,8 @@ class Trainer:
             "mean_loss": self.mean_loss,
             "log": self.log,
         }
-        torch.save(state, self.out / "checkpoint.tmp")
-        (self.out / "checkpoint.tmp").replace(self.checkpoint)
+        with written_whole(self.checkpoint) as temporary:
+            torch.save(state, temporary)
 
     def progress(self, budget_seconds: float | None) -> float:
         by_time = self.seconds / budget_seconds if budget_seconds else 0.0

@@ -131,10 +131,10 @@ def test_memory_of_torch_checkpoints_stays_as_far_below(tmp_path):
     [
         (signal.SIGINT, 130, []),
         (signal.SIGTERM, 143, []),
-        (signal.SIGKILL, -9, ["out.gguf.tmp"]),  # nothing can tidy up after it; the name says what it is
+        (signal.SIGKILL, -9, ["out.gguf.tmp"]),  # nothing can tidy up after it but the next conversion
     ],
 )
-def test_killed_in_the_middle_there_is_no_output(large, tmp_path, signal_, code, leftovers):
+def test_killed_in_the_middle_there_is_no_output(large, tmp_path, tmp_path_factory, signal_, code, leftovers):
     process = subprocess.Popen(
         [sys.executable, SCRIPT, large, tmp_path / "out.gguf", "--type", "q4_0"],
         stderr=subprocess.PIPE,
@@ -149,3 +149,6 @@ def test_killed_in_the_middle_there_is_no_output(large, tmp_path, signal_, code,
     process.communicate(timeout=60)
     assert process.returncode == code
     assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == leftovers
+    small = tiny_models.make(tmp_path_factory.mktemp("small") / "m", SHAPES["gqa_hd64"])
+    assert run(small, tmp_path / "out.gguf").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]

@@ -108,9 +108,11 @@ def test_several_may_append_to_a_shared_folder(tmp_path):
 
 def test_a_run_killed_before_it_had_a_config_can_begin_again(tmp_path):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".tmp-abc").touch()
+    (tmp_path / "versions.json.tmp-1").touch()
+    (tmp_path / "config.json.tmp-1").touch()
     (tmp_path / "versions.json").write_text("{}")
     RunFolder(tmp_path, CONFIG).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "versions.json"]
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""Files that evaluations read and write: whole or not at all, with EvalError where they cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .convert_folder import CONVERT_FOLDERS
+from .errors import EvalError
+
+sys.path.extend(CONVERT_FOLDERS)
+
+from whole_file import is_temporary, whole_file
+
+__all__ = ["is_temporary", "parse_line", "write_text", "written_whole"]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """whole_file in a folder that is made where there is none, with EvalError for OSError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            yield temporary
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot write: {problem.strerror}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The object on a line of a JSONL file; EvalError names file and line where there is none."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise EvalError(f"{path}:{number}: not JSON: {problem}") from None
+    if not isinstance(record, dict):
+        raise EvalError(f"{path}:{number}: not a JSON object")
+    return record

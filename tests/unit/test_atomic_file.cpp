@@ -1,0 +1,146 @@
+#include "atomic_file.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <set>
+#include <string>
+
+#include "check.h"
+#include "error.h"
+
+using namespace livekv;
+
+namespace {
+
+// An empty folder, removed with all that is in it.
+class folder {
+  public:
+    folder() : path_(std::filesystem::temp_directory_path() / ("livekv-folder-" + std::to_string(::getpid()))) {
+        std::filesystem::remove_all(path_);
+        std::filesystem::create_directory(path_);
+    }
+    ~folder() { std::filesystem::remove_all(path_); }
+
+    std::string file(const std::string & name) const { return (path_ / name).string(); }
+
+    std::set<std::string> names() const {
+        std::set<std::string> found;
+        for (const auto & entry : std::filesystem::directory_iterator(path_)) {
+            found.insert(entry.path().filename().string());
+        }
+        return found;
+    }
+
+  private:
+    std::filesystem::path path_;
+};
+
+void append(atomic_file & file, const std::string & text) {
+    file.append({reinterpret_cast<const uint8_t *>(text.data()), text.size()});
+}
+
+void write(const std::string & path, const std::string & text) {
+    atomic_file file(path);
+    append(file, text);
+    file.commit();
+}
+
+// A process that has written half of path; what it has so far is on the disk when the constructor returns.
+class writer {
+  public:
+    explicit writer(const std::string & path) {
+        int pipe[2];
+        CHECK_EQ(::pipe(pipe), 0);
+        pid_ = ::fork();
+        if (pid_ == 0) {
+            atomic_file file(path);
+            append(file, "half");
+            [[maybe_unused]] const ssize_t n = ::write(pipe[1], "x", 1);
+            for (;;) {
+                ::pause();
+            }
+        }
+        char ready = 0;
+        CHECK_EQ(::read(pipe[0], &ready, 1), 1);
+        ::close(pipe[0]);
+        ::close(pipe[1]);
+    }
+    ~writer() { kill(); }
+    writer(const writer &) = delete;
+    writer & operator=(const writer &) = delete;
+
+    std::string temporary() const { return "a.tmp-" + std::to_string(pid_); }
+
+    void kill() {
+        if (!killed_) {
+            ::kill(pid_, SIGKILL);
+            ::waitpid(pid_, nullptr, 0);
+            killed_ = true;
+        }
+    }
+
+  private:
+    pid_t pid_ = 0;
+    bool killed_ = false;
+};
+
+using names = std::set<std::string>;
+
+}  // namespace
+
+TEST(what_a_killed_writer_left_goes_with_the_next_write) {
+    const folder here;
+    writer first(here.file("a"));
+    writer second(here.file("a"));
+    const names both = {first.temporary(), second.temporary()};
+    CHECK(here.names() == both);
+    first.kill();
+    second.kill();
+    CHECK(here.names() == both);
+    write(here.file("a"), "whole");
+    CHECK(here.names() == names{"a"});
+    CHECK_EQ(check::read_file(here.file("a")), "whole");
+}
+
+TEST(what_a_living_writer_has_so_far_stays) {
+    const folder here;
+    writer other(here.file("a"));
+    atomic_file mine(here.file("a"));
+    append(mine, "mine");
+    write(here.file("a"), "between");
+    CHECK(here.names() == (names{"a", other.temporary(), "a.tmp-" + std::to_string(::getpid())}));
+    CHECK_EQ(check::read_file(here.file(other.temporary())), "half");
+    mine.commit();
+    CHECK_EQ(check::read_file(here.file("a")), "mine");
+    other.kill();
+    write(here.file("a"), "last");
+    CHECK(here.names() == names{"a"});
+}
+
+TEST(a_file_whose_name_only_looks_alike_stays) {
+    const folder here;
+    const names others = {"a.tmp",   "a.tmp-",   "a.tmp7",     "a.tmp-7x",         "a.tmp-x7",
+                          "b.tmp-7", "aa.tmp-7", "a.tmp-7.kv", "a.tmp-2026-11-21", "a.tmp-7-"};
+    for (const std::string & name : others) {
+        write(here.file(name), name);
+    }
+    names expected = others;
+    expected.insert("a");
+    write(here.file("a"), "whole");
+    CHECK(here.names() == expected);
+}
+
+TEST(without_commit_nothing_is_left) {
+    const folder here;
+    write(here.file("a"), "old");
+    {
+        atomic_file file(here.file("a"));
+        append(file, "new");
+    }
+    CHECK(here.names() == names{"a"});
+    CHECK_EQ(check::read_file(here.file("a")), "old");
+}
+
+TEST_MAIN
