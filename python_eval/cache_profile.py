@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import livekv
 
 from . import measuring
+from .arguments import positive
 from .distributions import layer_distributions
 from .errors import EvalError, run_tool
 from .run_folder import Record, RunFolder
@@ -43,7 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring.add_options(parser, windows=1)
     parser.add_argument("--kv", default="f16,livekv", metavar="LIST", help="caches, comma separated (%(default)s)")
     parser.add_argument(
-        "--step", type=measuring.positive, default=32, metavar="N", help="tokens between two looks (%(default)s)"
+        "--step", type=positive, default=32, metavar="N", help="tokens between two looks (%(default)s)"
     )
     parser.add_argument(
         "--layers", metavar="LIST", help="whose keys and values are looked at (default: first and last)"

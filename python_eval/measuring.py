@@ -15,20 +15,13 @@ from tqdm import tqdm
 
 import livekv
 
+from .arguments import positive
 from .errors import EvalError
 from .model_file import fingerprint
 from .specs import spec_of
 from .texts import Window, cut_windows
 from .windows import Worker, reads_sealed_keys
 from .workers import threads_each
-
-
-def positive(text: str) -> int:
-    """An integer of 1 or more, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: int = 0) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import measuring
+from ..arguments import positive
 from ..longbench.run import Settings, answers, predict
 from ..longbench.score import score_prediction
 from ..longbench.source import DataSet, load
@@ -23,9 +24,9 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     """What --longbench needs."""
     group = parser.add_argument_group("LongBench")
     group.add_argument("--longbench", metavar="TASKS", help="score these tasks too: names with commas, all, en, zh")
-    group.add_argument("--limit", type=measuring.positive, metavar="N", help="only the first N samples of each task")
+    group.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of each task")
     group.add_argument(
-        "--task-ctx", type=measuring.positive, metavar="N", help="context (what the model was trained with)"
+        "--task-ctx", type=positive, metavar="N", help="context (what the model was trained with)"
     )
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..arguments import positive
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts
 from ..run_folder import RunFolder
@@ -43,22 +44,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="caches, the first is what the others are compared with, e.g. f16,q8_0,livekv:kv-bits=4,3 (f16,livekv)",
     )
     run.add_argument("--data-dir", type=Path, metavar="DIR", help="<task>.jsonl files; without it the hub is asked")
-    run.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of each task")
+    run.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of each task")
     run.add_argument("--out", type=Path, metavar="DIR", help="results; a folder that has some is gone on with")
-    run.add_argument("--n-ctx", type=_positive, metavar="N", help="context (what the model was trained with)")
+    run.add_argument("--n-ctx", type=positive, metavar="N", help="context (what the model was trained with)")
     run.add_argument(
         "--max-length",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="tokens of a prompt before its middle is cut (what the context leaves; officially 3500 for Llama-2-chat)",
     )
     run.add_argument("--no-chat", action="store_true", help="bare prompts for a model that has a chat template")
     run.add_argument(
-        "--threads", type=_positive, metavar="N", help="CPU threads of each answer (the cores shared by the workers)"
+        "--threads", type=positive, metavar="N", help="CPU threads of each answer (the cores shared by the workers)"
     )
     run.add_argument("--n-gpu-layers", type=int, default=0, metavar="N", help="layers computed on the GPU (0)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of v2's sampling; v1 and -E are greedy (0)")
-    run.add_argument("--workers", type=_positive, default=1, metavar="N", help="answers at a time, a process each (1)")
+    run.add_argument("--workers", type=positive, default=1, metavar="N", help="answers at a time, a process each (1)")
     run.add_argument("--ray", metavar="ADDRESS", help="workers of a Ray cluster: auto, local, HOST:PORT or ray://...")
     return parser.parse_args(arguments)
 
@@ -147,13 +148,6 @@ def _livekv() -> Any:
     except ImportError as problem:
         raise EvalError(f"the package livekv is missing ({problem}); pip install . in the checkout brings it") from None
     return livekv
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..files import parse_line
 from .tasks import V2_FIELDS, LongBenchError, Task
 
 
@@ -77,19 +77,13 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSONL file, UTF-8; LongBenchError names the file and the line that is none."""
+    """The objects of a JSONL file, UTF-8; EvalError names the file and the line that is none."""
     if not path.is_file():
         raise LongBenchError(f"{path}: no such file")
     # As bytes: a broken character is then a matter of its own line, and only a newline ends one.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                fields = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as problem:
-                raise LongBenchError(f"{path}:{number}: not JSON: {problem}") from None
-            if not isinstance(fields, dict):
-                raise LongBenchError(f"{path}:{number}: not a JSON object")
-            yield Row(path, number, fields)
+            yield Row(path, number, parse_line(path, number, line))
 
 
 def read_samples(folder: Path, task: Task, *, e: bool = False) -> list[Sample]:

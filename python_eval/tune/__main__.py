@@ -21,6 +21,7 @@ import optuna
 import livekv
 
 from .. import measuring
+from ..arguments import positive
 from ..errors import EvalError, run_tool
 from ..run_folder import RunFolder, one_at_a_time
 from ..specs import canonical
@@ -59,14 +60,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--method", default="bayesian", metavar="NAME", help=f"{', '.join(METHODS)} or compare (%(default)s)"
     )
     search.add_argument(
-        "--trials", type=measuring.positive, default=100, metavar="N", help="of each search (%(default)s)"
+        "--trials", type=positive, default=100, metavar="N", help="of each search (%(default)s)"
     )
     search.add_argument(
         "--storage", metavar="URL", help="journal:FILE, sqlite:///FILE, postgresql://... (a journal in --out)"
     )
     search.add_argument("--seed", type=int, default=1, metavar="N")
     search.add_argument(
-        "--seeds", type=measuring.positive, default=3, metavar="N", help="of each method that is compared"
+        "--seeds", type=positive, default=3, metavar="N", help="of each method that is compared"
     )
     search.add_argument(
         "--fix",
