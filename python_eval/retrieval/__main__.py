@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,9 +114,8 @@ def run(args: argparse.Namespace) -> int:
                   "lengths": lengths, "depths": depths, "tasks": tasks, "samples": args.samples,
                   "kv": [label for label, _ in caches]}  # fmt: skip
         folder = RunFolder(args.out, config)
-    records = list(folder.records("answers")) if folder else []
-    done = {(record["kv"], record["context"]) for record in records if record.get("last")}
-    records = [record for record in records if (record["kv"], record["context"]) in done]
+    records = finished(folder.records("answers"), samples) if folder else []
+    done = {(record["kv"], record["context"]) for record in records}
     with tqdm(total=len(samples) * len(caches), unit="context", disable=None) as bar:
         for label, options in caches:
             session = model.session(n_ctx=max(lengths) + 64, kv=options, n_threads=args.threads)
@@ -132,6 +131,19 @@ def run(args: argparse.Namespace) -> int:
                         folder.append("answers", record)
     show(records, args.json == "-", folder)
     return 0
+
+
+def finished(records: list[Record], samples: Sequence[Sample]) -> list[Record]:
+    """The records of contexts that were finished: of one that was begun and, after a kill, begun again, the last ones."""
+    by_context: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        by_context.setdefault((record["kv"], record["context"]), []).append(record)
+    return [
+        record
+        for (_, at), found in by_context.items()
+        if found[-1]["last"]
+        for record in found[-len(samples[at].questions) :]
+    ]
 
 
 def show(records: list[Record], as_json: bool, folder: RunFolder | None) -> None:

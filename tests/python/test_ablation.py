@@ -15,6 +15,7 @@ from python_eval.ablation.__main__ import main  # noqa: E402
 from python_eval.ablation.plan import make_plan  # noqa: E402
 from python_eval.ablation.studies import STUDIES, select, vary  # noqa: E402
 from python_eval.errors import EvalError  # noqa: E402
+from python_eval.longbench.score import score_folder  # noqa: E402
 from python_eval.specs import changed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,10 @@ def test_longbench_tasks_are_scored_by_setting(tmp_path, shared, capsys):
     for task in ("trec", "lcc"):
         assert second[f"{task}_diff"]["mean"] == pytest.approx(second[task] - first[task])
         assert second[f"{task}_diff"]["n"] == 2
+    folders = sorted((tmp_path / "longbench" / "predictions").iterdir())
+    for row in (first, second):  # what the scorer says of the recorded answers, in two digits
+        assert {"trec": round(row["trec"], 2), "lcc": round(row["lcc"], 2)} in [score_folder(one, e=False) for one in folders]
+    assert first["lcc"] > 0
     answered = sorted(path.name for path in (tmp_path / "longbench" / "predictions").glob("*/*.jsonl"))
     assert answered == ["lcc.jsonl", "lcc.jsonl", "trec.jsonl", "trec.jsonl"]
 

@@ -94,11 +94,14 @@ def test_shared_beginnings_change_no_bit(kv, story, model, ids):
             assert answer.kv_bytes == session.kv_bytes
 
 
-def test_the_harness_sees_what_a_cache_changes(story, ids):
+def test_the_harness_sees_what_a_cache_changes(story, model, ids):
     request = [Score(ids[:1000], [ids[1000:1100]])]
     exact, packed = (engine(story, kv)(request)[0] for kv in ("f16", "livekv:kv-bits=3:chunk-size=64"))
     difference = abs(exact.value[0][0] - packed.value[0][0])
     assert 1e-3 < difference < 20
+    session = model.session(n_ctx=1100, kv=livekv.KVOptions.parse("livekv:kv-bits=3:chunk-size=64"), n_threads=1)
+    rows = session.eval(ids[:1099], all_logits=True)[-100:]
+    assert packed.value[0][0] == pytest.approx(log_likelihood(rows, ids[1000:1100])[0], rel=1e-12)
     assert packed.kv_bytes < 0.5 * packed.kv_f16_bytes and exact.kv_bytes >= exact.kv_f16_bytes
 
 
@@ -315,6 +318,19 @@ def test_a_local_task_runs_end_to_end_offline(run, tmp_path, story, model):
         assert [float(one[0]) for one in line["filtered_resps"]] == pytest.approx(values, rel=1e-9)
         hits.append(int(np.argmax(values)) == row["label"])
     assert results["results"]["toy_choice"]["acc,none"] == np.mean(hits)
+
+
+def test_workers_answer_as_one_process_does(harness, story, monkeypatch):
+    from lm_eval.api.instance import Instance
+
+    from python_eval.lm_eval.model import LiveKV
+
+    asked = [("The Prince went to", " the window"), ("He said that", " it was"), ("In the evening", " they came")]
+    alone = harness[1]("loglikelihood", *asked)
+    monkeypatch.setattr(Engine, "__call__", None)  # of this process; the workers import their own
+    helped = LiveKV(path=str(story), kv="f16", n_ctx=256, threads=1, workers=2)
+    requests = [Instance("loglikelihood", {}, one, i) for i, one in enumerate(asked)]
+    assert helped.loglikelihood(requests, disable_tqdm=True) == alone
 
 
 @pytest.mark.parametrize(

@@ -105,17 +105,35 @@ def test_one_cache_under_two_names_is_measured_once(tmp_path, calls):
     assert len(rows) == 3 and rows[1]["kl_mean"] == rows[2]["kl_mean"] > 0
 
 
-def test_workers_measure_the_same(tmp_path, measured):
+def test_workers_measure_the_same(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr(livekv, "fidelity", None)  # of this process; the workers import their own
     assert run(tmp_path, "--workers", 2) == 0
-    everything = windows.load(measured, records(measured))
-    for spec, one in windows.load(tmp_path, records(tmp_path)).items():
+    everything, found = (windows.load(out, records(out)) for out in (measured, tmp_path))
+    assert found.keys() == everything.keys() - {"q4_0"} and len(found) == 2
+    for spec, one in found.items():
+        assert one.keys == everything[spec].keys and len(one.keys) == 2
         assert np.array_equal(one.kl, everything[spec].kl) and np.array_equal(one.nll, everything[spec].nll)
 
 
 def test_json_goes_to_stdout_alone(measured, capsys):
-    assert run(measured, "--json", "-", "--against", "q4_0", kv=f"f16,q4_0,{SMALL}") == 0
+    assert run(measured, "--json", "-", kv=f"f16,q4_0,{SMALL}") == 0
     content = json.loads(capsys.readouterr().out)
-    assert content["config"]["n_ctx"] == 512 and [row["cache"] for row in content["caches"]] == ["f16", "q4_0", SMALL]
+    assert content["config"] == json.loads((measured / "config.json").read_text())
+    assert content["caches"] == json.loads((measured / "perplexity.json").read_text())["rows"]
+    assert content["differences"] == json.loads((measured / "differences.json").read_text())["rows"]
+
+
+def test_the_table_shows_differences_from_the_cache_that_is_named(measured, capsys):
+    assert run(measured, "--against", "q4_0", kv=f"f16,q4_0,{SMALL}") == 0
+    table = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    shown = {cells[2]: cells[-3:-1] for cells in table if len(cells) > 5 and cells[1] == TEXT.stem}
+    pairs = {(row["against"], row["cache"]): row for row in json.loads((measured / "differences.json").read_text())["rows"]}
+    assert shown.keys() == {"f16", "q4_0", SMALL} and shown["q4_0"] == ["", ""]
+    for label, sign, pair in (("f16", -1, pairs["f16", "q4_0"]), (SMALL, 1, pairs["q4_0", SMALL])):
+        for cell, field in zip(shown[label], ("kl_diff", "nll_diff"), strict=True):
+            mean, se = map(float, cell.split(" ± "))
+            assert mean == pytest.approx(sign * pair[field]["mean"], rel=1e-3)  # four digits are printed, two of an error
+            assert se == pytest.approx(pair[field]["se"], rel=0.05)
 
 
 def test_every_text_has_its_rows(tmp_path):

@@ -18,9 +18,8 @@ pytest.importorskip("optuna", reason="requirements/eval.txt is not installed")
 from matplotlib import image
 
 from python_eval.paired import Paired
-from python_eval.report import ablation_plots, cache_plots, front_plots, style, task_plots
+from python_eval.report import ablation_plots, cache_plots, fidelity_plots, front_plots, search_plots, style, task_plots
 from python_eval.report.__main__ import main
-from python_eval.report.fidelity_plots import binned
 from python_eval.run_folder import RunFolder
 from python_eval.tables import write_tables
 from python_eval.windows import write_arrays
@@ -186,10 +185,10 @@ def axes_of(monkeypatch):
 
 def test_binned_divergence_by_hand():
     kl = np.array([[1.0, 3.0, 5.0, 7.0], [3.0, 5.0, 5.0, 7.0]])
-    at, mean, se = binned(kl, 2)
+    at, mean, se = fidelity_plots.binned(kl, 2)
     assert at.tolist() == [1.0, 3.0] and mean.tolist() == [3.0, 6.0]
     assert se == pytest.approx([1.0, 0.0])  # two windows: half of the difference of 2 and 4, and of 6 and 6
-    assert binned(kl[:1], 2)[2] is None and len(binned(kl, 99)[0]) == 4
+    assert fidelity_plots.binned(kl[:1], 2)[2] is None and len(fidelity_plots.binned(kl, 99)[0]) == 4
 
 
 def test_growth_stacks_up_to_the_total(axes_of):
@@ -245,6 +244,65 @@ def test_an_ablation_shows_differences_and_bits(axes_of):
         ),
     )
     assert texts == ["3.00", "bits (baseline 4.00)"] and ticks == ["s"]
+
+
+def test_noise_is_shown_by_layer_keys_apart_from_values(axes_of):
+    axes_of.arguments = ({"x": {"snr_k": [None, 20.0], "snr_v": [30.0, 31.0]}},)
+    keys, values = axes_of(
+        cache_plots.layer_noise, lambda figure: [panel.lines[0].get_xydata().tolist() for panel in figure.axes]
+    )
+    assert np.isnan(keys[0][1]) and keys[1] == [1.0, 20.0] and values == [[0.0, 30.0], [1.0, 31.0]]
+
+
+def test_channels_and_histograms_show_outliers_apart(axes_of):
+    sides = {
+        "k": {"dense": [5, 4], "apart": [0, 2], "n_apart": 2, "dots": [[1.0, 9.0], [0.0, 8.0]]},
+        "v": {"dense": [3, 6], "apart": [0, 0], "n_apart": 0, "dots": np.zeros((0, 2))},
+    }
+    arrays = {f"{side}_{name}": np.array(value) for side, one in sides.items() for name, value in one.items()}
+    for side in "kv":
+        arrays |= {f"{side}_edges": np.array([-9.0, 0.0, 9.0]), f"{side}_quantiles": np.array([[0.0, 1, 2, 3, 4]] * 2)}
+    axes_of.arguments = ({"rotation": {"k": 0, "v": 64}, "layer": 1, "label": "x"}, arrays)
+    (keys, values, key_bars, value_bars), medians = axes_of(
+        cache_plots.distributions,
+        lambda figure: (
+            [
+                axes.collections[-1].get_offsets().tolist() if n < 2 else [one.get_data()[0].tolist() for one in axes.patches]
+                for n, axes in enumerate(figure.axes)
+            ],
+            [axes.lines[0].get_ydata().tolist() for axes in figure.axes[:2]],
+        ),
+    )
+    assert keys == [[1.0, 9.0], [0.0, 8.0]] and values == [] and medians == [[2.0, 2.0]] * 2
+    assert key_bars == [[5, 4], [0, 2]] and value_bars == [[3, 6]]
+
+
+def test_divergence_is_shown_where_it_was_scored(axes_of):
+    kl = np.repeat([[0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.6]], 8, axis=1)  # [2 windows, 32 positions]
+    axes_of.arguments = ({"x": kl}, 64, "here", 16)
+    at, mean, ends = axes_of(
+        fidelity_plots.divergence_by_position,
+        lambda figure: (
+            *figure.axes[0].lines[0].get_xydata().T.tolist(),
+            [one.get_xdata()[0] for one in figure.axes[0].lines[1:]],
+        ),
+    )
+    assert at == [32 + 2 * n + 1 for n in range(16)] and ends == [48]  # the second half, a sixteenth of it each
+    assert mean == pytest.approx(np.repeat([0.2, 0.3, 0.4, 0.5], 4))
+
+
+def test_hypervolume_is_the_mean_over_seeds(axes_of):
+    curves = [{"method": "random", "seed": s, "hypervolume": [10.0, 20.0 + 4 * s, 99.0][: 4 - s]} for s in (1, 2)]
+    axes_of.arguments = (curves, [16.0, 1.0])
+    line, band = axes_of(
+        search_plots.hypervolume_over_trials,
+        lambda figure: (
+            figure.axes[0].lines[0].get_xydata().tolist(),
+            figure.axes[0].collections[0].get_paths()[0].vertices[:, 1],
+        ),
+    )
+    assert line == [[1.0, 10.0], [2.0, 26.0]]  # as far as all seeds go
+    assert (band.min(), band.max()) == (10.0, 28.0)  # 24 and 28: their mean's error is 2
 
 
 def test_names_of_near_points_do_not_lie_on_each_other():

@@ -101,6 +101,23 @@ def retrieve(root, livekv, *arguments):
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600, check=True)
 
 
+def test_a_run_killed_between_two_questions_counts_each_once(livekv, tiny, tmp_path, capsys):
+    arguments = ["--model", str(tiny), "--lengths", "256", "--depths", "0,1", "--samples", "2", "--tasks", "multi_key",
+                 "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(arguments) == 0
+    tables = {path.name: path.read_text() for path in (tmp_path / "run").glob("*.json") if path.name != "versions.json"}
+    assert len(tables) > 2
+    answers = tmp_path / "run" / "answers.jsonl"
+    lines = answers.read_text().splitlines(keepends=True)
+    assert len(lines) == 4 and [json.loads(line)["last"] for line in lines] == [False, True] * 2
+    torn_off = json.loads(lines[2])  # told apart from its second asking by another outcome
+    answers.write_text("".join(lines[:2]) + json.dumps(torn_off | {"correct": not torn_off["correct"]}) + "\n")
+    for _ in range(2):  # goes on, then finds all of it done
+        assert main(arguments) == 0
+        assert {name: (tmp_path / "run" / name).read_text() for name in tables} == tables
+        assert len(answers.read_text().splitlines()) == 5  # the question that was begun with is asked again
+
+
 def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv, tiny, tmp_path):
     arguments = ("--model", tiny, "--kv", "f16,q8_0", "--lengths", "256,512", "--depths", "0,1", "--samples", 2,
                  "--tasks", "single_key,few_shot", "--out", tmp_path / "run", "--json", "-")  # fmt: skip

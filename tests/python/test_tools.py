@@ -31,16 +31,18 @@ def text(tmp_path_factory):
 
 
 def test_bench_gives_a_row_for_each_cache_and_depth_in_every_format(tools, model):
-    common = ("-m", model, "-p", 32, "-n", 4, "-d", "0,64", "--kv", "f16,q4_0", "-r", 2, "-t", 2)
+    common = ("-m", model, "-p", 32, "-n", 4, "-d", "0,64", "--kv", "f16,q4_0,livekv", "--chunk-size", 32, "-r", 2, "-t", 2)
     rows = json.loads(tools.run("livekv-bench", *common, "-o", "json").stdout)
-    assert [(r["kv"], r["depth"]) for r in rows] == [("f16", 0), ("q4_0", 0), ("f16", 64), ("q4_0", 64)]
+    assert [(r["kv"], r["depth"]) for r in rows] == [(kv, depth) for depth in (0, 64) for kv in ("f16", "q4_0", "livekv")]
     for row in rows:
         assert row.keys() == {"kv", "depth", "pp_tps", "tg_tps", "pp_spread", "tg_spread", "kv_bytes"}
         assert row["pp_tps"] > 0 and row["tg_tps"] > 0 and row["pp_spread"] >= 0
     assert rows[0]["kv_bytes"] / rows[1]["kv_bytes"] == pytest.approx(16 / 4.5)
+    assert rows[2]["kv_bytes"] < rows[5]["kv_bytes"]  # a cache that grows: the depth is in it
     table = list(csv.DictReader(io.StringIO(tools.run("livekv-bench", *common, "-o", "csv").stdout)))
-    assert len(table) == 4 and table[0].keys() == rows[0].keys()
-    assert tools.run("livekv-bench", *common).stdout.count("\n") == 6
+    assert [(row["kv"], int(row["depth"]), int(row["kv_bytes"])) for row in table] == [(r["kv"], r["depth"], r["kv_bytes"]) for r in rows]
+    assert table[0].keys() == rows[0].keys()
+    assert tools.run("livekv-bench", *common).stdout.count("\n") == 8
 
 
 def test_perplexity_equals_the_one_computed_from_logits(tools, model, text, tmp_path):
