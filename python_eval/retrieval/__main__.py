@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def finished(records: list[Record], samples: Sequence[Sample]) -> list[Record]:
-    """The records of contexts that were finished: of one that was begun and, after a kill, begun again, the last ones."""
+    """The records of finished contexts: of one that a kill ended and that was begun again, the last ones."""
     by_context: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         by_context.setdefault((record["kv"], record["context"]), []).append(record)
