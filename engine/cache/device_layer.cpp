@@ -66,6 +66,10 @@ void device_layer::require_supported(const livekv_layer_plan & plan) {
         fail("on the GPU the livekv cache stores heads of up to ", max_head_dim, " values, but head_dim is ",
              plan.head_dim, "; compute on the CPU (-ngl 0)");
     }
+    if (plan.chunk_size > device::longest_chunk()) {
+        fail("this GPU seals chunks of up to ", device::longest_chunk(), " tokens; use a smaller --chunk-size than ",
+             plan.chunk_size, ", or compute on the CPU (-ngl 0)");
+    }
     if (plan.method.scale_search) {
         fail("the scale search (--scale-search) runs on the CPU only; use -ngl 0");
     }

@@ -58,9 +58,9 @@ SIMT_FN float plain_value(const device_attention & a, const device_side & s, int
 
 // Grid: x: rows, y: kv heads, z: spans. Shared memory: [2 head_dim + 32] floats.
 SIMT_KERNEL void attend_plain_kernel(const SIMT_PARAM device_attention a) {
-    auto * const q = reinterpret_cast<float *>(simt::shared());  // [head_dim]
-    float * const o = q + a.head_dim;                            // [head_dim]
-    float * const p = o + a.head_dim;                            // [32]
+    auto * const q = simt::as<float>(simt::shared());  // [head_dim]
+    float * const o = q + a.head_dim;                  // [head_dim]
+    float * const p = o + a.head_dim;                  // [32]
     const int32_t row = simt::block_x();
     const int32_t head = simt::block_y();
     const size_t at = (static_cast<size_t>(row / a.group()) * static_cast<size_t>(a.n_head) +

@@ -110,8 +110,8 @@ class tile_stager {
         const auto natural = [](uint32_t even, uint32_t odd) {  // columns 0 2 | 1 3 to 0 1 | 2 3
             return simt::two_words{{simt::bytes_of(even, odd, 0x5410u), simt::bytes_of(even, odd, 0x7632u)}};
         };
-        *reinterpret_cast<simt::two_words *>(row) = natural(a[0], a[2]);
-        *reinterpret_cast<simt::two_words *>(row_8) = natural(a[1], a[3]);
+        *simt::as<simt::two_words>(row) = natural(a[0], a[2]);
+        *simt::as<simt::two_words>(row_8) = natural(a[1], a[3]);
     }
 
     brick_part<bits> parts_[n_parts];
@@ -129,8 +129,7 @@ class rows_block {
             SIMT_UNROLL
             for (int32_t j = 0; j < head_dim / 32; ++j) {
                 const int32_t c = simt::lane() + 32 * j;
-                *reinterpret_cast<uint16_t *>(memory.q + piece_of<2 * head_dim>(r, c / 8) + c % 8 * 2) =
-                    simt::to_half(x[j]);
+                *simt::as<uint16_t>(memory.q + piece_of<2 * head_dim>(r, c / 8) + c % 8 * 2) = simt::to_half(x[j]);
             }
             if (simt::lane() == 0) {
                 memory.power[r] = power;
@@ -242,7 +241,7 @@ class rows_block {
         const bool k_apart = c.k.block_bytes != 0 && c.k.n_outliers > 0;
         const bool v_apart = c.v.block_bytes != 0 && c.v.n_outliers > 0;
         const auto add = [](uint8_t * at, uint16_t x) {
-            auto * const h = reinterpret_cast<uint16_t *>(at);
+            auto * const h = simt::as<uint16_t>(at);
             *h = simt::to_half(simt::to_float(*h) + simt::to_float(x));
         };
         if (k_apart) {
@@ -405,7 +404,7 @@ class rows_block {
 // Grid: x: tiles of 128 rows, y: kv heads, z: spans.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
 SIMT_KERNEL void SIMT_BOUNDS(rows_threads, 2) attend_rows_kernel(const SIMT_PARAM device_attention a) {
-    auto & memory = *reinterpret_cast<rows_memory<head_dim> *>(simt::shared());
+    auto & memory = *simt::as<rows_memory<head_dim>>(simt::shared());
     const int32_t first_row = simt::block_x() * rows_of_block;
     rows_block<head_dim, k_bits, v_bits> mine(a, memory, simt::block_y(), first_row);
     // Open tokens behind those the last row sees are left out.

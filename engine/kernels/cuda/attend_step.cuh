@@ -249,7 +249,7 @@ class step_warp {
     }
 
     SIMT_MEMBER simt::two_words key_row(const device_chunk & c, int32_t token, int32_t channel) const {
-        return token < c.n_tokens ? *reinterpret_cast<const simt::two_words *>(row_of(a_, c.k, head_, token, channel))
+        return token < c.n_tokens ? *simt::as<simt::two_words>(row_of(a_, c.k, head_, token, channel))
                                   : simt::two_words{};
     }
 
@@ -463,7 +463,7 @@ constexpr int32_t step_blocks = head_dim == 64               ? 4
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
 SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>))
     attend_step_kernel(const SIMT_PARAM device_attention a) {
-    auto & memory = *reinterpret_cast<step_memory<head_dim> *>(simt::shared());
+    auto & memory = *simt::as<step_memory<head_dim>>(simt::shared());
     auto * const outliers = reinterpret_cast<float *>(&memory + 1);
     const int32_t head = simt::block_y() % a.n_head_kv;
     const int32_t first_row = simt::block_y() / a.n_head_kv * step_rows;

@@ -20,7 +20,7 @@ void release(void * p);
 void * allocate_on_host(size_t bytes);
 void release_on_host(void * p);
 
-void copy_to_device(void * to, const void * from, size_t bytes, stream s);  // from may change when it returns
+void copy_to_device(void * to, const void * from, size_t bytes, stream s);  // waits
 void copy_to_host(void * to, const void * from, size_t bytes, stream s);    // waits
 void copy_on_device(void * to, const void * from, size_t bytes, stream s);
 void clear(void * p, size_t bytes, stream s);
@@ -35,6 +35,7 @@ struct memory_use {
 };
 memory_use memory();
 int32_t n_multiprocessors();
+size_t shared_memory_limit();  // bytes a block of threads may have
 
 // Whether the device is the emulation: builds without CUDA have no other, for tests.
 bool is_emulated();
@@ -70,11 +71,14 @@ size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int
 void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
             attention_kernel kernel = attention_kernel::best);
 
-// An entry of a table of chunks, without waiting as a copy from the host's memory may.
+// An entry of a table of chunks, without waiting as a copy from the host's memory does.
 void put_chunk(const device_chunk & c, device_chunk * to, stream s);
 
 // Keys and values of a pass into f16 rows.
 void store_rows(const device_store & args, stream s);
+
+// Tokens of the longest chunk seal takes on this device.
+int32_t longest_chunk();
 
 // Words of workspace seal needs, zeros at first; whatever the context.
 size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers);

@@ -10,6 +10,15 @@
 
 namespace livekv::device {
 
+// What every GPU takes, and ours has (shared_memory_limit).
+inline void check_launch(simt::dim grid, int32_t n_threads, size_t shared_bytes) {
+    constexpr int32_t most_threads = 1024;
+    constexpr int32_t most_yz = 65535;
+    LIVEKV_ASSERT(grid.x >= 1 && grid.y >= 1 && grid.y <= most_yz && grid.z >= 1 && grid.z <= most_yz);
+    LIVEKV_ASSERT(n_threads % simt::warp_size == 0 && n_threads <= most_threads);
+    LIVEKV_ASSERT(shared_bytes <= shared_memory_limit());
+}
+
 #if defined(__CUDACC__)
 
 inline void check(cudaError_t status, const char * what) {
@@ -22,9 +31,17 @@ inline void check(cudaError_t status, const char * what) {
     }
 }
 
+// ggml's first GPU is CUDA's; whoever calls may have chosen another for its thread.
+constexpr int the_device = 0;
+inline void select_device() {
+    check(cudaSetDevice(the_device), "choosing it");
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), simt::dim grid, int32_t n_threads, size_t shared_bytes, stream on,
             const Arguments &... arguments) {
+    check_launch(grid, n_threads, shared_bytes);
+    select_device();
     constexpr size_t granted = 48 << 10;  // more must be asked for
     if (shared_bytes > granted) {
         check(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -41,6 +58,7 @@ void launch(void (*kernel)(Parameters...), simt::dim grid, int32_t n_threads, si
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), simt::dim grid, int32_t n_threads, size_t shared_bytes, stream,
             const Arguments &... arguments) {
+    check_launch(grid, n_threads, shared_bytes);
     simt::emulated::run(grid, n_threads, shared_bytes, [&] { kernel(arguments...); });
 }
 

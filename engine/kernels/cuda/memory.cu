@@ -21,6 +21,7 @@ cudaStream_t cuda_stream(stream s) {
 
 void * allocate(size_t bytes) {
     void * p = nullptr;
+    select_device();
     check(cudaMalloc(&p, bytes), "allocating memory");
     return p;
 }
@@ -29,6 +30,7 @@ void release(void * p) {
 }
 void * allocate_on_host(size_t bytes) {
     void * p = nullptr;
+    select_device();
     check(cudaHostAlloc(&p, bytes, cudaHostAllocMapped | cudaHostAllocPortable), "allocating the host's memory");
     return p;
 }
@@ -36,23 +38,29 @@ void release_on_host(void * p) {
     cudaFreeHost(p);
 }
 void copy_to_device(void * to, const void * from, size_t bytes, stream s) {
-    // From pageable memory: the call returns when the bytes have been taken.
+    select_device();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream(s)), "copying to the device");
+    wait(s);  // only where the driver reaches pageable memory by staging it are its bytes taken at once
 }
 void copy_to_host(void * to, const void * from, size_t bytes, stream s) {
+    select_device();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream(s)), "copying from the device");
     wait(s);
 }
 void copy_on_device(void * to, const void * from, size_t bytes, stream s) {
+    select_device();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_stream(s)), "copying on the device");
 }
 void clear(void * p, size_t bytes, stream s) {
+    select_device();
     check(cudaMemsetAsync(p, 0, bytes, cuda_stream(s)), "clearing memory");
 }
 void wait(stream s) {
+    select_device();
     check(cudaStreamSynchronize(cuda_stream(s)), "waiting for it");
 }
 void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+    select_device();
     check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "copying");
     check(cudaDeviceSynchronize(), "copying");  // copies on the device do not wait by themselves
 }
@@ -70,6 +78,7 @@ struct stopwatch::events {
     }
 };
 stopwatch::stopwatch() : events_(std::make_unique<events>()) {
+    select_device();
     check(cudaEventCreate(&events_->first), "making an event");
     check(cudaEventCreate(&events_->last), "making an event");
 }
@@ -87,17 +96,24 @@ double stopwatch::seconds() const {
 
 memory_use memory() {
     memory_use m;
+    select_device();
     check(cudaMemGetInfo(&m.free, &m.total), "asking for its memory");
     return m;
 }
+namespace {
+int32_t attribute(cudaDeviceAttr which) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, the_device), "asking for its properties");
+    return value;
+}
+}  // namespace
+
 int32_t n_multiprocessors() {
-    static const int32_t n = [] {
-        int device = 0;
-        int count = 0;
-        check(cudaGetDevice(&device), "asking for the device");
-        check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for its size");
-        return count;
-    }();
+    static const int32_t n = attribute(cudaDevAttrMultiProcessorCount);
+    return n;
+}
+size_t shared_memory_limit() {
+    static const size_t n = static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
     return n;
 }
 
@@ -159,6 +175,9 @@ memory_use memory() {
 }
 int32_t n_multiprocessors() {
     return 3;  // several spans, but not many
+}
+size_t shared_memory_limit() {
+    return 163 << 10;  // sm_80's; sm_90 has 227 KiB, sm_86 and sm_89 have 99 KiB
 }
 
 #endif

@@ -103,10 +103,10 @@ SIMT_KERNEL void join_spans_kernel(const SIMT_PARAM device_attention a) {
     const int32_t query_head = simt::block_x() % a.n_head;
     const int32_t head = query_head / a.group();
     const int32_t row = token * a.group() + query_head % a.group();
-    auto * const scratch = reinterpret_cast<float *>(simt::shared());  // [join_warps]
-    float * const weight = scratch + join_warps;                       // [n_spans]
-    float * const part = weight + a.n_spans;                           // [join_warps, head_dim]
-    float * const x = part + join_warps * a.head_dim;                  // [head_dim]
+    auto * const scratch = simt::as<float>(simt::shared());  // [join_warps]
+    float * const weight = scratch + join_warps;             // [n_spans]
+    float * const part = weight + a.n_spans;                 // [join_warps, head_dim]
+    float * const x = part + join_warps * a.head_dim;        // [head_dim]
     float m = no_score;
     for (int32_t span = simt::thread(); span < a.n_spans; span += join_threads) {
         m = simt::larger(m, a.partial_m[a.state_of(span, head, row)]);
@@ -159,13 +159,13 @@ SIMT_KERNEL void join_spans_kernel(const SIMT_PARAM device_attention a) {
 SIMT_KERNEL void put_chunk_kernel(const SIMT_PARAM device_chunk c, device_chunk * to) {
     static_assert(sizeof(device_chunk) % sizeof(uint32_t) == 0);
     for (size_t i = static_cast<size_t>(simt::thread()); i < sizeof(c) / sizeof(uint32_t); i += simt::warp_size) {
-        reinterpret_cast<uint32_t *>(to)[i] = reinterpret_cast<const uint32_t *>(&c)[i];
+        simt::as<uint32_t>(to)[i] = simt::as<uint32_t>(&c)[i];
     }
 }
 
 // f32 rows of head_dim, rotated. Grid: x: rows. from and to may be the same.
 SIMT_KERNEL void rotate_rows_kernel(const float * from, float * to, int32_t head_dim, int32_t run) {
-    auto * const x = reinterpret_cast<float *>(simt::shared());
+    auto * const x = simt::as<float>(simt::shared());
     const size_t at = static_cast<size_t>(simt::block_x()) * static_cast<size_t>(head_dim);
     for (int32_t c = simt::thread(); c < head_dim; c += simt::n_threads()) {
         x[c] = from[at + static_cast<size_t>(c)];
@@ -179,7 +179,7 @@ SIMT_KERNEL void rotate_rows_kernel(const float * from, float * to, int32_t head
 
 // Grid: x: n_tokens, y: kv heads, z: keys, values.
 SIMT_KERNEL void store_rows_kernel(const SIMT_PARAM device_store s) {
-    auto * const x = reinterpret_cast<float *>(simt::shared());
+    auto * const x = simt::as<float>(simt::shared());
     const size_t token = static_cast<size_t>(simt::block_x());
     const size_t head = static_cast<size_t>(simt::block_y());
     const size_t d = static_cast<size_t>(s.head_dim);

@@ -8,12 +8,13 @@ namespace livekv::device {
 
 namespace {
 
-constexpr size_t shared_limit = 100 << 10;  // of a block of threads: two share a multiprocessor
+constexpr int32_t narrowest_slab = 8;
 
-// The widest slab of channels whose values fit: 32, 16 or 8.
+// The widest slab of channels, 32, 16 or 8, with whose values two blocks of threads share a multiprocessor.
 int32_t slab_of(int32_t n_tokens) {
+    const size_t wanted = std::min<size_t>(100 << 10, shared_memory_limit());
     int32_t slab = 32;
-    while (slab > 8 && key_slab_memory::bytes(n_tokens, slab) > shared_limit) {
+    while (slab > narrowest_slab && key_slab_memory::bytes(n_tokens, slab) > wanted) {
         slab /= 2;
     }
     return slab;
@@ -21,14 +22,23 @@ int32_t slab_of(int32_t n_tokens) {
 
 }  // namespace
 
+int32_t longest_chunk() {
+    int32_t n = kv_max_block_tokens;
+    while (key_slab_memory::bytes(n, narrowest_slab) > shared_memory_limit()) {
+        n -= kv_tile_tokens;
+    }
+    return n;
+}
+
 size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers) {
     const size_t heads = static_cast<size_t>(n_head_kv);
-    const size_t n_slabs = static_cast<size_t>(kv_ceil_div(head_dim, 8));  // of any chunk that is not longer
+    const size_t n_slabs =
+        static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));  // of any chunk that is not longer
     return heads * (1 + static_cast<size_t>(n_tokens) * n_slabs + static_cast<size_t>(head_dim * k_outliers));
 }
 
 void seal(device_seal s, uint32_t * workspace, stream on) {
-    LIVEKV_ASSERT(!s.method.scale_search && s.head_dim % 8 == 0 && s.head_dim <= 512);
+    LIVEKV_ASSERT(!s.method.scale_search && s.head_dim % 8 == 0 && s.head_dim <= 512 && s.n_tokens <= longest_chunk());
     s.k_header = block_header(s.method, kv_side::key, s.n_tokens, s.head_dim);
     s.v_header = block_header(s.method, kv_side::value, s.n_tokens, s.head_dim);
     s.k_map = kv_map(s.k_header);

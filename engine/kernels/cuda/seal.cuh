@@ -95,7 +95,7 @@ SIMT_FN uint16_t outlier_rest(const kv_grid & g, const kv_block_header & h, uint
 
 template <typename T>
 SIMT_FN void put(uint8_t * block, size_t at, size_t i, T x) {
-    reinterpret_cast<T *>(block + at)[i] = x;
+    *simt::as<T>(block + at + i * sizeof(T)) = x;
 }
 
 // The header, and zeros where sections leave room.
@@ -133,11 +133,10 @@ struct key_slab_memory {
                kv_align(static_cast<size_t>(n) * static_cast<size_t>(slab + 4), 16) +
                static_cast<size_t>(slab * kv_ceil_div(n, 32)) * 4;
     }
-    LIVEKV_HD static key_slab_memory at(uint8_t * memory, int32_t n, int32_t slab) {
+    SIMT_MEMBER static key_slab_memory at(uint8_t * memory, int32_t n, int32_t slab) {
         const size_t x_bytes = kv_align(static_cast<size_t>(n) * static_cast<size_t>(2 * (slab + 2)), 16);
         const size_t code_bytes = kv_align(static_cast<size_t>(n) * static_cast<size_t>(slab + 4), 16);
-        return {reinterpret_cast<uint16_t *>(memory), memory + x_bytes,
-                reinterpret_cast<uint32_t *>(memory + x_bytes + code_bytes)};
+        return {simt::as<uint16_t>(memory), memory + x_bytes, simt::as<uint32_t>(memory + x_bytes + code_bytes)};
     }
 };
 
@@ -232,7 +231,7 @@ SIMT_FN void write_key_codes(const device_seal & s, const key_slab_memory & m, u
         const int32_t sixteen = i / n_words / n_quads;
         const auto row = [&](int32_t r) -> uint32_t {
             const int32_t t = 16 * sixteen + r;
-            return t < s.n_tokens ? *reinterpret_cast<const uint32_t *>(m.codes + t * (s.slab + 4) + 4 * quad) : 0u;
+            return t < s.n_tokens ? *simt::as<uint32_t>(m.codes + t * (s.slab + 4) + 4 * quad) : 0u;
         };
         const size_t brick = static_cast<size_t>(sixteen) * static_cast<size_t>(s.head_dim / 4) +
                              static_cast<size_t>(first_channel / 4 + quad);
@@ -321,11 +320,10 @@ SIMT_FN void seal_key_slab(const device_seal & s, int32_t slab, int32_t head) {
         const int32_t c = i % (n_channels / 8) * 8;
         simt::four_words eight = {};
         if (t >= s.n_sinks) {
-            eight = *reinterpret_cast<const simt::four_words *>(from + static_cast<size_t>(t) * row + c);
+            eight = *simt::as<simt::four_words>(from + static_cast<size_t>(t) * row + c);
         }
-        auto * const to = reinterpret_cast<uint32_t *>(m.x + t * (s.slab + 2) + c);
         for (int32_t j = 0; j < 4; ++j) {
-            to[j] = eight.w[j];
+            *simt::as<uint32_t>(m.x + t * (s.slab + 2) + c + 2 * j) = eight.w[j];
         }
     }
     simt::sync();
@@ -354,7 +352,7 @@ SIMT_FN void seal_key_slab(const device_seal & s, int32_t slab, int32_t head) {
     }
     simt::fence();
     simt::sync();
-    auto * const memory = reinterpret_cast<uint32_t *>(simt::shared());  // the values are no longer needed
+    auto * const memory = simt::as<uint32_t>(simt::shared());  // the values are no longer needed
     if (simt::thread() == 0) {
         memory[0] = simt::atomic_add(&s.tickets[head], 1);
     }
@@ -380,9 +378,8 @@ struct value_tile_memory {
     LIVEKV_HD static size_t bytes(int32_t d) {
         return static_cast<size_t>(64 * (d + 2) + 36 * d + 128 * kv_ceil_div(d, 32));
     }
-    LIVEKV_HD static value_tile_memory at(uint8_t * memory, int32_t d) {
-        return {reinterpret_cast<uint16_t *>(memory), memory + 64 * (d + 2),
-                reinterpret_cast<uint32_t *>(memory + 64 * (d + 2) + 36 * d)};
+    SIMT_MEMBER static value_tile_memory at(uint8_t * memory, int32_t d) {
+        return {simt::as<uint16_t>(memory), memory + 64 * (d + 2), simt::as<uint32_t>(memory + 64 * (d + 2) + 36 * d)};
     }
 };
 
@@ -443,8 +440,8 @@ SIMT_FN void seal_value_tile(const device_seal & s, int32_t tile, int32_t head) 
     for (int32_t i = simt::thread(); i < n * (d / 2); i += seal_threads) {
         const int32_t t = i / (d / 2);
         const int32_t c = i % (d / 2) * 2;
-        const auto * const p = reinterpret_cast<const uint32_t *>(from + static_cast<size_t>(t) * row + c);
-        *reinterpret_cast<uint32_t *>(m.x + t * (d + 2) + c) = first + t >= s.n_sinks ? *p : 0u;
+        const auto * const p = simt::as<uint32_t>(from + static_cast<size_t>(t) * row + c);
+        *simt::as<uint32_t>(m.x + t * (d + 2) + c) = first + t >= s.n_sinks ? *p : 0u;
     }
     simt::sync();
     uint8_t * const block = s.v_blocks + static_cast<size_t>(head) * s.v_map.bytes;
@@ -462,7 +459,7 @@ SIMT_FN void seal_value_tile(const device_seal & s, int32_t tile, int32_t head) 
         const uint32_t known = n - 4 * quad >= 4 ? 0xffffffffu : (1u << (8 * (n - 4 * quad))) - 1u;
         const auto channel = [&](int32_t r) -> uint32_t {
             const int32_t c = 16 * sixteen + r;
-            return c < d ? *reinterpret_cast<const uint32_t *>(m.codes + c * 36 + 4 * quad) & known : 0u;
+            return c < d ? *simt::as<uint32_t>(m.codes + c * 36 + 4 * quad) & known : 0u;
         };
         put(block, s.v_map.codes, (first_brick * static_cast<size_t>(n_words)) + static_cast<size_t>(i),
             brick_word(s.v_header.bits, w, channel));

@@ -77,6 +77,15 @@ SIMT_FN uint8_t * shared() {
     extern __shared__ __align__(128) uint8_t livekv_shared[];
     return livekv_shared;
 }
+// What lies at p as a T: p is aligned for it, and in shared memory there is room.
+template <typename T>
+SIMT_FN T * as(void * p) {
+    return reinterpret_cast<T *>(p);
+}
+template <typename T>
+SIMT_FN const T * as(const void * p) {
+    return reinterpret_cast<const T *>(p);
+}
 
 SIMT_FN void sync() {
     __syncthreads();
@@ -90,9 +99,10 @@ SIMT_FN void fence() {
 SIMT_FN uint32_t atomic_add(uint32_t * p, uint32_t x) {
     return atomicAdd(p, x);
 }
+// p may be the host's memory: of one device's threads it is atomic there too, of others' never without NVLink.
 SIMT_FN void atomic_min(uint32_t * p, uint32_t x) {
-    atomicMin_system(p, x);
-}  // p may be the host's memory
+    atomicMin(p, x);
+}
 
 SIMT_FN uint32_t ballot(bool x) {
     return __ballot_sync(0xffffffffu, x);

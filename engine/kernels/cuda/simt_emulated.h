@@ -4,12 +4,17 @@
 // for each other; blocks run one after the other. What a lane gives to its warp (shuffles, fragments) lies in a slot
 // the others read. Not fast; exact about layout. Races show where they depend on the order of threads between two
 // barriers: set_order runs them in another one, and results must not change.
+//
+// What a GPU would trap on, or do wrongly without a word, throws livekv::error with the line: an access that is not
+// aligned or beyond the shared memory asked for, an address of the wrong space, threads that meet at different lines, a
+// copy nobody waited for. `where` is always the caller's.
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <source_location>
 
 #include "kv/f16.h"
 
@@ -22,6 +27,8 @@ struct dim {
 };
 
 namespace emulated {
+
+using site = std::source_location;
 
 constexpr size_t slot_bytes = 64;
 
@@ -39,11 +46,19 @@ int32_t thread();
 int32_t n_threads();
 dim block();
 uint8_t * shared();
-void sync();
+void sync(const site & where);
 
 // Puts n bytes into this lane's slot, waits for the warp, and returns all slots, 32 of slot_bytes, valid until this
 // thread's next exchange.
-const uint8_t * exchange(const void * bytes, size_t n);
+const uint8_t * exchange(const void * bytes, size_t n, const site & where);
+
+// That n bytes at p are aligned, and of shared memory only what was asked for.
+void check_access(const void * p, size_t n, size_t alignment, const site & where);
+void check_shared(const void * p, size_t n, size_t alignment, const site & where);  // and that they are shared memory
+
+// Done by wait_copies and not before.
+void copy_later(void * to, const void * from, bool valid, const site & where);
+void wait_copies();
 
 template <typename T>
 T slot(const uint8_t * slots, int32_t lane) {
@@ -52,8 +67,8 @@ T slot(const uint8_t * slots, int32_t lane) {
     return x;
 }
 template <typename T>
-T from_lane(T x, int32_t lane) {
-    return slot<T>(exchange(&x, sizeof(T)), lane & 31);
+T from_lane(T x, int32_t lane, const site & where) {
+    return slot<T>(exchange(&x, sizeof(T), where), lane & 31);
 }
 
 inline float half_of(uint32_t pair, int32_t i) {
@@ -80,13 +95,23 @@ inline int32_t block_z() {
 inline uint8_t * shared() {
     return emulated::shared();
 }
-
-inline void sync() {
-    emulated::sync();
+template <typename T>
+T * as(void * p, const emulated::site & where = emulated::site::current()) {
+    emulated::check_access(p, sizeof(T), alignof(T), where);
+    return static_cast<T *>(p);
 }
-inline void sync_warp() {
+template <typename T>
+const T * as(const void * p, const emulated::site & where = emulated::site::current()) {
+    emulated::check_access(p, sizeof(T), alignof(T), where);
+    return static_cast<const T *>(p);
+}
+
+inline void sync(const emulated::site & where = emulated::site::current()) {
+    emulated::sync(where);
+}
+inline void sync_warp(const emulated::site & where = emulated::site::current()) {
     const uint32_t nothing = 0;
-    emulated::exchange(&nothing, sizeof(nothing));
+    emulated::exchange(&nothing, sizeof(nothing), where);
 }
 inline void fence() {}
 inline uint32_t atomic_add(uint32_t * p, uint32_t x) {
@@ -98,30 +123,30 @@ inline void atomic_min(uint32_t * p, uint32_t x) {
     *p = *p < x ? *p : x;
 }
 
-inline uint32_t ballot(bool x) {
+inline uint32_t ballot(bool x, const emulated::site & where = emulated::site::current()) {
     const uint8_t bit = x;
-    const uint8_t * slots = emulated::exchange(&bit, 1);
+    const uint8_t * slots = emulated::exchange(&bit, 1, where);
     uint32_t bits = 0;
     for (int32_t i = 0; i < 32; ++i) {
         bits |= static_cast<uint32_t>(emulated::slot<uint8_t>(slots, i)) << i;
     }
     return bits;
 }
-inline uint32_t shuffle(uint32_t x, int32_t from) {
-    return emulated::from_lane(x, from);
+inline uint32_t shuffle(uint32_t x, int32_t from, const emulated::site & where = emulated::site::current()) {
+    return emulated::from_lane(x, from, where);
 }
-inline uint32_t shuffle_xor(uint32_t x, int32_t mask) {
-    return emulated::from_lane(x, (thread() & 31) ^ mask);
+inline uint32_t shuffle_xor(uint32_t x, int32_t mask, const emulated::site & where = emulated::site::current()) {
+    return emulated::from_lane(x, (thread() & 31) ^ mask, where);
 }
-inline float shuffle_xor(float x, int32_t mask) {
-    return emulated::from_lane(x, (thread() & 31) ^ mask);
+inline float shuffle_xor(float x, int32_t mask, const emulated::site & where = emulated::site::current()) {
+    return emulated::from_lane(x, (thread() & 31) ^ mask, where);
 }
-inline uint32_t shuffle_up(uint32_t x, int32_t by) {
+inline uint32_t shuffle_up(uint32_t x, int32_t by, const emulated::site & where = emulated::site::current()) {
     const int32_t lane = thread() & 31;
-    return emulated::from_lane(x, lane < by ? lane : lane - by);
+    return emulated::from_lane(x, lane < by ? lane : lane - by, where);
 }
-inline uint32_t sum_of_warp(uint32_t x) {
-    const uint8_t * slots = emulated::exchange(&x, sizeof(x));
+inline uint32_t sum_of_warp(uint32_t x, const emulated::site & where = emulated::site::current()) {
+    const uint8_t * slots = emulated::exchange(&x, sizeof(x), where);
     uint32_t sum = 0;
     for (int32_t i = 0; i < 32; ++i) {
         sum += emulated::slot<uint32_t>(slots, i);
@@ -161,13 +186,14 @@ inline uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
     return (x & mask) | bits;
 }
 
-inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                const emulated::site & where = emulated::site::current()) {
     struct fragments {
         uint32_t a[4];
         uint32_t b[2];
     };
     const fragments mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    const uint8_t * slots = emulated::exchange(&mine, sizeof(mine));
+    const uint8_t * slots = emulated::exchange(&mine, sizeof(mine), where);
     const int32_t g = (thread() & 31) / 4;
     const int32_t q = thread() & 3;
     for (int32_t k = 0; k < 16; ++k) {
@@ -184,8 +210,8 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
         c[3] += element_of_a(1) * element_of_b(2 * q + 1);
     }
 }
-inline uint32_t transpose(uint32_t x) {
-    const uint8_t * slots = emulated::exchange(&x, sizeof(x));
+inline uint32_t transpose(uint32_t x, const emulated::site & where = emulated::site::current()) {
+    const uint8_t * slots = emulated::exchange(&x, sizeof(x), where);
     const int32_t g = (thread() & 31) / 4;
     const int32_t q = thread() & 3;
     const auto element = [&](int32_t row, int32_t column) {
@@ -193,16 +219,20 @@ inline uint32_t transpose(uint32_t x) {
     };
     return element(2 * q, g) | element(2 * q + 1, g) << 16;
 }
-inline void load_matrices(uint32_t (&r)[4], const void * row) {
-    const uint8_t * slots = emulated::exchange(&row, sizeof(row));
+inline void load_matrices(uint32_t (&r)[4], const void * row,
+                          const emulated::site & where = emulated::site::current()) {
+    emulated::check_shared(row, 16, 16, where);
+    const uint8_t * slots = emulated::exchange(&row, sizeof(row), where);
     const int32_t lane = thread() & 31;
     for (int32_t i = 0; i < 4; ++i) {
         const auto * from = static_cast<const uint8_t *>(emulated::slot<const void *>(slots, 8 * i + lane / 4));
         std::memcpy(&r[i], from + 4 * (lane % 4), 4);
     }
 }
-inline void load_matrices_transposed(uint32_t (&r)[4], const void * row) {
-    const uint8_t * slots = emulated::exchange(&row, sizeof(row));
+inline void load_matrices_transposed(uint32_t (&r)[4], const void * row,
+                                     const emulated::site & where = emulated::site::current()) {
+    emulated::check_shared(row, 16, 16, where);
+    const uint8_t * slots = emulated::exchange(&row, sizeof(row), where);
     const int32_t lane = thread() & 31;
     for (int32_t i = 0; i < 4; ++i) {
         uint32_t pair = 0;
@@ -217,17 +247,18 @@ inline void load_matrices_transposed(uint32_t (&r)[4], const void * row) {
     }
 }
 
-inline void copy_16(void * to, const void * from, bool valid) {
-    valid ? std::memcpy(to, from, 16) : std::memset(to, 0, 16);
+inline void copy_16(void * to, const void * from, bool valid,
+                    const emulated::site & where = emulated::site::current()) {
+    emulated::copy_later(to, from, valid, where);
 }
-inline void wait_copies() {}
+inline void wait_copies() {
+    emulated::wait_copies();
+}
 inline uint32_t load_fresh(const uint32_t * p) {
     return *p;
 }
-inline uint32_t load_once(const void * p) {
-    uint32_t x;
-    std::memcpy(&x, p, sizeof(x));
-    return x;
+inline uint32_t load_once(const void * p, const emulated::site & where = emulated::site::current()) {
+    return *as<uint32_t>(p, where);
 }
 
 }  // namespace livekv::simt

@@ -65,14 +65,14 @@ SIMT_FN const uint16_t * row_of(const device_attention & a, const device_side & 
     const size_t at = (static_cast<size_t>(t) * static_cast<size_t>(a.n_head_kv) + static_cast<size_t>(head)) *
                           static_cast<size_t>(a.head_dim) +
                       static_cast<size_t>(c);
-    return reinterpret_cast<const uint16_t *>(s.data) + at;
+    return simt::as<uint16_t>(s.data) + at;
 }
 
 SIMT_FN uint16_t scale_at(const uint8_t * block, int32_t i) {
-    return reinterpret_cast<const uint16_t *>(block + sizeof(kv_block_header))[i];
+    return simt::as<uint16_t>(block + sizeof(kv_block_header))[i];
 }
 SIMT_FN int32_t centre_at(const device_side & s, const uint8_t * block, int32_t i) {
-    return s.centres != 0 ? reinterpret_cast<const int8_t *>(block)[s.centres + static_cast<uint32_t>(i)] : 0;
+    return s.centres != 0 ? simt::as<int8_t>(block)[s.centres + static_cast<uint32_t>(i)] : 0;
 }
 
 // x -> scale * (x + centre) for four columns, as pairs of halves: the scales of columns 0 and 2, and of 1 and 3, then
@@ -94,8 +94,8 @@ SIMT_FN simt::four_words grid_of(simt::two_words scales, uint32_t centres) {
 
 // Of channels c ... c + 3 in a key group. Both sections are aligned for it: head_dim is a multiple of 8.
 SIMT_FN simt::four_words key_grid_of(const device_side & s, const uint8_t * block, int32_t at) {
-    const auto scales = *reinterpret_cast<const simt::two_words *>(block + sizeof(kv_block_header) + 2 * at);
-    return grid_of(scales, s.centres != 0 ? *reinterpret_cast<const uint32_t *>(block + s.centres + at) : 0u);
+    const auto scales = *simt::as<simt::two_words>(block + sizeof(kv_block_header) + 2 * at);
+    return grid_of(scales, s.centres != 0 ? *simt::as<uint32_t>(block + s.centres + at) : 0u);
 }
 
 // Scales and centres of tokens t ... t + 3; t is a multiple of 4. Zeros for those that are not there.
@@ -106,14 +106,14 @@ struct value_scales {
 SIMT_FN value_scales value_scales_of(const device_side & s, const uint8_t * block, int32_t t) {
     value_scales v = {};
     if (t + 4 <= s.n_stored) {
-        v.scales = *reinterpret_cast<const simt::two_words *>(block + sizeof(kv_block_header) + 2 * t);
+        v.scales = *simt::as<simt::two_words>(block + sizeof(kv_block_header) + 2 * t);
     } else {
         for (int32_t i = t; i < s.n_stored; ++i) {
             v.scales.w[(i - t) / 2] |= static_cast<uint32_t>(scale_at(block, i)) << (16 * ((i - t) % 2));
         }
     }
     if (s.centres != 0 && s.centres % 4 == 0 && t + 4 <= s.n_stored) {
-        v.centres = *reinterpret_cast<const uint32_t *>(block + s.centres + t);
+        v.centres = *simt::as<uint32_t>(block + s.centres + t);
     } else if (s.centres != 0) {
         for (int32_t i = t; i < t + 4 && i < s.n_stored; ++i) {
             v.centres |= static_cast<uint32_t>(block[s.centres + static_cast<uint32_t>(i)]) << (8 * (i - t));
@@ -131,14 +131,14 @@ SIMT_FN outlier_span key_outliers_of(const device_side & s, const uint8_t * bloc
     if (s.n_outliers == 0) {
         return {0, 0};
     }
-    const auto * const tiles = reinterpret_cast<const uint32_t *>(block + s.tiles);
+    const auto * const tiles = simt::as<uint32_t>(block + s.tiles);
     return {tiles[tile], tiles[tile + 1]};
 }
 SIMT_FN uint16_t outlier_at(const device_side & s, const uint8_t * block, uint32_t i) {
-    return reinterpret_cast<const uint16_t *>(block + s.outliers)[i];
+    return simt::as<uint16_t>(block + s.outliers)[i];
 }
 SIMT_FN uint32_t outlier_place_at(const device_side & s, const uint8_t * block, uint32_t i) {
-    return s.index_bytes == 2 ? reinterpret_cast<const uint16_t *>(block + s.index)[i] : block[s.index + i];
+    return s.index_bytes == 2 ? simt::as<uint16_t>(block + s.index)[i] : block[s.index + i];
 }
 
 }  // namespace livekv::device
