@@ -36,7 +36,7 @@ constexpr fast_row fast() {
             step_blocks<head_dim, k_bits, v_bits>,
             sizeof(step_memory<head_dim>),
             step_outlier_floats<head_dim> * sizeof(float),
-            sizeof(rows_memory<head_dim>)};
+            sizeof(rows_memory<head_dim, k_bits, v_bits>)};
 }
 
 const fast_row fast_rows[] = {

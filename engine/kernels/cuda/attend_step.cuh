@@ -32,7 +32,8 @@ template <int32_t head_dim>
 struct step_memory {
     static constexpr int32_t n_steps = head_dim / 16;
 
-    float q[head_dim][step_rows];  // scaled
+    float q[head_dim][step_rows];                     // scaled
+    simt::two_words query[n_steps][simt::warp_size];  // the same as each lane's B fragments: registers are scarce
     float power[step_rows];
     struct each_warp {
         simt::four_words key_grid[head_dim / 4];
@@ -56,60 +57,32 @@ class step_warp {
         : a_(a),
           mine_(memory.warps[simt::warp()]),
           q_of_(memory.q),
+          query_(memory.query),
           o_of_(outliers),
+          power_(memory.power),
           head_(head),
+          first_row_(first_row),
           g_(simt::lane() / 4),
           q_(simt::lane() % 4) {
-        SIMT_UNROLL
-        for (int32_t s = 0; s < n_steps; ++s) {
-            const auto at = [&](int32_t i) { return memory.q[16 * s + 4 * q_ + i][g_]; };
-            query_[s][0] = simt::to_halves(at(0), at(2));
-            query_[s][1] = simt::to_halves(at(1), at(3));
-        }
-        SIMT_UNROLL
-        for (int32_t j = 0; j < 2; ++j) {
-            power_[j] = memory.power[2 * q_ + j];
-            open_tokens_[j] = open_tokens_of(a, first_row + 2 * q_ + j);
-        }
         for (int32_t i = simt::lane(); o_of_ && i < head_dim * step_rows; i += simt::warp_size) {
             o_of_[i] = 0.0f;
         }
     }
 
     // Tiles first ... last - 1.
-    SIMT_MEMBER void run(int64_t first, int64_t last) {
+    SIMT_MEMBER void run(int32_t first, int32_t last) {
         if (first >= last) {
             return;
         }
         int32_t chunk = chunk_of_tile(a_, first);
         tile_place p = place_in(chunk_at(a_, chunk), chunk, first);
-        find_outliers(p);
-        load_keys(p);
-        for (int64_t tile = first; tile < last; ++tile) {
-            const device_chunk & c = chunk_at(a_, p.chunk);
-            load_values(p);
-            tile_place next = p;
-            const outlier_span listed = span_;
-            if (tile + 1 < last) {
-                chunk = chunk_of_next(a_, tile + 1, chunk);
-                next = place_in(chunk_at(a_, chunk), chunk, tile + 1);
-                find_outliers(next);
-            }
-            float s[2][4];
-            scores(c, p, listed, s);
-            if (tile + 1 < last) {  // the next keys are under way while this tile's weights are made
-                load_keys(next);
-            }
-            soften(s);
-            if (c.v.block_bytes == 0) {
-                add_rows(c.v, p);
+        for (int32_t tile = first; tile < last;) {
+            if (is_sealed(p)) {
+                tile = run_sealed(tile, last, chunk, p);
             } else {
-                add_values();
-                if (o_of_) {
-                    add_value_outliers(c.v, p, s);
-                }
+                take_exact(p);
+                p = after(tile++, last, chunk, p);
             }
-            p = next;
         }
     }
 
@@ -140,11 +113,78 @@ class step_warp {
   private:
     static constexpr int32_t n_steps = head_dim / 16;
 
+    SIMT_MEMBER bool is_sealed(const tile_place & p) const {
+        const device_chunk & c = chunk_at(a_, p.chunk);
+        return c.k.block_bytes != 0 && c.v.block_bytes != 0;
+    }
+
+    // The tile after this one, or the same where it is the last.
+    SIMT_MEMBER tile_place after(int32_t tile, int32_t last, int32_t & chunk, const tile_place & p) const {
+        if (tile + 1 >= last) {
+            return p;
+        }
+        chunk = chunk_of_next(a_, tile + 1, chunk);
+        return place_in(chunk_at(a_, chunk), chunk, tile + 1);
+    }
+
+    // Sealed tiles from p on; returns the first that is not, or last. The next keys are under way while a tile's
+    // weights are made.
+    SIMT_MEMBER int32_t run_sealed(int32_t tile, int32_t last, int32_t & chunk, tile_place & p) {
+        find_outliers(p);
+        load_keys(p);
+        for (bool more = true; more; ++tile) {
+            const device_chunk & c = chunk_at(a_, p.chunk);
+            load_values(p);
+            const tile_place next = after(tile, last, chunk, p);
+            const outlier_span listed = span_;
+            more = tile + 1 < last && is_sealed(next);
+            if (more) {
+                find_outliers(next);
+            }
+            float s[2][4];
+            score_codes(c.k, p, listed, s);
+            hide(p, false, s);
+            if (more) {
+                load_keys(next);
+            }
+            soften(s);
+            add_values();
+            if (o_of_) {
+                add_value_outliers(c.v, p, s);
+            }
+            p = next;
+        }
+        return tile;
+    }
+
+    // A tile with exact keys or values. They are few: one thing after the other, which takes fewer registers.
+    SIMT_MEMBER void take_exact(const tile_place & p) {
+        const device_chunk & c = chunk_at(a_, p.chunk);
+        float s[2][4];
+        if (c.k.block_bytes == 0) {
+            score_rows(c, p, s);
+        } else {
+            find_outliers(p);
+            load_keys(p);
+            score_codes(c.k, p, span_, s);
+        }
+        hide(p, p.chunk == a_.n_chunks + 1, s);
+        soften(s);
+        if (c.v.block_bytes == 0) {
+            add_rows(c.v, p);
+            return;
+        }
+        load_values(p);
+        add_values();
+        if (o_of_) {
+            add_value_outliers(c.v, p, s);
+        }
+    }
+
     // Where a tile's key outliers are listed, a tile ahead of reading them (load_keys).
     SIMT_MEMBER void find_outliers(const tile_place & p) {
         const device_side & s = chunk_at(a_, p.chunk).k;
-        span_ =
-            s.block_bytes == 0 ? outlier_span{0, 0} : key_outliers_of(s, block_of(s, head_), p.first / kv_tile_tokens);
+        span_ = key_outliers_of(s, block_of(s, head_), p.first / kv_tile_tokens);
     }
 
     // Place and value of outlier number i, or 0.
@@ -155,9 +195,6 @@ class step_warp {
 
     SIMT_MEMBER void load_keys(const tile_place & p) {
         const device_side & s = chunk_at(a_, p.chunk).k;
-        if (s.block_bytes == 0) {
-            return;
-        }
         apart_ = load_outlier(s, span_.first + static_cast<uint32_t>(simt::lane()), span_.last);
         const uint8_t * const codes = block_of(s, head_) + s.codes;
         SIMT_UNROLL
@@ -175,9 +212,6 @@ class step_warp {
 
     SIMT_MEMBER void load_values(const tile_place & p) {
         const device_side & s = chunk_at(a_, p.chunk).v;
-        if (s.block_bytes == 0) {
-            return;
-        }
         const int32_t tile = p.first / kv_tile_tokens;
         const int32_t n_quads = kv_value_tile_quads(s.n_stored, tile);
         const uint8_t * const codes = block_of(s, head_) + s.codes + kv_value_tile_brick(head_dim, tile) * (8 * v_bits);
@@ -195,55 +229,68 @@ class step_warp {
     }
 
     // The four tokens of 16 whose weights this lane holds (soften).
-    SIMT_MEMBER int32_t quad_of_lane() const { return q_ / 2 + (q_ & 1) * 2; }
+    SIMT_MEMBER int32_t quad_of_lane() const { return quad_of(q_); }
+    SIMT_MEMBER static int32_t quad_of(int32_t q) { return q / 2 + q % 2 * 2; }
 
-    // s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q + 1.
-    SIMT_MEMBER void scores(const device_chunk & c, const tile_place & p, const outlier_span & listed,
-                            float (&s)[2][4]) {
+    // Scores before their unit. s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q
+    // + 1.
+    SIMT_MEMBER void score_codes(const device_side & side, const tile_place & p, const outlier_span & listed,
+                                 float (&s)[2][4]) {
+        clear(s);
+        prepare_grid(side, block_of(side, head_), p);
+        start_with_outliers(side, listed, s);
         SIMT_UNROLL
-        for (int32_t i = 0; i < 2; ++i) {
-            SIMT_UNROLL
-            for (int32_t j = 0; j < 4; ++j) {
-                s[i][j] = 0.0f;
-            }
-        }
-        if (c.k.block_bytes == 0) {
+        for (int32_t t = 0; t < n_steps; ++t) {
+            const simt::four_words grid = mine_.key_grid[4 * t + q_];
+            const simt::two_words query = query_[t][simt::lane()];
             SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
-                const int32_t token = p.first + 16 * i + brick_token(g_);
-                SIMT_UNROLL
-                for (int32_t t = 0; t < n_steps; ++t) {
-                    const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
-                    const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
-                    const uint32_t a[4] = {
-                        simt::bytes_of(low.w[0], low.w[1], 0x5410u), simt::bytes_of(high.w[0], high.w[1], 0x5410u),
-                        simt::bytes_of(low.w[0], low.w[1], 0x7632u), simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
-                    simt::mma(s[i], a, query_[t][0], query_[t][1]);
-                }
-            }
-        } else {
-            const uint8_t * const block = block_of(c.k, head_);
-            prepare_grid(c.k, block, p);
-            start_with_outliers(c.k, listed, s);
-            SIMT_UNROLL
-            for (int32_t t = 0; t < n_steps; ++t) {
-                const simt::four_words grid = mine_.key_grid[4 * t + q_];
-                SIMT_UNROLL
-                for (int32_t i = 0; i < 2; ++i) {
-                    uint32_t a[4];
-                    keys_[i][t].centred(brick_token(g_), a);
-                    scaled(a, grid);
-                    simt::mma(s[i], a, query_[t][0], query_[t][1]);
-                }
+                uint32_t a[4];
+                keys_[i][t].centred(brick_token(g_), a);
+                scaled(a, grid);
+                simt::mma(s[i], a, query.w[0], query.w[1]);
             }
         }
+    }
+
+    SIMT_MEMBER void score_rows(const device_chunk & c, const tile_place & p, float (&s)[2][4]) const {
+        clear(s);
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
+            const int32_t token = p.first + 16 * i + brick_token(g_);
             SIMT_UNROLL
-            for (int32_t j = 0; j < 4; ++j) {
-                const int32_t token = 16 * i + 8 * (j / 2) + brick_token(g_);
-                const bool hidden = p.chunk == a_.n_chunks + 1 && p.first + token >= open_tokens_[j % 2];
-                s[i][j] = token < p.begin || token >= p.end || hidden ? -INFINITY : s[i][j] * power_[j % 2];
+            for (int32_t t = 0; t < n_steps; ++t) {
+                const simt::two_words query = query_[t][simt::lane()];
+                const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
+                const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
+                const uint32_t a[4] = {
+                    simt::bytes_of(low.w[0], low.w[1], 0x5410u), simt::bytes_of(high.w[0], high.w[1], 0x5410u),
+                    simt::bytes_of(low.w[0], low.w[1], 0x7632u), simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
+                simt::mma(s[i], a, query.w[0], query.w[1]);
+            }
+        }
+    }
+
+    SIMT_MEMBER static void clear(float (&s)[2][4]) {
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 8; ++i) {
+            s[i / 4][i % 4] = 0.0f;
+        }
+    }
+
+    // Scores into their unit, and those of tokens a row does not see out of sight.
+    SIMT_MEMBER void hide(const tile_place & p, bool open, float (&s)[2][4]) const {
+        SIMT_UNROLL
+        for (int32_t j = 0; j < 2; ++j) {
+            const int32_t row = 2 * q_ + j;
+            const float power = power_[row];
+            const int32_t seen = open ? open_tokens_of(a_, first_row_ + row) - p.first : kv_tile_tokens;
+            const int32_t end = seen < p.end ? seen : p.end;
+            SIMT_UNROLL
+            for (int32_t i = 0; i < 4; ++i) {
+                float & x = s[i / 2][i % 2 * 2 + j];
+                const int32_t token = 8 * i + brick_token(g_);
+                x = token >= p.begin && token < end ? x * power : -INFINITY;
             }
         }
     }
@@ -367,20 +414,23 @@ class step_warp {
         }
     }
 
-    // Exact values: read value by value, for they are few.
+    // Exact values: pairs of channels of a token, which a transpose makes pairs of tokens of a channel.
     SIMT_MEMBER void add_rows(const device_side & side, const tile_place & p) {
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
-            const int32_t first = p.first + 16 * i + 4 * quad_of_lane();
+            // Row g of the matrices: the tokens of two columns of the weights, as quad_of_lane orders them.
+            const int32_t token = 16 * i + 4 * quad_of(g_ / 2) + g_ % 2 * 2;
+            const uint16_t * const even = row_of(a_, side, head_, p.first + token, 2 * q_);
+            const uint16_t * const odd = row_of(a_, side, head_, p.first + token + 1, 2 * q_);
+            const auto pair = [](const uint16_t * row, bool there, int32_t channel) {
+                return simt::transpose(there ? *simt::as<uint32_t>(row + channel) : 0u);
+            };
             SIMT_UNROLL
             for (int32_t t = 0; t < n_steps; ++t) {
-                const auto at = [&](int32_t token, int32_t channel) -> uint32_t {
-                    return token - p.first < p.end ? *row_of(a_, side, head_, token, 16 * t + channel) : 0u;
-                };
-                const auto pair = [&](int32_t token, int32_t channel) {
-                    return at(first + token, channel) | at(first + token + 2, channel) << 16;
-                };
-                const uint32_t a[4] = {pair(0, g_), pair(0, g_ + 8), pair(1, g_), pair(1, g_ + 8)};
+                const bool even_there = token < p.end;
+                const bool odd_there = token + 1 < p.end;
+                const uint32_t a[4] = {pair(even, even_there, 16 * t), pair(even, even_there, 16 * t + 8),
+                                       pair(odd, odd_there, 16 * t), pair(odd, odd_there, 16 * t + 8)};
                 simt::mma(o_[t], a, weights_[i][0], weights_[i][1]);
             }
         }
@@ -431,22 +481,22 @@ class step_warp {
     const device_attention & a_;
     typename step_memory<head_dim>::each_warp & mine_;
     float (&q_of_)[head_dim][step_rows];
+    simt::two_words (&query_)[n_steps][simt::warp_size];
     float * o_of_;  // [head_dim, step_rows], or null
+    const float (&power_)[step_rows];
     int32_t head_;
+    int32_t first_row_;
     int32_t g_;
     int32_t q_;
     int32_t grid_chunk_ = -1;
     int32_t grid_group_ = -1;
 
-    uint32_t query_[n_steps][2];
     brick_part<k_bits> keys_[2][n_steps];
     brick_part<v_bits> values_[2][n_steps];
     value_scales scales_[2];
     outlier_span span_;   // of the keys loaded last, or of the tile after them
     uint32_t apart_ = 0;  // this lane's of the first 32 outliers of the keys loaded last
     uint32_t weights_[2][2] = {};
-    float power_[2];
-    int32_t open_tokens_[2];
     float m_[2] = {no_score, no_score};  // of rows 2q and 2q + 1
     float l_[2] = {0.0f, 0.0f};          // of this lane's tokens
     float o_[n_steps][4] = {};           // channels 16 t + g (0, 1) and + 8 (2, 3), rows 2q and 2q + 1
@@ -479,11 +529,17 @@ SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits
         }
     }
     simt::sync();
+    for (int32_t t = simt::warp(); t < head_dim / 16; t += step_warps) {
+        const auto at = [&](int32_t i) { return memory.q[16 * t + simt::lane() % 4 * 4 + i][simt::lane() / 4]; };
+        memory.query[t][simt::lane()] = {{simt::to_halves(at(0), at(2)), simt::to_halves(at(1), at(3))}};
+    }
+    simt::sync();
     step_warp<head_dim, k_bits, v_bits> mine(
         a, memory, value_outliers ? outliers + simt::warp() * head_dim * step_rows : nullptr, head, first_row);
     const int64_t n_workers = static_cast<int64_t>(a.n_spans) * step_warps;
     const int64_t worker = static_cast<int64_t>(simt::block_x()) * step_warps + simt::warp();
-    mine.run(a.n_tiles() * worker / n_workers, a.n_tiles() * (worker + 1) / n_workers);
+    mine.run(static_cast<int32_t>(a.n_tiles() * worker / n_workers),
+             static_cast<int32_t>(a.n_tiles() * (worker + 1) / n_workers));
     simt::sync_warp();
     mine.leave(memory);
     simt::sync();

@@ -20,15 +20,21 @@ struct brick_part {
     uint32_t w[n_words];
 
     SIMT_MEMBER static brick_part zeros() { return {}; }
+    // From global memory, each once.
     SIMT_MEMBER static brick_part load(const uint8_t * brick, int32_t r) {
         brick_part p;
-        p.w[0] = simt::load_once(brick + 4 * (bits == 2 || bits == 3 ? r % 4 : r));
-        if constexpr (bits == 8) {
-            p.w[1] = simt::load_once(brick + 4 * (r + 8));
+        SIMT_UNROLL
+        for (int32_t i = 0; i < n_words; ++i) {
+            p.w[i] = simt::load_once(brick + offset_of(i, r));
         }
-        if constexpr (bits == 3 || bits == 5) {
-            p.w[1] = simt::load_once(brick + 8 * (bits - 1));
-            p.w[2] = simt::load_once(brick + 8 * (bits - 1) + 4);
+        return p;
+    }
+    // From shared memory.
+    SIMT_MEMBER static brick_part read(const uint8_t * brick, int32_t r) {
+        brick_part p;
+        SIMT_UNROLL
+        for (int32_t i = 0; i < n_words; ++i) {
+            p.w[i] = *simt::as<uint32_t>(brick + offset_of(i, r));
         }
         return p;
     }
@@ -58,6 +64,14 @@ struct brick_part {
     }
 
   private:
+    // Bytes from the brick's start to this part's word i.
+    SIMT_MEMBER static int32_t offset_of(int32_t i, int32_t r) {
+        if constexpr (bits == 8) {
+            return 4 * (r + 8 * i);
+        }
+        return i > 0 ? 8 * (bits - 1) + 4 * (i - 1) : 4 * (bits == 2 || bits == 3 ? r % 4 : r);
+    }
+
     // The codes of row r + 8 * half, a byte each; r < 8.
     SIMT_MEMBER uint32_t row(int32_t r, int32_t half) const {
         if constexpr (bits == 8) {

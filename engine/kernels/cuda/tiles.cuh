@@ -108,15 +108,19 @@ SIMT_FN value_scales value_scales_of(const device_side & s, const uint8_t * bloc
     if (t + 4 <= s.n_stored) {
         v.scales = *simt::as<simt::two_words>(block + sizeof(kv_block_header) + 2 * t);
     } else {
-        for (int32_t i = t; i < s.n_stored; ++i) {
-            v.scales.w[(i - t) / 2] |= static_cast<uint32_t>(scale_at(block, i)) << (16 * ((i - t) % 2));
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 3; ++i) {
+            const uint32_t scale = t + i < s.n_stored ? scale_at(block, t + i) : 0u;
+            v.scales.w[i / 2] |= scale << (16 * (i % 2));
         }
     }
     if (s.centres != 0 && s.centres % 4 == 0 && t + 4 <= s.n_stored) {
         v.centres = *simt::as<uint32_t>(block + s.centres + t);
     } else if (s.centres != 0) {
-        for (int32_t i = t; i < t + 4 && i < s.n_stored; ++i) {
-            v.centres |= static_cast<uint32_t>(block[s.centres + static_cast<uint32_t>(i)]) << (8 * (i - t));
+        SIMT_UNROLL
+        for (int32_t i = 0; i < 4; ++i) {
+            const uint32_t centre = t + i < s.n_stored ? block[s.centres + static_cast<uint32_t>(t + i)] : 0u;
+            v.centres |= centre << (8 * i);
         }
     }
     return v;
