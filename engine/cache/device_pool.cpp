@@ -20,6 +20,8 @@ namespace {
 constexpr size_t least_stretch = 64 << 20;
 constexpr size_t share = 8;
 constexpr size_t alignment = 256;
+// Left to ggml, whose operations ask for workspace as they run and end the process where there is none.
+constexpr size_t reserve = 256 << 20;
 
 struct stretch {
     size_t bytes = 0;
@@ -59,7 +61,14 @@ uint8_t * find_room(pool & p, size_t bytes) {
     for (const auto & [base, s] : p.stretches) {
         held += s.bytes;
     }
+    const size_t free = device::memory().free;
+    if (free < bytes + reserve) {
+        throw std::bad_alloc();
+    }
     size_t size = std::max({bytes, least_stretch, kv_align(held / share, alignment)});
+    if (free < size + reserve) {
+        size = bytes;
+    }
     for (;;) {
         try {
             auto * const base = static_cast<uint8_t *>(device::allocate(size));

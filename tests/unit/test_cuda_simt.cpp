@@ -40,7 +40,8 @@ TEST(matrices_and_copies_lie_where_they_must) {
     CHECK_ERROR(run([&] { simt::load_matrices_transposed(r, global); }), "not in shared memory");
     CHECK_ERROR(run([&] { simt::copy_16(simt::shared(), global + 8, true); }), "not aligned");
     CHECK_ERROR(run([&] { simt::copy_16(simt::shared() + shared_bytes - 8, global, true); }), "not aligned");
-    CHECK_ERROR(run([&] { simt::copy_16(simt::shared(), simt::shared() + 16, true); }), "from shared memory");
+    CHECK_ERROR(run([&] { simt::copy_16(simt::shared(), simt::shared() + 16, true); }), "should be in global");
+    CHECK_ERROR(run([] { simt::load_once(simt::shared()); }), "should be in global");
 }
 
 TEST(copies_are_there_once_waited_for) {

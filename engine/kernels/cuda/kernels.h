@@ -26,7 +26,7 @@ void copy_on_device(void * to, const void * from, size_t bytes, stream s);
 void clear(void * p, size_t bytes, stream s);
 void wait(stream s);
 
-// Between two places, each on the device or not; waits.
+// Between two places, each on the device or not, whose last use is over; waits.
 void copy_between(void * to, bool to_device, const void * from, bool from_device, size_t bytes);
 
 struct memory_use {

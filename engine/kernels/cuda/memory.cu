@@ -2,10 +2,10 @@
 
 // The device's memory; where kernels are emulated, the host's, filled with what nobody should read.
 
+#include <cstring>
 #if !defined(__CUDACC__)
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #endif
 
@@ -59,10 +59,21 @@ void wait(stream s) {
     select_device();
     check(cudaStreamSynchronize(cuda_stream(s)), "waiting for it");
 }
-void copy_between(void * to, bool, const void * from, bool, size_t bytes) {
+// In a stream of its own: waiting for the whole device is an error, and breaks the other's work, while another session
+// of the process captures a graph.
+void copy_between(void * to, bool to_device, const void * from, bool from_device, size_t bytes) {
+    if (!to_device && !from_device) {  // perhaps there is no GPU
+        std::memcpy(to, from, bytes);
+        return;
+    }
     select_device();
-    check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "copying");
-    check(cudaDeviceSynchronize(), "copying");  // copies on the device do not wait by themselves
+    static const cudaStream_t s = [] {
+        cudaStream_t created = nullptr;
+        check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "making a stream");
+        return created;
+    }();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, s), "copying");
+    wait(s);
 }
 bool is_emulated() {
     return false;
@@ -137,7 +148,9 @@ void release_on_host(void * p) {
     release(p);
 }
 void copy_to_device(void * to, const void * from, size_t bytes, stream) {
-    std::memcpy(to, from, bytes);
+    if (bytes > 0) {
+        std::memcpy(to, from, bytes);
+    }
 }
 void copy_to_host(void * to, const void * from, size_t bytes, stream) {
     std::memcpy(to, from, bytes);

@@ -236,19 +236,23 @@ void check_access(const void * p, size_t n, size_t alignment, const site & where
     }
 }
 
-void check_shared(const void * p, size_t n, size_t alignment, const site & where) {
-    check_access(p, n, alignment, where);
+void check_global(const void * p, size_t n, const site & where) {
+    check_access(p, n, n, where);
+    if (offset_in_shared(p) != SIZE_MAX) {
+        refuse(where, "an address in shared memory that should be in global");
+    }
+}
+
+void check_shared(const void * p, size_t n, const site & where) {
+    check_access(p, n, n, where);
     if (offset_in_shared(p) == SIZE_MAX) {
         refuse(where, "an address that is not in shared memory");
     }
 }
 
 void copy_later(void * to, const void * from, bool valid, const site & where) {
-    check_shared(to, 16, 16, where);
-    check_access(from, 16, 16, where);
-    if (offset_in_shared(from) != SIZE_MAX) {
-        refuse(where, "a copy from shared memory");
-    }
+    check_shared(to, 16, where);
+    check_global(from, 16, where);
     std::memset(to, 0xff, 16);  // no number, until it is there
     current().copies.push_back({to, from, valid});
 }

@@ -54,7 +54,8 @@ const uint8_t * exchange(const void * bytes, size_t n, const site & where);
 
 // That n bytes at p are aligned, and of shared memory only what was asked for.
 void check_access(const void * p, size_t n, size_t alignment, const site & where);
-void check_shared(const void * p, size_t n, size_t alignment, const site & where);  // and that they are shared memory
+void check_shared(const void * p, size_t n, const site & where);  // all of that, and they are shared memory
+void check_global(const void * p, size_t n, const site & where);  // and they are not
 
 // Done by wait_copies and not before.
 void copy_later(void * to, const void * from, bool valid, const site & where);
@@ -221,7 +222,7 @@ inline uint32_t transpose(uint32_t x, const emulated::site & where = emulated::s
 }
 inline void load_matrices(uint32_t (&r)[4], const void * row,
                           const emulated::site & where = emulated::site::current()) {
-    emulated::check_shared(row, 16, 16, where);
+    emulated::check_shared(row, 16, where);
     const uint8_t * slots = emulated::exchange(&row, sizeof(row), where);
     const int32_t lane = thread() & 31;
     for (int32_t i = 0; i < 4; ++i) {
@@ -231,7 +232,7 @@ inline void load_matrices(uint32_t (&r)[4], const void * row,
 }
 inline void load_matrices_transposed(uint32_t (&r)[4], const void * row,
                                      const emulated::site & where = emulated::site::current()) {
-    emulated::check_shared(row, 16, 16, where);
+    emulated::check_shared(row, 16, where);
     const uint8_t * slots = emulated::exchange(&row, sizeof(row), where);
     const int32_t lane = thread() & 31;
     for (int32_t i = 0; i < 4; ++i) {
@@ -254,11 +255,13 @@ inline void copy_16(void * to, const void * from, bool valid,
 inline void wait_copies() {
     emulated::wait_copies();
 }
-inline uint32_t load_fresh(const uint32_t * p) {
+inline uint32_t load_fresh(const uint32_t * p, const emulated::site & where = emulated::site::current()) {
+    emulated::check_global(p, sizeof(uint32_t), where);
     return *p;
 }
 inline uint32_t load_once(const void * p, const emulated::site & where = emulated::site::current()) {
-    return *as<uint32_t>(p, where);
+    emulated::check_global(p, sizeof(uint32_t), where);
+    return *static_cast<const uint32_t *>(p);
 }
 
 }  // namespace livekv::simt
