@@ -1,6 +1,8 @@
 // Attention by the device's kernels, on the device or emulated thread by thread, against the double-precision reference
 // over the same blocks.
 
+#include <tuple>
+
 #include "cuda_sequences.h"
 #include "kernels/cpu/rotate_rows.h"
 #include "kernels/cuda/simt.h"
@@ -253,22 +255,32 @@ TEST(rows_are_stored_as_the_cpu_stores_them) {
 
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
-    sequence_setup s;
-    s.n_new = 5;
-    s.head_dim = 128;
-    s.method = default_method();
-    s.method.v_outlier_ratio = 0.02;
-    device_sequence seq(s);
-    seq.add_sinks(4);
-    seq.add(160, true, true, 4);
-    seq.add(20, false, false);
-    for (const attention_kernel kernel : {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
-        const std::vector<float> forward = seq.run(kernel);
-        for (const simt::emulated::order o : simt::emulated::all_orders) {
-            simt::emulated::set_order(o);
+    for (const auto & [head_dim, k_bits, v_bits] : {std::tuple{128, 4, 4}, {64, 5, 4}, {64, 8, 8}}) {
+        sequence_setup s;
+        s.n_new = 5;
+        s.head_dim = head_dim;
+        s.rotation = head_dim == 64 ? 32 : 0;
+        s.method = default_method();
+        s.method.k_bits = k_bits;
+        s.method.v_bits = v_bits;
+        s.method.v_outlier_ratio = 0.02;
+        device_sequence seq(s);
+        seq.add_sinks(4);
+        seq.add(160, true, true, 4);
+        seq.add(33, false, true);
+        seq.add(20, false, false);
+        for (const attention_kernel kernel :
+             {attention_kernel::plain, attention_kernel::step, attention_kernel::rows}) {
+            const std::vector<float> forward = seq.run(kernel);
+            for (const simt::emulated::order o : simt::emulated::all_orders) {
+                simt::emulated::set_order(o);
+                CHECK(seq.run(kernel) == forward);
+            }
+            simt::emulated::set_order(simt::emulated::order::forward);
+            simt::emulated::set_late_writes(true);
             CHECK(seq.run(kernel) == forward);
+            simt::emulated::set_late_writes(false);
         }
-        simt::emulated::set_order(simt::emulated::order::forward);
     }
 }
 #endif

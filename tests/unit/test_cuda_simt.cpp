@@ -86,6 +86,30 @@ TEST(threads_meet_at_one_place) {
     CHECK_ERROR(run(one_missing), "not all reach the same barrier");
 }
 
+TEST(late_writes_are_seen_after_a_barrier) {
+    simt::emulated::set_late_writes(true);
+    uint32_t by_shuffle = 0;
+    uint32_t by_barrier = 0;
+    run([&] {
+        auto * const x = simt::as<uint32_t>(simt::shared());
+        x[simt::thread()] = 0;
+        simt::sync();
+        x[simt::thread()] = 7;
+        simt::shuffle(0, 0);
+        by_shuffle += simt::thread() == 0 ? x[1] : 0u;
+        simt::sync_warp();
+        by_barrier += simt::thread() == 0 ? x[1] : 0u;
+    });
+    CHECK_EQ(by_shuffle, 0u);
+    CHECK_EQ(by_barrier, 7u);
+    const auto both_write = [] {
+        simt::shared()[0] = static_cast<uint8_t>(simt::lane());
+        simt::sync_warp();
+    };
+    CHECK_ERROR(run(both_write), "two threads of a kernel write byte 0");
+    simt::emulated::set_late_writes(false);
+}
+
 TEST(grids_and_shared_memory_are_what_a_gpu_takes) {
     const auto launch = [](simt::dim grid, int32_t n_threads, size_t bytes) {
         device::launch(empty_kernel, grid, n_threads, bytes, nullptr, 0);

@@ -15,6 +15,7 @@
 
 #include "error.h"
 #include "kernels/cuda/fiber.h"
+#include "kernels/cuda/shared_view.h"
 
 namespace livekv::simt::emulated {
 
@@ -56,6 +57,7 @@ struct machine {
     std::vector<uint8_t> shared_memory;
     uint8_t * shared_base = nullptr;
     size_t shared_bytes = 0;
+    shared_view view;  // used when writes are late
     const std::function<void()> * body = nullptr;
     int32_t current = 0;
     std::exception_ptr failure;
@@ -63,6 +65,7 @@ struct machine {
 
 machine * now = nullptr;
 order wanted = order::forward;
+bool late_writes = false;
 std::mt19937 rng(1);
 
 fiber & current() {
@@ -77,6 +80,9 @@ void enter() {
     try {
         (*now->body)();
         LIVEKV_ASSERT(current().copies.empty());
+        if (late_writes) {
+            now->view.leave(now->current);
+        }
     } catch (...) {
         now->failure = std::current_exception();
     }
@@ -84,7 +90,10 @@ void enter() {
     go(current().at, now->scheduler);
 }
 
-void arrive(group & g, const site & where) {
+void arrive(group & g, const site & where, bool is_barrier) {
+    if (late_writes) {
+        now->view.leave(now->current);
+    }
     if (g.waiting.empty()) {
         g.meeting = where;
     } else if (g.meeting.line() != where.line() || std::strcmp(g.meeting.file_name(), where.file_name()) != 0) {
@@ -92,6 +101,9 @@ void arrive(group & g, const site & where) {
     }
     g.waiting.push_back(now->current);
     if (static_cast<int32_t>(g.waiting.size()) == g.size) {
+        if (late_writes && is_barrier) {
+            now->view.publish(g.waiting);
+        }
         if (wanted == order::backward) {
             std::reverse(g.waiting.begin(), g.waiting.end());
         } else if (wanted == order::shuffled) {
@@ -102,6 +114,9 @@ void arrive(group & g, const site & where) {
         g.waiting.clear();
     }
     go(current().at, now->scheduler);
+    if (late_writes) {
+        now->view.enter(now->current);
+    }
 }
 
 // Where p lies from the start of the shared memory; SIZE_MAX when it is none of it, nor right behind it.
@@ -159,6 +174,10 @@ void set_order(order o) {
     wanted = o;
 }
 
+void set_late_writes(bool on) {
+    late_writes = on;
+}
+
 int32_t thread() {
     return now->current;
 }
@@ -172,7 +191,7 @@ uint8_t * shared() {
     return now->shared_base;
 }
 void sync(const site & where) {
-    arrive(now->block_group, where);
+    arrive(now->block_group, where, true);
 }
 
 void check_access(const void * p, size_t n, size_t alignment, const site & where) {
@@ -212,12 +231,12 @@ void wait_copies() {
     current().copies.clear();
 }
 
-const uint8_t * exchange(const void * bytes, size_t n, const site & where) {
+const uint8_t * exchange(const void * bytes, size_t n, const site & where, bool is_barrier) {
     fiber & f = current();
     group & g = now->warps[static_cast<size_t>(now->current / 32)];
     std::vector<uint8_t> & slots = g.slots[f.n_exchanges++ % 2];
     std::memcpy(slots.data() + static_cast<size_t>(now->current % 32) * slot_bytes, bytes, n);
-    arrive(g, where);
+    arrive(g, where, is_barrier);
     return slots.data();
 }
 
@@ -246,6 +265,7 @@ void run(dim grid, int32_t n, size_t shared_bytes, const std::function<void()> &
                 for (m.block_index.x = 0; m.block_index.x < grid.x; ++m.block_index.x) {
                     std::fill(m.shared_memory.begin(), m.shared_memory.end(), never_written);
                     guard_shared(m, true);
+                    m.view.start(m.shared_base, late_writes ? shared_bytes : 0, m.fibers.size());
                     run_block(m, n);
                     guard_shared(m, false);
                 }

@@ -42,6 +42,10 @@ constexpr order all_orders[] = {order::forward, order::backward, order::shuffled
                                 order::last_warp_first};
 void set_order(order o);
 
+// Whether what a thread writes into shared memory is seen by others after their next barrier and not before
+// (shared_view.h): finds barriers that only shuffles stand in for. Slow.
+void set_late_writes(bool on);
+
 int32_t thread();
 int32_t n_threads();
 dim block();
@@ -50,7 +54,8 @@ void sync(const site & where);
 
 // Puts n bytes into this lane's slot, waits for the warp, and returns all slots, 32 of slot_bytes, valid until this
 // thread's next exchange.
-const uint8_t * exchange(const void * bytes, size_t n, const site & where);
+// is_barrier: it orders shared memory too.
+const uint8_t * exchange(const void * bytes, size_t n, const site & where, bool is_barrier = false);
 
 // That n bytes at p are aligned, and of shared memory only what was asked for.
 void check_access(const void * p, size_t n, size_t alignment, const site & where);
@@ -112,7 +117,7 @@ inline void sync(const emulated::site & where = emulated::site::current()) {
 }
 inline void sync_warp(const emulated::site & where = emulated::site::current()) {
     const uint32_t nothing = 0;
-    emulated::exchange(&nothing, sizeof(nothing), where);
+    emulated::exchange(&nothing, sizeof(nothing), where, true);
 }
 inline void fence() {}
 inline uint32_t atomic_add(uint32_t * p, uint32_t x) {

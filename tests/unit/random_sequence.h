@@ -1,0 +1,132 @@
+#pragma once
+
+// Random sequences stored in segments, sealed by the reference: what attention is tested over, on the CPU and on the
+// device.
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/attention_ref.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+
+struct sequence_setup {
+    int32_t n_head = 4;
+    int32_t n_head_kv = 2;
+    int32_t head_dim = 64;
+    int32_t n_new = 1;
+    int32_t rotation = 0;  // of keys; of values half as long
+    livekv::kv_method method;
+    float k_size = 1.0f;  // standard deviation of keys
+    float q_size = 1.0f;
+    int32_t zero_channel = -1;   // all zeros in keys and values
+    int32_t heavy_channel = -1;  // 30 times as large, with a mean
+};
+
+// With the memory its segments point to. The last one added are the open tokens.
+class random_sequence {
+  public:
+    explicit random_sequence(const sequence_setup & s) : s_(s) {}
+
+    // n visible tokens of block_tokens (0: n) in blocks of the keys, values or both; what is not is rows.
+    void add(int32_t n, bool k_blocks, bool v_blocks, int32_t n_skip = 0, int32_t block_tokens = 0) {
+        block_tokens = block_tokens ? block_tokens : n;
+        livekv::kv_segment segment;
+        segment.n_tokens = n;
+        segment.n_skip = n_skip;
+        fill(true, k_blocks, block_tokens, n_skip, segment);
+        fill(false, v_blocks, block_tokens, n_skip, segment);
+        segments_.push_back(segment);
+        n_stored_.push_back(block_tokens);
+    }
+
+    // out: as large as it must be, and not a number.
+    livekv::attention_args args(std::vector<float> & out) {
+        std::normal_distribution<float> normal(0.0f, s_.q_size);
+        while (q_.size() < static_cast<size_t>(s_.n_new * s_.n_head * s_.head_dim)) {
+            q_.push_back(normal(rng_));
+        }
+        out.assign(q_.size(), NAN);
+        livekv::attention_args a;
+        a.q = q_.data();
+        a.out = out.data();
+        a.n_tokens = s_.n_new;
+        a.n_head = s_.n_head;
+        a.n_head_kv = s_.n_head_kv;
+        a.head_dim = s_.head_dim;
+        a.k_rotation = s_.rotation;
+        a.v_rotation = s_.rotation / 2;
+        a.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
+        a.segments = segments_.data();
+        a.n_segments = static_cast<int64_t>(segments_.size());
+        return a;
+    }
+
+    std::vector<float> reference() {
+        std::vector<float> out;
+        livekv::attention_reference(args(out));
+        return out;
+    }
+
+    const sequence_setup & setup() const { return s_; }
+    int32_t n_stored(size_t segment) const { return n_stored_[segment]; }
+
+  private:
+    void fill(bool keys, bool blocks, int32_t n, int32_t n_sinks, livekv::kv_segment & segment) {
+        std::normal_distribution<float> normal(0.0f, keys ? s_.k_size : 1.0f);
+        const size_t d = static_cast<size_t>(s_.head_dim);
+        std::vector<uint16_t> rows(static_cast<size_t>(n * s_.n_head_kv) * d);
+        for (size_t i = 0; i < rows.size(); ++i) {
+            const int32_t c = static_cast<int32_t>(i % d);
+            const float x = normal(rng_);
+            rows[i] = livekv::f32_to_f16(c == s_.zero_channel ? 0.0f : c == s_.heavy_channel ? 20.0f + 10.0f * x : x);
+        }
+        if (!blocks) {
+            memory_.emplace_back(rows.size() * 2);
+            std::memcpy(memory_.back().data(), rows.data(), rows.size() * 2);
+            (keys ? segment.k_rows : segment.v_rows) = reinterpret_cast<const uint16_t *>(memory_.back().data());
+            return;
+        }
+        const livekv::kv_block_header h =
+            livekv::block_header(s_.method, keys ? livekv::kv_side::key : livekv::kv_side::value, n, s_.head_dim);
+        std::vector<uint8_t> all;
+        for (int32_t head = 0; head < s_.n_head_kv; ++head) {
+            std::vector<float> chunk;
+            for (size_t t = 0; t < static_cast<size_t>(n); ++t) {
+                for (size_t c = 0; c < d; ++c) {
+                    chunk.push_back(livekv::f16_to_f32(
+                        rows[(t * static_cast<size_t>(s_.n_head_kv) + static_cast<size_t>(head)) * d + c]));
+                }
+            }
+            livekv::key_statistics statistics(s_.method, s_.head_dim);
+            livekv::observe_keys(s_.method, statistics, chunk, n_sinks);
+            const std::vector<uint8_t> block =
+                livekv::pack_block(h, keys ? livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
+                                           : livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks));
+            all.insert(all.end(), block.begin(), block.end());
+        }
+        memory_.push_back(all);
+        (keys ? segment.k_blocks : segment.v_blocks) = memory_.back().data();
+        (keys ? segment.k_block_bytes : segment.v_block_bytes) = all.size() / static_cast<size_t>(s_.n_head_kv);
+    }
+
+    sequence_setup s_;
+    std::mt19937 rng_{11};
+    std::vector<std::vector<uint8_t>> memory_;
+    std::vector<livekv::kv_segment> segments_;
+    std::vector<int32_t> n_stored_;  // tokens of each segment's blocks or rows
+    std::vector<float> q_;           // [n_new, n_head, head_dim]
+};
+
+// Energy of the difference over the reference's; infinite when a number is not finite.
+inline double nmse(const std::vector<float> & a, const std::vector<float> & reference) {
+    double error = 0.0;
+    double energy = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        error += std::pow(static_cast<double>(a[i]) - reference[i], 2);
+        energy += std::pow(static_cast<double>(reference[i]), 2);
+    }
+    return std::isfinite(error) ? error / energy : INFINITY;
+}
