@@ -14,11 +14,13 @@ using namespace livekv;
 
 namespace {
 
-// The CPU's attention over blocks rounds queries and weights to 8 bits, up to 1e-4 of the energy a layer; sealing
-// itself costs 1e-2.
-constexpr double sealed_nmse = 1e-3;
-// Over exact rows both differ by rounding to f16.
-constexpr double exact_nmse = 1e-5;
+// How far logits may differ, beside what was seen. Over exact rows, and over codes of 8 bits, which the CPU multiplies
+// as floats, both devices differ by the GPU's rounding to f16: 3e-7 and 2e-6. Over narrower codes the CPU rounds
+// queries and weights to 8 bits, up to 1e-4 of the energy a layer, and the next layers' codes tip over where their keys
+// and values differ: 2e-4. (With attention_reference in the CPU's place, which rounds nothing, 3e-5 are left.)
+constexpr double exact_nmse = 1e-6;
+constexpr double eight_bits_nmse = 5e-6;
+constexpr double sealed_nmse = 4e-4;
 
 tiny_spec spec() {
     tiny_spec s;
@@ -87,33 +89,42 @@ double nmse(const std::vector<float> & a, const std::vector<float> & b) {
 }  // namespace
 
 TEST(the_device_says_what_the_cpu_says) {
-    const std::vector<std::function<void(kv_options &)>> options = {
-        [](kv_options &) {},
-        [](kv_options & o) {
-            o.warmup_chunks = 0;
-            o.rotate = "kv";
-            o.v_outlier_ratio = 0.02;
-        },
-        [](kv_options & o) {
-            o.bypass_layers = 1;
-            o.scale_method = "ema_absmax";
-            o.zero_point = false;
-            o.key_group = 0;
-        },
-        [](kv_options & o) {
-            o.bypass_layers = 1;
-            o.bypass_type = "f16";
-            o.warmup_keep = true;
-            o.seal_decode = false;
-        },
+    struct row {
+        double limit;
+        std::function<void(kv_options &)> edit;
     };
-    for (const auto & edit : options) {
+    const std::vector<row> options = {
+        {sealed_nmse, [](kv_options &) {}},
+        {1e-3,  // no warm-up: keys are codes from the first chunk on; seen 5e-4
+         [](kv_options & o) {
+             o.warmup_chunks = 0;
+             o.rotate = "kv";
+             o.v_outlier_ratio = 0.02;
+         }},
+        {1e-4,  // one layer less of narrow codes; seen 3e-5
+         [](kv_options & o) {
+             o.bypass_layers = 1;
+             o.scale_method = "ema_absmax";
+             o.zero_point = false;
+             o.key_group = 0;
+         }},
+        {1e-4,
+         [](kv_options & o) {
+             o.bypass_layers = 1;
+             o.bypass_type = "f16";
+             o.warmup_keep = true;
+             o.seal_decode = false;
+         }},
+        {eight_bits_nmse, [](kv_options & o) { o.bits = {8}; }},
+        {eight_bits_nmse, [](kv_options & o) { o.bypass_layers = 3; }},
+    };
+    for (const auto & [limit, edit] : options) {
         const auto cpu = make(false, params(edit));
         const auto gpu = make(true, params(edit));
         CHECK_WITHIN(exact_nmse, logits_after(*gpu, text(50)), logits_after(*cpu, text(50)));
-        CHECK_CLOSE(logits_after(*gpu, text(200)), logits_after(*cpu, text(200)));
+        CHECK_WITHIN(limit, logits_after(*gpu, text(200)), logits_after(*cpu, text(200)));
         for (uint32_t i = 0; i < 10; ++i) {  // token by token, over the end of a chunk
-            CHECK_CLOSE(logits_after(*gpu, text(1, i)), logits_after(*cpu, text(1, i)));
+            CHECK_WITHIN(limit, logits_after(*gpu, text(1, i)), logits_after(*cpu, text(1, i)));
         }
         CHECK_EQ(gpu->cache().bytes(), cpu->cache().bytes());
         CHECK(gpu->cache().report().seal_seconds > 0.0);
