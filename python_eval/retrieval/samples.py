@@ -11,7 +11,9 @@ import numpy as np
 from ..errors import EvalError
 from ..testbed import haystack
 from ..testbed.clean_text import load_texts
-from ..testbed.tasks import FORMS, Maker, layout
+from ..testbed.layout import layout
+from ..testbed.task import Maker
+from ..testbed.tasks import FORMS
 
 Encode = Callable[[str], list[int]]
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from . import corpus, haystack, tasks
+from . import corpus, haystack
+from .layout import Laid, layout
+from .task import Maker
+from .tasks import FORMS
 
 Drawn = tuple[np.ndarray, np.ndarray]  # token ids, and the weight of predicting each
 
@@ -120,18 +123,18 @@ class Mixer:
         tail, tail_weights = self.draw_text(max(1, n - len(tokens)), rng)
         return np.array(tokens + tail.tolist(), np.int64), np.array(weights + tail_weights.tolist(), np.float32)
 
-    def draw_task(self, size: int, rng: np.random.Generator) -> tasks.Laid:
+    def draw_task(self, size: int, rng: np.random.Generator) -> Laid:
         """A task of about `size` tokens of a random form, its answers anywhere."""
         names, odds = zip(*FORM_ODDS.items(), strict=True)
         form = str(rng.choice(names, p=np.array(odds) / sum(odds)))
-        maker = tasks.Maker(self.encode, size - 16, n_questions=int(np.clip(size // 48, 1, 24)))
+        maker = Maker(self.encode, size - 16, n_questions=int(np.clip(size // 48, 1, 24)))
         dice = rng.random()
         hay = self.text_haystack if dice < 0.75 else self.plain_haystack
         if form == "passkey" and dice > 0.5:
             hay = self.grass_haystack
-        return tasks.layout(tasks.FORMS[form](maker, rng), maker, hay, rng)
+        return layout(FORMS[form](maker, rng), maker, hay, rng)
 
-    def _write(self, laid: tasks.Laid, chat: bool, tokens: list[int], weights: list[float]) -> None:
+    def _write(self, laid: Laid, chat: bool, tokens: list[int], weights: list[float]) -> None:
         text_weight = [WEIGHT_FACT if fact else 1.0 for fact in laid.is_fact]
         if laid.form in ("key_value", "count_word", "common_words", "few_shot"):
             text_weight = [0.0] * len(laid.context)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from . import haystack, tasks
+from . import haystack
+from .layout import layout
 from .llama import Llama
 from .mix import Mixer
+from .task import Maker
+from .tasks import FORMS
 
 
 def sample_text(seed: int, n_tasks: int) -> str:
@@ -15,8 +18,8 @@ def sample_text(seed: int, n_tasks: int) -> str:
     rng = np.random.default_rng([seed, 2])
     parts = []
     for i in range(n_tasks):
-        form = list(tasks.FORMS.values())[i % len(tasks.FORMS)]
-        task = form(tasks.Maker(_words, 512, n_questions=2), rng)
+        form = list(FORMS.values())[i % len(FORMS)]
+        task = form(Maker(_words, 512, n_questions=2), rng)
         glue = "" if task.packed else " "
         parts.append(task.head + glue.join(task.facts) + "".join(q.prompt + q.answer for q in task.questions))
     # 200 of every 208: the shipped model's tokenizer was made of these.
@@ -45,12 +48,12 @@ def retrieval(model: Llama, mixer: Mixer, seq_len: int, device: str) -> dict[str
     """Share of the questions whose whole answer is the most likely continuation, by form; greedy decoding agrees."""
     shares = {}
     n = max(1, min(4, 1024 // seq_len))
-    for at, (name, form) in enumerate(tasks.FORMS.items()):
+    for at, (name, form) in enumerate(FORMS.items()):
         rng = np.random.default_rng([7, at, seq_len])
         right, asked = 0, 0
         for _ in range(n):
-            maker = tasks.Maker(mixer.encode, seq_len - 1, n_questions=2)
-            laid = tasks.layout(form(maker, rng), maker, mixer.text_haystack, rng, all_questions=False)
+            maker = Maker(mixer.encode, seq_len - 1, n_questions=2)
+            laid = layout(form(maker, rng), maker, mixer.text_haystack, rng, all_questions=False)
             for prompt, answer, _ in laid.questions:
                 ids = torch.tensor([[mixer.bos, *laid.context, *prompt, *answer]], device=device)
                 best = model.logits(model(ids)[0, -len(answer) - 1 : -1]).argmax(-1)

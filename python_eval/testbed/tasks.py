@@ -1,82 +1,19 @@
 """Long-context tasks with known answers, in the words of `words.py`: the shapes of RULER (arXiv 2404.06654) and more.
 
 A form is a function `(maker, rng) -> Task`: facts to be scattered through a haystack, or (packed) to follow each other,
-and questions whose answers only the facts hold. `layout` places the facts at given depths and gives token ids. Trainer
-and benchmark use the same forms; they differ in seeds and in the haystack's text.
+and questions whose answers only the facts hold. `layout.py` places the facts at given depths and gives token ids.
+Trainer and benchmark use the same forms; they differ in seeds and in the haystack's text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
 
 from . import words
-from .haystack import Haystack
+from .task import Maker, Question, Rng, Task
 from .words import distinct, invented, number, person, pick
-
-Encode = Callable[[str], list[int]]
-Rng = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Question:
-    """`prompt` ends where the answer begins; `needs` are the indices of the facts that hold the answer."""
-
-    prompt: str
-    answer: str  # with its leading space
-    needs: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    form: str
-    facts: list[str]
-    questions: list[Question]
-    packed: bool = False  # the facts follow each other, without a haystack
-    head: str = ""
-
-
-@dataclass(frozen=True)
-class Maker:
-    """What a form needs to know: how much room there is, and at which depths the answers shall lie."""
-
-    encode: Encode
-    n_tokens: int  # for facts, haystack and questions together
-    n_questions: int = 1
-    depths: tuple[float, ...] = ()  # of the questions, rising from 0 (beginning) to 1 (end); empty: anywhere
-    full: bool = False  # packed facts take all the room, as the benchmark wants it; else a share drawn at random
-
-    def fill(self, rng: Rng, make: Callable[[], str], share: float = 1.0, minimum: int = 2) -> list[str]:
-        """Packed facts until `share` of the room (less some for the questions) is used."""
-        room = int((self.n_tokens - 24 - 30 * self.n_questions) * share)
-        facts: list[str] = []
-        used = 0
-        while True:
-            fact = make()
-            used += len(self.encode(fact))
-            if used > room and len(facts) >= minimum:
-                return facts
-            facts.append(fact)
-
-    def share(self, rng: Rng, least: float) -> float:
-        return 1.0 if self.full else float(rng.uniform(least, 1.0))
-
-    def targets(self, rng: Rng, n: int) -> list[int]:
-        """Indices of the facts to ask about; with `depths`, packed facts there."""
-        if self.depths:
-            return [round(depth * (n - 1)) for depth in self.depths]
-        return [int(i) for i in rng.permutation(n)][: self.n_questions]
-
-    def n_facts(self, trained: int) -> int:
-        """Facts of a haystack task: `trained` in training, where many questions come cheap; else few."""
-        return max(4, len(self.depths)) if self.depths else trained
-
-    def n_needles(self, rng: Rng) -> int:
-        """How many facts a haystack of this length gets in training: one for 48 to 128 tokens."""
-        return int(np.clip(self.n_tokens // int(rng.integers(48, 128)), 1, 48))
-
 
 _HAS = ("The {attr} of {who} is{v}.", "The {attr} for {who} is{v}.", "Remember that the {attr} of {who} is{v}.")
 _ASK = (
@@ -305,83 +242,3 @@ FORMS: dict[str, Callable[[Maker, Rng], Task]] = {
     for form in (single_key, multi_key, passkey, multi_value, variable_tracking, multi_hop, people, key_value,
                  count_word, common_words, few_shot, copy_span)
 }  # fmt: skip
-
-
-@dataclass
-class Laid:
-    """A task as token ids: the context, then each question's prompt and answer."""
-
-    form: str
-    context: list[int]
-    spans: list[tuple[int, int]]  # where each fact lies in the context
-    questions: list[tuple[list[int], list[int], Question]]
-    is_fact: list[bool] = field(default_factory=list)  # for each token of the context
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.context) + max((len(prompt) + len(answer) for prompt, answer, _ in self.questions), default=0)
-
-    def depth(self, question: int) -> float:
-        """Where the first fact the answer needs begins, as a share of the context."""
-        needs = self.questions[question][2].needs
-        return self.spans[min(needs)][0] / max(1, len(self.context)) if needs else 0.0
-
-
-def layout(task: Task, maker: Maker, haystack: Haystack, rng: Rng, all_questions: bool = True) -> Laid:
-    """At most `maker.n_tokens` tokens where the facts alone leave room for it.
-
-    Facts of a haystack task stand between sentences, in their order: the first one that question i needs at
-    `maker.depths[i]`, the others anywhere.
-    """
-    encode = maker.encode
-    questions = [(encode(q.prompt), encode(q.answer), q) for q in task.questions]
-    lengths = [len(prompt) + len(answer) for prompt, answer, _ in questions]
-    reserve = sum(lengths) if all_questions else max(lengths, default=0)
-    head = encode(task.head) if task.head else []
-    if task.packed:
-        pieces = [encode(fact) for fact in task.facts]
-        return _join(task.form, head, [(p, i) for i, p in enumerate(pieces)], questions)
-
-    facts = [encode((" " if i or not task.head else "") + fact) for i, fact in enumerate(task.facts)]
-    room = maker.n_tokens - reserve - len(head) - sum(map(len, facts))
-    sentences = haystack.take(room, rng)
-    places = _places(task, maker, len(sentences), rng)
-    pieces_out: list[tuple[list[int], int]] = []
-    for at in range(len(sentences) + 1):
-        pieces_out += [(facts[i], i) for i, place in enumerate(places) if place == at]
-        if at < len(sentences):
-            pieces_out.append((sentences[at], -1))
-    return _join(task.form, head, pieces_out, questions)
-
-
-def _places(task: Task, maker: Maker, n_sentences: int, rng: Rng) -> list[int]:
-    """For each fact, the sentence it stands before, rising."""
-    n = len(task.facts)
-    if not maker.depths:
-        return [int(p) for p in np.sort(rng.integers(0, n_sentences + 1, n))]
-    fixed = {min(q.needs): round(depth * n_sentences) for q, depth in zip(task.questions, maker.depths, strict=False)}
-    places: list[int] = []
-    for i in range(n):
-        if i in fixed:
-            places.append(fixed[i])
-            continue
-        low = max((at for fact, at in fixed.items() if fact < i), default=0)
-        high = min((at for fact, at in fixed.items() if fact > i), default=n_sentences)
-        places.append(int(rng.integers(low, high + 1)))
-    between = sorted(fixed)
-    for first, last in zip(
-        [-1, *between], [*between, n], strict=True
-    ):  # the free facts between two fixed ones keep their order
-        places[first + 1 : last] = sorted(places[first + 1 : last])
-    return places
-
-
-def _join(form: str, head: list[int], pieces: Sequence[tuple[list[int], int]], questions: list) -> Laid:  # type: ignore[type-arg]
-    context, is_fact = list(head), [False] * len(head)
-    spans: dict[int, tuple[int, int]] = {}
-    for tokens, fact in pieces:
-        if fact >= 0:
-            spans[fact] = (len(context), len(context) + len(tokens))
-        context += tokens
-        is_fact += [fact >= 0] * len(tokens)
-    return Laid(form, context, [spans[i] for i in range(len(spans))], questions, is_fact)

@@ -148,7 +148,7 @@ def test_usage_is_known_when_the_text_has_ended(livekv, model):
     assert 0 < usage.prefill_s <= usage.ttft_s and usage.decode_s > 0 and 0 <= usage.seal_s < usage.prefill_s
     assert usage.prefill_tokens_per_s == pytest.approx(usage.prompt_tokens / usage.prefill_s)
     assert usage.decode_tokens_per_s == pytest.approx(9 / usage.decode_s)
-    assert usage.seal_s == 0.0  # no chunk is full
+    assert usage.seal_s < 0.01 * usage.prefill_s  # no chunk is full
     sealing = model.session(256, kv=livekv.KVOptions(chunk_size=32)).generate(PROMPT * 12, 2, temperature=0)
     "".join(sealing)
     assert 0 < sealing.usage.seal_s < sealing.usage.prefill_s

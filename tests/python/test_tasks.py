@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from python_eval.testbed import haystack
-from python_eval.testbed.tasks import FORMS, Maker, layout
+from python_eval.testbed.layout import layout
+from python_eval.testbed.task import Maker
+from python_eval.testbed.tasks import FORMS
 
 PIECES: list[str] = []
 IDS: dict[str, int] = {}
