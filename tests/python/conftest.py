@@ -55,11 +55,37 @@ def story(root) -> Path:
 
 
 @pytest.fixture(scope="session")
+def opening(root) -> Path:
+    """The opening of a novel that it was not trained on."""
+    return root / "tests" / "data" / "war-and-peace-opening.txt"
+
+
+@pytest.fixture(scope="session")
+def model(livekv, story):
+    """The shipped model in the package, on one thread; a test file may have another."""
+    return livekv.Model(story, n_threads=1)
+
+
+@pytest.fixture(scope="session")
+def tokens(model, opening) -> list[int]:
+    """300 tokens of the opening."""
+    return model.tokenize(opening.read_text())[:300]
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("no ../shared beside the project")
     return folder
+
+
+def assert_refused(done: subprocess.CompletedProcess, status: int, part: str) -> None:
+    """By livekv-cli: one line on stderr that holds part, nothing on stdout, and the exit status."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("livekv-cli: ") and part in lines[0], lines
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,6 @@ CACHES = {
 
 
 @pytest.fixture(scope="module")
-def model(livekv, story):
-    return livekv.Model(story, n_threads=1)
-
-
-@pytest.fixture(scope="module")
-def opening(root):
-    return root / "tests" / "data" / "war-and-peace-opening.txt"
-
-
-@pytest.fixture(scope="module")
 def stats(tools, story, opening, tmp_path_factory):
     """A greedy run of the command line with a cache: its text and its --stats."""
     done = {}

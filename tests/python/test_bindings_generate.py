@@ -10,11 +10,6 @@ from tiny_models import SHAPES
 
 
 @pytest.fixture(scope="module")
-def model(livekv, story):
-    return livekv.Model(story, n_threads=1)
-
-
-@pytest.fixture(scope="module")
 def bytewise(livekv, tmp_path_factory):
     """A random model that is most likely to say bytes which are no characters."""
     folder = tiny_models.make(tmp_path_factory.mktemp("generate") / "tiny", SHAPES["gqa_hd64"])

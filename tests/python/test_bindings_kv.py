@@ -14,16 +14,6 @@ SPECS = ["livekv:chunk-size=64:warmup-chunks=1", "livekv:chunk-size=64:warmup-ch
          "livekv:chunk-size=64:bypass-layers=1:bypass-type=f16:zero-point=off"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model(livekv, story):
-    return livekv.Model(story, n_threads=1)
-
-
-@pytest.fixture(scope="module")
-def tokens(root, model):
-    return model.tokenize((root / "tests" / "data" / "war-and-peace-opening.txt").read_text())[:300]
-
-
 def hadamard(x: np.ndarray, run: int) -> np.ndarray:
     """The last axis in runs of `run`, each times the orthonormal Walsh-Hadamard matrix: its own inverse."""
     if run < 2:

@@ -21,16 +21,6 @@ from tiny_models import SHAPES
 SMALL = "livekv:chunk-size=32:warmup-chunks=1"
 
 
-@pytest.fixture(scope="module")
-def model(livekv, story):
-    return livekv.Model(story, n_threads=1)
-
-
-@pytest.fixture(scope="module")
-def tokens(root, model):
-    return model.tokenize((root / "tests" / "data" / "war-and-peace-opening.txt").read_text())[:300]
-
-
 @pytest.fixture
 def session(livekv, model):
     return model.session(n_ctx=400, kv=livekv.KVOptions.parse(SMALL))

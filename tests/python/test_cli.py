@@ -10,6 +10,7 @@ import subprocess
 import convert_hf
 import pytest
 import tiny_models
+from conftest import assert_refused
 from tiny_models import SHAPES
 
 GREEDY = ("--temp", "0", "-t", "2")
@@ -30,14 +31,6 @@ def cli(tools, model):
         return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)
 
     return run
-
-
-def assert_refused(done: subprocess.CompletedProcess, status: int, part: str) -> None:
-    """One line on stderr that holds part, nothing on stdout, and the exit status."""
-    assert done.returncode == status, done.stderr
-    assert done.stdout == b""
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("livekv-cli: ") and part in lines[0], lines
 
 
 def test_only_the_text_goes_to_stdout_and_a_seed_repeats_it(cli):

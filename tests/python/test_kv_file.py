@@ -11,6 +11,7 @@ import time
 import convert_hf
 import pytest
 import tiny_models
+from conftest import assert_refused
 from tiny_models import SHAPES
 
 GREEDY = ("--temp", "0", "-t", "1", "--ignore-eos", "--chunk-size", "32", "--warmup-chunks", "1")
@@ -49,13 +50,6 @@ def saved(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["saved.kv"]  # no temporary is left
     return path
-
-
-def assert_refused(done: subprocess.CompletedProcess, status: int, part: str) -> None:
-    assert done.returncode == status, done.stderr
-    assert done.stdout == b""
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("livekv-cli: ") and part in lines[0], lines
 
 
 @pytest.mark.parametrize("options", [(), ("--bypass-layers", 1, "--bypass-type", "f16"), ("--seal-decode", "off"), ("--tail-chunks", 1)])

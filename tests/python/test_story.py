@@ -7,16 +7,6 @@ import json
 import pytest
 
 
-@pytest.fixture
-def story(root):
-    return root / "tests" / "models" / "story.gguf"
-
-
-@pytest.fixture
-def opening(root):
-    return root / "tests" / "data" / "war-and-peace-opening.txt"
-
-
 def test_it_is_small_enough_to_ship(story):
     assert story.stat().st_size < 8_000_000
 
