@@ -118,10 +118,11 @@ void attention_job::merge_spans(int64_t row_tile, float * out) {
                                  kernels_.row_tile);
     };
     const softmax_state all = state_of(first);
+    const attention_item & item = items_[static_cast<size_t>(first)];
     for (int64_t span = 1; span < n_spans_; ++span) {
-        merge(all, state_of(first + span), kernels_.row_tile, head_dim_);
+        merge(all, state_of(first + span), item.n_rows, kernels_.row_tile, head_dim_);
     }
-    finish(items_[static_cast<size_t>(first)], all, out);
+    finish(item, all, out);
 }
 
 void attention_job::finish(const attention_item & item, const softmax_state & state, float * out) const {

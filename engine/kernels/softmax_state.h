@@ -22,17 +22,28 @@ struct softmax_state {
     }
 };
 
-// Adds other to state. A span that saw no token has l = 0 and o = 0.
-inline void merge(const softmax_state & state, const softmax_state & other, int32_t row_tile, int32_t head_dim) {
-    for (int32_t r = 0; r < row_tile; ++r) {
-        const float m = std::fmax(state.m[r], other.m[r]);
-        const float mine = std::exp2(state.m[r] - m);
-        const float theirs = std::exp2(other.m[r] - m);
-        state.m[r] = m;
-        state.l[r] = state.l[r] * mine + other.l[r] * theirs;
+// Adds the first n_rows rows of other to those of state. A span that saw no token has l = 0 and o = 0.
+inline void merge(const softmax_state & state, const softmax_state & other, int32_t n_rows, int32_t row_tile,
+                  int32_t head_dim) {
+    constexpr int32_t at_once = 8;
+    for (int32_t first = 0; first < n_rows; first += at_once) {
+        const int32_t n = n_rows - first < at_once ? n_rows - first : at_once;
+        float mine[at_once];
+        float theirs[at_once];
+        for (int32_t i = 0; i < n; ++i) {
+            const int32_t r = first + i;
+            const float m = std::fmax(state.m[r], other.m[r]);
+            mine[i] = std::exp2(state.m[r] - m);
+            theirs[i] = std::exp2(other.m[r] - m);
+            state.m[r] = m;
+            state.l[r] = state.l[r] * mine[i] + other.l[r] * theirs[i];
+        }
         for (int32_t c = 0; c < head_dim; ++c) {
-            float & o = state.o[c * row_tile + r];
-            o = o * mine + other.o[c * row_tile + r] * theirs;
+            float * const o = state.o + c * row_tile + first;
+            const float * const more = other.o + c * row_tile + first;
+            for (int32_t i = 0; i < n; ++i) {
+                o[i] = o[i] * mine[i] + more[i] * theirs[i];
+            }
         }
     }
 }

@@ -113,16 +113,18 @@ TEST(many_queries_see_only_what_is_before_them) {
 }
 
 TEST(sinks_warm_up_keys_and_shortened_blocks) {
-    sequence_setup s;
-    s.n_new = 5;
-    random_sequence seq(s);
-    seq.add(4, false, false);     // sinks
-    seq.add(64, false, true, 4);  // warm-up: exact keys, sealed values, the sinks left out
-    seq.add(64, true, true);
-    seq.add(37, true, true, 0, 64);  // trimmed
-    seq.add(40, true, false);
-    seq.add(20, false, false);
-    CHECK_BELOW(worst_nmse(seq), rounded_nmse);
+    for (const int32_t n_new : {1, 5}) {
+        sequence_setup s;
+        s.n_new = n_new;
+        random_sequence seq(s);
+        seq.add(4, false, false);     // sinks
+        seq.add(64, false, true, 4);  // warm-up: exact keys, sealed values, the sinks left out
+        seq.add(64, true, true);
+        seq.add(37, true, true, 0, 64);  // trimmed
+        seq.add(40, true, false);
+        seq.add(20, false, false);
+        CHECK_BELOW(worst_nmse(seq), rounded_nmse);
+    }
 }
 
 TEST(long_contexts_are_cut_into_spans_and_joined) {

@@ -134,10 +134,15 @@ TEST(integers_become_the_same_floats) {
         check_same(l.name + " to_float", actual, expected);
         expected.resize(exponents.size());
         actual.assign(exponents.size(), 0.0f);
-        plain.pow2(exponents.data(), expected.data(), exponents.size());
-        l.lanes->pow2(exponents.data(), actual.data(), exponents.size());
-        check_same(l.name + " pow2", actual, expected);
-        CHECK(expected[0] == FLT_MIN && expected[126] == 1.0f && expected[253] == 0x1p127f);
+        for (const float x : {1.0f, -1.5f, 0.70710678f}) {
+            const std::vector<float> factors(exponents.size(), x);
+            plain.times_pow2(factors.data(), exponents.data(), expected.data(), exponents.size());
+            l.lanes->times_pow2(factors.data(), exponents.data(), actual.data(), exponents.size());
+            check_same(l.name + " times_pow2", actual, expected);
+            CHECK(expected[1] == x * 0x1p-125f && expected[126] == x && expected[253] == x * 0x1p127f);
+        }
+        expected.resize(small.size());
+        actual.resize(small.size());
         plain.load_i8(small.data(), expected.data(), small.size());
         l.lanes->load_i8(small.data(), actual.data(), small.size());
         check_same(l.name + " load_i8", actual, expected);
@@ -274,11 +279,6 @@ void check_bricks(int32_t bits, size_t n_bricks, int32_t plane, int32_t bias) {
         std::vector<uint8_t> actual = untouched;
         l.lanes->unpack(bricks.data(), n_bricks, bits, plane, bias, actual.data());
         check_same(what + ": unpack", actual, expected);
-        actual = untouched;
-        for (size_t b = 0; b < n_bricks; ++b) {
-            l.lanes->unpack_brick(bricks.data() + b * brick_bytes, bits, plane, bias, actual.data() + 64 * b);
-        }
-        check_same(what + ": unpack_brick", actual, expected);
     }
 }
 
@@ -290,6 +290,89 @@ TEST(bricks_of_every_width_unpack_the_same) {
                     check_bricks(bits, n_bricks, plane, bias);
                 }
             }
+        }
+    }
+}
+
+// Two at a time, as the kernels take them: keys' codes unsigned with rounded queries, values' codes signed with weights.
+TEST(bricks_side_by_side_give_the_same_dot_products) {
+    for (const int32_t bits : {2, 3, 4, 5, 8}) {
+        const size_t brick_bytes = 8 * static_cast<size_t>(bits);
+        for (uint32_t seed = 0; seed < 50; ++seed) {
+            const auto bricks = random_numbers<uint8_t>(5 * brick_bytes, 0, 255, seed);
+            const auto four = random_numbers<uint8_t>(4, 0, 255, seed + 1000);
+            for (const size_t to_next : {size_t{0}, brick_bytes, 4 * brick_bytes}) {
+                for (int32_t plane = 0; plane < (bits == 8 ? 2 : 1); ++plane) {
+                    for (const bool codes_signed : {false, true}) {
+                        const int32_t bias = !codes_signed ? 0 : bits < 8 ? 1 << (bits - 1) : 8 * plane;
+                        std::vector<float> expected(32);
+                        plain.brick_dots(bricks.data(), to_next, bits, plane, bias, codes_signed, four.data(),
+                                         expected.data());
+                        for (const level & l : levels()) {
+                            std::vector<float> actual(32, NAN);
+                            l.lanes->brick_dots(bricks.data(), to_next, bits, plane, bias, codes_signed, four.data(),
+                                                actual.data());
+                            check_same(l.name + " dots of two bricks of " + check::text(bits) + " bits", actual,
+                                       expected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(four_rows_side_by_side_are_turned_the_same) {
+    const std::vector<float> from = random_floats(128, 1.0f, 3);
+    for (const level & l : levels()) {
+        std::vector<float> expected(128);
+        std::vector<float> actual(128, NAN);
+        plain.columns_4(from.data(), expected.data());
+        l.lanes->columns_4(from.data(), actual.data());
+        check_same(l.name + " columns_4", actual, expected);
+        CHECK(expected[0] == from[0] && expected[1] == from[4] && expected[32] == from[1] && expected[127] == from[127]);
+        expected.assign(128, 1.0f);
+        actual.assign(128, 1.0f);
+        plain.transpose_4(from.data() + 1, 20, expected.data() + 2, 9);
+        l.lanes->transpose_4(from.data() + 1, 20, actual.data() + 2, 9);
+        check_same(l.name + " transpose_4", actual, expected);
+        CHECK(expected[2 + 9] == from[2] && expected[2 + 3] == from[61]);
+    }
+}
+
+// Products of small whole numbers, which no order or fusion of sums changes.
+TEST(outliers_are_summed_at_their_places) {
+    std::mt19937 rng(5);
+    std::vector<float> from(4 * 100);
+    for (float & x : from) {
+        x = static_cast<float>(static_cast<int32_t>(rng() % 200) - 100);
+    }
+    for (size_t n = 0; n <= 70; ++n) {
+        std::vector<uint16_t> places(n);
+        std::vector<float> x(n);
+        for (size_t i = 0; i < n; ++i) {
+            places[i] = static_cast<uint16_t>((rng() % 32) << 11 | rng() % 100);
+            x[i] = static_cast<float>(static_cast<int32_t>(rng() % 200) - 100);
+        }
+        std::sort(places.begin(), places.end());
+        std::vector<float> right(128, 0.0f);
+        for (size_t i = 0; i < n; ++i) {
+            for (size_t k = 0; k < 4; ++k) {
+                right[static_cast<size_t>(4 * (places[i] >> 11)) + k] +=
+                    x[i] * from[static_cast<size_t>(4 * (places[i] & 0x7ff)) + k];
+            }
+        }
+        std::vector<level> all = levels();
+        all.push_back({"generic", &plain});
+        for (const level & l : all) {
+            std::vector<float> actual(128, 0.0f);
+            l.lanes->sum_at_places_4(x.data(), places.data(), static_cast<int32_t>(n), from.data(), actual.data());
+            check_same(l.name + " sum_at_places_4", actual, right);
+            for (size_t i = 0; i < n; ++i) {
+                l.lanes->add_scaled_4(&actual[static_cast<size_t>(4 * (places[i] >> 11))],
+                                      &from[static_cast<size_t>(4 * (places[i] & 0x7ff))], -x[i]);
+            }
+            check_same(l.name + " add_scaled_4", actual, std::vector<float>(128, 0.0f));
         }
     }
 }
@@ -311,6 +394,11 @@ TEST(every_half_becomes_the_same_float) {
             plain.to_f32(from.data() + 20001, expected.data(), n);
             l.lanes->to_f32(from.data() + 20001, actual.data(), n);
             check_same(l.name + " to_f32 of " + check::text(n), actual, expected);
+            actual.assign(64, 1.0f);
+            l.lanes->to_f32_whole(from.data() + 20001, actual.data(), n);
+            actual.resize(n);
+            expected.resize(n);
+            check_same(l.name + " to_f32_whole of " + check::text(n), actual, expected);
         }
     }
 }

@@ -10,6 +10,7 @@ namespace {
 
 class block_reader {
   public:
+    block_reader() = default;
     explicit block_reader(const uint8_t * block) : block_(block) {
         __builtin_memcpy(&h_, block, sizeof(h_));
         map_ = kv_map(h_);
@@ -68,8 +69,8 @@ class block_reader {
     }
     const uint8_t * brick(size_t i) const { return block_ + map_.codes + i * static_cast<size_t>(map_.brick_bytes); }
 
-    const uint8_t * block_;
-    kv_block_header h_;
+    const uint8_t * block_ = nullptr;
+    kv_block_header h_{};
     kv_block_map map_;
 };
 

@@ -2,14 +2,12 @@
 
 // Eight rows side by side with AVX2, FMA and F16C; see lanes_generic.h for what each name means.
 
-#include <immintrin.h>
-
-#include <cstdint>
+#include "kernels/cpu/lanes_x86.h"
 
 namespace livekv {
 namespace {
 
-struct lanes {
+struct lanes : lanes_of_4 {
     static constexpr int32_t n = 8;
     using f32 = __m256;
     using i32 = __m256i;
@@ -34,8 +32,8 @@ struct lanes {
 
     static i32 round(f32 a) { return _mm256_cvtps_epi32(a); }
     static f32 to_float(i32 a) { return _mm256_cvtepi32_ps(a); }
-    static f32 pow2(i32 a) {
-        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(a, _mm256_set1_epi32(127)), 23));
+    static f32 times_pow2(f32 a, i32 exponent) {
+        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(exponent, 23)));
     }
     static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
         const i32 low = _mm256_set1_epi32(255);
@@ -44,6 +42,7 @@ struct lanes {
         _mm256_storeu_si256(static_cast<__m256i *>(p), _mm256_or_si256(ab, cd));
     }
 
+    static constexpr bool sums_of_16_bits = true;
     static dot_sum dot_zero() { return _mm256_setzero_si256(); }
     static bytes load_bytes(const void * p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
     static bytes set_bytes(const void * four) {
@@ -105,6 +104,15 @@ struct lanes {
         to[1] = _mm256_sub_epi8(high, minus);
     }
 
+    static constexpr int32_t n_bricks = 1;
+    template <int32_t bits>
+    static void unpack_bricks(const uint8_t * brick, size_t, int32_t plane, int32_t bias, bytes * to) {
+        unpack_brick<bits>(brick, plane, bias, to);
+    }
+    template <int32_t bits>
+    static void settle(dot_sum *, int32_t) {}
+    static void reorder(f32 *) {}
+
     static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
                        uint8_t * to) {
         switch (bits) {
@@ -121,31 +129,30 @@ struct lanes {
         }
     }
 
-    static void add_scaled_4(float * to, const float * from, float x) {
-        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(from), _mm_set1_ps(x), _mm_loadu_ps(to)));
-    }
-    static void transpose_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
-        __m128 a = _mm_loadu_ps(from);
-        __m128 b = _mm_loadu_ps(from + from_stride);
-        __m128 c = _mm_loadu_ps(from + 2 * from_stride);
-        __m128 d = _mm_loadu_ps(from + 3 * from_stride);
-        _MM_TRANSPOSE4_PS(a, b, c, d);
-        _mm_storeu_ps(to, a);
-        _mm_storeu_ps(to + to_stride, b);
-        _mm_storeu_ps(to + 2 * to_stride, c);
-        _mm_storeu_ps(to + 3 * to_stride, d);
-    }
-    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
-        for (int32_t i = 0; i < 32; i += 4) {
-            float columns[16];
-            transpose_4(from + i * from_stride, from_stride, columns, 4);
-            for (int32_t k = 0; k < 4; ++k) {
-                float * const at = to + k * to_stride + i;
-                _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), _mm_loadu_ps(columns + 4 * k)));
+    // Things 0 ... 3 in the lower halves and 4 ... 7 in the upper, four rows of them turned at once.
+    static void columns_4(const float * from, f32 (*to)[2]) {
+        for (int32_t v = 0; v < 2; ++v, from += 32) {
+            f32 x[4];
+            for (int32_t i = 0; i < 4; ++i) {
+                x[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 4 * i)),
+                                            _mm_loadu_ps(from + 4 * i + 16), 1);
             }
+            const f32 low_01 = _mm256_unpacklo_ps(x[0], x[1]);
+            const f32 low_23 = _mm256_unpacklo_ps(x[2], x[3]);
+            const f32 high_01 = _mm256_unpackhi_ps(x[0], x[1]);
+            const f32 high_23 = _mm256_unpackhi_ps(x[2], x[3]);
+            to[0][v] = _mm256_shuffle_ps(low_01, low_23, 0x44);
+            to[1][v] = _mm256_shuffle_ps(low_01, low_23, 0xee);
+            to[2][v] = _mm256_shuffle_ps(high_01, high_23, 0x44);
+            to[3][v] = _mm256_shuffle_ps(high_01, high_23, 0xee);
         }
     }
 
+    static void to_f32_whole(const uint16_t * from, float * to, size_t count) {
+        for (size_t i = 0; i < count; i += n) {
+            store(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i))));
+        }
+    }
     static void to_f32(const uint16_t * from, float * to, size_t count) {
         size_t i = 0;
         for (; i + n <= count; i += n) {

@@ -2,14 +2,12 @@
 
 // Sixteen rows side by side with AVX-512 (F, BW, VL, DQ, VNNI); see lanes_generic.h for what each name means.
 
-#include <immintrin.h>
-
-#include <cstdint>
+#include "kernels/cpu/lanes_x86.h"
 
 namespace livekv {
 namespace {
 
-struct lanes {
+struct lanes : lanes_of_4 {
     static constexpr int32_t n = 16;
     using f32 = __m512;
     using i32 = __m512i;
@@ -34,8 +32,8 @@ struct lanes {
 
     static i32 round(f32 a) { return _mm512_cvtps_epi32(a); }
     static f32 to_float(i32 a) { return _mm512_cvtepi32_ps(a); }
-    static f32 pow2(i32 a) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(a, _mm512_set1_epi32(127)), 23));
+    static f32 times_pow2(f32 a, i32 exponent) {
+        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(exponent, 23)));
     }
     static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
         const i32 low = _mm512_set1_epi32(255);
@@ -44,6 +42,7 @@ struct lanes {
         _mm512_storeu_si512(p, _mm512_or_si512(ab, cd));
     }
 
+    static constexpr bool sums_of_16_bits = false;
     static dot_sum dot_zero() { return _mm512_setzero_si512(); }
     static bytes load_bytes(const void * p) { return _mm512_loadu_si512(p); }
     static bytes set_bytes(const void * four) {
@@ -62,6 +61,48 @@ struct lanes {
     static void store_32_bytes(uint8_t * p, const i32 * v) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(v[0]));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16), _mm512_cvtepi32_epi8(v[1]));
+    }
+
+    // Two bricks in two vectors: things 0 ... 7 of both in the first, 8 ... 15 in the second. Four bits need no shuffle
+    // but the one that puts the bricks together.
+    static constexpr int32_t n_bricks = 2;
+    template <int32_t bits>
+    static void unpack_bricks(const uint8_t * brick, size_t to_next, int32_t plane, int32_t bias, bytes * to) {
+        const __m512i minus = _mm512_set1_epi8(static_cast<char>(bias));
+        if constexpr (bits == 4) {
+            const __m512i high = _mm512_set1_epi8(static_cast<char>(0xf0));
+            const __m512i packed = load_2(brick, brick + to_next);
+            if (bias == 0) {
+                to[0] = packed;
+                to[1] = _mm512_and_si512(packed, high);
+            } else {
+                const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+                to[0] = _mm512_sub_epi8(_mm512_andnot_si512(high, packed), minus);
+                to[1] = _mm512_ternarylogic_epi64(packed, high, flip, 0x6a);  // (packed & high) ^ flip
+            }
+        } else {
+            bytes a[1];
+            bytes b[1];
+            unpack_brick<bits>(brick, plane, bias, a);
+            unpack_brick<bits>(brick + to_next, plane, bias, b);
+            to[0] = _mm512_shuffle_i64x2(a[0], b[0], 0x44);
+            to[1] = _mm512_shuffle_i64x2(a[0], b[0], 0xee);
+        }
+    }
+    template <int32_t bits>
+    static void settle(dot_sum * sum, int32_t bias) {
+        if constexpr (bits == 4) {
+            if (bias == 0) {
+                sum[0] = _mm512_sub_epi32(sum[0], sum[1]);
+            }
+            sum[1] = _mm512_srai_epi32(sum[1], 4);
+        }
+    }
+    // Sums of two bricks' things, to and from their order.
+    static void reorder(f32 * v) {
+        const f32 low = _mm512_shuffle_f32x4(v[0], v[1], 0x44);
+        v[1] = _mm512_shuffle_f32x4(v[0], v[1], 0xee);
+        v[0] = low;
     }
 
     template <int32_t bits>
@@ -105,31 +146,31 @@ struct lanes {
         }
     }
 
-    static void add_scaled_4(float * to, const float * from, float x) {
-        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(from), _mm_set1_ps(x), _mm_loadu_ps(to)));
-    }
-    static void transpose_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
-        __m128 a = _mm_loadu_ps(from);
-        __m128 b = _mm_loadu_ps(from + from_stride);
-        __m128 c = _mm_loadu_ps(from + 2 * from_stride);
-        __m128 d = _mm_loadu_ps(from + 3 * from_stride);
-        _MM_TRANSPOSE4_PS(a, b, c, d);
-        _mm_storeu_ps(to, a);
-        _mm_storeu_ps(to + to_stride, b);
-        _mm_storeu_ps(to + 2 * to_stride, c);
-        _mm_storeu_ps(to + 3 * to_stride, d);
-    }
-    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
-        for (int32_t i = 0; i < 32; i += 4) {
-            float columns[16];
-            transpose_4(from + i * from_stride, from_stride, columns, 4);
-            for (int32_t k = 0; k < 4; ++k) {
-                float * const at = to + k * to_stride + i;
-                _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), _mm_loadu_ps(columns + 4 * k)));
-            }
+    // Two rounds: two rows of eight things, then one of sixteen.
+    static void columns_4(const float * from, f32 (*to)[2]) {
+        const __m512i rows_01 = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+        const __m512i rows_23 = _mm512_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+        for (int32_t v = 0; v < 2; ++v, from += 64) {
+            const f32 a = load(from);
+            const f32 b = load(from + 16);
+            const f32 c = load(from + 32);
+            const f32 d = load(from + 48);
+            f32 low[2] = {_mm512_permutex2var_ps(a, rows_01, b), _mm512_permutex2var_ps(c, rows_01, d)};
+            f32 high[2] = {_mm512_permutex2var_ps(a, rows_23, b), _mm512_permutex2var_ps(c, rows_23, d)};
+            reorder(low);
+            reorder(high);
+            to[0][v] = low[0];
+            to[1][v] = low[1];
+            to[2][v] = high[0];
+            to[3][v] = high[1];
         }
     }
 
+    static void to_f32_whole(const uint16_t * from, float * to, size_t count) {
+        for (size_t i = 0; i < count; i += n) {
+            store(to + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i))));
+        }
+    }
     static void to_f32(const uint16_t * from, float * to, size_t count) {
         size_t i = 0;
         for (; i + n <= count; i += n) {
@@ -156,6 +197,12 @@ struct lanes {
     }
 
   private:
+    static __m512i load_2(const uint8_t * a, const uint8_t * b) {
+        const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(a));
+        return _mm512_inserti64x4(_mm512_castsi256_si512(low),
+                                  _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b)), 1);
+    }
+
     template <int32_t bits>
     static void unpack_all(const uint8_t * bricks, size_t n_bricks, int32_t plane, int32_t bias, uint8_t * to) {
         for (size_t b = 0; b < n_bricks; ++b, bricks += 8 * bits, to += 64) {

@@ -85,9 +85,12 @@ struct lanes {
     static f32 to_float(i32 a) {
         return each([&](int32_t i) { return static_cast<float>(a.x[i]); });
     }
-    static f32 pow2(i32 a) {  // 2^a, -126 <= a <= 127
+    // a 2^exponent, where both a and the result are normal numbers.
+    static f32 times_pow2(f32 a, i32 exponent) {
         return each([&](int32_t i) {
-            const int32_t bits = (a.x[i] + 127) << 23;
+            uint32_t bits;
+            std::memcpy(&bits, &a.x[i], sizeof(bits));
+            bits += static_cast<uint32_t>(exponent.x[i]) << 23;
             float f;
             std::memcpy(&f, &bits, sizeof(f));
             return f;
@@ -106,6 +109,7 @@ struct lanes {
     // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
     // holds: callers sum at most eight dots of four-bit codes, or four of five-bit ones, which keeps every pair of
     // products in 16 bits (8 * 2 * 255 * 8 = 32640).
+    static constexpr bool sums_of_16_bits = true;
     static dot_sum dot_zero() { return {}; }
     struct bytes {
         uint32_t x[n];
@@ -160,6 +164,15 @@ struct lanes {
         to[1] = load_bytes(all + 32);
     }
 
+    static constexpr int32_t n_bricks = 1;
+    template <int32_t bits>
+    static void unpack_bricks(const uint8_t * brick, size_t, int32_t plane, int32_t bias, bytes * to) {
+        unpack_brick<bits>(brick, plane, bias, to);
+    }
+    template <int32_t bits>
+    static void settle(dot_sum *, int32_t) {}
+    static void reorder(f32 *) {}
+
     // Plane `plane` (0: the lower four bits or all there are, 1: the upper four of eight) of n_bricks bricks of codes,
     // minus bias, one byte a code.
     static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
@@ -200,12 +213,26 @@ struct lanes {
             }
         }
     }
-    // 32 rows of 4 numbers added to four rows of 32.
-    static void add_transposed_4(const float * from, int32_t from_stride, float * to, int32_t to_stride) {
-        for (int32_t i = 0; i < 32; ++i) {
+    // 2 n rows of 4 numbers to their four columns.
+    static void columns_4(const float * from, f32 (*to)[2]) {
+        for (int32_t i = 0; i < 2 * n; ++i) {
             for (int32_t k = 0; k < 4; ++k) {
-                to[k * to_stride + i] += from[i * from_stride + k];
+                to[k][i / n].x[i % n] = from[4 * i + k];
             }
+        }
+    }
+    // Rows of 4 numbers: to[t] = sum over i < n of from[c] * x[i], places[i] = t << 11 | c, for the t there are, which
+    // ascend.
+    static void sum_at_places_4(const float * x, const uint16_t * places, int32_t n, const float * from, float * to) {
+        f32 sum = set(0.0f);
+        int32_t before = 0;
+        for (int32_t i = 0; i < n; ++i) {
+            const int32_t t = places[i] >> 11;
+            for (int32_t k = 0; k < 4; ++k) {
+                sum.x[k] = from[4 * (places[i] & 0x7ff) + k] * x[i] + (t == before ? sum.x[k] : 0.0f);
+                to[4 * t + k] = sum.x[k];
+            }
+            before = t;
         }
     }
 
@@ -213,6 +240,10 @@ struct lanes {
         for (size_t i = 0; i < count; ++i) {
             to[i] = f16_to_f32(from[i]);
         }
+    }
+    // Whole vectors: reads and writes up to n - 1 numbers more than count.
+    static void to_f32_whole(const uint16_t * from, float * to, size_t count) {
+        to_f32(from, to, (count + n - 1) / n * n);
     }
     static bool to_f16(const float * from, uint16_t * to, size_t count) {
         bool finite = true;

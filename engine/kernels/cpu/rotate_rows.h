@@ -20,8 +20,8 @@ inline void rotate_rows(float * x, int32_t head_dim, int32_t run, int32_t n_rows
             const float factor = half == 1 ? norm : 1.0f;
             for (int32_t c = first; c < first + run; c += 2 * half) {
                 for (int32_t i = c; i < c + half; ++i) {
-                    float * a = x + i * n_rows;
-                    float * b = x + (i + half) * n_rows;
+                    float * __restrict a = x + i * n_rows;
+                    float * __restrict b = x + (i + half) * n_rows;
                     for (int32_t r = 0; r < n_rows; ++r) {
                         const float sum = (a[r] + b[r]) * factor;
                         b[r] = (a[r] - b[r]) * factor;

@@ -1,107 +1,138 @@
 #pragma once
 
-// What attention of a few rows is made of (attention_step.h): products of packed bricks, whose 16 tokens or channels
-// are the lanes, with the bytes of a few rows, and a thread's scratch. Internal linkage.
+// Products of packed bricks, whose tokens or channels are the lanes, with the bytes of a few rows: the work most of
+// attention over blocks consists of. Internal linkage.
 
-#include "kernels/cpu/row_products.h"
+#include "kernels/cpu/step_scratch.h"
 
 namespace livekv {
 namespace {
 
-constexpr int32_t step_rows = 8;
-constexpr int32_t rows_at_once = 4;                 // that one unpacked brick serves
-constexpr int32_t n_brick = 64 / (4 * lanes::n);    // vectors that hold a brick
-constexpr int32_t n_tile = tile_tokens / lanes::n;  // vectors that hold a number for each token of a tile
+// What a sum of dot products may hold at every level (lanes_generic.h): so many bricks of four things to sum over.
+template <int32_t bits, bool codes_signed>
+constexpr int32_t quads_at_once = lanes::sums_of_16_bits && (bits == 5 || (bits == 8 && codes_signed)) ? 4 : 8;
 
-// Sums for up to rows_at_once rows over n_quads bricks of 16 things each: to [row][16] += step[row] * codes . bytes.
-// bytes: [row][n_quads][4], rows byte_stride apart; to: rows to_stride apart.
+// Asks for the bricks that the next tile has where this one has n_quads from here on, lanes::n_bricks side by side:
+// memory is slower than all the work here, and slower still when it is not told early.
+template <int32_t bits, int32_t n_quads>
+inline void fetch_bricks(const uint8_t * ahead) {
+    for (int32_t i = 0; i < n_quads * 8 * bits * lanes::n_bricks; i += 64) {
+        __builtin_prefetch(ahead + i);
+    }
+}
+
+// Adds up to rows_at_once rows' sums over n_quads bricks, for lanes::n_bricks of them side by side:
+// total [n_rows][n_pair] += step[row] * codes . bytes. to_next: bytes to the second brick; bytes: [row][n_quads][4],
+// rows byte_stride apart.
 template <int32_t bits, int32_t n_rows, bool codes_signed>
-inline void brick_products(const uint8_t * bricks, int32_t n_quads, int32_t plane, int32_t bias, const uint8_t * bytes,
-                           size_t byte_stride, const float * step, size_t step_stride, float factor, float * to,
-                           size_t to_stride) {
-    lanes::dot_sum sum[n_rows][n_brick];
+inline void brick_products(const uint8_t * bricks, size_t to_next, int32_t n_quads, int32_t plane, int32_t bias,
+                           const uint8_t * bytes, size_t byte_stride, const float * step, size_t step_stride,
+                           float factor, f32 (*total)[n_pair]) {
+    lanes::dot_sum sum[n_rows][n_pair];
     for (int32_t r = 0; r < n_rows; ++r) {
-        for (int32_t v = 0; v < n_brick; ++v) {
+        for (int32_t v = 0; v < n_pair; ++v) {
             sum[r][v] = lanes::dot_zero();
         }
     }
     for (int32_t quad = 0; quad < n_quads; ++quad) {
-        lanes::bytes codes[n_brick];
-        lanes::unpack_brick<bits>(bricks + quad * 8 * bits, plane, bias, codes);
+        lanes::bytes codes[n_pair];
+        lanes::unpack_bricks<bits>(bricks + quad * 8 * bits, to_next, plane, bias, codes);
         for (int32_t r = 0; r < n_rows; ++r) {
             const lanes::bytes x = lanes::set_bytes(bytes + static_cast<size_t>(r) * byte_stride + 4 * quad);
-            for (int32_t v = 0; v < n_brick; ++v) {
+            for (int32_t v = 0; v < n_pair; ++v) {
                 sum[r][v] = codes_signed ? lanes::dot(sum[r][v], x, codes[v]) : lanes::dot(sum[r][v], codes[v], x);
             }
         }
     }
     for (int32_t r = 0; r < n_rows; ++r) {
+        lanes::settle<bits>(sum[r], bias);
         const f32 scale = lanes::set(step[static_cast<size_t>(r) * step_stride] * factor);
-        for (int32_t v = 0; v < n_brick; ++v) {
-            float * at = to + static_cast<size_t>(r) * to_stride + v * lanes::n;
-            lanes::store(at, lanes::fma(lanes::dot_float(sum[r][v]), scale, lanes::load(at)));
+        for (int32_t v = 0; v < n_pair; ++v) {
+            total[r][v] = lanes::fma(lanes::dot_float(sum[r][v]), scale, total[r][v]);
         }
     }
 }
 
-template <int32_t bits, bool codes_signed, typename... Args>
-inline void brick_products_of(int32_t n_rows, Args... args) {
-    switch (n_rows) {
-        case 1:
-            return brick_products<bits, 1, codes_signed>(args...);
-        case 2:
-            return brick_products<bits, 2, codes_signed>(args...);
-        default:
-            return brick_products<bits, rows_at_once, codes_signed>(args...);
+// scores [row ..., tile_tokens] of one tile: offset [n_rows] + codes . rounded queries + s_of, where outliers have it.
+template <int32_t bits, int32_t n_rows>
+inline void key_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
+                         int32_t row, const float * offset, bool with_outliers, float * scores) {
+    constexpr int32_t n_planes = bits == 8 ? 2 : 1;
+    constexpr int32_t at_once = quads_at_once<bits, false>;
+    const int32_t n_quads = head_dim / 4;
+    const int32_t n_sixteens = block.key_sixteens(tile);
+    const size_t sixteen_bytes = static_cast<size_t>(n_quads) * 8 * bits;
+    const size_t n_steps = s.d32 / 32;
+    for (int32_t sixteen = 0; sixteen < n_sixteens; sixteen += lanes::n_bricks) {
+        const uint8_t * const bricks = block.key_bricks(tile) + static_cast<size_t>(sixteen) * sixteen_bytes;
+        const size_t to_next = sixteen + 1 < n_sixteens ? sixteen_bytes : 0;
+        f32 total[n_rows][n_pair];
+        for (int32_t r = 0; r < n_rows; ++r) {
+            total[r][0] = total[r][1] = lanes::set(offset[r]);
+        }
+        for (int32_t quad = 0; quad < n_quads; quad += at_once) {
+            const int32_t n = n_quads - quad < at_once ? n_quads - quad : at_once;
+            fetch_bricks<bits, at_once>(bricks + 2 * sixteen_bytes + quad * 8 * bits * lanes::n_bricks);
+            for (int32_t i = 0; i < n_planes * n_planes; ++i) {
+                const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 254.0f);
+                brick_products<bits, n_rows, false>(bricks + quad * 8 * bits, to_next, n, i / n_planes, 0,
+                                                    s.q8[i % n_planes] + static_cast<size_t>(row) * s.d32 + 4 * quad,
+                                                    s.d32, s.step + static_cast<size_t>(row) * n_steps + quad / 8,
+                                                    n_steps, factor, total);
+            }
+        }
+        f32 apart[4][n_pair];
+        if (with_outliers) {
+            lanes::columns_4(s.s_of + sixteen * 16 * 4, apart);
+        }
+        for (int32_t r = 0; r < n_rows; ++r) {
+            lanes::reorder(total[r]);
+            for (int32_t v = 0; v < n_pair; ++v) {
+                lanes::store(scores + (row + r) * tile_tokens + sixteen * 16 + v * lanes::n,
+                             with_outliers ? lanes::add(total[r][v], apart[r][v]) : total[r][v]);
+            }
+        }
     }
 }
 
-struct step_map {
-    float * q;         // [step_rows, head_dim] queries times scale, in units of ln 2
-    float * q_of;      // [head_dim, wide] the same, rows side by side, for outliers
-    float * scores;    // [step_rows, tile_tokens], later the softmax weights
-    float * s_of;      // [tile_tokens, wide] what outliers add to scores, or the weights
-    float * o;         // [step_rows, d16]
-    float * o_of;      // [head_dim, wide] what outliers have added to results
-    float * rows;      // [tile_tokens, head_dim] of f16 keys or values, or of a tile's outliers
-    float * scales;    // [head_dim] or [tile_tokens]
-    float * folded;    // [head_dim] one row times the scales
-    float * weighted;  // [tile_tokens] one row's weights times the scales
-    float * step;      // [step_rows, d / 32]
-    float * p_step;    // [step_rows]
-    uint8_t * q8[2];   // [step_rows, head_dim]
-    uint8_t * p8[2];   // [step_rows, tile_tokens]
-    size_t d16;        // head_dim rounded up to a brick's 16 channels
-    size_t d32;        // head_dim rounded up to 32
-    size_t bytes = 0;
-
-    step_map(void * memory, int32_t head_dim)
-        : d16(kv_align(static_cast<size_t>(head_dim), 16)), d32(kv_align(static_cast<size_t>(head_dim), 32)) {
-        uint8_t * at = static_cast<uint8_t *>(memory);
-        const auto take = [&](size_t n) {
-            uint8_t * p = at ? at + bytes : nullptr;
-            bytes += kv_align(n, 64);
-            return p;
-        };
-        const auto floats = [&](size_t n) { return reinterpret_cast<float *>(take(n * sizeof(float))); };
-        q = floats(step_rows * d32);
-        q_of = floats(step_rows * d32);
-        scores = floats(step_rows * tile_tokens);
-        s_of = floats(step_rows * tile_tokens);
-        o = floats(step_rows * d32);
-        o_of = floats(step_rows * d32);
-        rows = floats(tile_tokens * d32);
-        scales = floats(d32);
-        folded = floats(d32);
-        weighted = floats(tile_tokens);
-        step = floats(step_rows * d32 / 32);
-        p_step = floats(step_rows);
-        for (int32_t i = 0; i < 2; ++i) {
-            q8[i] = take(step_rows * d32);
-            p8[i] = take(step_rows * tile_tokens);
+// o [row ..., d32] += rounded weights . codes of one tile.
+template <int32_t bits, int32_t n_rows>
+inline void value_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
+                           int32_t row) {
+    constexpr int32_t n_planes = bits == 8 ? 2 : 1;
+    constexpr int32_t at_once = quads_at_once<bits, true>;
+    const int32_t n_quads = block.value_quads(tile);
+    const int32_t n_sixteens = kv_ceil_div(head_dim, 16);
+    const size_t sixteen_bytes = static_cast<size_t>(n_quads) * 8 * bits;
+    const size_t tile_bytes = static_cast<size_t>(n_sixteens) * sixteen_bytes;
+    for (int32_t sixteen = 0; sixteen < n_sixteens; sixteen += lanes::n_bricks) {
+        const uint8_t * const bricks = block.value_bricks(tile) + static_cast<size_t>(sixteen) * sixteen_bytes;
+        const size_t to_next = sixteen + 1 < n_sixteens ? sixteen_bytes : 0;
+        float * const o = s.row(s.o, row) + sixteen * 16;
+        f32 total[n_rows][n_pair];
+        for (int32_t r = 0; r < n_rows; ++r) {
+            for (int32_t v = 0; v < n_pair; ++v) {
+                total[r][v] = lanes::load(o + static_cast<size_t>(r) * s.d32 + v * lanes::n);
+            }
+        }
+        for (int32_t quad = 0; quad < n_quads; quad += at_once) {
+            const int32_t n = n_quads - quad < at_once ? n_quads - quad : at_once;
+            fetch_bricks<bits, at_once>(bricks + tile_bytes + quad * 8 * bits * lanes::n_bricks);
+            for (int32_t i = 0; i < n_planes * n_planes; ++i) {
+                const int32_t bias = n_planes == 1 ? 1 << (bits - 1) : i / n_planes == 0 ? 0 : 8;
+                const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 255.0f);
+                brick_products<bits, n_rows, true>(bricks + quad * 8 * bits, to_next, n, i / n_planes, bias,
+                                                   s.p8[i % n_planes] + row * tile_tokens + 4 * quad,
+                                                   size_t{tile_tokens}, s.p_step + row, size_t{1}, factor, total);
+            }
+        }
+        for (int32_t r = 0; r < n_rows; ++r) {
+            for (int32_t v = 0; v < n_pair; ++v) {
+                lanes::store(o + static_cast<size_t>(r) * s.d32 + v * lanes::n, total[r][v]);
+            }
         }
     }
-};
+}
 
 }  // namespace
 }  // namespace livekv

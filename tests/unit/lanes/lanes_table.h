@@ -24,7 +24,7 @@ struct lanes_table {
     void (*fma)(const float * a, const float * b, const float * c, float * to, size_t count);
     void (*round)(const float * from, int32_t * to, size_t count);
     void (*to_float)(const int32_t * from, float * to, size_t count);
-    void (*pow2)(const int32_t * from, float * to, size_t count);
+    void (*times_pow2)(const float * from, const int32_t * exponents, float * to, size_t count);
     void (*load_i8)(const int8_t * from, float * to, size_t count);
 
     // Of one vector.
@@ -42,7 +42,16 @@ struct lanes_table {
     void (*dots_same_unsigned)(const uint8_t * u, const int8_t * s, size_t n_dots, float * to);
 
     void (*unpack)(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias, uint8_t * to);
-    void (*unpack_brick)(const uint8_t * brick, int32_t bits, int32_t plane, int32_t bias, uint8_t * to);
+    // Dot products of two bricks' codes, to_next bytes apart, with the same four bytes, which the codes or these are
+    // signed; to: [2, 16].
+    void (*brick_dots)(const uint8_t * brick, size_t to_next, int32_t bits, int32_t plane, int32_t bias,
+                       bool codes_signed, const uint8_t * four, float * to);
+    void (*columns_4)(const float * from, float * to);  // from: [32, 4]; to: [4, 32]
+    // from: [, 4]; to: [32, 4]
+    void (*sum_at_places_4)(const float * x, const uint16_t * places, int32_t n, const float * from, float * to);
+    void (*add_scaled_4)(float * to, const float * from, float x);
+    void (*transpose_4)(const float * from, int32_t from_stride, float * to, int32_t to_stride);
+    void (*to_f32_whole)(const uint16_t * from, float * to, size_t count);
     void (*to_f32)(const uint16_t * from, float * to, size_t count);  // any count
     bool (*to_f16)(const float * from, uint16_t * to, size_t count);
 };

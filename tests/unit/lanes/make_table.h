@@ -69,9 +69,9 @@ inline void to_float_all(const int32_t * from, float * to, size_t count) {
     }
 }
 
-inline void pow2_all(const int32_t * from, float * to, size_t count) {
+inline void times_pow2_all(const float * from, const int32_t * exponents, float * to, size_t count) {
     for (size_t i = 0; i < count; i += n_lanes) {
-        lanes::store(to + i, lanes::pow2(load_i32(from + i)));
+        lanes::store(to + i, lanes::times_pow2(lanes::load(from + i), load_i32(exponents + i)));
     }
 }
 
@@ -122,25 +122,48 @@ inline void dots_of(const uint8_t * u, const int8_t * s, size_t n_dots, float * 
 }
 
 template <int32_t bits>
-inline void unpack_one(const uint8_t * brick, int32_t plane, int32_t bias, uint8_t * to) {
-    lanes::bytes codes[n_at_once / n_lanes];
-    static_assert(sizeof(codes) == 64);
-    lanes::unpack_brick<bits>(brick, plane, bias, codes);
-    __builtin_memcpy(to, codes, sizeof(codes));
+inline void brick_dots(const uint8_t * brick, size_t to_next, int32_t plane, int32_t bias, bool codes_signed,
+                       const uint8_t * four, float * to) {
+    for (int32_t k = 0; k < 2; k += lanes::n_bricks, brick += to_next, to += 16) {
+        lanes::bytes codes[2];
+        lanes::unpack_bricks<bits>(brick, to_next, plane, bias, codes);
+        const lanes::bytes x = lanes::set_bytes(four);
+        lanes::dot_sum sum[2] = {lanes::dot_zero(), lanes::dot_zero()};
+        for (int32_t v = 0; v < 2; ++v) {
+            sum[v] = codes_signed ? lanes::dot(sum[v], x, codes[v]) : lanes::dot(sum[v], codes[v], x);
+        }
+        lanes::settle<bits>(sum, bias);
+        lanes::f32 result[2] = {lanes::dot_float(sum[0]), lanes::dot_float(sum[1])};
+        lanes::reorder(result);
+        lanes::store(to, result[0]);
+        lanes::store(to + n_lanes, result[1]);
+    }
 }
 
-inline void unpack_brick_of(const uint8_t * brick, int32_t bits, int32_t plane, int32_t bias, uint8_t * to) {
+inline void brick_dots_of(const uint8_t * brick, size_t to_next, int32_t bits, int32_t plane, int32_t bias,
+                          bool codes_signed, const uint8_t * four, float * to) {
     switch (bits) {
         case 2:
-            return unpack_one<2>(brick, plane, bias, to);
+            return brick_dots<2>(brick, to_next, plane, bias, codes_signed, four, to);
         case 3:
-            return unpack_one<3>(brick, plane, bias, to);
+            return brick_dots<3>(brick, to_next, plane, bias, codes_signed, four, to);
         case 4:
-            return unpack_one<4>(brick, plane, bias, to);
+            return brick_dots<4>(brick, to_next, plane, bias, codes_signed, four, to);
         case 5:
-            return unpack_one<5>(brick, plane, bias, to);
+            return brick_dots<5>(brick, to_next, plane, bias, codes_signed, four, to);
         default:
-            return unpack_one<8>(brick, plane, bias, to);
+            return brick_dots<8>(brick, to_next, plane, bias, codes_signed, four, to);
+    }
+}
+
+inline void columns_4_of(const float * from, float * to) {
+    for (size_t i = 0; i < 32; i += 2 * n_lanes) {
+        lanes::f32 columns[4][2];
+        lanes::columns_4(from + 4 * i, columns);
+        for (size_t r = 0; r < 4; ++r) {
+            lanes::store(to + 32 * r + i, columns[r][0]);
+            lanes::store(to + 32 * r + i + n_lanes, columns[r][1]);
+        }
     }
 }
 
@@ -151,7 +174,7 @@ constexpr lanes_table table = {
     fma_all,
     round_all,
     to_float_all,
-    pow2_all,
+    times_pow2_all,
     load_i8_all,
     any_greater_of,
     sum_of,
@@ -162,7 +185,12 @@ constexpr lanes_table table = {
     dots_of<false, true>,
     dots_of<true, false>,
     lanes::unpack,
-    unpack_brick_of,
+    brick_dots_of,
+    columns_4_of,
+    lanes::sum_at_places_4,
+    lanes::add_scaled_4,
+    lanes::transpose_4,
+    lanes::to_f32_whole,
     lanes::to_f32,
     lanes::to_f16,
 };

@@ -1,0 +1,162 @@
+#pragma once
+
+// Scores of a few rows over one tile of keys after the other (attention_step.h). Internal linkage.
+
+#include "kernels/cpu/step_products.h"
+
+namespace livekv {
+namespace {
+
+class step_keys {
+  public:
+    step_keys(const attention_args & args, const attention_item & item, const step_scratch & scratch)
+        : args_(args), item_(item), s_(scratch), d_(args.head_dim) {}
+
+    // Bounded as in row_keys.h.
+    void load_queries() {
+        const float scale = args_.scale * log2_e;
+        clear(s_.q, step_rows * s_.d32);
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            float * const q = s_.row(s_.q, r);
+            const float * const from = args_.q + (item_.head * args_.group() + item_.first_row + r) * d_;
+            for (int32_t c = 0; c < d_; ++c) {
+                const float x = from[c] * scale;
+                q[c] = x > -largest_query ? (x < largest_query ? x : largest_query) : -largest_query;
+            }
+        }
+        const int32_t stride = static_cast<int32_t>(s_.d32);
+        for (int32_t row = 0; row < item_.n_rows; row += 4) {
+            float * const q = s_.row(s_.q, row);
+            float * const q_of = s_.beside(s_.q_of, row);
+            for (int32_t c = 0; c < d_; c += 4) {
+                lanes::transpose_4(q + c, stride, q_of + 4 * c, 4);
+            }
+            rotate_rows(q_of, d_, args_.k_rotation, 4);
+            for (int32_t c = 0; c < d_; c += 4) {
+                lanes::transpose_4(q_of + 4 * c, 4, q + c, stride);
+            }
+        }
+    }
+
+    // scores [step_rows, tile_tokens] of the n tokens of a segment's tile; others are left as they come.
+    void take_scores(int64_t i_segment, int32_t tile, int32_t n, float * scores) {
+        const kv_segment & segment = args_.segments[i_segment];
+        if (!segment.k_blocks) {
+            load_rows(args_, item_.head, segment.k_rows, tile * tile_tokens, n, s_);
+            row_scores(n, scores);
+            return;
+        }
+        if (i_segment != segment_) {
+            segment_ = i_segment;
+            block_ = block_reader(segment.k_blocks + static_cast<size_t>(item_.head) * segment.k_block_bytes);
+            folded_group_ = -1;
+        }
+        with_bits(block_.bits(), [&]<int32_t bits>() { block_scores<bits>(tile, scores); });
+    }
+
+  private:
+    void row_scores(int32_t n, float * scores) {
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            const float * const q = s_.row(s_.q, r);
+            for (int32_t t = 0; t < n; ++t) {
+                const float * const k = s_.row(s_.rows, t);
+                f32 sum = lanes::set(0.0f);
+                for (size_t c = 0; c < s_.d32; c += lanes::n) {
+                    sum = lanes::fma(lanes::load(q + c), lanes::load(k + c), sum);
+                }
+                scores[r * tile_tokens + t] = lanes::sum(sum);
+            }
+        }
+    }
+
+    template <int32_t bits>
+    void block_scores(int32_t tile, float * scores) {
+        const int32_t group = tile * tile_tokens / block_.group();
+        if (group != folded_group_) {
+            folded_group_ = group;
+            fold<bits == 8 ? 2 : 1>(group, static_cast<float>(1 << (bits - 1)));
+        }
+        const block_reader::key_outliers apart = block_.key_outliers_of(tile);
+        if (apart.n > 0) {
+            lanes::to_f32_whole(apart.values, s_.rows, static_cast<size_t>(apart.n));
+        }
+        each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+            if (apart.n > 0) {  // before the products, which give the stores time to arrive
+                clear(s_.s_of, 4 * tile_tokens);
+                lanes::sum_at_places_4(s_.rows, apart.places, apart.n, s_.beside(s_.q_of, row), s_.s_of);
+            }
+            key_products<bits, n_rows>(block_, tile, d_, s_, row, offset_ + row, apart.n > 0, scores);
+        });
+    }
+
+    // As fold in row_keys.h, a row at a time.
+    template <int32_t n_planes>
+    __attribute__((noinline)) void fold(int32_t group, float mid) {
+        lanes::to_f32(block_.key_scales(group), s_.scales, static_cast<size_t>(d_));
+        for (size_t c = static_cast<size_t>(d_); c < s_.d32; ++c) {
+            s_.scales[c] = 0.0f;
+        }
+        const int8_t * const centres = block_.key_centres(group);
+        for (size_t c = 0; c < s_.d32; c += lanes::n) {
+            lanes::store(s_.centres + c, centres ? lanes::load_i8(centres + c) : lanes::set(0.0f));
+        }
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            offset_[r] = fold_row<n_planes>(r, s_.scales, s_.centres, mid);
+        }
+    }
+
+    // Returns what the middles of the grids add to every score.
+    template <int32_t n_planes>
+    float fold_row(int32_t r, const float * scales, const float * centres, float mid) {
+        constexpr size_t n = 32 / lanes::n;
+        const size_t d32 = s_.d32;
+        const float * const q = s_.row(s_.q, r);
+        uint8_t * const q8[2] = {s_.q8[0] + static_cast<size_t>(r) * d32, s_.q8[1] + static_cast<size_t>(r) * d32};
+        float * const steps = s_.step + static_cast<size_t>(r) * (d32 / 32);
+        f32 offset = lanes::set(0.0f);
+        for (size_t first = 0; first < d32; first += 32) {
+            f32 x[n];
+            f32 largest = lanes::set(1e-30f);
+            for (size_t i = 0; i < n; ++i) {
+                const size_t c = first + i * lanes::n;
+                x[i] = lanes::mul(lanes::load(q + c), lanes::load(scales + c));
+                largest = lanes::max(largest, lanes::abs(x[i]));
+                offset = lanes::fma(x[i], lanes::load(centres + c), offset);
+            }
+            const float top = lanes::largest(largest);
+            const float step = top * (1.0f / 127.0f);
+            steps[first / 32] = step;
+            const f32 inverse = lanes::set(127.0f / top);
+            const f32 minus_mid = lanes::set(-mid * step);
+            lanes::i32 whole[n];
+            lanes::i32 rest[n] = {};
+            for (size_t i = 0; i < n; ++i) {
+                const f32 scaled = lanes::mul(x[i], inverse);
+                whole[i] = lanes::round(scaled);
+                f32 rounded = lanes::to_float(whole[i]);
+                if (n_planes == 2) {
+                    rest[i] = lanes::round(lanes::mul(lanes::sub(scaled, rounded), lanes::set(254.0f)));
+                    rounded = lanes::fma(lanes::to_float(rest[i]), lanes::set(1.0f / 254.0f), rounded);
+                }
+                offset = lanes::fma(rounded, minus_mid, offset);
+            }
+            lanes::store_32_bytes(q8[0] + first, whole);
+            if (n_planes == 2) {
+                lanes::store_32_bytes(q8[1] + first, rest);
+            }
+        }
+        return lanes::sum(offset);
+    }
+
+    const attention_args & args_;
+    const attention_item & item_;
+    const step_scratch & s_;
+    int32_t d_;
+    int64_t segment_ = -1;  // whose block is read
+    block_reader block_;
+    int32_t folded_group_ = -1;   // of the block, whose scales are in q8, step and offset
+    float offset_[step_rows]{};  // what the middles of the key grids add to every score of the group
+};
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,201 @@
+#pragma once
+
+// Results of a few rows over one tile of values after the other (attention_step.h). Internal linkage.
+
+#include "kernels/cpu/step_products.h"
+
+namespace livekv {
+namespace {
+
+class step_values {
+  public:
+    step_values(const attention_args & args, const attention_item & item, const step_scratch & scratch)
+        : args_(args), item_(item), s_(scratch), d_(args.head_dim) {
+        clear(s_.o, step_rows * s_.d32);
+        clear(s_.o_of, step_rows * s_.d32);
+        for (f32 & x : offset_) {
+            x = lanes::set(0.0f);
+        }
+    }
+
+    // Readies the weights p [step_rows, tile_tokens] of a segment's tile for add().
+    void weigh(int64_t i_segment, int32_t tile, const float * p) {
+        const kv_segment & segment = args_.segments[i_segment];
+        if (!segment.v_blocks) {
+            return;
+        }
+        if (i_segment != segment_) {
+            segment_ = i_segment;
+            block_ = block_reader(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
+        }
+        block_.bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
+    }
+
+    // Adds p . values, over the tile's n tokens; p as in weigh(), which was called last with it.
+    void add(int64_t i_segment, int32_t tile, int32_t n, const float * p) {
+        const kv_segment & segment = args_.segments[i_segment];
+        if (!segment.v_blocks) {
+            load_rows(args_, item_.head, segment.v_rows, tile * tile_tokens, n, s_);
+            add_rows(n, p);
+            return;
+        }
+        with_bits(block_.bits(), [&]<int32_t bits>() {
+            each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+                value_products<bits, n_rows>(block_, tile, d_, s_, row);
+            });
+        });
+        if (block_.n_outliers() > 0) {
+            add_outliers(tile * tile_tokens, n, p);
+        }
+    }
+
+    // Row r's results so far, times factor.
+    void scale(int32_t r, float factor) {
+        const f32 by = lanes::set(factor);
+        offset_[r] = lanes::mul(offset_[r], by);
+        float * const o = s_.row(s_.o, r);
+        for (size_t c = 0; c < s_.d32; c += lanes::n) {
+            lanes::store(o + c, lanes::mul(lanes::load(o + c), by));
+        }
+        if (had_outliers_) {
+            float * const o_of = s_.beside(s_.o_of, r);
+            for (int32_t c = 0; c < d_; ++c) {
+                o_of[4 * c] *= factor;
+            }
+        }
+    }
+
+    // Into the layout spans are joined in: to [head_dim, n_rows_tile]. Ends what can be added.
+    void hand_over(float * to) {
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            float * const o = s_.row(s_.o, r);
+            const f32 offset = lanes::set(lanes::sum(offset_[r]));
+            for (size_t c = 0; c < s_.d32; c += n_pair * lanes::n) {
+                f32 v[n_pair] = {lanes::load(o + c), lanes::load(o + c + lanes::n)};
+                lanes::reorder(v);
+                lanes::store(o + c, lanes::add(v[0], offset));
+                lanes::store(o + c + lanes::n, lanes::add(v[1], offset));
+            }
+        }
+        for (int32_t row = 0; row < item_.n_rows; row += 4) {
+            const float * const o = s_.row(s_.o, row);
+            float * const o_of = s_.beside(s_.o_of, row);
+            for (int32_t c = 0; c < d_; c += 4) {
+                float four[16];
+                lanes::transpose_4(o + c, static_cast<int32_t>(s_.d32), four, 4);
+                for (int32_t i = 0; i < 16; ++i) {
+                    o_of[4 * c + i] += four[i];
+                }
+            }
+            rotate_rows(o_of, d_, args_.v_rotation, 4);
+            for (int32_t c = 0; c < d_; ++c) {
+                for (int32_t r = 0; r < 4; ++r) {
+                    to[c * n_rows_tile + row + r] = o_of[4 * c + r];
+                }
+            }
+        }
+    }
+
+  private:
+    // The weights times the value scales, rounded; what the middles of the grids contribute is summed exactly.
+    template <int32_t n_planes>
+    void weigh_tile(int32_t tile, const float * p) {
+        const int32_t first = tile * tile_tokens;
+        const int32_t n = block_.n_tokens() - first < tile_tokens ? block_.n_tokens() - first : tile_tokens;
+        float all[tile_tokens];
+        lanes::to_f32_whole(block_.value_scales(first), all, static_cast<size_t>(n));
+        for (int32_t t = n; t < tile_tokens; ++t) {
+            all[t] = 0.0f;
+        }
+        const int8_t * const from = block_.value_centres(first);
+        f32 scales[n_tile];
+        f32 centres[n_tile];
+        for (int32_t v = 0; v < n_tile; ++v) {
+            scales[v] = lanes::load(all + v * lanes::n);
+            centres[v] = from ? lanes::load_i8(from + v * lanes::n) : lanes::set(0.0f);
+        }
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            weigh_row<n_planes>(r, scales, centres, p + r * tile_tokens);
+        }
+    }
+
+    template <int32_t n_planes>
+    void weigh_row(int32_t r, const f32 * scales, const f32 * centres, const float * p) {
+        f32 w[n_tile];
+        f32 largest = lanes::set(1e-30f);
+        f32 offset = offset_[r];
+        for (int32_t v = 0; v < n_tile; ++v) {
+            w[v] = lanes::mul(lanes::load(p + v * lanes::n), scales[v]);
+            largest = lanes::max(largest, w[v]);
+            offset = lanes::fma(w[v], centres[v], offset);
+        }
+        const float top = lanes::largest(largest);
+        s_.p_step[r] = top * (1.0f / 255.0f);
+        offset_[r] = offset;
+        const f32 inverse = lanes::set(255.0f / top);
+        lanes::i32 whole[n_tile];
+        lanes::i32 rest[n_tile] = {};
+        for (int32_t v = 0; v < n_tile; ++v) {
+            const f32 x = lanes::mul(w[v], inverse);
+            if (n_planes == 2) {  // the whole part rounds down, so that the rest is positive too
+                whole[v] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
+                const f32 left = lanes::max(lanes::sub(x, lanes::to_float(whole[v])), lanes::set(0.0f));
+                rest[v] = lanes::round(lanes::min(lanes::mul(left, lanes::set(255.0f)), lanes::set(255.0f)));
+            } else {
+                whole[v] = lanes::round(x);
+            }
+        }
+        lanes::store_32_bytes(s_.p8[0] + r * tile_tokens, whole);
+        if (n_planes == 2) {
+            lanes::store_32_bytes(s_.p8[1] + r * tile_tokens, rest);
+        }
+    }
+
+    void add_rows(int32_t n, const float * p) {
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            float * const o = s_.row(s_.o, r);
+            for (size_t c = 0; c < s_.d32; c += n_pair * lanes::n) {
+                f32 sum[n_pair] = {lanes::set(0.0f), lanes::set(0.0f)};
+                for (int32_t t = 0; t < n; ++t) {
+                    const f32 weight = lanes::set(p[r * tile_tokens + t]);
+                    const float * const v = s_.row(s_.rows, t) + c;
+                    sum[0] = lanes::fma(weight, lanes::load(v), sum[0]);
+                    sum[1] = lanes::fma(weight, lanes::load(v + lanes::n), sum[1]);
+                }
+                lanes::reorder(sum);
+                lanes::store(o + c, lanes::add(lanes::load(o + c), sum[0]));
+                lanes::store(o + c + lanes::n, lanes::add(lanes::load(o + c + lanes::n), sum[1]));
+            }
+        }
+    }
+
+    void add_outliers(int32_t first, int32_t n, const float * p) {
+        had_outliers_ = true;
+        const uint8_t * const channels = block_.value_channels(first);
+        const int32_t each = block_.n_outliers();
+        lanes::to_f32_whole(block_.value_outliers(first), s_.rows, static_cast<size_t>(n * each));
+        for (int32_t row = 0; row < item_.n_rows; row += 4) {
+            for (int32_t t = 0; t < tile_tokens; t += 4) {
+                lanes::transpose_4(p + row * tile_tokens + t, tile_tokens, s_.s_of + t * 4, 4);
+            }
+            float * const o = s_.beside(s_.o_of, row);
+            for (int32_t t = 0; t < n; ++t) {
+                for (int32_t i = t * each; i < (t + 1) * each; ++i) {
+                    lanes::add_scaled_4(o + block_.channel(channels, i) * 4, s_.s_of + t * 4, s_.rows[i]);
+                }
+            }
+        }
+    }
+
+    const attention_args & args_;
+    const attention_item & item_;
+    const step_scratch & s_;
+    int32_t d_;
+    int64_t segment_ = -1;  // whose block is read
+    block_reader block_;
+    bool had_outliers_ = false;
+    f32 offset_[step_rows];  // what the middles of the value grids have added to every channel, summed over at the end
+};
+
+}  // namespace
+}  // namespace livekv
