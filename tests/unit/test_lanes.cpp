@@ -294,7 +294,8 @@ TEST(bricks_of_every_width_unpack_the_same) {
     }
 }
 
-// Two at a time, as the kernels take them: keys' codes unsigned with rounded queries, values' codes signed with weights.
+// Two at a time, as the kernels take them: keys' codes unsigned with rounded queries, values' codes signed with
+// weights.
 TEST(bricks_side_by_side_give_the_same_dot_products) {
     for (const int32_t bits : {2, 3, 4, 5, 8}) {
         const size_t brick_bytes = 8 * static_cast<size_t>(bits);
@@ -330,7 +331,8 @@ TEST(four_rows_side_by_side_are_turned_the_same) {
         plain.columns_4(from.data(), expected.data());
         l.lanes->columns_4(from.data(), actual.data());
         check_same(l.name + " columns_4", actual, expected);
-        CHECK(expected[0] == from[0] && expected[1] == from[4] && expected[32] == from[1] && expected[127] == from[127]);
+        CHECK(expected[0] == from[0] && expected[1] == from[4] && expected[32] == from[1] &&
+              expected[127] == from[127]);
         expected.assign(128, 1.0f);
         actual.assign(128, 1.0f);
         plain.transpose_4(from.data() + 1, 20, expected.data() + 2, 9);

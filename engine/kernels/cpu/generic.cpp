@@ -2,6 +2,7 @@
 // clang-format off: the lanes first, what is written in terms of them after
 #include "kernels/cpu/lanes_generic.h"
 #include "kernels/cpu/attention_step.h"
+#include "kernels/cpu/store_row.h"
 // clang-format on
 
 namespace livekv {

@@ -75,6 +75,7 @@ struct lanes : lanes_of_4 {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), all);
     }
 
+    // As unpack, one brick.
     template <int32_t bits>
     static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
         __m256i low;
@@ -106,12 +107,12 @@ struct lanes : lanes_of_4 {
 
     static constexpr int32_t n_bricks = 1;
     template <int32_t bits>
-    static void unpack_bricks(const uint8_t * brick, size_t, int32_t plane, int32_t bias, bytes * to) {
+    static void unpack_bricks(const uint8_t * brick, size_t /* to_next */, int32_t plane, int32_t bias, bytes * to) {
         unpack_brick<bits>(brick, plane, bias, to);
     }
     template <int32_t bits>
-    static void settle(dot_sum *, int32_t) {}
-    static void reorder(f32 *) {}
+    static void settle(dot_sum * /* sums */, int32_t /* bias */) {}
+    static void reorder(f32 * /* numbers */) {}
 
     static void unpack(const uint8_t * bricks, size_t n_bricks, int32_t bits, int32_t plane, int32_t bias,
                        uint8_t * to) {

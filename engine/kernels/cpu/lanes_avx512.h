@@ -63,23 +63,35 @@ struct lanes : lanes_of_4 {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16), _mm512_cvtepi32_epi8(v[1]));
     }
 
-    // Two bricks in two vectors: things 0 ... 7 of both in the first, 8 ... 15 in the second. Four bits need no shuffle
-    // but the one that puts the bricks together.
+    // Things 0 ... 7 of both bricks in the first vector, 8 ... 15 in the second: so four and five bits need no shuffle
+    // but the one that puts the bricks together. Of four bits, codes stay in the upper half of their bytes where that
+    // is where they come from, and unsigned ones of the lower half keep the others above them: settle knows.
     static constexpr int32_t n_bricks = 2;
     template <int32_t bits>
     static void unpack_bricks(const uint8_t * brick, size_t to_next, int32_t plane, int32_t bias, bytes * to) {
+        const __m512i high = _mm512_set1_epi8(static_cast<char>(0xf0));
         const __m512i minus = _mm512_set1_epi8(static_cast<char>(bias));
         if constexpr (bits == 4) {
-            const __m512i high = _mm512_set1_epi8(static_cast<char>(0xf0));
             const __m512i packed = load_2(brick, brick + to_next);
             if (bias == 0) {
                 to[0] = packed;
                 to[1] = _mm512_and_si512(packed, high);
-            } else {
-                const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+            } else {  // 16 (u - 8) is 16 u with its top bit the other way round
+                const __m512i top = _mm512_set1_epi8(static_cast<char>(0x80));
                 to[0] = _mm512_sub_epi8(_mm512_andnot_si512(high, packed), minus);
-                to[1] = _mm512_ternarylogic_epi64(packed, high, flip, 0x6a);  // (packed & high) ^ flip
+                to[1] = _mm512_ternarylogic_epi64(packed, high, top, 0x6a);  // (packed & high) ^ top
             }
+        } else if constexpr (bits == 5) {
+            uint64_t a;
+            uint64_t b;
+            __builtin_memcpy(&a, brick + 32, sizeof(a));
+            __builtin_memcpy(&b, brick + to_next + 32, sizeof(b));
+            const __m512i fifth = _mm512_set1_epi8(16);
+            const __m512i packed = load_2(brick, brick + to_next);
+            const __m512i low = _mm512_sub_epi8(_mm512_andnot_si512(high, packed), minus);
+            const __m512i up = _mm512_sub_epi8(_mm512_andnot_si512(high, _mm512_srli_epi16(packed, 4)), minus);
+            to[0] = _mm512_mask_add_epi8(low, (a & 0xffffffff) | b << 32, low, fifth);
+            to[1] = _mm512_mask_add_epi8(up, a >> 32 | (b >> 32) << 32, up, fifth);
         } else {
             bytes a[1];
             bytes b[1];
@@ -90,21 +102,21 @@ struct lanes : lanes_of_4 {
         }
     }
     template <int32_t bits>
-    static void settle(dot_sum * sum, int32_t bias) {
+    static void settle(dot_sum * sums, int32_t bias) {
         if constexpr (bits == 4) {
             if (bias == 0) {
-                sum[0] = _mm512_sub_epi32(sum[0], sum[1]);
+                sums[0] = _mm512_sub_epi32(sums[0], sums[1]);
             }
-            sum[1] = _mm512_srai_epi32(sum[1], 4);
+            sums[1] = _mm512_srai_epi32(sums[1], 4);
         }
     }
-    // Sums of two bricks' things, to and from their order.
-    static void reorder(f32 * v) {
-        const f32 low = _mm512_shuffle_f32x4(v[0], v[1], 0x44);
-        v[1] = _mm512_shuffle_f32x4(v[0], v[1], 0xee);
-        v[0] = low;
+    static void reorder(f32 * numbers) {
+        const f32 first = _mm512_shuffle_f32x4(numbers[0], numbers[1], 0x44);
+        numbers[1] = _mm512_shuffle_f32x4(numbers[0], numbers[1], 0xee);
+        numbers[0] = first;
     }
 
+    // As unpack, one brick.
     template <int32_t bits>
     static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
         const __m512i nibble = _mm512_set1_epi8(15);
@@ -199,8 +211,8 @@ struct lanes : lanes_of_4 {
   private:
     static __m512i load_2(const uint8_t * a, const uint8_t * b) {
         const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(a));
-        return _mm512_inserti64x4(_mm512_castsi256_si512(low),
-                                  _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b)), 1);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(low), _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b)),
+                                  1);
     }
 
     template <int32_t bits>

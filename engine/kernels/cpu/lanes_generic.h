@@ -107,8 +107,8 @@ struct lanes {
     }
 
     // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
-    // holds: callers sum at most eight dots of four-bit codes, or four of five-bit ones, which keeps every pair of
-    // products in 16 bits (8 * 2 * 255 * 8 = 32640).
+    // holds: where that is 16 bits, callers sum at most eight dots of four-bit codes, or four of five-bit ones, which
+    // keeps every pair of products in them (8 * 2 * 255 * 8 = 32640).
     static constexpr bool sums_of_16_bits = true;
     static dot_sum dot_zero() { return {}; }
     struct bytes {
@@ -155,23 +155,20 @@ struct lanes {
             p[i] = static_cast<uint8_t>(v[i / n].x[i % n]);
         }
     }
-    // As unpack, one brick into 64 / (4 n) vectors.
+    // As unpack, with a bias of 0 or half the range: n_bricks bricks of 16 things, to_next bytes apart, into two
+    // vectors, things in an order that suits the level. settle turns sums of dot products with these into those of the
+    // codes; reorder brings two vectors of numbers that lie like the things into the things' own order, and back.
+    static constexpr int32_t n_bricks = 1;
     template <int32_t bits>
-    static void unpack_brick(const uint8_t * brick, int32_t plane, int32_t bias, bytes * to) {
+    static void unpack_bricks(const uint8_t * brick, size_t /* to_next */, int32_t plane, int32_t bias, bytes * to) {
         uint8_t all[64];
         unpack(brick, 1, bits, plane, bias, all);
         to[0] = load_bytes(all);
         to[1] = load_bytes(all + 32);
     }
-
-    static constexpr int32_t n_bricks = 1;
     template <int32_t bits>
-    static void unpack_bricks(const uint8_t * brick, size_t, int32_t plane, int32_t bias, bytes * to) {
-        unpack_brick<bits>(brick, plane, bias, to);
-    }
-    template <int32_t bits>
-    static void settle(dot_sum *, int32_t) {}
-    static void reorder(f32 *) {}
+    static void settle(dot_sum * /* sums */, int32_t /* bias */) {}
+    static void reorder(f32 * /* numbers */) {}
 
     // Plane `plane` (0: the lower four bits or all there are, 1: the upper four of eight) of n_bricks bricks of codes,
     // minus bias, one byte a code.

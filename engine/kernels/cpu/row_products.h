@@ -73,6 +73,25 @@ struct scratch_map {
     }
 };
 
+// f16 keys or values of tokens from `first` on, widened: s.rows [n, head_dim].
+inline void load_rows(const attention_args & args, int32_t head, const uint16_t * from, int32_t first, int32_t n,
+                      const scratch_map & s) {
+    const size_t d = static_cast<size_t>(args.head_dim);
+    const size_t stride = static_cast<size_t>(args.n_head_kv) * d;
+    for (int32_t t = 0; t < n; ++t) {
+        lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(head) * d,
+                      s.rows + static_cast<size_t>(t) * d, d);
+    }
+}
+
+// to [rows] += from [rows] * value
+inline void add_outlier(float * to, const float * from, float value) {
+    for (int32_t v = 0; v < n_vec; ++v) {
+        lanes::store(to + v * lanes::n,
+                     lanes::fma(lanes::set(value), lanes::load(from + v * lanes::n), lanes::load(to + v * lanes::n)));
+    }
+}
+
 // c [n_i, rows] += sum over j < n_j of a[i * a_i + j * a_j] b[j, rows].
 inline void multiply_add(const float * a, size_t a_i, size_t a_j, int32_t n_i, int32_t n_j, const float * b,
                          float * c) {

@@ -91,7 +91,7 @@ class step_keys {
 
     // As fold in row_keys.h, a row at a time.
     template <int32_t n_planes>
-    __attribute__((noinline)) void fold(int32_t group, float mid) {
+    void fold(int32_t group, float mid) {
         lanes::to_f32(block_.key_scales(group), s_.scales, static_cast<size_t>(d_));
         for (size_t c = static_cast<size_t>(d_); c < s_.d32; ++c) {
             s_.scales[c] = 0.0f;
@@ -154,7 +154,7 @@ class step_keys {
     int32_t d_;
     int64_t segment_ = -1;  // whose block is read
     block_reader block_;
-    int32_t folded_group_ = -1;   // of the block, whose scales are in q8, step and offset
+    int32_t folded_group_ = -1;  // of the block, whose scales are in q8, step and offset
     float offset_[step_rows]{};  // what the middles of the key grids add to every score of the group
 };
 
