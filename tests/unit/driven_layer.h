@@ -11,6 +11,18 @@
 #include "kv/kv_pack.h"
 #include "random_rows.h"
 
+constexpr int64_t chunk = 32;
+
+// Chunks of 32 tokens, two heads of an odd 40 channels.
+inline livekv::livekv_layer_plan plan_of(int64_t warmup_chunks = 2) {
+    livekv::livekv_layer_plan p;
+    p.n_head_kv = 2;
+    p.head_dim = 40;
+    p.chunk_size = chunk;
+    p.warmup_chunks = warmup_chunks;
+    return p;
+}
+
 // Keys and values of a position depend on it and on the text alone, not on the passes that bring them.
 inline std::vector<float> row_of(uint32_t text, int64_t position, bool key, size_t n) {
     std::mt19937 rng(text * 1000003u + static_cast<uint32_t>(position) * 2 + key);

@@ -10,17 +10,14 @@
 
 #include "check.h"
 #include "session/session.h"
-#include "tiny_model.h"
+#include "tiny_sequences.h"
 
 namespace kv_saved {
 
 using namespace livekv;
-
-inline std::shared_ptr<const model> tiny_model(const tiny_spec & spec = {}) {
-    const temporary_file path(".gguf");
-    write_tiny_model(spec, path.path());
-    return model::load(path.path());
-}
+using tiny_sequences::same_bits;
+using tiny_sequences::some_tokens;
+using tiny_sequences::tiny_model;
 
 inline tiny_spec four_layer_spec() {
     tiny_spec spec;
@@ -47,19 +44,6 @@ inline session_params params_of(int64_t n_ctx = 400) {
     p.kv.warmup_chunks = 1;
     p.kv.bypass_layers = 1;
     return p;
-}
-
-inline std::vector<int32_t> some_tokens(int n, uint32_t seed = 3) {
-    std::vector<int32_t> tokens = {1};
-    while (static_cast<int>(tokens.size()) < n) {
-        seed = seed * 1103515245 + 12345;
-        tokens.push_back(3 + static_cast<int32_t>((seed >> 8) % 256));
-    }
-    return tokens;
-}
-
-inline bool same_bits(std::span<const float> a, std::span<const float> b) {
-    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
 }
 
 // Both sequences get the same further tokens, past two chunk ends, and must give the same bits at each step.

@@ -1,44 +1,13 @@
 #include <cmath>
-#include <cstring>
 
 #include "check.h"
 #include "error.h"
-#include "session/fidelity.h"
-#include "session/generate.h"
-#include "tiny_model.h"
+#include "tiny_sequences.h"
 
 using namespace livekv;
+using namespace tiny_sequences;
 
 namespace {
-
-std::shared_ptr<const model> tiny_model(const tiny_spec & spec = {}) {
-    const temporary_file path(".gguf");
-    write_tiny_model(spec, path.path());
-    return model::load(path.path());  // the mapping outlives the name
-}
-
-session_params params_of(const std::string & kv, int64_t chunk_size, int64_t n_ctx = 300) {
-    session_params p;
-    p.n_ctx = n_ctx;
-    p.n_threads = 2;
-    p.kv.policy = kv;
-    p.kv.chunk_size = chunk_size;
-    return p;
-}
-
-std::vector<int32_t> some_tokens(int n, uint32_t seed = 3) {
-    std::vector<int32_t> tokens = {1};
-    while (static_cast<int>(tokens.size()) < n) {
-        seed = seed * 1103515245 + 12345;
-        tokens.push_back(3 + static_cast<int32_t>((seed >> 8) % 256));
-    }
-    return tokens;
-}
-
-std::vector<float> last_logits(session & s, const std::vector<int32_t> & tokens) {
-    const auto logits = s.prefill(tokens);
-    return {logits.begin(), logits.end()};
-}
 
 // Largest difference over the range of the reference.
 double relative_difference(const std::vector<float> & a, const std::vector<float> & b) {
@@ -50,27 +19,12 @@ double relative_difference(const std::vector<float> & a, const std::vector<float
     return a.size() == b.size() ? worst / (*high - *low) : INFINITY;
 }
 
-bool same_bits(const std::vector<float> & a, const std::vector<float> & b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 // Chunks change the order in which attention sums (other tiles, one thread or two), nothing else.
 constexpr double summation_tolerance = 2e-5;
 
 // ggml's CPU attention over f16 rows sums values in f16 (11 bits) when a chunk has fewer than 64 tokens, and in f32
 // otherwise; random weights magnify the difference.
 constexpr double f16_sum_tolerance = 4e-3;
-
-// Normalized mean squared error: 0 is equal, 2 unrelated.
-double nmse(const std::vector<float> & a, const std::vector<float> & b) {
-    double error = 0.0;
-    double power = 0.0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        error += (a[i] - b[i]) * (a[i] - b[i]);
-        power += b[i] * b[i];
-    }
-    return error / power;
-}
 
 }  // namespace
 
@@ -232,122 +186,6 @@ TEST(a_cache_that_cannot_be_is_an_error) {
     tiny_spec odd;
     odd.head_dim = 40;
     CHECK_ERROR(session(tiny_model(odd), params_of("q4_0", 32)), "head_dim is 40");
-}
-
-TEST(generation_stops_for_each_reason) {
-    const auto m = tiny_model();
-    const auto run = [&](int64_t n_predict, int64_t n_ctx, int stop_after) {
-        session s(m, params_of("f16", 32, n_ctx));
-        generate_params p;
-        p.n_predict = n_predict;
-        p.ignore_eos = true;
-        p.sampling.temperature = 0.0;
-        int n_pieces = 0;
-        generate_callbacks callbacks;
-        callbacks.interrupted = [&] { return stop_after >= 0 && ++n_pieces > stop_after; };
-        return generate(s, some_tokens(20), p, callbacks);
-    };
-    const generate_result limited = run(7, 64, -1);
-    CHECK_EQ(limited.n_generated, 7);
-    CHECK(limited.reason == stop_reason::n_predict);
-    const generate_result full = run(-1, 30, -1);
-    CHECK_EQ(full.n_generated, 11);  // 10 more fit, and the last one needs no place
-    CHECK(full.reason == stop_reason::context_full);
-    CHECK(run(-1, 64, 3).reason == stop_reason::interrupted);
-    CHECK_EQ(run(7, 64, -1).logits_hash, limited.logits_hash);
-    CHECK(run(6, 64, -1).logits_hash != limited.logits_hash);
-}
-
-TEST(an_interrupted_prefill_keeps_whole_chunks) {
-    const auto m = tiny_model();
-    session s(m, params_of("f16", 32));
-    generate_callbacks callbacks;
-    callbacks.on_prefill = [](int64_t n_done) { return n_done < 64; };
-    const generate_result r = generate(s, some_tokens(200), {}, callbacks);
-    CHECK(r.reason == stop_reason::interrupted);
-    CHECK_EQ(r.n_prompt, 64);
-    CHECK_EQ(r.n_generated, 0);
-}
-
-TEST(steps_say_what_one_call_says) {
-    const auto m = tiny_model();
-    generate_params p;
-    p.n_predict = 30;
-    p.ignore_eos = true;
-    p.sampling.seed = 9;
-    std::string said;
-    generate_callbacks callbacks;
-    callbacks.on_text = [&](std::string_view piece) {
-        said += piece;
-        return true;
-    };
-    session whole(m, params_of("f16", 32));
-    const generate_result r = generate(whole, some_tokens(40), p, callbacks);
-    session stepped(m, params_of("f16", 32));
-    generation g(stepped, some_tokens(40), p);
-    std::string text;
-    while (!g.ended()) {
-        text += g.next();
-    }
-    CHECK_EQ(text, said);
-    CHECK_EQ(g.result().logits_hash, r.logits_hash);
-    CHECK_EQ(g.result().last_token, r.last_token);
-    CHECK_EQ(g.result().n_prompt, 40);
-    CHECK(g.result().reason == stop_reason::n_predict);
-    CHECK_EQ(stepped.n_tokens(), whole.n_tokens());
-}
-
-TEST(a_fork_goes_on_from_the_last_logits_it_was_given) {
-    const auto m = tiny_model();
-    session s(m, params_of("livekv", 32));
-    const std::vector<float> before = last_logits(s, some_tokens(50));
-    const auto fork = s.fork();
-    last_logits(s, some_tokens(9));  // the fork's are its own
-    CHECK(same_bits({fork->last_logits().begin(), fork->last_logits().end()}, before));
-    const auto second = fork->fork();
-    CHECK(same_bits({second->last_logits().begin(), second->last_logits().end()}, before));
-    fork->trim(20);
-    CHECK(fork->last_logits().empty());
-    CHECK(fork->fork()->last_logits().empty());
-}
-
-TEST(divergence_of_a_cache_from_itself_is_zero_and_grows_with_fewer_bits) {
-    const auto m = tiny_model();
-    const std::vector<int32_t> tokens = some_tokens(400);
-    const auto measure = [&](const char * kv) {
-        fidelity_params p;
-        p.test = params_of(kv, 32, 128);
-        p.kl_base = params_of("f16", 32, 128).kv;
-        return measure_fidelity(m, tokens, p);
-    };
-    const fidelity same = measure("f16");
-    CHECK_EQ(same.n_windows, 3);
-    CHECK_EQ(same.n_tokens, 3 * 63);
-    CHECK_EQ(same.kl->max, 0.0);
-    CHECK_EQ(same.kl->same_top, 1.0);
-    CHECK_EQ(same.ppl, same.kl->base_ppl);
-    CHECK_EQ(same.nll.size(), same.kl->tokens.size());
-    CHECK(same.nll == same.kl->base_nll);
-    const fidelity q8 = measure("q8_0");
-    const fidelity q4 = measure("q4_0");
-    CHECK(q8.kl->mean > 0.0);
-    CHECK(q4.kl->mean > 10.0 * q8.kl->mean);
-    CHECK(q4.kl->median <= q4.kl->p999 && q4.kl->p999 <= q4.kl->max);
-    fidelity_params too_long;
-    too_long.test = params_of("f16", 32, 401);
-    CHECK_ERROR(measure_fidelity(m, tokens, too_long), "one window needs 401");
-}
-
-TEST(perplexity_of_a_uniform_model_is_its_vocabulary) {
-    tiny_spec spec;
-    spec.zeroed_tensor = "output.weight";  // equal logits: every token costs ln(n_vocab)
-    const auto m = tiny_model(spec);
-    fidelity_params p;
-    p.test = params_of("f16", 32, 100);
-    const fidelity f = measure_fidelity(m, some_tokens(200), p);
-    CHECK(std::fabs(f.ppl - 259.0) < 1e-3);
-    CHECK(std::fabs(f.ppl_stderr) < 1e-6);
-    CHECK(!f.kl);
 }
 
 TEST_MAIN

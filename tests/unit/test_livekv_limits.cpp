@@ -1,0 +1,126 @@
+// Numbers and options that the livekv cache cannot store, and what is left when it says so.
+
+#include <cmath>
+#include <functional>
+
+#include "check.h"
+#include "error.h"
+#include "tiny_sequences.h"
+
+using namespace livekv;
+using namespace tiny_sequences;
+
+namespace {
+
+session_params params_of() {
+    return tiny_sequences::params_of("livekv", 32, 400);
+}
+
+constexpr int32_t broken_token = 2;  // some_tokens has none
+
+// The embedding of one token is not a number.
+tiny_spec with_broken_token() {
+    tiny_spec spec;
+    spec.n_layer = 3;
+    spec.edit_values = [](const std::string & name, std::vector<float> & values) {
+        if (name == "token_embd.weight") {
+            values[broken_token * 64 + 7] = NAN;
+        }
+    };
+    return spec;
+}
+
+}  // namespace
+
+TEST(numbers_that_cannot_be_stored_stop_the_pass_they_come_in) {
+    const auto m = tiny_model(with_broken_token());
+    for (const int32_t n_threads : {1, 4}) {
+        for (const int at : {0, 5, 31, 32, 40, 63, 64, 99}) {
+            session_params p = params_of();
+            p.n_threads = n_threads;
+            const std::vector<int32_t> good = some_tokens(120);
+            std::vector<int32_t> bad = good;
+            bad[static_cast<size_t>(at)] = broken_token;
+            bad[static_cast<size_t>(std::min(at / 32 * 32 + 31, at + 3))] =
+                broken_token;  // and once more: the first one is named
+            session s(m, p);
+            CHECK_ERROR(last_logits(s, bad), "layer 0, position " + std::to_string(at) + ": ");
+            CHECK_EQ(s.n_tokens(), at / 32 * 32);
+            session fresh(m, p);
+            const std::vector<float> expected = last_logits(fresh, good);
+            CHECK(same_bits(last_logits(s, {good.begin() + s.n_tokens(), good.end()}), expected));
+            CHECK_EQ(s.cache().bytes(), fresh.cache().bytes());
+            CHECK_ERROR(last_logits(s, {broken_token}), "layer 0, position 120: ");
+            s.trim(110);
+            fresh.trim(110);
+            CHECK(same_bits(last_logits(s, some_tokens(30)), last_logits(fresh, some_tokens(30))));
+            s.reset();
+            CHECK(same_bits(last_logits(s, good), expected));
+        }
+    }
+}
+
+TEST(the_layer_that_computed_them_is_named) {
+    for (const char * tensor : {"blk.1.attn_k.weight", "blk.1.attn_v.weight"}) {
+        for (const float bad : {static_cast<float>(NAN), INFINITY, 1e7f}) {  // the last: finite, but not in 16 bits
+            tiny_spec spec;
+            spec.n_layer = 3;
+            spec.edit_values = [&](const std::string & name, std::vector<float> & values) {
+                if (name == tensor) {
+                    values[64 * 40 + 1] = bad;
+                }
+            };
+            const auto m = tiny_model(spec);
+            session s(m, params_of());
+            CHECK_ERROR(last_logits(s, some_tokens(50)),
+                        "layer 1, position 0: a key or value is not a number or too large for 16 bits");
+            CHECK_EQ(s.n_tokens(), 0);
+        }
+    }
+}
+
+TEST(large_numbers_that_can_be_stored_are) {
+    tiny_spec spec;
+    spec.edit_values = [](const std::string & name, std::vector<float> & values) {
+        if (name.find("attn_v.weight") != std::string::npos || name.find("attn_k.weight") != std::string::npos) {
+            for (float & x : values) {
+                x *= 5000.0f;  // keys and values of up to 3e4
+            }
+        }
+    };
+    for (const bool zero_point : {false, true}) {
+        session_params p = params_of();
+        p.kv.scale_method = "ema_clipped";
+        p.kv.zero_point = zero_point;
+        session s(tiny_model(spec), p);
+        for (const float x : decode(s, last_logits(s, some_tokens(150)), 40)) {
+            if (!std::isfinite(x)) {
+                CHECK(std::isfinite(x));
+                break;
+            }
+        }
+        CHECK_EQ(s.n_tokens(), 190);
+    }
+}
+
+TEST(what_the_cache_cannot_store_is_an_error) {
+    const auto m = tiny_model();
+    const auto with = [&](const std::function<void(kv_options &)> & edit) {
+        session_params p = params_of();
+        edit(p.kv);
+        session s(m, p);
+    };
+    CHECK_ERROR(with([](kv_options & o) { o.sink_tokens = 33; }), "--sink-tokens 33 is more than --chunk-size 32");
+    CHECK_ERROR(with([](kv_options & o) {
+                    o.scale_method = "ema_absmax";
+                    o.scale_search = true;
+                }),
+                "--scale-search goes with");
+    CHECK_ERROR(with([](kv_options & o) {
+                    o.seal_decode = false;
+                    o.tail_chunks = 2;
+                }),
+                "--tail-chunks 2 goes with --seal-decode on");
+}
+
+TEST_MAIN
