@@ -9,13 +9,13 @@
 
 namespace livekv {
 
-// What tells one model's keys and values, and the tokens they are of, from another's: (name, value as text), the shape's
-// numbers first, then ("weights", a hash) and ("vocabulary", a hash).
+// What tells one model's keys and values, and the tokens they are of, from another's: (name, value as text), the
+// shape's numbers first, then ("weights", a hash) and ("vocabulary", a hash).
 using model_facts = std::vector<std::pair<std::string, std::string>>;
 
-// The weights' hash covers names, types and shapes of all tensors and the first and last KiB of each one's data: it reads
-// little, and no training step, merge or quantization leaves those bytes as they were. The vocabulary's covers the
-// tokenizer's kind and the text of every token: what ids mean.
+// The weights' hash covers names, types and shapes of all tensors and the first and last KiB of each one's data: it
+// reads little, and no training step, merge or quantization leaves those bytes as they were. The vocabulary's covers
+// the tokenizer's kind and the text of every token: what ids mean.
 model_facts model_fingerprint(const gguf_file & file, const hparams & hp);
 
 }  // namespace livekv
