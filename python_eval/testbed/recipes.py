@@ -31,7 +31,7 @@ class Recipe:
     tokenizer_tasks: int = 2400  # generated tasks that the tokenizer learns from beside the text
     n_ctx: int = 4096
     rope_theta: float = 100000.0
-    tokens: int = 7_640_000
+    tokens: int = 10_000_000
     muon_rate: float = 5e-3  # of the layers' matrices
     learning_rate: float = 3e-3  # of embeddings and norms (AdamW)
     beta2: float = 0.98
@@ -40,12 +40,12 @@ class Recipe:
     flat: float = 0.5  # share of the run before the learning rate falls
     micro_tokens: int = 2048  # at most so many in one forward pass
     stages: tuple[Stage, ...] = (
-        Stage(0.445, 256, 2048, Shares(text=0.25, copies=0.40)),
-        Stage(0.652, 256, 4096, Shares(text=0.45, copies=0.12)),
-        Stage(0.766, 512, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.841, 1024, 4096, Shares(text=0.45, copies=0.10)),
-        Stage(0.910, 2048, 4096, Shares(text=0.22, copies=0.04)),
-        Stage(1.000, 4096, 4096, Shares(text=0.20, copies=0.03)),
+        Stage(0.34, 256, 2048, Shares(text=0.25, copies=0.40)),
+        Stage(0.62, 256, 4096, Shares(text=0.60, copies=0.08)),
+        Stage(0.73, 512, 4096, Shares(text=0.50, copies=0.08)),
+        Stage(0.81, 1024, 4096, Shares(text=0.45, copies=0.08)),
+        Stage(0.89, 2048, 4096, Shares(text=0.35, copies=0.04)),
+        Stage(1.00, 4096, 4096, Shares(text=0.30, copies=0.03)),
     )
     seed: int = 1
 

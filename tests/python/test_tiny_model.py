@@ -33,7 +33,7 @@ def test_it_predicts_a_book_it_was_not_trained_on(tools, tiny, root):
     opening = root / "tests" / "data" / "war-and-peace-opening.txt"
     arguments = ("-m", tiny, "-f", opening, "-c", 512, "--kv", "f16", "-o", "json")
     result = json.loads(tools.run("livekv-perplexity", *arguments).stdout)
-    assert result["ppl"] < 110  # measured: 107.9; one that knows only how frequent its tokens are has several hundred
+    assert result["ppl"] < 89  # measured: 86.9; one that knows only how frequent its tokens are has several hundred
 
 
 def test_it_answers_a_question_in_a_chat(tools, tiny):
