@@ -16,7 +16,9 @@ class block_reader {
         map_ = kv_map(h_);
     }
 
+    size_t head_bytes() const { return map_.codes; }  // before the bricks
     int32_t n_tokens() const { return h_.n_tokens; }
+    int32_t n_tiles() const { return map_.n_tiles; }
     int32_t bits() const { return h_.bits; }
     int32_t group() const { return h_.group; }
     int32_t n_outliers() const { return h_.n_outliers; }  // per channel or token
@@ -34,6 +36,10 @@ class block_reader {
     const uint8_t * key_bricks(int32_t tile) const { return brick(static_cast<size_t>(2 * tile) * (h_.head_dim / 4)); }
     int32_t value_quads(int32_t tile) const { return kv_value_tile_quads(h_.n_tokens, tile); }
     const uint8_t * value_bricks(int32_t tile) const { return brick(kv_value_tile_brick(h_.head_dim, tile)); }
+
+    const uint8_t * bricks(int32_t tile) const {
+        return h_.side == kv_side::key ? key_bricks(tile) : value_bricks(tile);
+    }
 
     // Outliers of a tile's keys: f16 values, and places (token in the tile << 11 | channel) by token.
     struct key_outliers {

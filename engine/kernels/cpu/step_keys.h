@@ -2,6 +2,7 @@
 
 // Scores of a few rows over one tile of keys after the other (attention_step.h). Internal linkage.
 
+#include "kernels/cpu/step_block.h"
 #include "kernels/cpu/step_products.h"
 
 namespace livekv {
@@ -10,7 +11,7 @@ namespace {
 class step_keys {
   public:
     step_keys(const attention_args & args, const attention_item & item, const step_scratch & scratch)
-        : args_(args), item_(item), s_(scratch), d_(args.head_dim) {}
+        : args_(args), item_(item), s_(scratch), d_(args.head_dim), block_(args, item.head, kv_side::key) {}
 
     // Bounded as in row_keys.h.
     void load_queries() {
@@ -46,12 +47,11 @@ class step_keys {
             row_scores(n, scores);
             return;
         }
-        if (i_segment != segment_) {
-            segment_ = i_segment;
-            block_ = block_reader(segment.k_blocks + static_cast<size_t>(item_.head) * segment.k_block_bytes);
+        if (block_.enter(i_segment)) {
             folded_group_ = -1;
         }
-        with_bits(block_.bits(), [&]<int32_t bits>() { block_scores<bits>(tile, scores); });
+        block_.fetch_next_head(tile);
+        with_bits(block_->bits(), [&]<int32_t bits>() { block_scores<bits>(tile, scores); });
     }
 
   private:
@@ -71,12 +71,12 @@ class step_keys {
 
     template <int32_t bits>
     void block_scores(int32_t tile, float * scores) {
-        const int32_t group = tile * tile_tokens / block_.group();
+        const int32_t group = tile * tile_tokens / block_->group();
         if (group != folded_group_) {
             folded_group_ = group;
             fold<bits == 8 ? 2 : 1>(group, static_cast<float>(1 << (bits - 1)));
         }
-        const block_reader::key_outliers apart = block_.key_outliers_of(tile);
+        const block_reader::key_outliers apart = block_->key_outliers_of(tile);
         if (apart.n > 0) {
             lanes::to_f32_whole(apart.values, s_.rows, static_cast<size_t>(apart.n));
         }
@@ -85,18 +85,19 @@ class step_keys {
                 clear(s_.s_of, 4 * tile_tokens);
                 lanes::sum_at_places_4(s_.rows, apart.places, apart.n, s_.beside(s_.q_of, row), s_.s_of);
             }
-            key_products<bits, n_rows>(block_, tile, d_, s_, row, offset_ + row, apart.n > 0, scores);
+            key_products<bits, n_rows>(*block_, tile, d_, s_, row, offset_ + row, apart.n > 0, scores,
+                                       block_.bricks_ahead(tile));
         });
     }
 
     // As fold in row_keys.h, a row at a time.
     template <int32_t n_planes>
     void fold(int32_t group, float mid) {
-        lanes::to_f32(block_.key_scales(group), s_.scales, static_cast<size_t>(d_));
+        lanes::to_f32(block_->key_scales(group), s_.scales, static_cast<size_t>(d_));
         for (size_t c = static_cast<size_t>(d_); c < s_.d32; ++c) {
             s_.scales[c] = 0.0f;
         }
-        const int8_t * const centres = block_.key_centres(group);
+        const int8_t * const centres = block_->key_centres(group);
         for (size_t c = 0; c < s_.d32; c += lanes::n) {
             lanes::store(s_.centres + c, centres ? lanes::load_i8(centres + c) : lanes::set(0.0f));
         }
@@ -152,8 +153,7 @@ class step_keys {
     const attention_item & item_;
     const step_scratch & s_;
     int32_t d_;
-    int64_t segment_ = -1;  // whose block is read
-    block_reader block_;
+    step_block block_;
     int32_t folded_group_ = -1;  // of the block, whose scales are in q8, step and offset
     float offset_[step_rows]{};  // what the middles of the key grids add to every score of the group
 };

@@ -12,12 +12,12 @@ namespace {
 template <int32_t bits, bool codes_signed>
 constexpr int32_t quads_at_once = lanes::sums_of_16_bits && (bits == 5 || (bits == 8 && codes_signed)) ? 4 : 8;
 
-// Asks for the bricks that the next tile has where this one has n_quads from here on, lanes::n_bricks side by side:
-// memory is slower than all the work here, and slower still when it is not told early.
+// Asks for n_quads bricks, lanes::n_bricks side by side: into the second cache, because the first has too few requests
+// to wait for memory with.
 template <int32_t bits, int32_t n_quads>
 inline void fetch_bricks(const uint8_t * ahead) {
     for (int32_t i = 0; i < n_quads * 8 * bits * lanes::n_bricks; i += 64) {
-        __builtin_prefetch(ahead + i);
+        __builtin_prefetch(ahead + i, 0, 2);
     }
 }
 
@@ -54,9 +54,11 @@ inline void brick_products(const uint8_t * bricks, size_t to_next, int32_t n_qua
 }
 
 // scores [row ..., tile_tokens] of one tile: offset [n_rows] + codes . rounded queries + s_of, where outliers have it.
+// ahead: bricks of another tile, to be fetched meanwhile.
 template <int32_t bits, int32_t n_rows>
 inline void key_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
-                         int32_t row, const float * offset, bool with_outliers, float * scores) {
+                         int32_t row, const float * offset, bool with_outliers, float * scores,
+                         const uint8_t * ahead) {
     constexpr int32_t n_planes = bits == 8 ? 2 : 1;
     constexpr int32_t at_once = quads_at_once<bits, false>;
     const int32_t n_quads = head_dim / 4;
@@ -64,7 +66,8 @@ inline void key_products(const block_reader & block, int32_t tile, int32_t head_
     const size_t sixteen_bytes = static_cast<size_t>(n_quads) * 8 * bits;
     const size_t n_steps = s.d32 / 32;
     for (int32_t sixteen = 0; sixteen < n_sixteens; sixteen += lanes::n_bricks) {
-        const uint8_t * const bricks = block.key_bricks(tile) + static_cast<size_t>(sixteen) * sixteen_bytes;
+        const size_t from = static_cast<size_t>(sixteen) * sixteen_bytes;
+        const uint8_t * const bricks = block.key_bricks(tile) + from;
         const size_t to_next = sixteen + 1 < n_sixteens ? sixteen_bytes : 0;
         f32 total[n_rows][n_pair];
         for (int32_t r = 0; r < n_rows; ++r) {
@@ -72,7 +75,7 @@ inline void key_products(const block_reader & block, int32_t tile, int32_t head_
         }
         for (int32_t quad = 0; quad < n_quads; quad += at_once) {
             const int32_t n = n_quads - quad < at_once ? n_quads - quad : at_once;
-            fetch_bricks<bits, at_once>(bricks + 2 * sixteen_bytes + quad * 8 * bits * lanes::n_bricks);
+            fetch_bricks<bits, at_once>(ahead + from + quad * 8 * bits * lanes::n_bricks);
             for (int32_t i = 0; i < n_planes * n_planes; ++i) {
                 const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 254.0f);
                 brick_products<bits, n_rows, false>(bricks + quad * 8 * bits, to_next, n, i / n_planes, 0,
@@ -95,18 +98,18 @@ inline void key_products(const block_reader & block, int32_t tile, int32_t head_
     }
 }
 
-// o [row ..., d32] += rounded weights . codes of one tile.
+// o [row ..., d32] += rounded weights . codes of one tile. ahead: as above.
 template <int32_t bits, int32_t n_rows>
 inline void value_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
-                           int32_t row) {
+                           int32_t row, const uint8_t * ahead) {
     constexpr int32_t n_planes = bits == 8 ? 2 : 1;
     constexpr int32_t at_once = quads_at_once<bits, true>;
     const int32_t n_quads = block.value_quads(tile);
     const int32_t n_sixteens = kv_ceil_div(head_dim, 16);
     const size_t sixteen_bytes = static_cast<size_t>(n_quads) * 8 * bits;
-    const size_t tile_bytes = static_cast<size_t>(n_sixteens) * sixteen_bytes;
     for (int32_t sixteen = 0; sixteen < n_sixteens; sixteen += lanes::n_bricks) {
-        const uint8_t * const bricks = block.value_bricks(tile) + static_cast<size_t>(sixteen) * sixteen_bytes;
+        const size_t from = static_cast<size_t>(sixteen) * sixteen_bytes;
+        const uint8_t * const bricks = block.value_bricks(tile) + from;
         const size_t to_next = sixteen + 1 < n_sixteens ? sixteen_bytes : 0;
         float * const o = s.row(s.o, row) + sixteen * 16;
         f32 total[n_rows][n_pair];
@@ -117,7 +120,7 @@ inline void value_products(const block_reader & block, int32_t tile, int32_t hea
         }
         for (int32_t quad = 0; quad < n_quads; quad += at_once) {
             const int32_t n = n_quads - quad < at_once ? n_quads - quad : at_once;
-            fetch_bricks<bits, at_once>(bricks + tile_bytes + quad * 8 * bits * lanes::n_bricks);
+            fetch_bricks<bits, at_once>(ahead + from + quad * 8 * bits * lanes::n_bricks);
             for (int32_t i = 0; i < n_planes * n_planes; ++i) {
                 const int32_t bias = n_planes == 1 ? 1 << (bits - 1) : i / n_planes == 0 ? 0 : 8;
                 const float factor = (i / n_planes == 0 ? 1.0f : 16.0f) * (i % n_planes == 0 ? 1.0f : 1.0f / 255.0f);

@@ -2,6 +2,7 @@
 
 // Results of a few rows over one tile of values after the other (attention_step.h). Internal linkage.
 
+#include "kernels/cpu/step_block.h"
 #include "kernels/cpu/step_products.h"
 
 namespace livekv {
@@ -10,7 +11,7 @@ namespace {
 class step_values {
   public:
     step_values(const attention_args & args, const attention_item & item, const step_scratch & scratch)
-        : args_(args), item_(item), s_(scratch), d_(args.head_dim) {
+        : args_(args), item_(item), s_(scratch), d_(args.head_dim), block_(args, item.head, kv_side::value) {
         clear(s_.o, step_rows * s_.d32);
         clear(s_.o_of, step_rows * s_.d32);
         for (f32 & x : offset_) {
@@ -24,11 +25,9 @@ class step_values {
         if (!segment.v_blocks) {
             return;
         }
-        if (i_segment != segment_) {
-            segment_ = i_segment;
-            block_ = block_reader(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
-        }
-        block_.bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
+        block_.enter(i_segment);
+        block_.fetch_next_head(tile);
+        block_->bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
     }
 
     // Adds p . values, over the tile's n tokens; p as in weigh(), which was called last with it.
@@ -39,12 +38,12 @@ class step_values {
             add_rows(n, p);
             return;
         }
-        with_bits(block_.bits(), [&]<int32_t bits>() {
+        with_bits(block_->bits(), [&]<int32_t bits>() {
             each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
-                value_products<bits, n_rows>(block_, tile, d_, s_, row);
+                value_products<bits, n_rows>(*block_, tile, d_, s_, row, block_.bricks_ahead(tile));
             });
         });
-        if (block_.n_outliers() > 0) {
+        if (block_->n_outliers() > 0) {
             add_outliers(tile * tile_tokens, n, p);
         }
     }
@@ -101,13 +100,13 @@ class step_values {
     template <int32_t n_planes>
     void weigh_tile(int32_t tile, const float * p) {
         const int32_t first = tile * tile_tokens;
-        const int32_t n = block_.n_tokens() - first < tile_tokens ? block_.n_tokens() - first : tile_tokens;
+        const int32_t n = block_->n_tokens() - first < tile_tokens ? block_->n_tokens() - first : tile_tokens;
         float all[tile_tokens];
-        lanes::to_f32_whole(block_.value_scales(first), all, static_cast<size_t>(n));
+        lanes::to_f32_whole(block_->value_scales(first), all, static_cast<size_t>(n));
         for (int32_t t = n; t < tile_tokens; ++t) {
             all[t] = 0.0f;
         }
-        const int8_t * const from = block_.value_centres(first);
+        const int8_t * const from = block_->value_centres(first);
         f32 scales[n_tile];
         f32 centres[n_tile];
         for (int32_t v = 0; v < n_tile; ++v) {
@@ -171,9 +170,9 @@ class step_values {
 
     void add_outliers(int32_t first, int32_t n, const float * p) {
         had_outliers_ = true;
-        const uint8_t * const channels = block_.value_channels(first);
-        const int32_t each = block_.n_outliers();
-        lanes::to_f32_whole(block_.value_outliers(first), s_.rows, static_cast<size_t>(n * each));
+        const uint8_t * const channels = block_->value_channels(first);
+        const int32_t each = block_->n_outliers();
+        lanes::to_f32_whole(block_->value_outliers(first), s_.rows, static_cast<size_t>(n * each));
         for (int32_t row = 0; row < item_.n_rows; row += 4) {
             for (int32_t t = 0; t < tile_tokens; t += 4) {
                 lanes::transpose_4(p + row * tile_tokens + t, tile_tokens, s_.s_of + t * 4, 4);
@@ -181,7 +180,7 @@ class step_values {
             float * const o = s_.beside(s_.o_of, row);
             for (int32_t t = 0; t < n; ++t) {
                 for (int32_t i = t * each; i < (t + 1) * each; ++i) {
-                    lanes::add_scaled_4(o + block_.channel(channels, i) * 4, s_.s_of + t * 4, s_.rows[i]);
+                    lanes::add_scaled_4(o + block_->channel(channels, i) * 4, s_.s_of + t * 4, s_.rows[i]);
                 }
             }
         }
@@ -191,8 +190,7 @@ class step_values {
     const attention_item & item_;
     const step_scratch & s_;
     int32_t d_;
-    int64_t segment_ = -1;  // whose block is read
-    block_reader block_;
+    step_block block_;
     bool had_outliers_ = false;
     f32 offset_[step_rows];  // what the middles of the value grids have added to every channel, summed over at the end
 };
