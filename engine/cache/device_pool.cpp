@@ -1,14 +1,9 @@
 #include "cache/device_pool.h"
 
 #include <algorithm>
-#include <cstdint>
-#include <iterator>
-#include <map>
-#include <mutex>
 #include <new>
-#include <unordered_map>
-#include <vector>
 
+#include "cache/memory_pool.h"
 #include "kernels/cuda/kernels.h"
 #include "kv/kv_block.h"
 
@@ -23,108 +18,44 @@ constexpr size_t alignment = 256;
 // Left to ggml, whose operations ask for workspace as they run and end the process where there is none.
 constexpr size_t reserve = 256 << 20;
 
-struct stretch {
-    size_t bytes = 0;
-    size_t used = 0;  // from its start; pieces behind it have never been given out
-    size_t n_pieces = 0;
-};
-
-struct pool {
-    std::mutex mutex;
-    std::map<uint8_t *, stretch> stretches;
-    std::unordered_map<void *, size_t> taken;                        // with their sizes
-    std::unordered_map<size_t, std::vector<uint8_t *>> free_pieces;  // by size
-};
-
-pool & the_pool() {
-    static pool * p = new pool;  // pages may outlive every other static
-    return *p;
-}
-
-uint8_t * stretch_of(pool & p, uint8_t * at) {
-    return std::prev(p.stretches.upper_bound(at))->first;
-}
-
-uint8_t * find_room(pool & p, size_t bytes) {
-    if (auto & same = p.free_pieces[bytes]; !same.empty()) {
-        uint8_t * const at = same.back();
-        same.pop_back();
-        return at;
-    }
-    for (auto & [base, s] : p.stretches) {
-        if (s.bytes - s.used >= bytes) {
-            s.used += bytes;
-            return base + s.used - bytes;
+class gpu : public memory_pool::source {
+  public:
+    uint8_t * allocate(size_t & bytes, size_t held) override {
+        const size_t least = bytes;
+        const size_t free = device::memory().free;
+        if (free < least + reserve) {
+            throw std::bad_alloc();
         }
-    }
-    size_t held = 0;
-    for (const auto & [base, s] : p.stretches) {
-        held += s.bytes;
-    }
-    const size_t free = device::memory().free;
-    if (free < bytes + reserve) {
-        throw std::bad_alloc();
-    }
-    size_t size = std::max({bytes, least_stretch, kv_align(held / share, alignment)});
-    if (free < size + reserve) {
-        size = bytes;
-    }
-    for (;;) {
+        bytes = std::max({least, least_stretch, kv_align(held / share, alignment)});
+        if (free < bytes + reserve) {
+            bytes = least;
+        }
         try {
-            auto * const base = static_cast<uint8_t *>(device::allocate(size));
-            p.stretches[base] = {size, bytes, 0};
-            return base;
+            return static_cast<uint8_t *>(device::allocate(bytes));
         } catch (const std::bad_alloc &) {
-            if (size == bytes) {
+            if (bytes == least) {
                 throw;
             }
-            size = bytes;  // the last of it
+            bytes = least;  // the last of it
+            return static_cast<uint8_t *>(device::allocate(bytes));
         }
     }
+    void release(uint8_t * stretch, size_t /*bytes*/) noexcept override { device::release(stretch); }
+};
+
+memory_pool & pool() {
+    static memory_pool * p = new memory_pool(*new gpu, alignment);  // pages may outlive every other static
+    return *p;
 }
 
 }  // namespace
 
 void * take(size_t bytes) {
-    pool & p = the_pool();
-    const std::lock_guard lock(p.mutex);
-    bytes = kv_align(bytes > 0 ? bytes : 1, alignment);
-    uint8_t * const at = find_room(p, bytes);
-    p.taken[at] = bytes;
-    ++p.stretches[stretch_of(p, at)].n_pieces;
-    return at;
+    return pool().take(bytes);
 }
 
-void give_back(void * data) noexcept {
-    if (!data) {
-        return;
-    }
-    pool & p = the_pool();
-    const std::lock_guard lock(p.mutex);
-    const auto found = p.taken.find(data);
-    auto * const at = static_cast<uint8_t *>(data);
-    uint8_t * const base = stretch_of(p, at);
-    stretch & s = p.stretches[base];
-    p.free_pieces[found->second].push_back(at);
-    p.taken.erase(found);
-    if (--s.n_pieces > 0) {
-        return;
-    }
-    for (auto & [size, pieces] : p.free_pieces) {
-        std::erase_if(pieces, [&](const uint8_t * x) { return x >= base && x < base + s.bytes; });
-    }
-    p.stretches.erase(base);
-    device::release(base);
-}
-
-size_t bytes_held() {
-    pool & p = the_pool();
-    const std::lock_guard lock(p.mutex);
-    size_t total = 0;
-    for (const auto & [base, s] : p.stretches) {
-        total += s.bytes;
-    }
-    return total;
+void give_back(void * p) noexcept {
+    pool().give_back(p);
 }
 
 }  // namespace livekv::device_pool

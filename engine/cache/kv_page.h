@@ -2,12 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "cache/device_pool.h"
+#include "cache/host_pool.h"
 #include "kernels/cuda/kernels.h"
 
 namespace livekv {
@@ -17,14 +16,9 @@ namespace livekv {
 class kv_page {
   public:
     explicit kv_page(size_t bytes, bool on_device = false)
-        : data_(static_cast<uint8_t *>(on_device ? device_pool::take(bytes)
-                                                 : std::aligned_alloc(64, (bytes + 63) / 64 * 64)),
-                free_memory{on_device}),
-          bytes_(bytes) {
-        if (!data_) {
-            throw std::bad_alloc();
-        }
-    }
+        : data_(static_cast<uint8_t *>(on_device ? device_pool::take(bytes) : host_pool::take(bytes)),
+                free_memory{on_device, bytes}),
+          bytes_(bytes) {}
 
     uint8_t * data() { return data_.get(); }
     const uint8_t * data() const { return data_.get(); }
@@ -41,7 +35,8 @@ class kv_page {
   private:
     struct free_memory {
         bool on_device;
-        void operator()(uint8_t * p) const { on_device ? device_pool::give_back(p) : std::free(p); }
+        size_t bytes;
+        void operator()(uint8_t * p) const { on_device ? device_pool::give_back(p) : host_pool::give_back(p, bytes); }
     };
     std::unique_ptr<uint8_t, free_memory> data_;
     size_t bytes_;

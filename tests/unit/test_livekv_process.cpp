@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 
+#include "cache/host_pool.h"
 #include "check.h"
 #include "error.h"
 #include "kernels/cpu/kernels.h"
@@ -120,7 +121,7 @@ tiny_spec memory_spec() {
     return spec;
 }
 
-// Prints cache bytes, bytes in use on the heap and the peak of resident memory after n tokens.
+// Prints cache bytes, bytes in use on the heap and in the pool, and the peak of resident memory after n tokens.
 int print_memory(const std::string & path, size_t n) {
     session_params p;
     p.n_ctx = 40000;
@@ -137,7 +138,8 @@ int print_memory(const std::string & path, size_t n) {
     std::string line;
     while (std::getline(status, line) && line.rfind("VmHWM:", 0) != 0) {
     }
-    std::printf("%zu %zu %lld\n", s.cache().bytes(), heap.uordblks + heap.hblkhd, 1024 * std::atoll(line.c_str() + 6));
+    std::printf("%zu %zu %lld\n", s.cache().bytes(), heap.uordblks + heap.hblkhd + host_pool::bytes_taken(),
+                1024 * std::atoll(line.c_str() + 6));
     return 0;
 }
 
