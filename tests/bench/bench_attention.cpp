@@ -15,6 +15,7 @@
 #include <random>
 #include <vector>
 
+#include "cache/host_pool.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_ref.h"
 #include "kernels/seal.h"
@@ -80,11 +81,10 @@ class sequence {
         k_bytes_ = kv_map(block_header(s.method, kv_side::key, chunk, s.head_dim)).bytes;
         v_bytes_ = kv_map(block_header(s.method, kv_side::value, chunk, s.head_dim)).bytes;
         const int32_t n_chunks = s.n_tokens / chunk;
-        blocks_ = static_cast<uint8_t *>(
-            std::aligned_alloc(64, static_cast<size_t>(n_chunks) * n_head_kv * (k_bytes_ + v_bytes_)));
-        uint8_t * at = blocks_;
         chunk_sealer sealer(s.method, kernels);
         for (int32_t i = 0; i < n_chunks; ++i) {
+            uint8_t * const at = static_cast<uint8_t *>(host_pool::take(chunk_bytes()));  // as the cache does
+            blocks_.push_back(at);
             kv_segment segment;
             segment.n_tokens = chunk;
             segment.k_blocks = at;
@@ -94,16 +94,19 @@ class sequence {
             if (i == 0) {
                 seal_s_ = seconds([&] { seal(sealer, at); });
             } else {
-                std::copy_n(blocks_, n_head_kv * (k_bytes_ + v_bytes_), at);
+                std::copy_n(blocks_[0], chunk_bytes(), at);
             }
-            at += n_head_kv * (k_bytes_ + v_bytes_);
             segments_.push_back(segment);
         }
         kv_segment tail;
         tail.k_rows = tail.v_rows = tail_.data();
         segments_.push_back(tail);
     }
-    ~sequence() { std::free(blocks_); }
+    ~sequence() {
+        for (uint8_t * p : blocks_) {
+            host_pool::give_back(p, chunk_bytes());
+        }
+    }
     sequence(const sequence &) = delete;
     sequence & operator=(const sequence &) = delete;
 
@@ -136,15 +139,17 @@ class sequence {
 
     std::vector<float> & out() { return out_; }
     double seal_s() const { return seal_s_; }
-    size_t bytes() const { return segments_.size() * n_head_kv * (k_bytes_ + v_bytes_); }
+    size_t bytes() const { return blocks_.size() * chunk_bytes(); }
 
   private:
+    size_t chunk_bytes() const { return n_head_kv * (k_bytes_ + v_bytes_); }
+
     settings s_;
     std::vector<uint16_t> rows_;
     std::vector<uint16_t> tail_;
     std::vector<float> q_;
     std::vector<float> out_;
-    uint8_t * blocks_ = nullptr;
+    std::vector<uint8_t *> blocks_;  // a chunk's each
     std::vector<kv_segment> segments_;
     size_t k_bytes_ = 0;
     size_t v_bytes_ = 0;
