@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <unordered_map>
-#include <vector>
 
 namespace livekv {
 
@@ -33,9 +31,9 @@ class memory_pool {
     // Pieces are aligned as stretches are, at most to `alignment`, a power of two. `from` outlives the pool.
     memory_pool(source & from, size_t alignment) : source_(from), alignment_(alignment) {}
 
-    // Throws std::bad_alloc.
+    // Throws std::bad_alloc, and then has taken nothing.
     void * take(size_t bytes);
-    // What take gave.
+    // What take gave, or null. Allocates nothing.
     void give_back(void * piece) noexcept;
 
     // Bytes of the pieces that are in use.
@@ -48,16 +46,21 @@ class memory_pool {
         size_t reported = 0;  // of these, to the source
         size_t n_pieces = 0;
     };
+    struct piece {
+        size_t bytes = 0;
+        uint8_t * next_free = nullptr;  // of the same size, when it is free
+    };
 
     uint8_t * stretch_of(uint8_t * at) const;
-    uint8_t * find_room(size_t bytes);
+    uint8_t * stretch_with_room(size_t bytes);
+    void forget_pieces(uint8_t * from, uint8_t * to) noexcept;
 
     source & source_;
     size_t alignment_;
     std::mutex mutex_;
     std::map<uint8_t *, stretch> stretches_;
-    std::unordered_map<void *, size_t> taken_;                        // with their sizes
-    std::unordered_map<size_t, std::vector<uint8_t *>> free_pieces_;  // by size
+    std::map<uint8_t *, piece> pieces_;            // taken and free
+    std::map<size_t, uint8_t *> first_free_;       // by size; null: none is
     size_t bytes_taken_ = 0;
 };
 

@@ -20,6 +20,36 @@ using namespace livekv;
 
 namespace {
 
+// Allocations until they fail, of this program's own; negative: none will.
+std::atomic<int> allocations_left{-1};
+
+}  // namespace
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // new below is malloc, and so free is its delete
+
+void * operator new(size_t n) {
+    if (allocations_left == 0) {
+        throw std::bad_alloc();
+    }
+    allocations_left -= allocations_left > 0 ? 1 : 0;
+    if (void * p = std::malloc(n ? n : 1)) {
+        return p;
+    }
+    throw std::bad_alloc();
+}
+void operator delete(void * p) noexcept {
+    std::free(p);
+}
+void operator delete(void * p, size_t) noexcept {
+    std::free(p);
+}
+
+#endif
+
+namespace {
+
 // Stretches of 1000 bytes, or what is asked for where that is more; none when it says so.
 class counted : public memory_pool::source {
   public:
@@ -120,6 +150,35 @@ TEST(a_failed_allocation_leaves_the_pool_as_it_was) {
     CHECK(failed);
     CHECK_EQ(pool.bytes_taken(), size_t{608});
     CHECK(pool.take(384) == static_cast<uint8_t *>(a) + 608);
+}
+
+// Under a sanitizer none fails.
+TEST(whichever_of_its_own_allocations_fails_nothing_is_taken_and_giving_back_needs_none) {
+    int n = 0;
+    for (bool failed = true; failed; ++n) {
+        counted source;
+        memory_pool pool(source, 16);
+        void * const a = pool.take(400);
+        void * b = nullptr;
+        allocations_left = n;
+        try {
+            b = pool.take(800);
+            failed = false;
+        } catch (const std::bad_alloc &) {
+        }
+        allocations_left = 0;
+        pool.give_back(b);
+        allocations_left = -1;
+        CHECK_EQ(pool.bytes_taken(), size_t{400});
+        CHECK(pool.take(400) == static_cast<uint8_t *>(a) + 400);
+        void * const c = pool.take(800);
+        allocations_left = 0;
+        pool.give_back(c);
+        pool.give_back(a);
+        allocations_left = -1;
+        CHECK(pool.take(400) == a);
+    }
+    std::printf("  %d allocations\n", n - 1);
 }
 
 TEST(large_pieces_of_the_host_hold_what_is_written_and_are_resident_only_then) {
