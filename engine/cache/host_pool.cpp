@@ -1,6 +1,7 @@
 #include "cache/host_pool.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -22,7 +23,6 @@ constexpr size_t alignment = 64;
 constexpr size_t small = 64 << 10;
 constexpr size_t large_page = 2 << 20;
 constexpr size_t least_stretch = 64 << 20;  // of addresses: memory follows as it is written
-constexpr size_t page = 4096;
 
 class mapped : public memory_pool::source {
   public:
@@ -54,6 +54,7 @@ class mapped : public memory_pool::source {
     }
 
     void on_free(uint8_t * piece, size_t bytes) noexcept override {
+        static const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
         const size_t first = kv_align(reinterpret_cast<size_t>(piece), page);
         const size_t end = (reinterpret_cast<size_t>(piece) + bytes) / page * page;
         if (end > first) {
@@ -63,7 +64,8 @@ class mapped : public memory_pool::source {
 
   private:
     static uint8_t * map(size_t bytes) {
-        void * const p = ::mmap(nullptr, bytes + large_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        constexpr int access = PROT_READ | PROT_WRITE;
+        void * const p = ::mmap(nullptr, bytes + large_page, access, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) {
             return nullptr;
         }

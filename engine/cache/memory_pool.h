@@ -59,8 +59,8 @@ class memory_pool {
     size_t alignment_;
     std::mutex mutex_;
     std::map<uint8_t *, stretch> stretches_;
-    std::map<uint8_t *, piece> pieces_;            // taken and free
-    std::map<size_t, uint8_t *> first_free_;       // by size; null: none is
+    std::map<uint8_t *, piece> pieces_;       // taken and free
+    std::map<size_t, uint8_t *> first_free_;  // by size; null: none is
     size_t bytes_taken_ = 0;
 };
 
