@@ -36,7 +36,8 @@ attention_job::attention_job(const cpu_kernels & kernels, int32_t n_threads, int
     : kernels_(kernels),
       head_dim_(head_dim),
       scratch_bytes_(kv_align(kernels.scratch_bytes(head_dim), cache_line)),
-      state_floats_(kv_align(softmax_state::n_floats(kernels.row_tile, head_dim), cache_line / sizeof(float))) {
+      state_floats_(kv_align(softmax_state::n_floats(kernels.row_tile, head_dim), cache_line / sizeof(float))),
+      shares_(static_cast<size_t>(n_threads)) {
     for (int32_t i = 0; i < n_threads; ++i) {
         scratch_.push_back(allocate(scratch_bytes_ + state_floats_ * sizeof(float)));
     }
@@ -45,7 +46,6 @@ attention_job::attention_job(const cpu_kernels & kernels, int32_t n_threads, int
 void attention_job::prepare(const attention_args & args) {
     LIVEKV_ASSERT(args.head_dim == head_dim_ && args.n_segments > 0);
     args_ = args;
-    next_ = 0;
     items_.clear();
     int64_t n_tiles = 0;
     for (int64_t i = 0; i < args.n_segments; ++i) {
@@ -79,6 +79,12 @@ void attention_job::prepare(const attention_args & args) {
             }
         }
     }
+    const auto n_items = static_cast<int64_t>(items_.size());
+    const auto n_threads = static_cast<int64_t>(shares_.size());
+    for (int64_t i = 0; i < n_threads; ++i) {
+        shares_[static_cast<size_t>(i)].next = n_items * i / n_threads;
+        shares_[static_cast<size_t>(i)].end = n_items * (i + 1) / n_threads;
+    }
     if (n_spans_ > 1) {
         if (span_capacity_ < items_.size()) {
             span_states_ = allocate(items_.size() * state_floats_ * sizeof(float));
@@ -96,18 +102,25 @@ void attention_job::run(int32_t thread, const float * q, float * out) {
     args.q = q;
     args.out = out;
     uint8_t * const scratch = static_cast<uint8_t *>(scratch_[static_cast<size_t>(thread)].get());
-    for (int64_t i = next_++; i < static_cast<int64_t>(items_.size()); i = next_++) {
-        const attention_item & item = items_[static_cast<size_t>(i)];
-        float * const floats = n_spans_ == 1
-                                   ? reinterpret_cast<float *>(scratch + scratch_bytes_)
-                                   : static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_;
-        const softmax_state state = softmax_state::at(floats, kernels_.row_tile);
-        kernels_.attend(args, item, scratch, state);
-        if (n_spans_ == 1) {
-            finish(item, state, out);
-        } else if (--spans_left_[static_cast<size_t>(i / n_spans_)] == 0) {
-            merge_spans(i / n_spans_, out);
+    for (size_t k = 0; k < shares_.size(); ++k) {
+        share & from = shares_[(static_cast<size_t>(thread) + k) % shares_.size()];
+        for (int64_t i = from.next++; i < from.end; i = from.next++) {
+            work(i, args, scratch);
         }
+    }
+}
+
+void attention_job::work(int64_t i, const attention_args & args, uint8_t * scratch) {
+    const attention_item & item = items_[static_cast<size_t>(i)];
+    float * const floats = n_spans_ == 1
+                               ? reinterpret_cast<float *>(scratch + scratch_bytes_)
+                               : static_cast<float *>(span_states_.get()) + static_cast<size_t>(i) * state_floats_;
+    const softmax_state state = softmax_state::at(floats, kernels_.row_tile);
+    kernels_.attend(args, item, scratch, state);
+    if (n_spans_ == 1) {
+        finish(item, state, args.out);
+    } else if (--spans_left_[static_cast<size_t>(i / n_spans_)] == 0) {
+        merge_spans(i / n_spans_, args.out);
     }
 }
 

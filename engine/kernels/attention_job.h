@@ -19,8 +19,8 @@ class attention_job {
     // Cuts the call into items; q and out of args are not used. Not thread-safe; nothing may run.
     void prepare(const attention_args & args);
 
-    // Works on items until none is left; returns when this thread is done. thread < n_threads, each called once with
-    // the same q and out, as in attention_args.
+    // Works on this thread's items, then on others' until none is left; returns when this thread is done.
+    // thread < n_threads, each called once with the same q and out, as in attention_args.
     void run(int32_t thread, const float * q, float * out);
 
     // Scratch and partial results, whatever the context.
@@ -33,6 +33,7 @@ class attention_job {
     using memory = std::unique_ptr<void, free_aligned>;
     static memory allocate(size_t bytes);
 
+    void work(int64_t i, const attention_args & args, uint8_t * scratch);
     // Rows of one head that end in the same outputs; its spans are items next to each other.
     void finish(const attention_item & item, const softmax_state & state, float * out) const;
     void merge_spans(int64_t row_tile, float * out);
@@ -48,7 +49,12 @@ class attention_job {
     attention_args args_;
     std::vector<attention_item> items_;
     int64_t n_spans_ = 1;
-    std::atomic<int64_t> next_{0};
+    // A thread's items, next to each other: what one asks memory for last is what the next one starts with.
+    struct alignas(64) share {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
+    std::vector<share> shares_;  // [n_threads]
     std::vector<std::atomic<int64_t>> spans_left_;  // [row tiles]
 };
 

@@ -25,15 +25,16 @@ struct lanes : lanes_of_4 {
     static f32 max(f32 a, f32 b) { return _mm256_max_ps(a, b); }
     static f32 min(f32 a, f32 b) { return _mm256_min_ps(a, b); }
     static f32 abs(f32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-    static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
-        return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, limit, _CMP_LT_OQ));
-    }
     static bool any_greater(f32 a, f32 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 
     static i32 round(f32 a) { return _mm256_cvtps_epi32(a); }
     static f32 to_float(i32 a) { return _mm256_cvtepi32_ps(a); }
-    static f32 times_pow2(f32 a, i32 exponent) {
-        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(exponent, 23)));
+    static f32 fraction(f32 x) { return _mm256_sub_ps(x, _mm256_floor_ps(x)); }
+    static f32 times_pow2(f32 a, f32 x) {
+        const f32 lowest = _mm256_set1_ps(-125.0f);
+        const i32 exponent = _mm256_cvttps_epi32(_mm256_floor_ps(_mm256_max_ps(x, lowest)));
+        const i32 product = _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(exponent, 23));
+        return _mm256_and_ps(_mm256_castsi256_ps(product), _mm256_cmp_ps(x, lowest, _CMP_GE_OQ));
     }
     static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
         const i32 low = _mm256_set1_epi32(255);
@@ -66,6 +67,8 @@ struct lanes : lanes_of_4 {
         x = _mm_max_ps(x, _mm_movehl_ps(x, x));
         return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
     }
+    static void sum_4(const f32 * v, float * to) { across_4(v, add, to); }
+    static void largest_4(const f32 * v, float * to) { across_4(v, max, to); }
     static void store_32_bytes(uint8_t * p, const i32 * v) {
         const __m256i low = _mm256_set1_epi32(255);  // packing saturates: leave nothing to saturate
         const __m256i ab = _mm256_packus_epi32(_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low));

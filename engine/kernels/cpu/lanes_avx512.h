@@ -25,16 +25,12 @@ struct lanes : lanes_of_4 {
     static f32 max(f32 a, f32 b) { return _mm512_max_ps(a, b); }
     static f32 min(f32 a, f32 b) { return _mm512_min_ps(a, b); }
     static f32 abs(f32 a) { return _mm512_abs_ps(a); }
-    static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
-        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), b, a);
-    }
     static bool any_greater(f32 a, f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 
     static i32 round(f32 a) { return _mm512_cvtps_epi32(a); }
     static f32 to_float(i32 a) { return _mm512_cvtepi32_ps(a); }
-    static f32 times_pow2(f32 a, i32 exponent) {
-        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(exponent, 23)));
-    }
+    static f32 fraction(f32 x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+    static f32 times_pow2(f32 a, f32 x) { return _mm512_scalef_ps(a, x); }
     static void store_bytes(void * p, i32 a, i32 b, i32 c, i32 d) {
         const i32 low = _mm512_set1_epi32(255);
         const i32 ab = _mm512_or_si512(_mm512_and_si512(a, low), _mm512_slli_epi32(_mm512_and_si512(b, low), 8));
@@ -58,6 +54,12 @@ struct lanes : lanes_of_4 {
     }
     static float sum(f32 a) { return _mm512_reduce_add_ps(a); }
     static float largest(f32 a) { return _mm512_reduce_max_ps(a); }
+    static void sum_4(const f32 * v, float * to) {
+        across_4(v, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); }, to);
+    }
+    static void largest_4(const f32 * v, float * to) {
+        across_4(v, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); }, to);
+    }
     static void store_32_bytes(uint8_t * p, const i32 * v) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(v[0]));
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p + 16), _mm512_cvtepi32_epi8(v[1]));
@@ -209,6 +211,14 @@ struct lanes : lanes_of_4 {
     }
 
   private:
+    template <typename F>
+    static void across_4(const f32 * v, F f, float * to) {
+        __m256 half[4];
+        for (int32_t i = 0; i < 4; ++i) {
+            half[i] = f(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+        }
+        lanes_of_4::across_4(half, f, to);
+    }
     static __m512i load_2(const uint8_t * a, const uint8_t * b) {
         const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(a));
         return _mm512_inserti64x4(_mm512_castsi256_si512(low), _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b)),

@@ -62,10 +62,6 @@ struct lanes {
     static f32 abs(f32 a) {
         return each([&](int32_t i) { return a.x[i] < 0.0f ? -a.x[i] : a.x[i]; });
     }
-    // a where limit > x, else b.
-    static f32 where_less(f32 x, f32 limit, f32 a, f32 b) {
-        return each([&](int32_t i) { return x.x[i] < limit.x[i] ? a.x[i] : b.x[i]; });
-    }
     static bool any_greater(f32 a, f32 b) {
         bool any = false;
         for (int32_t i = 0; i < n; ++i) {
@@ -85,12 +81,19 @@ struct lanes {
     static f32 to_float(i32 a) {
         return each([&](int32_t i) { return static_cast<float>(a.x[i]); });
     }
-    // a 2^exponent, where both a and the result are normal numbers.
-    static f32 times_pow2(f32 a, i32 exponent) {
+    // x - floor(x).
+    static f32 fraction(f32 x) {
+        return each([&](int32_t i) { return x.x[i] - std::floor(x.x[i]); });
+    }
+    // a 2^floor(x) of a in [1, 2] and x <= 0; for x < -125 it may be anything from 0 to that.
+    static f32 times_pow2(f32 a, f32 x) {
         return each([&](int32_t i) {
+            if (x.x[i] < -125.0f) {
+                return 0.0f;
+            }
             uint32_t bits;
             std::memcpy(&bits, &a.x[i], sizeof(bits));
-            bits += static_cast<uint32_t>(exponent.x[i]) << 23;
+            bits += static_cast<uint32_t>(static_cast<int32_t>(std::floor(x.x[i]))) << 23;
             float f;
             std::memcpy(&f, &bits, sizeof(f));
             return f;
@@ -148,6 +151,17 @@ struct lanes {
             m = a.x[i] > m ? a.x[i] : m;
         }
         return m;
+    }
+    // Of four vectors.
+    static void sum_4(const f32 * v, float * to) {
+        for (int32_t i = 0; i < 4; ++i) {
+            to[i] = sum(v[i]);
+        }
+    }
+    static void largest_4(const f32 * v, float * to) {
+        for (int32_t i = 0; i < 4; ++i) {
+            to[i] = largest(v[i]);
+        }
     }
     // The low bytes of 32 / n vectors, one after the other.
     static void store_32_bytes(uint8_t * p, const i32 * v) {

@@ -25,6 +25,14 @@ struct lanes_of_4 {
         _mm_storeu_ps(to + 2 * to_stride, c);
         _mm_storeu_ps(to + 3 * to_stride, d);
     }
+    // f over the numbers of each of four vectors.
+    template <typename F>
+    static void across_4(const __m256 * v, F f, float * to) {
+        const __m256 ab = f(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+        const __m256 cd = f(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+        const __m256 halves = f(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+        _mm_storeu_ps(to, _mm256_castps256_ps128(f(halves, _mm256_permute2f128_ps(halves, halves, 1))));
+    }
     // A running sum that starts anew where the place changes, stored at every step: nothing is read back that was
     // just written, which would cost more than all the rest.
     static void sum_at_places_4(const float * x, const uint16_t * places, int32_t n, const float * from, float * to) {

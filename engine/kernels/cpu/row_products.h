@@ -19,19 +19,17 @@ constexpr float largest_query = 1e15f;  // so that no score, product or sum over
 
 using f32 = lanes::f32;
 
-// 2^x for x <= 0, 0 below 2^-125. Polynomial of degree 5 on [-1/2, 1/2], of least largest relative error: 1e-7.
+// 2^x for x <= 0; 0, or less than 2^-125, below -125. Polynomial of degree 5 on [0, 1], 1 at 0, of least largest
+// relative error: 1e-7.
 inline f32 exp2_negative(f32 x) {
-    const f32 lowest = lanes::set(-125.0f);
-    const f32 bounded = lanes::max(x, lowest);
-    const lanes::i32 whole = lanes::round(bounded);
-    const f32 r = lanes::sub(bounded, lanes::to_float(whole));
-    f32 p = lanes::set(1.3264727e-3f);
-    p = lanes::fma(p, r, lanes::set(9.6715130e-3f));
-    p = lanes::fma(p, r, lanes::set(5.5507336e-2f));
-    p = lanes::fma(p, r, lanes::set(2.4022242e-1f));
-    p = lanes::fma(p, r, lanes::set(6.9314700e-1f));
+    const f32 r = lanes::fraction(x);
+    f32 p = lanes::set(1.8671301e-3f);
+    p = lanes::fma(p, r, lanes::set(9.0170303e-3f));
+    p = lanes::fma(p, r, lanes::set(5.5799913e-2f));
+    p = lanes::fma(p, r, lanes::set(2.4016445e-1f));
+    p = lanes::fma(p, r, lanes::set(6.9315131e-1f));
     p = lanes::fma(p, r, lanes::set(1.0f));
-    return lanes::where_less(x, lowest, lanes::set(0.0f), lanes::times_pow2(p, whole));
+    return lanes::times_pow2(p, x);
 }
 
 // Where everything lies in a thread's scratch; sizes depend on head_dim alone.

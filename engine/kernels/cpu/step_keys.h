@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/step_block.h"
 #include "kernels/cpu/step_products.h"
+#include "kernels/cpu/step_rows.h"
 
 namespace livekv {
 namespace {
@@ -43,8 +44,8 @@ class step_keys {
     void take_scores(int64_t i_segment, int32_t tile, int32_t n, float * scores) {
         const kv_segment & segment = args_.segments[i_segment];
         if (!segment.k_blocks) {
-            load_rows(args_, item_.head, segment.k_rows, tile * tile_tokens, n, s_);
-            row_scores(n, scores);
+            load_rows(args_, item_.head, segment.k_rows, tile, n, s_);
+            each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { row_scores<n_rows>(s_, row, n, scores); });
             return;
         }
         if (block_.enter(i_segment)) {
@@ -55,20 +56,6 @@ class step_keys {
     }
 
   private:
-    void row_scores(int32_t n, float * scores) {
-        for (int32_t r = 0; r < item_.n_rows; ++r) {
-            const float * const q = s_.row(s_.q, r);
-            for (int32_t t = 0; t < n; ++t) {
-                const float * const k = s_.row(s_.rows, t);
-                f32 sum = lanes::set(0.0f);
-                for (size_t c = 0; c < s_.d32; c += lanes::n) {
-                    sum = lanes::fma(lanes::load(q + c), lanes::load(k + c), sum);
-                }
-                scores[r * tile_tokens + t] = lanes::sum(sum);
-            }
-        }
-    }
-
     template <int32_t bits>
     void block_scores(int32_t tile, float * scores) {
         const int32_t group = tile * tile_tokens / block_->group();
@@ -90,7 +77,7 @@ class step_keys {
         });
     }
 
-    // As fold in row_keys.h, a row at a time.
+    // As fold in row_keys.h, a few rows at a time.
     template <int32_t n_planes>
     void fold(int32_t group, float mid) {
         lanes::to_f32(block_->key_scales(group), s_.scales, static_cast<size_t>(d_));
@@ -101,52 +88,63 @@ class step_keys {
         for (size_t c = 0; c < s_.d32; c += lanes::n) {
             lanes::store(s_.centres + c, centres ? lanes::load_i8(centres + c) : lanes::set(0.0f));
         }
-        for (int32_t r = 0; r < item_.n_rows; ++r) {
-            offset_[r] = fold_row<n_planes>(r, s_.scales, s_.centres, mid);
-        }
+        each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { fold_rows<n_planes, n_rows>(row, mid); });
     }
 
-    // Returns what the middles of the grids add to every score.
-    template <int32_t n_planes>
-    float fold_row(int32_t r, const float * scales, const float * centres, float mid) {
+    template <int32_t n_planes, int32_t n_rows>
+    void fold_rows(int32_t row, float mid) {
         constexpr size_t n = 32 / lanes::n;
         const size_t d32 = s_.d32;
-        const float * const q = s_.row(s_.q, r);
-        uint8_t * const q8[2] = {s_.q8[0] + static_cast<size_t>(r) * d32, s_.q8[1] + static_cast<size_t>(r) * d32};
-        float * const steps = s_.step + static_cast<size_t>(r) * (d32 / 32);
-        f32 offset = lanes::set(0.0f);
+        f32 offset[4];
+        f32 largest[4];
+        for (int32_t r = 0; r < 4; ++r) {
+            offset[r] = lanes::set(0.0f);
+        }
         for (size_t first = 0; first < d32; first += 32) {
-            f32 x[n];
-            f32 largest = lanes::set(1e-30f);
+            f32 x[n_rows][n];
+            for (int32_t r = 0; r < 4; ++r) {
+                largest[r] = lanes::set(1e-30f);
+            }
             for (size_t i = 0; i < n; ++i) {
                 const size_t c = first + i * lanes::n;
-                x[i] = lanes::mul(lanes::load(q + c), lanes::load(scales + c));
-                largest = lanes::max(largest, lanes::abs(x[i]));
-                offset = lanes::fma(x[i], lanes::load(centres + c), offset);
-            }
-            const float top = lanes::largest(largest);
-            const float step = top * (1.0f / 127.0f);
-            steps[first / 32] = step;
-            const f32 inverse = lanes::set(127.0f / top);
-            const f32 minus_mid = lanes::set(-mid * step);
-            lanes::i32 whole[n];
-            lanes::i32 rest[n] = {};
-            for (size_t i = 0; i < n; ++i) {
-                const f32 scaled = lanes::mul(x[i], inverse);
-                whole[i] = lanes::round(scaled);
-                f32 rounded = lanes::to_float(whole[i]);
-                if (n_planes == 2) {
-                    rest[i] = lanes::round(lanes::mul(lanes::sub(scaled, rounded), lanes::set(254.0f)));
-                    rounded = lanes::fma(lanes::to_float(rest[i]), lanes::set(1.0f / 254.0f), rounded);
+                const f32 scales = lanes::load(s_.scales + c);
+                const f32 centres = lanes::load(s_.centres + c);
+                for (int32_t r = 0; r < n_rows; ++r) {
+                    x[r][i] = lanes::mul(lanes::load(s_.row(s_.q, row + r) + c), scales);
+                    largest[r] = lanes::max(largest[r], lanes::abs(x[r][i]));
+                    offset[r] = lanes::fma(x[r][i], centres, offset[r]);
                 }
-                offset = lanes::fma(rounded, minus_mid, offset);
             }
-            lanes::store_32_bytes(q8[0] + first, whole);
-            if (n_planes == 2) {
-                lanes::store_32_bytes(q8[1] + first, rest);
+            float top[4];
+            float inverse[4];
+            lanes::largest_4(largest, top);
+            for (int32_t r = 0; r < 4; ++r) {
+                inverse[r] = 127.0f / top[r];
+            }
+            for (int32_t r = 0; r < n_rows; ++r) {
+                const size_t at = static_cast<size_t>(row + r) * d32 + first;
+                const float step = top[r] * (1.0f / 127.0f);
+                s_.step[at / 32] = step;
+                const f32 minus_mid = lanes::set(-mid * step);
+                lanes::i32 whole[n];
+                lanes::i32 rest[n] = {};
+                for (size_t i = 0; i < n; ++i) {
+                    const f32 scaled = lanes::mul(x[r][i], lanes::set(inverse[r]));
+                    whole[i] = lanes::round(scaled);
+                    f32 rounded = lanes::to_float(whole[i]);
+                    if (n_planes == 2) {
+                        rest[i] = lanes::round(lanes::mul(lanes::sub(scaled, rounded), lanes::set(254.0f)));
+                        rounded = lanes::fma(lanes::to_float(rest[i]), lanes::set(1.0f / 254.0f), rounded);
+                    }
+                    offset[r] = lanes::fma(rounded, minus_mid, offset[r]);
+                }
+                lanes::store_32_bytes(s_.q8[0] + at, whole);
+                if (n_planes == 2) {
+                    lanes::store_32_bytes(s_.q8[1] + at, rest);
+                }
             }
         }
-        return lanes::sum(offset);
+        lanes::sum_4(offset, offset_ + row);
     }
 
     const attention_args & args_;

@@ -66,20 +66,6 @@ inline void clear(float * x, size_t n) {
     }
 }
 
-// f16 keys or values of tokens from `first` on, widened: s.rows [n, d32].
-inline void load_rows(const attention_args & args, int32_t head, const uint16_t * from, int32_t first, int32_t n,
-                      const step_scratch & s) {
-    const size_t d = static_cast<size_t>(args.head_dim);
-    const size_t stride = static_cast<size_t>(args.n_head_kv) * d;
-    for (int32_t t = 0; t < n; ++t) {
-        float * const row = s.row(s.rows, t);
-        lanes::to_f32(from + static_cast<size_t>(first + t) * stride + static_cast<size_t>(head) * d, row, d);
-        for (size_t c = d; c < s.d32; ++c) {
-            row[c] = 0.0f;
-        }
-    }
-}
-
 // f<n_rows>(row) for each group of rows_at_once rows, or the few that are left.
 template <typename F>
 inline void each_few_rows(int32_t n_rows, F f) {
@@ -90,6 +76,9 @@ inline void each_few_rows(int32_t n_rows, F f) {
                 break;
             case 2:
                 f.template operator()<2>(row);
+                break;
+            case 3:
+                f.template operator()<3>(row);
                 break;
             default:
                 f.template operator()<rows_at_once>(row);

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/step_block.h"
 #include "kernels/cpu/step_products.h"
+#include "kernels/cpu/step_rows.h"
 
 namespace livekv {
 namespace {
@@ -34,8 +35,8 @@ class step_values {
     void add(int64_t i_segment, int32_t tile, int32_t n, const float * p) {
         const kv_segment & segment = args_.segments[i_segment];
         if (!segment.v_blocks) {
-            load_rows(args_, item_.head, segment.v_rows, tile * tile_tokens, n, s_);
-            add_rows(n, p);
+            load_rows(args_, item_.head, segment.v_rows, tile, n, s_);
+            each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { add_rows<n_rows>(s_, row, n, p); });
             return;
         }
         with_bits(block_->bits(), [&]<int32_t bits>() {
@@ -113,57 +114,50 @@ class step_values {
             scales[v] = lanes::load(all + v * lanes::n);
             centres[v] = from ? lanes::load_i8(from + v * lanes::n) : lanes::set(0.0f);
         }
-        for (int32_t r = 0; r < item_.n_rows; ++r) {
-            weigh_row<n_planes>(r, scales, centres, p + r * tile_tokens);
-        }
+        each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+            weigh_rows<n_planes, n_rows>(row, scales, centres, p + row * tile_tokens);
+        });
     }
 
-    template <int32_t n_planes>
-    void weigh_row(int32_t r, const f32 * scales, const f32 * centres, const float * p) {
-        f32 w[n_tile];
-        f32 largest = lanes::set(1e-30f);
-        f32 offset = offset_[r];
-        for (int32_t v = 0; v < n_tile; ++v) {
-            w[v] = lanes::mul(lanes::load(p + v * lanes::n), scales[v]);
-            largest = lanes::max(largest, w[v]);
-            offset = lanes::fma(w[v], centres[v], offset);
+    template <int32_t n_planes, int32_t n_rows>
+    void weigh_rows(int32_t row, const f32 * scales, const f32 * centres, const float * p) {
+        f32 w[n_rows][n_tile];
+        f32 largest[4];
+        for (int32_t r = 0; r < 4; ++r) {
+            largest[r] = lanes::set(1e-30f);
         }
-        const float top = lanes::largest(largest);
-        s_.p_step[r] = top * (1.0f / 255.0f);
-        offset_[r] = offset;
-        const f32 inverse = lanes::set(255.0f / top);
-        lanes::i32 whole[n_tile];
-        lanes::i32 rest[n_tile] = {};
-        for (int32_t v = 0; v < n_tile; ++v) {
-            const f32 x = lanes::mul(w[v], inverse);
-            if (n_planes == 2) {  // the whole part rounds down, so that the rest is positive too
-                whole[v] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
-                const f32 left = lanes::max(lanes::sub(x, lanes::to_float(whole[v])), lanes::set(0.0f));
-                rest[v] = lanes::round(lanes::min(lanes::mul(left, lanes::set(255.0f)), lanes::set(255.0f)));
-            } else {
-                whole[v] = lanes::round(x);
+        for (int32_t r = 0; r < n_rows; ++r) {
+            f32 offset = offset_[row + r];
+            for (int32_t v = 0; v < n_tile; ++v) {
+                w[r][v] = lanes::mul(lanes::load(p + r * tile_tokens + v * lanes::n), scales[v]);
+                largest[r] = lanes::max(largest[r], w[r][v]);
+                offset = lanes::fma(w[r][v], centres[v], offset);
             }
+            offset_[row + r] = offset;
         }
-        lanes::store_32_bytes(s_.p8[0] + r * tile_tokens, whole);
-        if (n_planes == 2) {
-            lanes::store_32_bytes(s_.p8[1] + r * tile_tokens, rest);
+        float top[4];
+        float inverse[4];
+        lanes::largest_4(largest, top);
+        for (int32_t r = 0; r < 4; ++r) {
+            s_.p_step[row + r] = top[r] * (1.0f / 255.0f);
+            inverse[r] = 255.0f / top[r];
         }
-    }
-
-    void add_rows(int32_t n, const float * p) {
-        for (int32_t r = 0; r < item_.n_rows; ++r) {
-            float * const o = s_.row(s_.o, r);
-            for (size_t c = 0; c < s_.d32; c += n_pair * lanes::n) {
-                f32 sum[n_pair] = {lanes::set(0.0f), lanes::set(0.0f)};
-                for (int32_t t = 0; t < n; ++t) {
-                    const f32 weight = lanes::set(p[r * tile_tokens + t]);
-                    const float * const v = s_.row(s_.rows, t) + c;
-                    sum[0] = lanes::fma(weight, lanes::load(v), sum[0]);
-                    sum[1] = lanes::fma(weight, lanes::load(v + lanes::n), sum[1]);
+        for (int32_t r = 0; r < n_rows; ++r) {
+            lanes::i32 whole[n_tile];
+            lanes::i32 rest[n_tile] = {};
+            for (int32_t v = 0; v < n_tile; ++v) {
+                const f32 x = lanes::mul(w[r][v], lanes::set(inverse[r]));
+                if (n_planes == 2) {  // the whole part rounds down, so that the rest is positive too
+                    whole[v] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
+                    const f32 left = lanes::max(lanes::sub(x, lanes::to_float(whole[v])), lanes::set(0.0f));
+                    rest[v] = lanes::round(lanes::min(lanes::mul(left, lanes::set(255.0f)), lanes::set(255.0f)));
+                } else {
+                    whole[v] = lanes::round(x);
                 }
-                lanes::reorder(sum);
-                lanes::store(o + c, lanes::add(lanes::load(o + c), sum[0]));
-                lanes::store(o + c + lanes::n, lanes::add(lanes::load(o + c + lanes::n), sum[1]));
+            }
+            lanes::store_32_bytes(s_.p8[0] + (row + r) * tile_tokens, whole);
+            if (n_planes == 2) {
+                lanes::store_32_bytes(s_.p8[1] + (row + r) * tile_tokens, rest);
             }
         }
     }

@@ -10,7 +10,7 @@ namespace livekv {
 
 constexpr size_t n_at_once = 16;  // counts below are multiples of it: the widest level's lanes
 
-// to[i] = f(in[0][i], ..., in[3][i]), of which an operation reads as many as it needs.
+// to[i] = f(in[0][i], in[1][i]), of which an operation reads as many as it needs.
 struct float_operation {
     const char * name;
     void (*run)(const float * const * in, float * to, size_t count);
@@ -24,13 +24,17 @@ struct lanes_table {
     void (*fma)(const float * a, const float * b, const float * c, float * to, size_t count);
     void (*round)(const float * from, int32_t * to, size_t count);
     void (*to_float)(const int32_t * from, float * to, size_t count);
-    void (*times_pow2)(const float * from, const int32_t * exponents, float * to, size_t count);
+    void (*fraction)(const float * from, float * to, size_t count);
+    void (*times_pow2)(const float * from, const float * exponents, float * to, size_t count);
     void (*load_i8)(const int8_t * from, float * to, size_t count);
 
     // Of one vector.
     bool (*any_greater)(const float * a, const float * b);
     float (*sum)(const float * a);
     float (*largest)(const float * a);
+    // Of four, one after the other; to: [4].
+    void (*sum_4)(const float * a, float * to);
+    void (*largest_4)(const float * a, float * to);
 
     void (*store_bytes)(const int32_t * const * in, uint8_t * to, size_t count);  // in: [4][count], to: [count, 4]
     void (*store_32_bytes)(const int32_t * in, uint8_t * to);                     // in: [32]

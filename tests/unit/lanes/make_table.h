@@ -10,13 +10,11 @@ namespace {
 
 constexpr size_t n_lanes = lanes::n;
 
-// An operation's f takes the vectors at one place of the four inputs.
+// An operation's f takes the vectors at one place of the two inputs.
 template <typename F>
 inline void each_vector(const float * const * in, float * to, size_t count, F f) {
     for (size_t i = 0; i < count; i += n_lanes) {
-        const lanes::f32 a = lanes::load(in[0] + i);
-        const lanes::f32 b = lanes::load(in[1] + i);
-        lanes::store(to + i, f(a, b, lanes::load(in[2] + i), lanes::load(in[3] + i)));
+        lanes::store(to + i, f(lanes::load(in[0] + i), lanes::load(in[1] + i)));
     }
 }
 
@@ -27,12 +25,12 @@ inline lanes::i32 load_i32(const int32_t * p) {
     return v;
 }
 
-#define LANES_OPERATION(name, expression)                                                        \
-    {name, [](const float * const * in, float * to, size_t count) {                              \
-         each_vector(in, to, count, [](lanes::f32 a, lanes::f32 b, lanes::f32 c, lanes::f32 d) { \
-             (void)a, (void)b, (void)c, (void)d;                                                 \
-             return expression;                                                                  \
-         });                                                                                     \
+#define LANES_OPERATION(name, expression)                            \
+    {name, [](const float * const * in, float * to, size_t count) {  \
+         each_vector(in, to, count, [](lanes::f32 a, lanes::f32 b) { \
+             (void)a, (void)b;                                       \
+             return expression;                                      \
+         });                                                         \
      }}
 
 const float_operation operations[] = {
@@ -45,7 +43,6 @@ const float_operation operations[] = {
     LANES_OPERATION("max", lanes::max(a, b)),
     LANES_OPERATION("min", lanes::min(a, b)),
     LANES_OPERATION("abs", lanes::abs(a)),
-    LANES_OPERATION("where_less", lanes::where_less(a, b, c, d)),
 };
 
 #undef LANES_OPERATION
@@ -69,9 +66,15 @@ inline void to_float_all(const int32_t * from, float * to, size_t count) {
     }
 }
 
-inline void times_pow2_all(const float * from, const int32_t * exponents, float * to, size_t count) {
+inline void fraction_all(const float * from, float * to, size_t count) {
     for (size_t i = 0; i < count; i += n_lanes) {
-        lanes::store(to + i, lanes::times_pow2(lanes::load(from + i), load_i32(exponents + i)));
+        lanes::store(to + i, lanes::fraction(lanes::load(from + i)));
+    }
+}
+
+inline void times_pow2_all(const float * from, const float * exponents, float * to, size_t count) {
+    for (size_t i = 0; i < count; i += n_lanes) {
+        lanes::store(to + i, lanes::times_pow2(lanes::load(from + i), lanes::load(exponents + i)));
     }
 }
 
@@ -89,6 +92,15 @@ inline float sum_of(const float * a) {
 }
 inline float largest_of(const float * a) {
     return lanes::largest(lanes::load(a));
+}
+
+template <void (*f)(const lanes::f32 *, float *)>
+inline void of_4(const float * a, float * to) {
+    lanes::f32 v[4];
+    for (size_t i = 0; i < 4; ++i) {
+        v[i] = lanes::load(a + i * n_lanes);
+    }
+    f(v, to);
 }
 
 inline void store_bytes_all(const int32_t * const * in, uint8_t * to, size_t count) {
@@ -174,11 +186,14 @@ constexpr lanes_table table = {
     fma_all,
     round_all,
     to_float_all,
+    fraction_all,
     times_pow2_all,
     load_i8_all,
     any_greater_of,
     sum_of,
     largest_of,
+    of_4<lanes::sum_4>,
+    of_4<lanes::largest_4>,
     store_bytes_all,
     store_32_bytes_of,
     dots_of<false, false>,
