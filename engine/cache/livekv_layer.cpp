@@ -261,9 +261,20 @@ void livekv_layer::repeat(int64_t n) {
     if (chunks_.empty() || n_tail_ > 0) {
         fail("only whole chunks can be repeated; the sequence has ", n_tokens(), " tokens");
     }
-    const size_t first = chunks_.size() > 1 ? 1 : 0;  // the sequence's own first chunk lacks its sinks
-    for (size_t from = first; n_chunked_ < n; from = std::max(first, (from + 1) % chunks_.size())) {
-        chunk c = chunks_[from];
+    std::vector<chunk> sources;
+    for (const chunk & c : chunks_) {
+        if (!plan_.seals || (c.k_sealed && c.v_sealed)) {
+            sources.push_back(c);
+        }
+    }
+    if (sources.empty()) {  // copies of raw chunks would be a longer warm-up than any context has
+        fail("none of the ", n_tokens(), " tokens to be repeated is sealed yet; more are needed");
+    }
+    if (sources.size() > 1 && sources.front().n_sinks > 0) {
+        sources.erase(sources.begin());  // the sequence's own first chunk lacks its sinks
+    }
+    for (size_t from = 0; n_chunked_ < n; from = (from + 1) % sources.size()) {
+        chunk c = sources[from];
         c.k = c.k->copy(plan_.on_device);
         c.v = c.v->copy(plan_.on_device);
         c.n_sinks = 0;

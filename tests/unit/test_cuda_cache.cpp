@@ -186,6 +186,9 @@ TEST(a_cache_can_be_filled_with_copies_of_itself) {
     }
     CHECK_CLOSE(logits_after(*gpu, text(20, 6)), logits_after(*cpu, text(20, 6)));
     CHECK_ERROR(gpu->repeat(500), "only whole chunks can be repeated");
+    const auto raw = make(false, params());
+    raw->prefill(text(64));
+    CHECK_ERROR(raw->repeat(128), "none of the 64 tokens to be repeated is sealed yet");
     const auto f16 = make(false, params([](kv_options & o) { o.policy = "f16"; }));
     f16->prefill(text(64));
     CHECK_ERROR(f16->repeat(128), "only the livekv cache");
