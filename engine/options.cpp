@@ -184,6 +184,24 @@ void option_table::choices(const std::string & names, std::vector<std::string> &
     };
 }
 
+void option_table::custom(const std::string & names, const std::string & value, const std::string & initial,
+                          const std::string & range, const std::string & help,
+                          const std::function<void(const std::string &)> & set) {
+    option & o = add(names, value, initial, range, help);
+    o.set = [set, name = o.name](const std::string & typed) {
+        try {
+            set(typed);
+        } catch (const error & problem) {
+            throw usage_error(name + ": " + problem.what());
+        }
+    };
+}
+
+void option_table::since(int version, const std::string & meant) {
+    options_.back().since = version;
+    options_.back().unspoken = meant;
+}
+
 void option_table::require(const std::function<bool(const std::string &)> & holds, const std::string & what) {
     option & o = options_.back();
     o.set = [set = o.set, holds, what, name = o.name](const std::string & value) {
@@ -228,6 +246,7 @@ bool option_table::parse(int argc, const char * const * argv) {
             value = argv[++i];
         }
         given.emplace_back(&o, value);
+        given_.push_back(o.name);
     }
     for (const bool first : {true, false}) {
         for (const auto & [o, value] : given) {

@@ -26,6 +26,8 @@ struct option {
     std::string group;
     std::function<void(const std::string &)> set;  // throws usage_error
     bool first = false;                            // set before those that are not
+    int since = 0;         // the version of what carries options that had it first; 0: all had it
+    std::string unspoken;  // what an older one means, as text
 };
 
 // The options of one tool, each declared once: name, default (the target's value when it is declared), range, help and
@@ -60,6 +62,15 @@ class option_table {
     void choices(const std::string & names, std::vector<std::string> & target, const std::vector<std::string> & allowed,
                  const std::string & help);
 
+    // What the caller reads and writes itself, e.g. an enumerator: `set` throws error, which is said with the option's
+    // name.
+    void custom(const std::string & names, const std::string & value, const std::string & initial,
+                const std::string & range, const std::string & help,
+                const std::function<void(const std::string &)> & set);
+
+    // The option declared last came with this version of what carries options; an older one means `meant`.
+    void since(int version, const std::string & meant);
+
     // Adds a condition to the option declared last: holds(value as typed) must be true, or parsing says "must be what".
     void require(const std::function<bool(const std::string &)> & holds, const std::string & what);
 
@@ -69,12 +80,16 @@ class option_table {
     std::string help_text() const;
     const std::vector<option> & all() const { return options_; }
 
+    // Names of the options that parse was given, in their order.
+    const std::vector<std::string> & given() const { return given_; }
+
   private:
     option & add(const std::string & names, const std::string & value, const std::string & initial,
                  const std::string & range, const std::string & help);
     const option & find(const std::string & name) const;
 
     std::vector<option> options_;
+    std::vector<std::string> given_;
     std::string group_;
 };
 

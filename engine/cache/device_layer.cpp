@@ -1,8 +1,8 @@
 #include "cache/device_layer.h"
 
 #include <algorithm>
-#include <utility>
 
+#include "cache/kv_options.h"
 #include "error.h"
 #include "kv/kv_pack.h"
 
@@ -45,39 +45,18 @@ device_layer::device_layer(livekv_layer & layer, device_workspace & workspace, i
     *bad_ = none_bad;
 }
 
-device_layer::~device_layer() {
-    if (bad_) {
-        device::release_on_host(bad_);
-    }
-}
-
-device_layer::device_layer(device_layer && other) noexcept
-    : layer_(other.layer_),
-      workspace_(other.workspace_),
-      n_head_(other.n_head_),
-      bad_(std::exchange(other.bad_, nullptr)),
-      table_(std::move(other.table_)),
-      n_chunk_tiles_(other.n_chunk_tiles_),
-      sealing_(std::move(other.sealing_)),
-      sealed_(other.sealed_) {}
-
 void device_layer::require_supported(const livekv_layer_plan & plan) {
     if (plan.head_dim > max_head_dim) {
         fail("on the GPU the livekv cache stores heads of up to ", max_head_dim, " values, but head_dim is ",
-             plan.head_dim, "; compute on the CPU (-ngl 0)");
+             plan.head_dim, "; compute on the CPU");
     }
     if (plan.chunk_size > device::longest_chunk()) {
-        fail("this GPU seals chunks of up to ", device::longest_chunk(), " tokens; use a smaller --chunk-size than ",
-             plan.chunk_size, ", or compute on the CPU (-ngl 0)");
-    }
-    if (plan.method.scale_search) {
-        fail("the scale search (--scale-search) runs on the CPU only; use -ngl 0");
-    }
-    if (plan.tail_chunks > 0) {
-        fail("a raw tail beyond the open chunk (--tail-chunks) is kept on the CPU only; use -ngl 0");
+        throw kv_option_error("chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
+                                                std::to_string(device::longest_chunk()) +
+                                                "; use a smaller one, or compute on the CPU");
     }
     if (plan.measure_error) {
-        fail("the cache's error (--kv-error) is measured on the CPU only; use -ngl 0");
+        throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");
     }
 }
 
@@ -90,7 +69,7 @@ void device_layer::store(const float * k, size_t k_stride, const float * v, size
     args.n_tokens = static_cast<int32_t>(layer_.step_.n_new);
     args.n_head_kv = static_cast<int32_t>(plan.n_head_kv);
     args.head_dim = static_cast<int32_t>(plan.head_dim);
-    args.bad = bad_;
+    args.bad = bad_.get();
     args.sides[0] = {k, k_stride, layer_.step_.rows->k.data() + at, plan.k_rotation};
     args.sides[1] = {v, v_stride, layer_.step_.rows->v.data() + at, plan.v_rotation};
     device::store_rows(args, s);
@@ -231,11 +210,11 @@ void device_layer::seal(device::stream s) {
         const std::vector<float> state = statistics.state();
         statistics.set_state(statistics.n_chunks() + (layer_.plan_.seals ? 1 : 0), state);
     }
-    for (size_t i = 0; i < step.late.size(); ++i) {
-        if (step.late[i].k) {
+    for (size_t i = 0; i < step.late_keys.size(); ++i) {
+        if (step.late_keys[i]) {
             const livekv_layer::chunk & exact = layer_.chunks_[i];
             device_seal d = seal_of(exact, reinterpret_cast<const uint16_t *>(exact.k->data()), nullptr);
-            d.k_blocks = step.late[i].k->data();
+            d.k_blocks = step.late_keys[i]->data();
             d.old_state = new_state;
             device::seal(d, workspace, s);
         }

@@ -29,8 +29,6 @@ class device_workspace {
 class device_layer {
   public:
     device_layer(livekv_layer & layer, device_workspace & workspace, int64_t n_head);
-    ~device_layer();
-    device_layer(device_layer &&) noexcept;
     device_layer(const device_layer &) = delete;
     device_layer & operator=(const device_layer &) = delete;
 
@@ -49,6 +47,10 @@ class device_layer {
     double seal_seconds() const;
 
   private:
+    struct release_on_host {
+        void operator()(uint32_t * p) const { device::release_on_host(p); }
+    };
+
     device_chunk entry(const livekv_layer::chunk & c) const;
     device_side side(const livekv_layer::chunk & c, kv_side which) const;
     void update_table(device::stream s);
@@ -57,7 +59,7 @@ class device_layer {
     livekv_layer & layer_;
     device_workspace & workspace_;
     int64_t n_head_;
-    uint32_t * bad_;                  // on the host, written by the device
+    std::unique_ptr<uint32_t, release_on_host> bad_;  // on the host, written by the device
     std::unique_ptr<kv_page> table_;  // device_chunk, as many as there is room for
     int64_t n_chunk_tiles_ = 0;       // of the chunks in it
     device::stopwatch sealing_;

@@ -2,12 +2,10 @@
 
 #include <cstring>
 
-#include "error.h"
-
 namespace livekv {
 
 void device_node_marker(ggml_tensor *, int, int, void *) {
-    fail("internal error: a node of the GPU was given to the CPU");
+    GGML_ABORT("a node of the GPU was given to the CPU");  // on a thread of ggml's: nothing may be thrown
 }
 
 ggml_tensor * make_device_node(ggml_context * ctx, int64_t ne0, int64_t ne1, ggml_tensor ** args, int n_args,

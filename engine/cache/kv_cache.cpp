@@ -18,11 +18,6 @@ void kv_cache::repeat(int64_t) {
     fail("only the livekv cache can be filled with copies of its chunks");
 }
 
-const std::vector<std::string> & kv_policy_names() {
-    static const std::vector<std::string> names = {"livekv", "f16", "q8_0", "q4_0", "q8_0_rot", "q4_0_rot"};
-    return names;
-}
-
 namespace {
 
 std::unique_ptr<kv_cache> make(const kv_options & options, const kv_shape & shape) {
@@ -45,6 +40,7 @@ std::unique_ptr<kv_cache> make(const kv_options & options, const kv_shape & shap
 }  // namespace
 
 std::unique_ptr<kv_cache> make_kv_cache(const kv_options & options, const kv_shape & shape) {
+    options.check();
     try {
         return make(options, shape);
     } catch (const std::bad_alloc &) {

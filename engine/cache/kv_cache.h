@@ -10,6 +10,7 @@
 
 #include "cache/kv_dump.h"
 #include "cache/kv_options.h"
+#include "cache/kv_policies.h"
 #include "cache/kv_report.h"
 
 namespace livekv {
@@ -83,9 +84,6 @@ class kv_cache {
     // What layer il holds, copied and taken apart to be looked at.
     virtual kv_layer_dump dump(int64_t il) const = 0;
 };
-
-// The policies by name, in the order help shows them.
-const std::vector<std::string> & kv_policy_names();
 
 // Throws livekv::error for an unknown policy, options it cannot follow, a head_dim it cannot store, or too little
 // memory.

@@ -22,9 +22,13 @@
 #include <cstdint>
 #include <string>
 
+#include "model/gguf_file.h"
+#include "options.h"
+
 namespace livekv::kv_names {
 
-constexpr uint32_t file_version = 2;  // 1 lacked the vocabulary among the model's facts
+constexpr uint32_t file_version = 2;
+constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr const char * architecture_name = "livekv-cache";
 
 constexpr const char * checksum = "livekv.checksum";
@@ -38,9 +42,15 @@ constexpr const char * logits = "logits";
 inline std::string model(const std::string & fact) {
     return "livekv.model." + fact;
 }
+constexpr const char * option_prefix = "livekv.option.";
 inline std::string option(const std::string & flag) {
-    return "livekv.option." + flag.substr(flag.find_first_not_of('-'));
+    return option_prefix + flag.substr(flag.find_first_not_of('-'));
 }
+// Sets the table's options from a file of this version: one that came later means what it was then (option_table::
+// since). Throws livekv::error for a value it cannot have, one that is missing, and options this livekv does not have,
+// unless they are off.
+void read_options(const option_table & table, const gguf_file & file, int version);
+
 inline std::string blk(int64_t il, const std::string & part) {
     return "blk." + std::to_string(il) + "." + part;
 }

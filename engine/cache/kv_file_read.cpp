@@ -37,9 +37,9 @@ livekv_file::livekv_file(const std::string & path) : file_(path) {
         refuse("not a saved cache");
     }
     const uint32_t version = file_.get_u32(kv_names::version);
-    if (version != kv_names::file_version) {
+    if (version < kv_names::oldest_version || version > kv_names::file_version) {
         refuse("written by ", version > kv_names::file_version ? "a newer" : "an older", " livekv (file version ",
-               version, ", this one reads ", kv_names::file_version, ")");
+               version, ", this one reads ", kv_names::oldest_version, " to ", kv_names::file_version, ")");
     }
     verify_checksum();
     const uint32_t blocks = file_.get_u32(kv_names::block_version);
@@ -79,15 +79,10 @@ void livekv_file::verify_checksum() const {
 void livekv_file::read_options() {
     option_table table;
     declare_kv_options(table, options_, /*policy_is_list=*/false);
-    for (const option & o : table.all()) {
-        if (!o.initial.empty()) {
-            const std::string value = file_.get_string(kv_names::option(o.name));
-            try {
-                o.set(value);
-            } catch (const error & problem) {
-                refuse(problem.what());
-            }
-        }
+    try {
+        kv_names::read_options(table, file_, static_cast<int>(file_.get_u32(kv_names::version)));
+    } catch (const error & problem) {
+        refuse(problem.what());
     }
     if (options_.policy != "livekv") {
         refuse("it holds a cache of policy '", options_.policy, "', only livekv can be restored");

@@ -105,7 +105,7 @@ void livekv_file::write(const std::string & path, const kv_cache & any_cache, co
                         std::span<const int32_t> tokens, std::span<const float> logits) {
     const auto * cache = dynamic_cast<const livekv_cache *>(&any_cache);
     if (!cache) {
-        fail("cannot save '", path, "': only the livekv cache can be saved (--kv livekv)");
+        fail("cannot save '", path, "': only the livekv cache can be saved");
     }
     if (tokens.empty()) {
         fail("cannot save '", path, "': the sequence is empty");

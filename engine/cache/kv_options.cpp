@@ -2,47 +2,83 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
-#include "error.h"
+#include "cache/kv_option_fields.h"
+#include "cache/kv_policies.h"
 
 namespace livekv {
 
 namespace {
 
-kv_method::scale scale_named(const std::string & name) {
-    if (name == "ema_absmax") {
-        return kv_method::scale::ema_absmax;
-    }
-    if (name == "ema_minmax") {
-        return kv_method::scale::ema_minmax;
-    }
-    if (name == "ema_clipped") {
-        return kv_method::scale::ema_clipped;
-    }
-    if (name == "range") {
-        return kv_method::scale::range;
-    }
-    fail("unknown scale method '", name, "'");
+template <typename... Parts>
+[[noreturn]] void refuse(const std::string & field, const Parts &... parts) {
+    std::ostringstream why;
+    (why << ... << parts);
+    throw kv_option_error(field, why.str());
 }
+
+void check_range(const char * name, int64_t value, const kv_whole & may) {
+    const bool in_range = value >= may.min && value <= may.max && value % may.multiple == 0;
+    if (!in_range && !(may.word && value == may.word_value)) {
+        refuse(name, value, " is not ", may.multiple > 1 ? "a multiple of " + std::to_string(may.multiple) : "",
+               may.multiple > 1 ? " " : "", "in ", may.min, "..", may.max);
+    }
+}
+void check_range(const char * name, double value, const kv_real & may) {
+    const bool in_range = value >= may.min && value <= may.max;  // false for NaN
+    if (!in_range && !(may.word && value == may.word_value)) {
+        refuse(name, value, " is not in ", may.min, "..", may.max);
+    }
+}
+void check_range(const char * name, const kv_bits & value, kv_widths) {
+    for (const int64_t bits : {value.k, value.v}) {
+        if (std::find(kv_code_widths.begin(), kv_code_widths.end(), bits) == kv_code_widths.end()) {
+            refuse(name, bits, " is not one of 2, 3, 4, 5, 8");
+        }
+    }
+}
+template <typename E>
+void check_range(const char * name, const E & value, kv_one_of) {
+    if (static_cast<size_t>(value) >= names_of(value).size()) {
+        refuse(name, "the enumerator ", static_cast<int>(value), " does not exist");
+    }
+}
+void check_range(const char *, bool, kv_on_off) {}
+void check_range(const char *, bool, kv_switch) {}
 
 }  // namespace
 
 void kv_options::check() const {
-    if (!method().own_range() && scale_search) {
-        fail("--scale-search goes with the scale methods ema_clipped and range, not with ", scale_method);
-    }
-    if (tail_chunks > 0 && !seal_decode) {
-        fail("--tail-chunks ", tail_chunks, " goes with --seal-decode on");
-    }
+    const kv_policy & how = find_kv_policy(policy);
+    const kv_options shipped;
+    for_each_kv_option([&](const char * name, auto member, const auto & may, const char *) {
+        check_range(name, this->*member, may);
+        if (!how.reads(name) && !(this->*member == shipped.*member)) {
+            refuse(name, "the cache ", how.name, " does not read it, ", policies_that_read(name), " does");
+        }
+    });
     if (sink_tokens > chunk_size) {
-        fail("--sink-tokens ", sink_tokens, " is more than --chunk-size ", chunk_size);
+        refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
+}
+
+kv_options kv_options::for_policy(const std::string & name) const {
+    const kv_policy & how = find_kv_policy(name);
+    kv_options kept;
+    kept.policy = name;
+    for_each_kv_option([&](const char * option, auto member, const auto &, const char *) {
+        if (how.reads(option)) {
+            kept.*member = this->*member;
+        }
+    });
+    return kept;
 }
 
 kv_method kv_options::method() const {
     kv_method m;
-    m.k_bits = static_cast<int32_t>(bits.front());
-    m.v_bits = static_cast<int32_t>(bits.back());
+    m.k_bits = static_cast<int32_t>(bits.k);
+    m.v_bits = static_cast<int32_t>(bits.v);
     m.key_group = static_cast<int32_t>(key_group);
     m.zero_point = zero_point;
     m.ema_alpha = ema_alpha;
@@ -50,8 +86,7 @@ kv_method kv_options::method() const {
     m.outlier_ratio = outlier_ratio;
     m.v_outlier_ratio = v_outlier_ratio;
     m.sink_tokens = static_cast<int32_t>(sink_tokens);
-    m.scale_method = scale_named(scale_method);
-    m.scale_search = scale_search;
+    m.scale_method = scale_method;
     return m;
 }
 

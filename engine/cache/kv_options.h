@@ -1,39 +1,69 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "error.h"
 #include "kv/kv_method.h"
 
 namespace livekv {
 
-// How keys and values are stored: the policy, and what the livekv policy can be told. Declared as options, with ranges
-// and help, in kv_option_table.h. The defaults are what docs/fidelity.md found to be worth their bits.
+// Bits of a code, of keys and of values.
+struct kv_bits {
+    int64_t k;
+    int64_t v;
+
+    kv_bits(int64_t both) : k(both), v(both) {}  // implicit: most caches have one width
+    kv_bits(int64_t keys, int64_t values) : k(keys), v(values) {}
+    bool operator==(const kv_bits &) const = default;
+};
+
+// What is stored rotated (Walsh-Hadamard).
+enum class kv_rotate { none, k, v, kv };
+
+// How layers at higher precision are kept: blocks of 8-bit codes, or 16 bits.
+enum class kv_bypass { q8_0, f16 };
+
+// An option with a value it must not have, or that its policy does not read.
+class kv_option_error : public error {
+  public:
+    kv_option_error(const std::string & option, const std::string & why)
+        : error(option + ": " + why), field(option), problem(why) {}
+
+    std::string field;  // of kv_options, as for_each_kv_option calls it
+    std::string problem;
+};
+
+// How keys and values are stored: the policy, and what it can be told. What each field may be, which name it has
+// outside C++ and what it is for: kv_option_fields.h. The defaults are what docs/fidelity.md found to be worth their
+// bits.
 struct kv_options {
     std::string policy = "livekv";
     int64_t chunk_size = 512;
     int64_t warmup_chunks = 2;
     bool warmup_keep = false;
-    int64_t tail_chunks = 0;
     int64_t sink_tokens = 4;
     int64_t bypass_layers = 0;  // -1: a tenth of the layers
-    std::string bypass_type = "q8_0";
-    std::vector<int64_t> bits = {4};  // keys[, values]
-    int64_t key_group = 128;          // 0: the chunk
+    kv_bypass bypass_type = kv_bypass::q8_0;
+    kv_bits bits = 4;
+    int64_t key_group = 128;  // 0: the chunk
     bool zero_point = true;
     double ema_alpha = 0.1;
     double clip_factor = 4.0;
     double outlier_ratio = 0.005;
     double v_outlier_ratio = 0.0;  // -1: as keys
-    std::string scale_method = "ema_clipped";
-    bool scale_search = false;
-    std::string rotate = "v";
+    kv_method::scale scale_method = kv_method::scale::ema_clipped;
+    kv_rotate rotate = kv_rotate::v;
     bool seal_decode = true;
     bool measure_error = false;
 
-    // Throws livekv::error, naming the options, when they contradict each other.
+    // Throws kv_option_error: a value out of its range, fields that contradict each other, or one that is not its
+    // default though the policy does not read it.
     void check() const;
+
+    // The same with every field that the policy `name` does not read at its default.
+    kv_options for_policy(const std::string & name) const;
 
     kv_method method() const;
 

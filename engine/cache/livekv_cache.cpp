@@ -28,7 +28,6 @@ kv_method bypass_method(const kv_options & options) {
     m.scale_method = kv_method::scale::range;
     m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
     m.zero_point = false;
-    m.scale_search = false;
     m.outlier_ratio = 0.0;
     m.v_outlier_ratio = -1.0;
     return m;
@@ -40,17 +39,16 @@ livekv_layer_plan plan_of(const kv_options & options, const kv_shape & shape, in
     plan.head_dim = shape.head_dim;
     plan.chunk_size = options.chunk_size;
     plan.bypass = il < options.n_bypass(shape.n_layer);
-    plan.seals = !plan.bypass || options.bypass_type != "f16";
+    plan.seals = !plan.bypass || options.bypass_type != kv_bypass::f16;
     plan.warmup_chunks = plan.bypass ? 0 : options.warmup_chunks;
     plan.warmup_keep = options.warmup_keep;
-    plan.tail_chunks = options.tail_chunks;
     plan.measure_error = options.measure_error;
     plan.on_device = !shape.on_device.empty() && shape.on_device[static_cast<size_t>(il)];
     plan.method = plan.bypass ? bypass_method(options) : options.method();
-    if (options.rotate == "k" || options.rotate == "kv") {
+    if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
         plan.k_rotation = rotation_of(shape.head_dim, 128);
     }
-    if (options.rotate == "v" || options.rotate == "kv") {
+    if (options.rotate == kv_rotate::v || options.rotate == kv_rotate::kv) {
         plan.v_rotation = rotation_of(shape.head_dim, 64);
     }
     return plan;
@@ -64,7 +62,6 @@ livekv_cache::livekv_cache(const kv_options & options, const kv_shape & shape)
       kernels_(best_cpu_kernels()),
       job_(kernels_, shape.n_threads, static_cast<int32_t>(shape.head_dim)),
       first_bad_(none_bad) {
-    options.check();
     block_header(options.method(), kv_side::key, options.chunk_size, shape.head_dim);  // throws for an impossible shape
     for (int64_t il = 0; il < shape.n_layer; ++il) {
         layers_.emplace_back(plan_of(options, shape, il), kernels_);

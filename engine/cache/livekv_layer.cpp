@@ -56,11 +56,11 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
     if (close) {
         const int64_t newest = static_cast<int64_t>(chunks_.size());
         const bool settled = !plan_.warmup_keep && newest + 1 >= plan_.warmup_chunks;
-        const auto seals_values = [&](int64_t i) { return plan_.seals && seal && i + plan_.tail_chunks <= newest; };
-        const auto seals_keys = [&](int64_t i) { return seals_values(i) && (i >= plan_.warmup_chunks || settled); };
+        const bool seals = plan_.seals && seal;
+        const auto seals_keys = [&](int64_t i) { return seals && (i >= plan_.warmup_chunks || settled); };
         chunk & c = step_.closed;
         c.k_sealed = seals_keys(newest);
-        c.v_sealed = seals_values(newest);
+        c.v_sealed = seals;
         c.n_stored = c.n_tokens = static_cast<int32_t>(n);
         c.n_sinks =
             plan_.seals && n_chunked_ == 0 ? static_cast<int32_t>(std::min<int64_t>(plan_.method.sink_tokens, n)) : 0;
@@ -69,16 +69,11 @@ void livekv_layer::begin(int64_t n_new, bool close, bool seal, raw_rows & passin
         if (chunks_.size() == chunks_.capacity()) {
             chunks_.reserve(2 * chunks_.size() + 8);  // so that commit allocates nothing
         }
-        step_.late.resize(chunks_.size());
+        step_.late_keys.resize(chunks_.size());
         for (size_t i = 0; i < chunks_.size(); ++i) {
-            const chunk & old = chunks_[i];
-            // Without a raw tail, raw values are generated text that is to stay as it is.
-            const bool stays = plan_.tail_chunks == 0 && !old.v_sealed;
-            if (!stays && !old.k_sealed && seals_keys(static_cast<int64_t>(i))) {
-                step_.late[i].k = make_page(kv_side::key, true, old.n_stored);
-            }
-            if (!stays && !old.v_sealed && seals_values(static_cast<int64_t>(i))) {
-                step_.late[i].v = make_page(kv_side::value, true, old.n_stored);
+            const chunk & old = chunks_[i];  // one with exact values is generated text that is to stay as it is
+            if (old.v_sealed && !old.k_sealed && seals_keys(static_cast<int64_t>(i))) {
+                step_.late_keys[i] = make_page(kv_side::key, true, old.n_stored);
             }
         }
         step_.statistics = statistics_;
@@ -146,14 +141,6 @@ void livekv_layer::seal(int64_t job) {
         } else if (head == 0) {
             std::memcpy(c.v->data(), step_.rows->v.data(), page_bytes);
         }
-        for (size_t i = 0; i < step_.late.size(); ++i) {
-            if (step_.late[i].v) {
-                const chunk_rows exact = head_rows(rows_in(*chunks_[i].v), chunks_[i], head);
-                uint8_t * const block = block_of(*step_.late[i].v, head);
-                sealer.seal_values(exact, block);
-                note_error(exact, block, sealer.n_saturated(), plan_.n_head_kv + head);
-            }
-        }
         return;
     }
     key_statistics & statistics = step_.statistics[static_cast<size_t>(head)];
@@ -169,10 +156,10 @@ void livekv_layer::seal(int64_t job) {
     } else if (head == 0) {
         std::memcpy(c.k->data(), step_.rows->k.data(), page_bytes);
     }
-    for (size_t i = 0; i < step_.late.size(); ++i) {
-        if (step_.late[i].k) {
+    for (size_t i = 0; i < step_.late_keys.size(); ++i) {
+        if (step_.late_keys[i]) {
             const chunk_rows exact = head_rows(rows_in(*chunks_[i].k), chunks_[i], head);
-            uint8_t * const block = block_of(*step_.late[i].k, head);
+            uint8_t * const block = block_of(*step_.late_keys[i], head);
             sealer.split_keys(exact);
             sealer.seal_keys(statistics, block);
             note_error(exact, block, sealer.n_saturated(), head);
@@ -213,15 +200,11 @@ void livekv_layer::commit() {
     if (c.n_sinks > 0) {
         sinks_ = std::move(step_.sinks);
     }
-    for (size_t i = 0; i < step_.late.size(); ++i) {
-        if (step_.late[i].k) {
-            chunks_[i].k = step_.late[i].k;
+    for (size_t i = 0; i < step_.late_keys.size(); ++i) {
+        if (step_.late_keys[i]) {
+            chunks_[i].k = step_.late_keys[i];
             chunks_[i].k_sealed = true;
             n_unchanged_ = 0;
-        }
-        if (step_.late[i].v) {
-            chunks_[i].v = step_.late[i].v;
-            chunks_[i].v_sealed = true;
         }
     }
     statistics_ = std::move(step_.statistics);
@@ -236,7 +219,7 @@ void livekv_layer::commit() {
     step_ = {};
 }
 
-void livekv_layer::trim(int64_t n) {
+void livekv_layer::trim(int64_t n) noexcept {
     LIVEKV_ASSERT(n >= 0 && n <= n_tokens());
     if (n == 0) {
         reset();
@@ -283,7 +266,7 @@ void livekv_layer::repeat(int64_t n) {
     }
 }
 
-void livekv_layer::reset() {
+void livekv_layer::reset() noexcept {
     chunks_.clear();
     n_chunked_ = 0;
     sinks_.release();

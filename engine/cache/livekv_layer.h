@@ -24,7 +24,6 @@ struct livekv_layer_plan {
     int64_t chunk_size = 0;
     int64_t warmup_chunks = 0;  // whose keys stay exact while the statistics settle
     bool warmup_keep = false;   // and for ever
-    int64_t tail_chunks = 0;    // newest full chunks that stay raw
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
@@ -71,7 +70,8 @@ class livekv_layer {
     void seal(int64_t job);
 
     void commit();
-    void trim(int64_t n_tokens);
+    // Throws nothing: what it was before is gone.
+    void trim(int64_t n_tokens) noexcept;
     void repeat(int64_t n_tokens);  // as kv_cache says
 
     // A layer that starts as this one is; sealed chunks are shared.
@@ -108,12 +108,6 @@ class livekv_layer {
         int64_t n_saturated = 0;
     };
 
-    // Sealed pages for a chunk that was raw so far; null where nothing changes.
-    struct late_pages {
-        std::shared_ptr<kv_page> k;
-        std::shared_ptr<kv_page> v;
-    };
-
     // The pass at hand.
     struct step {
         int64_t n_new = 0;
@@ -121,7 +115,7 @@ class livekv_layer {
         raw_rows * rows = nullptr;  // tail_, or the buffer all layers share
         chunk closed;
         raw_rows sinks;                          // of the sequence's first chunk
-        std::vector<late_pages> late;            // [chunks_.size()]
+        std::vector<std::shared_ptr<kv_page>> late_keys;  // [chunks_.size()] sealed pages of exact keys, or null
         std::vector<key_statistics> statistics;  // [n_head_kv], moved by this chunk
         std::vector<error_sums> errors;          // [2 * n_head_kv], with this chunk's
         std::shared_ptr<kv_page> state;          // statistics, of a layer on the device
@@ -133,7 +127,7 @@ class livekv_layer {
     void note_error(const chunk_rows & rows, const uint8_t * block, int64_t n_saturated, int64_t slot);
     void rebuild_segments(int64_t n_open, const raw_rows & rows);
     std::vector<float> statistics_state() const;  // [n_head_kv, 3, head_dim]
-    void reset();
+    void reset() noexcept;
 
     livekv_layer_plan plan_;
     const cpu_kernels * kernels_;

@@ -19,7 +19,7 @@ void livekv_layer::add_to(kv_report & report) const {
         for (const bool key : {true, false}) {
             const kv_page & page = key ? *c.k : *c.v;
             if (!(key ? c.k_sealed : c.v_sealed)) {
-                (plan_.tail_chunks > 0 && !c.v_sealed ? parts.tail : parts.warm_up) += page.bytes();
+                parts.warm_up += page.bytes();
                 continue;
             }
             const kv_block_map m =

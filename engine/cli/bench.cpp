@@ -88,8 +88,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
     std::vector<row> rows;
     std::vector<std::unique_ptr<session>> sessions;
     for (const std::string & kv : options.kv) {
-        session_params params = options.engine.params(static_cast<int64_t>(tokens.size()));
-        params.kv.policy = kv;
+        const session_params params = options.engine.params(static_cast<int64_t>(tokens.size()), kv);
         sessions.push_back(std::make_unique<session>(m, params));
         if (depth > 0) {
             std::cerr << "depth " << depth << ", " << kv << ": filling the cache\n";
@@ -168,7 +167,7 @@ int run(int argc, char ** argv) {
             << table.help_text();
         return 0;
     }
-    options.engine.check();
+    options.engine.check(table, options.kv);
     const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
     std::vector<row> rows;
     for (const int64_t depth : options.depths) {

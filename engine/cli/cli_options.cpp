@@ -34,8 +34,8 @@ void cli_options::declare(option_table & table) {
     table.text("--stats", stats_path, "FILE", "write the run's facts and timings as JSON; - for stdout");
 }
 
-void cli_options::check() {
-    engine.check();
+void cli_options::check(const option_table & table) {
+    engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
     }

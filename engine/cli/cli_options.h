@@ -29,7 +29,7 @@ struct cli_options {
     void declare(option_table & table);
 
     // Throws usage_error for combinations that make no sense; draws a seed when none was given.
-    void check();
+    void check(const option_table & table);
 
     generate_params generation() const;
 };

@@ -16,23 +16,19 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     declare_kv_options(table, kv, kv_is_list);
 }
 
-session_params engine_options::params(int64_t n_ctx) const {
+session_params engine_options::params(int64_t n_ctx, const std::string & policy) const {
     session_params p;
     p.n_ctx = n_ctx;
     p.n_threads = static_cast<int32_t>(n_threads);
-    p.kv = kv;
+    p.kv = kv.for_policy(policy);
     return p;
 }
 
-void engine_options::check() const {
+void engine_options::check(const option_table & table, const std::vector<std::string> & policies) const {
     if (model_path.empty()) {
         throw usage_error("no model given (-m FILE)");
     }
-    try {
-        kv.check();
-    } catch (const error & problem) {
-        throw usage_error(problem.what());
-    }
+    check_given_kv_options(table, kv, policies);
 }
 
 }  // namespace livekv

@@ -19,10 +19,12 @@ struct engine_options {
     // kv_is_list: the tool compares several caches and declares its own --kv.
     void declare(option_table & table, bool kv_is_list);
 
-    session_params params(int64_t n_ctx) const;
+    // Of a session with a cache of this policy, which takes what it reads of the options.
+    session_params params(int64_t n_ctx, const std::string & policy) const;
 
-    // Throws usage_error when a required option is missing.
-    void check() const;
+    // Throws usage_error when a required option is missing, or a cache option is wrong for, or read by none of, the
+    // policies at work. table: that has parsed them.
+    void check(const option_table & table, const std::vector<std::string> & policies) const;
 };
 
 }  // namespace livekv

@@ -112,7 +112,7 @@ int run(int argc, char ** argv) {
                   << table.help_text();
         return 0;
     }
-    options.check();
+    options.check(table);
     if (!options.stats_path.empty()) {
         check_writable(options.stats_path);
     }
@@ -135,7 +135,7 @@ int run(int argc, char ** argv) {
     }
     const std::vector<int32_t> prompt = encode_prompt(options, m->vocab);
     const size_t n_held = saved ? saved->tokens().size() : 0;
-    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()))));
+    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size())), options.engine.kv.policy));
     if (saved) {
         s.load(*saved);
         saved.reset();

@@ -73,7 +73,11 @@ int run(int argc, char ** argv) {
             << table.help_text();
         return 0;
     }
-    options.engine.check();
+    std::vector<std::string> policies = {options.engine.kv.policy};
+    if (options.kl_base != "none") {
+        policies.push_back(options.kl_base);
+    }
+    options.engine.check(table, policies);
     if (options.text_path.empty()) {
         throw usage_error("no text given (-f FILE)");
     }
@@ -85,11 +89,10 @@ int run(int argc, char ** argv) {
     require_utf8(text, "the text");
     const std::vector<int32_t> tokens = m->vocab.encode(text, /*add_special=*/true, /*parse_special=*/false);
     fidelity_params params;
-    params.test = options.engine.params(options.n_ctx);
+    params.test = options.engine.params(options.n_ctx, options.engine.kv.policy);
     params.max_windows = options.max_windows;
     if (options.kl_base != "none") {
-        params.kl_base = options.engine.kv;
-        params.kl_base->policy = options.kl_base;
+        params.kl_base = options.engine.kv.for_policy(options.kl_base);
     }
     fidelity_callbacks callbacks;
     callbacks.on_window = [](int64_t done, int64_t total) {

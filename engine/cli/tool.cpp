@@ -10,6 +10,7 @@
 #include <new>
 
 #include "atomic_file.h"
+#include "cache/kv_option_table.h"
 #include "error.h"
 #include "graph/cpu_features.h"
 #include "model/utf8.h"
@@ -25,6 +26,9 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
         return body(argc, argv);
     } catch (const usage_error & problem) {
         std::cerr << name << ": " << problem.what() << "\n";
+        return 2;
+    } catch (const kv_option_error & problem) {
+        std::cerr << name << ": " << kv_flag_of(problem.field) << ": " << problem.problem << "\n";
         return 2;
     } catch (const std::bad_alloc &) {
         std::cerr << name << ": not enough memory\n";

@@ -15,6 +15,7 @@ namespace livekv {
 class forward {
   public:
     forward(const hparams & hp, const weights & w, kv_cache & cache, backend & device);
+    forward(forward &&) = delete;
 
     // Processes tokens at positions cache.n_tokens()... and returns the logits of the last n_outputs of them,
     // f32 [n_outputs, n_vocab], valid until the next call. At most cache.max_new() tokens; end_of_prompt as in

@@ -220,14 +220,6 @@ void chunk_sealer::quantize_rows(size_t first, size_t last, const kv_block_heade
 
 void chunk_sealer::seal_keys(const key_statistics & statistics, uint8_t * block) {
     const kv_block_header h = block_header(method_, kv_side::key, chunk_.n_tokens, chunk_.head_dim);
-    if (method_.scale_search) {
-        const sealed_chunk sealed =
-            livekv::seal_keys(method_, statistics, chunk_.to_f32(kernels_), chunk_.head_dim, chunk_.n_sinks);
-        const std::vector<uint8_t> bytes = pack_block(h, sealed);
-        std::memcpy(block, bytes.data(), bytes.size());
-        n_saturated_ = sealed.n_saturated;
-        return;
-    }
     const kv_block_map map = kv_map(h);
     std::memset(block, 0, map.bytes);
     store(block, h);
@@ -269,13 +261,6 @@ void chunk_sealer::seal_keys(const key_statistics & statistics, uint8_t * block)
 void chunk_sealer::seal_values(const chunk_rows & chunk, uint8_t * block) {
     const kv_block_header h = block_header(method_, kv_side::value, chunk.n_tokens, chunk.head_dim);
     load(chunk);
-    if (method_.scale_search) {
-        const sealed_chunk sealed = livekv::seal_values(method_, chunk.to_f32(kernels_), chunk.head_dim, chunk.n_sinks);
-        const std::vector<uint8_t> bytes = pack_block(h, sealed);
-        std::memcpy(block, bytes.data(), bytes.size());
-        n_saturated_ = sealed.n_saturated;
-        return;
-    }
     const kv_block_map map = kv_map(h);
     std::memset(block, 0, map.bytes);
     store(block, h);

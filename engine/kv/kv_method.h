@@ -27,7 +27,6 @@ struct kv_method {
     double v_outlier_ratio = -1;  // of values, where it differs; negative: as keys
     int32_t sink_tokens = 4;      // first tokens of a sequence, kept exact
     scale scale_method = scale::ema_absmax;
-    bool scale_search = false;  // shrink a range where that lowers the squared error (own ranges only)
 
     LIVEKV_HD bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
     LIVEKV_HD bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }

@@ -94,41 +94,14 @@ struct group_of_values {
         }
         return {low, high};
     }
-
-    double squared_error(const kv_grid & g) const {
-        double sum = 0.0;
-        for (size_t i = at; i < at + n * stride; i += stride) {
-            const double e = s.apart[i] ? 0.0 : static_cast<double>(s.dense[i]) - g.level(g.code(s.dense[i]));
-            sum += e * e;
-        }
-        return sum;
-    }
 };
 
-kv_grid own_grid(const kv_method & method, float low, float high, int32_t bits) {
-    return method.has_zero() ? affine_grid(low, high, bits) : symmetric_grid(std::max(-low, high), bits);
-}
-
-// The grid over a group's own range, cut to +-bound; with scale_search the best of a few narrower ones: what is
-// clipped then costs less than what finer steps save.
-kv_grid best_grid(const kv_method & method, const group_of_values & values, float bound, int32_t bits) {
+// The grid over a group's own range, cut to +-bound.
+kv_grid own_grid(const kv_method & method, const group_of_values & values, float bound, int32_t bits) {
     auto [low, high] = values.range(method.has_zero());
     low = std::clamp(low, -bound, bound);
     high = std::clamp(high, -bound, bound);
-    kv_grid best = own_grid(method, low, high, bits);
-    if (method.scale_search) {
-        double least = values.squared_error(best);
-        for (const float share : {0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f}) {
-            const float cut = 0.5f * (1.0f - share) * (high - low);
-            const kv_grid g = own_grid(method, low + cut, high - cut, bits);
-            const double error = values.squared_error(g);
-            if (error < least) {
-                least = error;
-                best = g;
-            }
-        }
-    }
-    return best;
+    return method.has_zero() ? affine_grid(low, high, bits) : symmetric_grid(std::max(-low, high), bits);
 }
 
 void quantize(const split_chunk & s, const std::vector<kv_grid> & grids, bool has_zero, sealed_chunk & out) {
@@ -177,10 +150,10 @@ sealed_chunk seal_keys(const kv_method & method, const key_statistics & statisti
                     grids.push_back(minmax_grid(statistics.low()[c], statistics.high()[c], out.bits));
                     break;
                 case kv_method::scale::ema_clipped:
-                    grids.push_back(best_grid(method, values, statistics.bound()[c], out.bits));
+                    grids.push_back(own_grid(method, values, statistics.bound()[c], out.bits));
                     break;
                 case kv_method::scale::range:
-                    grids.push_back(best_grid(method, values, infinite, out.bits));
+                    grids.push_back(own_grid(method, values, infinite, out.bits));
                     break;
             }
         }
@@ -202,7 +175,7 @@ sealed_chunk seal_values(const kv_method & method, std::span<const float> chunk,
                                                          s.dense.begin() + static_cast<int64_t>(i * d + d));
             grids.push_back(minmax_grid(*low, *high, out.bits));
         } else {
-            grids.push_back(best_grid(method, values, std::numeric_limits<float>::infinity(), out.bits));
+            grids.push_back(own_grid(method, values, std::numeric_limits<float>::infinity(), out.bits));
         }
     }
     quantize(s, grids, method.has_zero(), out);

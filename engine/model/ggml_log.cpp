@@ -2,18 +2,36 @@
 
 #include <ggml.h>
 
+#include <algorithm>
+#include <array>
 #include <mutex>
+#include <string_view>
 
 namespace livekv {
 
 namespace {
 
-thread_local std::string pending;
+// Of a size that is there already: ggml calls this from C, through which nothing may be thrown.
+struct kept {
+    std::mutex mutex;
+    std::array<char, 4096> text;
+    size_t size = 0;
+};
+
+kept & messages() {
+    static kept all;
+    return all;
+}
 
 void keep_errors(ggml_log_level level, const char * text, void *) {
-    if (level == GGML_LOG_LEVEL_ERROR || level == GGML_LOG_LEVEL_WARN) {
-        pending += text;
+    if (level != GGML_LOG_LEVEL_ERROR && level != GGML_LOG_LEVEL_WARN) {
+        return;
     }
+    kept & all = messages();
+    const std::lock_guard lock(all.mutex);
+    const std::string_view more = std::string_view(text).substr(0, all.text.size() - all.size);
+    std::copy(more.begin(), more.end(), all.text.begin() + static_cast<int64_t>(all.size));
+    all.size += more.size();
 }
 
 }  // namespace
@@ -24,11 +42,11 @@ void silence_ggml() {
 }
 
 std::string take_ggml_errors() {
-    std::string line;
-    for (const char c : pending) {
-        line += c == '\n' ? ' ' : c;
-    }
-    pending.clear();
+    kept & all = messages();
+    const std::lock_guard lock(all.mutex);
+    std::string line(all.text.data(), all.size);
+    all.size = 0;
+    std::replace(line.begin(), line.end(), '\n', ' ');
     line.erase(line.find_last_not_of(' ') + 1);
     return line;
 }

@@ -56,6 +56,16 @@ bool gguf_file::has(const std::string & key) const {
     return key_id(key) >= 0;
 }
 
+std::vector<std::string> gguf_file::keys_with(const std::string & prefix) const {
+    std::vector<std::string> keys;
+    for (int64_t id = 0; id < gguf_get_n_kv(gguf_.get()); ++id) {
+        if (std::string key = gguf_get_key(gguf_.get(), id); key.starts_with(prefix)) {
+            keys.push_back(std::move(key));
+        }
+    }
+    return keys;
+}
+
 uint32_t gguf_file::u32_at(int64_t id) const {
     const gguf_context * g = gguf_.get();
     int64_t value = -1;

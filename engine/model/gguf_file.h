@@ -25,6 +25,9 @@ class gguf_file {
 
     bool has(const std::string & key) const;
 
+    // The metadata's keys that begin with prefix, in the order of the file.
+    std::vector<std::string> keys_with(const std::string & prefix) const;
+
     // A metadata value; integers are converted between widths when the value fits.
     uint32_t get_u32(const std::string & key) const;
     float get_f32(const std::string & key) const;

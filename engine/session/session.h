@@ -26,6 +26,7 @@ class session {
   public:
     // Throws livekv::error when the cache does not fit into memory or the policy cannot store this model.
     session(std::shared_ptr<const model> m, const session_params & params);
+    session(session &&) = delete;  // what it computes with is referred to from inside
 
     // Called after each chunk with the number of tokens of this call done so far; false stops the prefill there.
     using progress = std::function<bool(int64_t n_done)>;

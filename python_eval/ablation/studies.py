@@ -119,7 +119,6 @@ STUDIES: dict[str, Study] = {
                 *_free("scale-method", "range", "ema_absmax", "ema_minmax"),
                 *_free("key-group", "32", "64", "256", "chunk"),
                 Setting("symmetric codes", "zero-point=off"),
-                Setting("searched ranges", "scale-search=on"),
                 *_free("rotate", "none", "k", "kv"),
                 Setting("q4_0", cache="q4_0"),
                 Setting("q4_0, rotated", cache="q4_0_rot"),

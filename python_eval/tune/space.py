@@ -95,7 +95,6 @@ SPACE: tuple[Parameter, ...] = (
     Choice("scale-method", ("ema_clipped", "range", "ema_absmax", "ema_minmax")),
     Choice("key-group", ("32", "64", "128", "256", "chunk")),
     Choice("zero-point", ("on", "off")),
-    Choice("scale-search", ("off", "on")),
     Choice("rotate", ("none", "k", "v", "kv")),
     # Outliers are whole entries of a column: finer steps would mostly be the same cache.
     Real("outlier-ratio", 0.0, 0.03, step=0.0025),

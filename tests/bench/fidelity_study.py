@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-PUBLISHED = "--scale-method ema_absmax --key-group chunk --zero-point off --rotate none --scale-search off --outlier-ratio 0.01 --v-outlier-ratio same"
+PUBLISHED = "--scale-method ema_absmax --key-group chunk --zero-point off --rotate none --outlier-ratio 0.01 --v-outlier-ratio same"
 OWN = "--scale-method range --zero-point on --key-group 128 --rotate none --outlier-ratio 0.01 --v-outlier-ratio same"
 LEAN = "--scale-method ema_clipped --zero-point on --key-group 128 --rotate v --outlier-ratio 0.005 --v-outlier-ratio 0"
 FLAT = "--kv livekv --bypass-layers 0 --sink-tokens 4 --warmup-chunks 2 "
@@ -58,8 +58,6 @@ STUDY = {
     "zero, 128, rotate kv, outliers 0": FLAT + OWN + " --rotate kv --outlier-ratio 0",
     "zero, 64, rotate kv, outliers 0": FLAT + OWN + " --rotate kv --outlier-ratio 0 --key-group 64",
     # error-minimal scales
-    "zero, 128, search": FLAT + OWN + " --scale-search on",
-    "zero, 128, search, outliers 0": FLAT + OWN + " --scale-search on --outlier-ratio 0",
     # sinks, warm-up, chunk, bypass
     "zero, 128, sinks 0": FLAT + OWN + " --sink-tokens 0",
     "zero, 128, sinks 16": FLAT + OWN + " --sink-tokens 16",
@@ -77,7 +75,6 @@ STUDY = {
     "lean, 64": FLAT + LEAN + " --key-group 64",
     "lean, 64, key outliers 0": FLAT + LEAN + " --key-group 64 --outlier-ratio 0",
     "lean, own range": FLAT + LEAN + " --scale-method range",
-    "lean, search": FLAT + LEAN + " --scale-search on",
     "lean, sinks 0": FLAT + LEAN + " --sink-tokens 0",
     "lean, sinks 16": FLAT + LEAN + " --sink-tokens 16",
     "lean, warm-up 0": FLAT + LEAN + " --warmup-chunks 0",

@@ -94,7 +94,7 @@ def test_stats_say_where_the_cache_is_and_what_sealing_did(cli, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("--kv-bits", "6"), ("--kv-bits", "4,4,4"), ("--key-group", "100"), ("--preset", "best"),
-                                       ("--scale-method", "ema_absmax", "--scale-search", "on"), ("--clip-factor", "0.5"),
+                                       ("--clip-factor", "0.5"),
                                        ("--sink-tokens", "600"), ("--outlier-ratio", "0.2"), ("--rotate", "q")])  # fmt: skip
 def test_impossible_cache_options_are_refused_in_one_line(cli, arguments):
     done = cli("-p", "x", *arguments)

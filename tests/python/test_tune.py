@@ -21,7 +21,7 @@ from python_eval.tune import search  # noqa: E402
 from python_eval.tune.__main__ import main  # noqa: E402
 from python_eval.tune.front import hypervolume, hypervolume_over_trials, pareto  # noqa: E402
 from python_eval.tune.outcome import comparison_rows  # noqa: E402
-from python_eval.tune.space import SPACE, cache_spec, fixed, params_of  # noqa: E402
+from python_eval.tune.space import SPACE, Choice, cache_spec, fixed, params_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = ROOT / "tests" / "models" / "story.gguf"
@@ -153,13 +153,13 @@ def test_windows_that_read_no_sealed_key_measure_nothing(tmp_path, fake, capsys)
 
 
 def test_what_the_engine_refuses_is_pruned_with_its_reason(tmp_path, fake):
-    space = fixed(SPACE, ["scale-search=on", "scale-method=ema_absmax"])
+    space = tuple(Choice("sink-tokens", ("600",)) if one.option == "sink-tokens" else one for one in SPACE)
     one = search.Search(f"journal:{tmp_path / 'log'}", "s", "random", 1, 3)
     study = search.create(one, {"a": 1}, space)
     search.Share(one, search.Task("m", ((1,) * 2048,), "f16", 0, 1, space)).run()
     ended = study.get_trials(states=search.ENDED)
     assert [trial.state.name for trial in ended] == ["PRUNED"] * 3 and fake == []
-    assert ended[0].user_attrs["refused"].startswith("--scale-search goes with the scale methods")
+    assert ended[0].user_attrs["refused"].startswith("sink_tokens: 600 is more than the chunk size")
 
 
 def test_the_same_cache_is_not_measured_twice(tmp_path, fake):

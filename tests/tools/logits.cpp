@@ -32,13 +32,14 @@ int run(int argc, char ** argv) {
     std::vector<int64_t> ids;
     std::string out_path;
     int64_t n_generate = 0;
+    int64_t n_pass = 512;
     option_table table;
     engine.n_threads = 2;
     table.text("-m,--model", engine.model_path, "FILE", "GGUF file");
     table.integer("-t,--threads", engine.n_threads, 1, 512, "CPU threads");
     engine.kv.policy = "f16";
     table.choice("--kv", engine.kv.policy, kv_policy_names(), "cache");
-    table.integer("--chunk-size", engine.kv.chunk_size, 1, 4096, "prompt tokens processed together, any number");
+    table.integer("--pass", n_pass, 1, 4096, "tokens processed together");
     table.integers("--tokens", ids, 0, INT32_MAX, "prompt ids");
     table.integer("--generate", n_generate, 0, 4096, "greedy tokens to print as a JSON array");
     table.text("--out", out_path, "FILE", "raw float32 [n_tokens, n_vocab]");
@@ -46,19 +47,22 @@ int run(int argc, char ** argv) {
         std::cout << table.help_text();
         return 0;
     }
-    engine.check();
     const std::vector<int32_t> tokens(ids.begin(), ids.end());
-    session s(model::load(engine.model_path), engine.params(static_cast<int64_t>(tokens.size()) + n_generate));
+    engine.kv.chunk_size = 4096;  // never less than a pass
+    session s(model::load(engine.model_path), engine.params(static_cast<int64_t>(tokens.size()) + n_generate, engine.kv.policy));
     std::vector<float> last;
     std::ofstream out;
     if (!out_path.empty()) {
         out.open(out_path, std::ios::binary);
     }
-    s.eval(tokens, 0, [&](int64_t, int64_t n_rows, std::span<const float> logits) {
-        out.write(reinterpret_cast<const char *>(logits.data()), static_cast<std::streamsize>(logits.size_bytes()));
-        const size_t row = logits.size() / static_cast<size_t>(n_rows);
-        last.assign(logits.end() - static_cast<int64_t>(row), logits.end());
-    });
+    for (size_t done = 0; done < tokens.size(); done += static_cast<size_t>(n_pass)) {
+        const size_t n = std::min(tokens.size() - done, static_cast<size_t>(n_pass));
+        s.eval(std::span(tokens).subspan(done, n), 0, [&](int64_t, int64_t n_rows, std::span<const float> logits) {
+            out.write(reinterpret_cast<const char *>(logits.data()), static_cast<std::streamsize>(logits.size_bytes()));
+            const size_t row = logits.size() / static_cast<size_t>(n_rows);
+            last.assign(logits.end() - static_cast<int64_t>(row), logits.end());
+        });
+    }
     if (!out_path.empty() && !out.flush()) {
         fail("cannot write '", out_path, "'");
     }

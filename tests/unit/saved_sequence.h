@@ -35,10 +35,10 @@ inline session_params params_of(int64_t n_ctx = 400) {
     p.n_ctx = n_ctx;
     p.n_threads = 1;
     p.kv.chunk_size = 64;
-    p.kv.scale_method = "ema_absmax";
+    p.kv.scale_method = kv_method::scale::ema_absmax;
     p.kv.key_group = 0;
     p.kv.zero_point = false;
-    p.kv.rotate = "none";
+    p.kv.rotate = kv_rotate::none;
     p.kv.outlier_ratio = 0.01;
     p.kv.v_outlier_ratio = -1.0;
     p.kv.warmup_chunks = 1;
@@ -79,7 +79,7 @@ inline std::vector<uint8_t> saved_file(const std::shared_ptr<const model> & m) {
     p.kv.warmup_chunks = 2;
     p.kv.bits = {5, 3};
     p.kv.seal_decode = false;
-    p.kv.bypass_type = "f16";
+    p.kv.bypass_type = kv_bypass::f16;
     session s(m, p);
     s.prefill(some_tokens(90));
     decode(s, 40, 4);

@@ -28,14 +28,14 @@ struct configuration {
     std::string text() const {
         std::ostringstream s;
         s << "method " << static_cast<int>(method.scale_method) << " bits " << method.k_bits << ',' << method.v_bits
-          << " group " << method.key_group << " zero " << method.zero_point << " search " << method.scale_search
+          << " group " << method.key_group << " zero " << method.zero_point
           << " outliers " << method.outlier_ratio << ',' << method.v_outlier_ratio << " n " << n << " d " << d
           << " sinks " << n_sinks << " before " << n_before << ' ' << name_of(kind);
         return s.str();
     }
 };
 
-// Any point of the grid, each with the same chance; a scale search, which is slow, with every tenth.
+// Any point of the grid, each with the same chance.
 inline configuration draw(std::mt19937 & rng) {
     const auto one_of = [&](const auto & choices) { return choices[rng() % std::size(choices)]; };
     configuration c;
@@ -48,7 +48,6 @@ inline configuration draw(std::mt19937 & rng) {
     if (c.method.own_range()) {
         c.method.key_group = one_of(key_groups);
         c.method.zero_point = rng() % 2;
-        c.method.scale_search = rng() % 10 == 0;
     }
     c.n = one_of(lengths);
     c.d = one_of(head_dims);

@@ -98,20 +98,20 @@ TEST(the_device_says_what_the_cpu_says) {
         {1e-3,  // no warm-up: keys are codes from the first chunk on; seen 5e-4
          [](kv_options & o) {
              o.warmup_chunks = 0;
-             o.rotate = "kv";
+             o.rotate = kv_rotate::kv;
              o.v_outlier_ratio = 0.02;
          }},
         {1e-4,  // one layer less of narrow codes; seen 3e-5
          [](kv_options & o) {
              o.bypass_layers = 1;
-             o.scale_method = "ema_absmax";
+             o.scale_method = kv_method::scale::ema_absmax;
              o.zero_point = false;
              o.key_group = 0;
          }},
         {1e-4,
          [](kv_options & o) {
              o.bypass_layers = 1;
-             o.bypass_type = "f16";
+             o.bypass_type = kv_bypass::f16;
              o.warmup_keep = true;
              o.seal_decode = false;
          }},
@@ -211,7 +211,6 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 }
 
 TEST(what_the_device_does_not_do_is_refused) {
-    CHECK_ERROR(make(true, params([](kv_options & o) { o.scale_search = true; })), "--scale-search) runs on the CPU");
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "--kv-error) is measured on the CPU");
 }

@@ -151,7 +151,6 @@ void check_against_reference(int n_draws, uint32_t seed) {
     int n_different = 0;
     for (int i = 0; i < n_draws; ++i) {
         configuration c = draw(rng);
-        c.method.scale_search = false;  // the CPU's only
         c.n = std::min(c.n, longest);
         if (const std::string where = difference(c, rng); !where.empty() && ++n_different <= 10) {
             check::report(__FILE__, __LINE__, c.text() + ": " + where);

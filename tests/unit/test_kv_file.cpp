@@ -60,17 +60,16 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
         {"half the layers bypassed, f16",
          [](kv_options & o) {
              o.bypass_layers = 2;
-             o.bypass_type = "f16";
+             o.bypass_type = kv_bypass::f16;
          },
          prefill(150)},
-        {"two chunks raw beside the open one", [](kv_options & o) { o.tail_chunks = 2; }, prefill(230)},
         {"no bypass layers", [](kv_options & o) { o.bypass_layers = 0; }, prefill(150)},
         {"generated text not sealed", [](kv_options & o) { o.seal_decode = false; },
          [](session & s) {
              s.prefill(some_tokens(100));
              decode(s, 80, 5);
          }},
-        {"rotated", [](kv_options & o) { o.rotate = "kv"; }, prefill(150)},
+        {"rotated", [](kv_options & o) { o.rotate = kv_rotate::kv; }, prefill(150)},
         {"no sinks, no outliers",
          [](kv_options & o) {
              o.sink_tokens = 0;
@@ -79,7 +78,7 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
          prefill(150)},
         {"zero points, groups of 32, odd numbers",
          [](kv_options & o) {
-             o.scale_method = "ema_clipped";
+             o.scale_method = kv_method::scale::ema_clipped;
              o.zero_point = true;
              o.key_group = 32;
              o.bits = {3, 2};
@@ -89,7 +88,7 @@ TEST(a_restored_session_goes_on_bit_for_bit) {
          prefill(150)},
         {"the running range",
          [](kv_options & o) {
-             o.scale_method = "ema_minmax";
+             o.scale_method = kv_method::scale::ema_minmax;
              o.bits = {8, 5};
          },
          prefill(150)},

@@ -78,7 +78,7 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     s.save(file.path());
     const std::vector<uint8_t> good = read_bytes(file.path());
 
-    p.kv.policy = "q8_0";
+    p.kv = p.kv.for_policy("q8_0");
     session other_policy(four_layers(), p);
     other_policy.prefill(some_tokens(10));
     CHECK_ERROR(other_policy.save(file.path()), "only the livekv cache");
@@ -139,9 +139,9 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
         return bytes;
     };
     write_bytes(bad.path(), patched("livekv.file_version", 4, 3));
-    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 3, this one reads 2)");
+    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 3, this one reads 2");
     write_bytes(bad.path(), patched("livekv.file_version", 4, 1));
-    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2)");
+    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2");
     write_bytes(bad.path(), patched("livekv.option.sink-tokens", 12, '5'));
     CHECK_ERROR(fresh.load(bad.path()), "its checksum is wrong");
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');

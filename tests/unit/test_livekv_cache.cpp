@@ -23,7 +23,7 @@ session_params params_of(int64_t n_ctx = 400) {
 
 TEST(results_do_not_depend_on_threads) {
     const auto m = tiny_model();
-    for (const char * scale : {"ema_absmax", "ema_clipped"}) {
+    for (const auto scale : {kv_method::scale::ema_absmax, kv_method::scale::ema_clipped}) {
         std::vector<float> expected;
         for (const int32_t n_threads : {1, 2, 4}) {
             session_params p = params_of(1600);
@@ -55,7 +55,7 @@ TEST(more_bits_come_closer_to_the_exact_cache) {
     const std::vector<float> expected = logits_of(exact);
     const auto difference = [&](const std::function<void(kv_options &)> & edit) {
         session_params p = params_of();
-        p.kv.scale_method = "range";
+        p.kv.scale_method = kv_method::scale::range;
         edit(p.kv);
         return nmse(logits_of(p), expected);
     };
@@ -70,7 +70,7 @@ TEST(more_bits_come_closer_to_the_exact_cache) {
     // Bypass layers of f16 are exact, sinks and all; softmax weights and products are rounded in other places.
     CHECK(difference([](kv_options & o) {
               o.bypass_layers = 2;
-              o.bypass_type = "f16";
+              o.bypass_type = kv_bypass::f16;
           }) < 1e-6);
     CHECK(difference([](kv_options & o) { o.bypass_layers = 2; }) < 1e-4);
     CHECK(difference([](kv_options & o) {
@@ -131,7 +131,7 @@ TEST(bytes_grow_with_the_tokens_and_not_with_the_context) {
 
 TEST(parts_of_the_report_sum_to_all_bytes) {
     const auto m = tiny_model();
-    for (const char * bypass : {"f16", "q8_0"}) {
+    for (const kv_bypass bypass : {kv_bypass::f16, kv_bypass::q8_0}) {
         session_params p = params_of();
         p.kv.bypass_layers = 1;
         p.kv.bypass_type = bypass;
@@ -143,8 +143,8 @@ TEST(parts_of_the_report_sum_to_all_bytes) {
         CHECK(b.codes > 0 && b.scales > 0 && b.outliers > 0 && b.sinks > 0 && b.bypass > 0 && b.tail > 0);
         CHECK_EQ(b.warm_up, 0u);
         const double f16_layer = 2.0 * 2 * 64 * 128;
-        CHECK(static_cast<double>(b.bypass) > (bypass == std::string("f16") ? 1.0 : 0.53) * f16_layer);
-        CHECK(static_cast<double>(b.bypass) < (bypass == std::string("f16") ? 1.05 : 0.64) * f16_layer);
+        CHECK(static_cast<double>(b.bypass) > (bypass == kv_bypass::f16 ? 1.0 : 0.53) * f16_layer);
+        CHECK(static_cast<double>(b.bypass) < (bypass == kv_bypass::f16 ? 1.05 : 0.64) * f16_layer);
     }
 }
 

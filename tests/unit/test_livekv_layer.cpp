@@ -105,41 +105,6 @@ TEST(warm_up_keys_are_exact_until_the_statistics_settle) {
     }
 }
 
-TEST(the_newest_chunks_stay_raw_and_are_sealed_as_they_would_have_been) {
-    for (const int64_t warmup : {0, 2}) {
-        for (const bool keep : {false, true}) {
-            for (const int64_t n_raw : {1, 3}) {
-                livekv_layer_plan plan = plan_of(warmup);
-                plan.method.scale_method = kv_method::scale::range;  // a chunk's own: the same whenever it is sealed
-                plan.warmup_keep = keep;
-                driven_layer at_once(plan);
-                plan.tail_chunks = n_raw;
-                driven_layer later(plan);
-                for (int64_t n_chunks = 1; n_chunks <= 6; ++n_chunks) {
-                    at_once.grow_to(n_chunks * chunk + 5, 11);
-                    later.grow_to(n_chunks * chunk + 5, 11);
-                    const std::vector<kv_segment> a = at_once.segments();
-                    const std::vector<kv_segment> b = later.segments();
-                    for (int64_t i = 0; i < n_chunks; ++i) {
-                        const kv_segment & sealed = a[static_cast<size_t>(i) + 1];
-                        const kv_segment & s = b[static_cast<size_t>(i) + 1];
-                        const bool raw = i + n_raw >= n_chunks;
-                        CHECK_EQ(s.v_blocks == nullptr, raw);
-                        CHECK_EQ(s.k_blocks == nullptr, raw || (keep && i < warmup));
-                        CHECK(raw || std::memcmp(s.v_blocks, sealed.v_blocks, 2 * s.v_block_bytes) == 0);
-                        CHECK(!s.k_blocks || std::memcmp(s.k_blocks, sealed.k_blocks, 2 * s.k_block_bytes) == 0);
-                    }
-                    CHECK(holds_its_tokens(later));
-                    CHECK_EQ(later.layer().bytes() > at_once.layer().bytes(), true);
-                    driven_layer branch = later.fork();  // what is raw and shared stays so for the other
-                    branch.grow_to((n_chunks + 2) * chunk, 9, 2);
-                    CHECK(holds_its_tokens(branch));
-                }
-            }
-        }
-    }
-}
-
 TEST(sinks_stay_exact) {
     for (const int32_t n_sinks : {0, 1, 4, 32}) {  // the last: a whole chunk
         livekv_layer_plan plan = plan_of(0);

@@ -90,7 +90,7 @@ TEST(large_numbers_that_can_be_stored_are) {
     };
     for (const bool zero_point : {false, true}) {
         session_params p = params_of();
-        p.kv.scale_method = "ema_clipped";
+        p.kv.scale_method = kv_method::scale::ema_clipped;
         p.kv.zero_point = zero_point;
         session s(tiny_model(spec), p);
         for (const float x : decode(s, last_logits(s, some_tokens(150)), 40)) {
@@ -110,17 +110,45 @@ TEST(what_the_cache_cannot_store_is_an_error) {
         edit(p.kv);
         session s(m, p);
     };
-    CHECK_ERROR(with([](kv_options & o) { o.sink_tokens = 33; }), "--sink-tokens 33 is more than --chunk-size 32");
-    CHECK_ERROR(with([](kv_options & o) {
-                    o.scale_method = "ema_absmax";
-                    o.scale_search = true;
-                }),
-                "--scale-search goes with");
-    CHECK_ERROR(with([](kv_options & o) {
-                    o.seal_decode = false;
-                    o.tail_chunks = 2;
-                }),
-                "--tail-chunks 2 goes with --seal-decode on");
+    CHECK_ERROR(with([](kv_options & o) { o.sink_tokens = 33; }), "sink_tokens: 33 is more than the chunk size, 32");
+}
+
+TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
+    const auto m = tiny_model();
+    const auto refuses = [&](const std::function<void(kv_options &)> & edit, const std::string & why) {
+        session_params p = params_of();
+        edit(p.kv);
+        CHECK_ERROR(session(m, p), why.c_str());
+    };
+    refuses([](kv_options & o) { o.bits = 6; }, "kv_bits: 6 is not one of");
+    refuses([](kv_options & o) { o.bits = kv_bits(4, 7); }, "kv_bits: 7 is not one of");
+    refuses([](kv_options & o) { o.key_group = 48; }, "key_group: 48 is not a multiple of 32");
+    refuses([](kv_options & o) { o.chunk_size = 33; }, "chunk_size: 33 is not a multiple of 32");
+    refuses([](kv_options & o) { o.chunk_size = 8192; }, "chunk_size: 8192 is not");
+    refuses([](kv_options & o) { o.rotate = static_cast<kv_rotate>(7); }, "rotate: the enumerator 7 does not exist");
+    refuses([](kv_options & o) { o.scale_method = static_cast<kv_method::scale>(9); }, "scale_method: the enumerator 9");
+    refuses([](kv_options & o) { o.bypass_type = static_cast<kv_bypass>(2); }, "bypass_type: the enumerator 2");
+    refuses([](kv_options & o) { o.ema_alpha = 0.0; }, "ema_alpha: 0 is not in 1e-06..1");
+    refuses([](kv_options & o) { o.clip_factor = NAN; }, "clip_factor: nan is not in");
+    refuses([](kv_options & o) { o.outlier_ratio = 0.2; }, "outlier_ratio: 0.2 is not in 0..0.1");
+    refuses([](kv_options & o) { o.v_outlier_ratio = -0.5; }, "v_outlier_ratio: -0.5 is not");
+    refuses([](kv_options & o) { o.sink_tokens = -1; }, "sink_tokens: -1 is not");
+    refuses([](kv_options & o) { o.warmup_chunks = -1; }, "warmup_chunks: -1 is not");
+    refuses([](kv_options & o) { o.bypass_layers = -2; }, "bypass_layers: -2 is not");
+}
+
+TEST(an_option_that_the_policy_does_not_read_is_refused_by_name) {
+    const auto m = tiny_model();
+    for (const char * policy : {"f16", "q8_0", "q4_0"}) {
+        session_params p = params_of();
+        p.kv = kv_options();
+        p.kv.policy = policy;
+        session(m, p).prefill(some_tokens(5));  // the chunk's size is everybody's
+        p.kv.bits = 2;
+        CHECK_ERROR(session(m, p), "kv_bits: the cache " + std::string(policy) + " does not read it, livekv does");
+        p.kv = p.kv.for_policy(policy);
+        session(m, p).prefill(some_tokens(5));
+    }
 }
 
 TEST_MAIN

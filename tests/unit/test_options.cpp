@@ -8,11 +8,11 @@ namespace {
 
 struct parsed {
     cli_options options;
+    option_table table;
     bool wants_run = true;
 
     explicit parsed(std::vector<const char *> args) {
         args.insert(args.begin(), "livekv-cli");
-        option_table table;
         options.declare(table);
         wants_run = table.parse(static_cast<int>(args.size()), args.data());
     }
@@ -21,7 +21,7 @@ struct parsed {
 void refuses(const std::vector<const char *> & args, const std::string & part) {
     try {
         parsed p(args);
-        p.options.check();
+        p.options.check(p.table);
         check::report(__FILE__, __LINE__, std::string(args[0]) + " was accepted");
     } catch (const usage_error & problem) {
         if (std::string(problem.what()).find(part) == std::string::npos) {
@@ -63,6 +63,19 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-m", "a", "--kv", "q5"}, "one of livekv, f16, q8_0, q4_0");
     refuses({"-m", "a", "-p", "x", "-f", "y"}, "choose one");
     refuses({"-m", "a", "--system", "x"}, "needs -cnv");
+    refuses({"-m", "a", "--kv-bits", "6"}, "--kv-bits: '6' is not one or two of");
+    refuses({"-m", "a", "--kv-bits", "4,4,4"}, "--kv-bits: '4,4,4'");
+    refuses({"-m", "a", "--rotate", "q"}, "--rotate: 'q' is not one of none, k, v, kv");
+    refuses({"-m", "a", "--sink-tokens", "600"}, "--sink-tokens: 600 is more than the chunk size");
+}
+
+TEST(options_that_the_policy_does_not_read_are_usage_errors_that_say_whose_they_are) {
+    refuses({"-m", "a", "--kv", "f16", "--kv-bits", "2"}, "--kv-bits is an option of --kv livekv, not of f16");
+    refuses({"-m", "a", "--kv", "f16", "--kv-bits", "4"}, "--kv-bits is an option of --kv livekv");  // its default
+    refuses({"-m", "a", "--preset", "small", "--kv", "q8_0"}, "--preset is an option of --kv livekv, not of q8_0");
+    refuses({"-m", "a", "--kv-error", "--kv", "q4_0"}, "--kv-error is an option of");
+    parsed p({"-m", "a", "--kv", "f16", "--chunk-size", "64"});
+    p.options.check(p.table);
 }
 
 TEST(every_option_is_in_help_with_its_default) {

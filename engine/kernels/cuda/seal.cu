@@ -38,7 +38,7 @@ size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t
 }
 
 void seal(device_seal s, uint32_t * workspace, stream on) {
-    LIVEKV_ASSERT(!s.method.scale_search && s.head_dim % 8 == 0 && s.head_dim <= 512 && s.n_tokens <= longest_chunk());
+    LIVEKV_ASSERT(s.head_dim % 8 == 0 && s.head_dim <= 512 && s.n_tokens <= longest_chunk());
     s.k_header = block_header(s.method, kv_side::key, s.n_tokens, s.head_dim);
     s.v_header = block_header(s.method, kv_side::value, s.n_tokens, s.head_dim);
     s.k_map = kv_map(s.k_header);
