@@ -2,7 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "cache/kv_dump.h"
+#include "store/kv_dump.h"
 
 namespace livekv {
 

@@ -1,4 +1,4 @@
-#include "session/model.h"
+#include "engine/model.h"
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

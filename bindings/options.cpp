@@ -2,7 +2,8 @@
 #include <pybind11/stl.h>
 
 #include "bind.h"
-#include "cache/kv_option_table.h"
+#include "policy/kv_option_table.h"
+#include "policy/kv_policies.h"
 #include "options_from.h"
 
 namespace livekv {

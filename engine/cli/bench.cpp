@@ -8,7 +8,9 @@
 
 #include "cli/engine_options.h"
 #include "cli/progress.h"
+#include "cli/repeat_chunks.h"
 #include "cli/tool.h"
+#include "policy/kv_policies.h"
 
 namespace livekv {
 
@@ -96,7 +98,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
             sessions.back()->prefill(
                 std::span(tokens).first(static_cast<size_t>(repeats ? options.repeat_prompt : depth)));
             if (repeats) {
-                sessions.back()->repeat(depth);
+                repeat_chunks(*sessions.back(), depth);
             }
         }
         rows.push_back({kv, depth, {}, {}, 0});
@@ -109,7 +111,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
             s.trim(depth);
             const double decode_s = timed([&] {
                 for (int64_t t = 0; t < options.n_decode; ++t) {
-                    s.prefill(fresh.subspan(static_cast<size_t>(t), 1));
+                    s.append(fresh[static_cast<size_t>(t)]);
                 }
             });
             s.trim(depth);

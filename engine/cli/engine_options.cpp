@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <thread>
 
-#include "cache/kv_option_table.h"
+#include "policy/kv_option_table.h"
 
 namespace livekv {
 

@@ -1,11 +1,10 @@
 #include <unistd.h>
 
 #include <iostream>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "cache/kv_file.h"
-#include "cache/kv_option_table.h"
+#include "store/kv_file.h"
+#include "policy/saved_options.h"
 #include "cli/chat.h"
 #include "cli/cli_options.h"
 #include "cli/generate_visibly.h"
@@ -55,23 +54,13 @@ void print_ids(const tokenizer & vocab, const std::string & prompt) {
     std::cout << nlohmann::json(vocab.encode(prompt, /*add_special=*/true, /*parse_special=*/true)).dump() << "\n";
 }
 
-std::map<std::string, std::string> values_of(kv_options options) {
-    option_table table;
-    declare_kv_options(table, options, /*policy_is_list=*/false);
-    std::map<std::string, std::string> values;
-    for (const option & o : table.all()) {
-        values[o.name] = o.initial;
-    }
-    return values;
-}
-
 // A saved cache keeps the options it was made with; what was asked for instead is named.
 void warn_of_overruled(const kv_options & asked, const kv_options & saved) {
-    const auto shipped = values_of({});
-    const auto wanted = values_of(asked);
-    for (const auto & [name, value] : values_of(saved)) {
+    const kv_texts shipped = texts_of({});
+    const kv_texts wanted = texts_of(asked);
+    for (const auto & [name, value] : texts_of(saved)) {
         if (wanted.at(name) != value && wanted.at(name) != shipped.at(name)) {
-            std::cerr << "livekv-cli: warning: the saved cache has " << name << " " << value << "; " << wanted.at(name)
+            std::cerr << "livekv-cli: warning: the saved cache has --" << name << " " << value << "; " << wanted.at(name)
                       << " is ignored\n";
         }
     }
@@ -93,7 +82,7 @@ std::vector<int32_t> encode_prompt(const cli_options & options, const tokenizer 
 void save(session & s, const cli_options & options, const generate_result & result) {
     if (result.last_token >= 0 && result.reason != stop_reason::end_of_text) {
         if (s.n_tokens() < s.n_ctx()) {
-            s.prefill({&result.last_token, 1});
+            s.append(result.last_token);
         } else {
             std::cerr << "livekv-cli: warning: the context is full, the last token is not in '" << options.kv_save_path
                       << "'\n";
@@ -128,10 +117,10 @@ int run(int argc, char ** argv) {
         std::cerr << "livekv-cli: warning: no GPU in this build or machine, -ngl is ignored\n";
     }
     const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
-    std::optional<livekv_file> saved;
+    std::optional<kv_file> saved;
     if (!options.kv_load_path.empty()) {
         saved.emplace(options.kv_load_path);
-        warn_of_overruled(options.engine.kv, saved->options());
+        warn_of_overruled(options.engine.kv, saved_options(*saved));
     }
     const std::vector<int32_t> prompt = encode_prompt(options, m->vocab);
     const size_t n_held = saved ? saved->tokens().size() : 0;

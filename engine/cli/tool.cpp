@@ -10,7 +10,7 @@
 #include <new>
 
 #include "atomic_file.h"
-#include "cache/kv_option_table.h"
+#include "policy/kv_option_table.h"
 #include "error.h"
 #include "graph/cpu_features.h"
 #include "model/utf8.h"

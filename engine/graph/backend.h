@@ -6,7 +6,7 @@
 
 namespace livekv {
 
-// The devices one session computes on, and the scheduler that places a graph's nodes on them. Not thread-safe.
+// The devices an engine computes on, and the scheduler that places a graph's nodes on them. Not thread-safe.
 class backend {
   public:
     // with_gpu: the model has weights on the first GPU. max_nodes: of the largest graph it will see.

@@ -2,7 +2,7 @@
 
 #include <ggml-backend-impl.h>
 
-#include "cache/device_node.h"
+#include "run/device_node.h"
 
 namespace livekv {
 

@@ -1,48 +1,35 @@
 #include "graph/forward.h"
 
-#include <numeric>
-
-#include "error.h"
-
 namespace livekv {
 
-forward::forward(const hparams & hp, const weights & w, kv_cache & cache, backend & device)
-    : hp_(hp), w_(w), cache_(cache), device_(device) {}
+forward::forward(const hparams & hp, const weights & w, pass_runner & runner, backend & device)
+    : hp_(hp), w_(w), runner_(runner), device_(device) {}
 
-void forward::fill_inputs(std::span<const int32_t> tokens) {
-    positions_.resize(tokens.size());
-    std::iota(positions_.begin(), positions_.end(), static_cast<int32_t>(cache_.n_tokens()));
+void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> positions,
+                  std::span<const int32_t> outputs) {
+    const int64_t n_rows = static_cast<int64_t>(tokens.size());
+    const int64_t n_outputs = static_cast<int64_t>(outputs.size());
+    const bool are_last = n_outputs == 0 || outputs.front() == n_rows - n_outputs;
+    const std::string key = runner_.graph_key() + " outputs " + std::to_string(n_outputs) + (are_last ? "" : " apart");
+    if (key != key_) {
+        key_.clear();  // no graph to reuse, should building this one fail
+        ctx_ = make_graph_context(hp_);
+        graph_ = build_llama_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
+        device_.allocate(graph_.graph);
+        key_ = key;
+    }
     ggml_backend_tensor_set(graph_.tokens, tokens.data(), 0, ggml_nbytes(graph_.tokens));
-    ggml_backend_tensor_set(graph_.positions, positions_.data(), 0, ggml_nbytes(graph_.positions));
-    cache_.set_inputs();
+    ggml_backend_tensor_set(graph_.positions, positions.data(), 0, ggml_nbytes(graph_.positions));
+    if (graph_.outputs) {
+        ggml_backend_tensor_set(graph_.outputs, outputs.data(), 0, ggml_nbytes(graph_.outputs));
+    }
+    runner_.set_inputs();
+    device_.compute(graph_.graph);
 }
 
-std::span<const float> forward::run(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt) {
-    const int64_t n_tokens = static_cast<int64_t>(tokens.size());
-    LIVEKV_ASSERT(n_tokens > 0 && n_outputs >= 0 && n_outputs <= n_tokens);
-    for (const int32_t token : tokens) {
-        if (token < 0 || token >= hp_.n_vocab) {
-            fail("token id ", token, " is not in the model's vocabulary of ", hp_.n_vocab);
-        }
-    }
-    cache_.begin(n_tokens, end_of_prompt);
-    if (n_tokens != n_tokens_ || cache_.graph_key() != cache_key_ || n_outputs != n_outputs_) {
-        n_tokens_ = -1;  // no graph to reuse, should building this one fail
-        ctx_ = make_graph_context(hp_);
-        graph_ = build_llama_graph(ctx_.get(), hp_, w_, cache_, n_tokens, n_outputs);
-        device_.allocate(graph_.graph);
-        n_tokens_ = n_tokens;
-        cache_key_ = cache_.graph_key();
-        n_outputs_ = n_outputs;
-    }
-    fill_inputs(tokens);
-    device_.compute(graph_.graph);
-    logits_.resize(static_cast<size_t>(n_outputs * hp_.n_vocab));
-    if (n_outputs > 0) {
-        ggml_backend_tensor_get(graph_.logits, logits_.data(), 0, ggml_nbytes(graph_.logits));
-    }
-    cache_.commit();
-    return logits_;
+void forward::logits(int64_t first, int64_t n, float * out) const {
+    const size_t row = static_cast<size_t>(hp_.n_vocab) * sizeof(float);
+    ggml_backend_tensor_get(graph_.logits, out, static_cast<size_t>(first) * row, static_cast<size_t>(n) * row);
 }
 
 }  // namespace livekv

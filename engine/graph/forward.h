@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "graph/backend.h"
@@ -9,35 +10,30 @@
 
 namespace livekv {
 
-// Runs forward passes over one sequence: tokens in, logits out, keys and values into the cache.
-// Keeps the last graph and runs it again while its shape stays the same, as it does from one generated token to the
-// next. Everything passed in must outlive it. Not thread-safe.
+// Runs forward passes: rows of tokens in, logits out, keys and values into the caches behind the pass. Knows rows and a
+// pass, no sequence. Keeps the last graph and runs it again while its shape stays the same, as it does from one
+// generated token to the next. Everything passed in must outlive it. Not thread-safe.
 class forward {
   public:
-    forward(const hparams & hp, const weights & w, kv_cache & cache, backend & device);
+    forward(const hparams & hp, const weights & w, pass_runner & runner, backend & device);
     forward(forward &&) = delete;
 
-    // Processes tokens at positions cache.n_tokens()... and returns the logits of the last n_outputs of them,
-    // f32 [n_outputs, n_vocab], valid until the next call. At most cache.max_new() tokens; end_of_prompt as in
-    // kv_cache::begin. On an error the sequence is what it was before.
-    std::span<const float> run(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt);
+    // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows whose logits
+    // are wanted. Between this and the runner's commit, logits() gives them.
+    void run(std::span<const int32_t> tokens, std::span<const int32_t> positions, std::span<const int32_t> outputs);
+
+    // Copies logits of outputs first ... first + n - 1, f32 [n, n_vocab], to out.
+    void logits(int64_t first, int64_t n, float * out) const;
 
   private:
-    void fill_inputs(std::span<const int32_t> tokens);
-
     const hparams & hp_;
     const weights & w_;
-    kv_cache & cache_;
+    pass_runner & runner_;
     backend & device_;
 
     ggml_context_ptr ctx_;
     llama_graph graph_;
-    int64_t n_tokens_ = -1;  // the shape graph_ was built for
-    int64_t cache_key_ = -1;
-    int64_t n_outputs_ = -1;
-
-    std::vector<int32_t> positions_;  // [n_tokens]
-    std::vector<float> logits_;       // [n_outputs, n_vocab]
+    std::string key_;  // of what graph_ was built for; empty: there is none
 };
 
 }  // namespace livekv

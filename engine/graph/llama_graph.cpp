@@ -9,19 +9,22 @@ namespace {
 
 class builder {
   public:
-    builder(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache, int64_t n_tokens)
-        : ctx_(ctx), hp_(hp), w_(w), cache_(cache), n_tokens_(n_tokens) {
+    builder(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner, int64_t n_rows)
+        : ctx_(ctx), hp_(hp), w_(w), runner_(runner), n_rows_(n_rows) {
         out_.graph = ggml_new_graph_custom(ctx, llama_graph_nodes(hp), /*grads=*/false);
     }
 
-    llama_graph build(int64_t n_outputs) {
-        out_.tokens = input("inp_tokens");
-        out_.positions = input("inp_pos");
-        cache_.add_inputs(ctx_, out_.graph);
-        ggml_tensor * x = name(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_tokens]
+    llama_graph build(int64_t n_outputs, bool outputs_are_last) {
+        out_.tokens = input("inp_tokens", n_rows_);
+        out_.positions = input("inp_pos", n_rows_);
+        if (!outputs_are_last) {
+            out_.outputs = input("inp_out_ids", n_outputs);
+        }
+        runner_.add_inputs(ctx_, out_.graph);
+        ggml_tensor * x = name(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_rows]
         for (int64_t il = 0; il < hp_.n_layer; ++il) {
             const bool last = il + 1 == hp_.n_layer;
-            x = layer(x, il, last ? n_outputs : n_tokens_);
+            x = layer(x, il, last ? n_outputs : n_rows_);
         }
         if (n_outputs > 0) {
             x = name(norm(x, w_.output_norm), "result_norm", -1);
@@ -33,8 +36,8 @@ class builder {
     }
 
   private:
-    ggml_tensor * input(const std::string & label) {
-        ggml_tensor * t = ggml_new_tensor_1d(ctx_, GGML_TYPE_I32, n_tokens_);
+    ggml_tensor * input(const std::string & label, int64_t n) {
+        ggml_tensor * t = ggml_new_tensor_1d(ctx_, GGML_TYPE_I32, n);
         ggml_set_input(t);
         ggml_build_forward_expand(out_.graph, t);
         return name(t, label, -1);
@@ -61,15 +64,18 @@ class builder {
                              32.0f, 1.0f);
     }
 
-    // Keeps the last n_outputs columns of x [n, n_tokens].
-    ggml_tensor * last_columns(ggml_tensor * x, int64_t n_outputs) {
+    // Keeps the columns of x [n, n_rows] whose logits are wanted.
+    ggml_tensor * output_columns(ggml_tensor * x, int64_t n_outputs) {
         if (n_outputs == x->ne[1]) {
             return x;
+        }
+        if (out_.outputs) {
+            return ggml_get_rows(ctx_, x, out_.outputs);
         }
         return ggml_view_2d(ctx_, x, x->ne[0], n_outputs, x->nb[1], (x->ne[1] - n_outputs) * x->nb[1]);
     }
 
-    // x [n_embd, n_tokens] -> [n_embd, n_outputs]; the tokens beyond the last n_outputs are only stored in the cache.
+    // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
         const layer_weights & l = w_.layers[static_cast<size_t>(il)];
 
@@ -77,22 +83,22 @@ class builder {
         ggml_tensor * q = name(linear(cur, l.wq, l.bq), "Qcur", il);
         ggml_tensor * k = name(linear(cur, l.wk, l.bk), "Kcur", il);
         ggml_tensor * v = name(linear(cur, l.wv, l.bv), "Vcur", il);
-        k = ggml_reshape_3d(ctx_, k, hp_.head_dim, hp_.n_head_kv, n_tokens_);
-        v = ggml_reshape_3d(ctx_, v, hp_.head_dim, hp_.n_head_kv, n_tokens_);
+        k = ggml_reshape_3d(ctx_, k, hp_.head_dim, hp_.n_head_kv, n_rows_);
+        v = ggml_reshape_3d(ctx_, v, hp_.head_dim, hp_.n_head_kv, n_rows_);
         k = name(rope(k, l), "Kcur_rope", il);
         if (n_outputs == 0) {
-            cache_.attend(ctx_, out_.graph, il, nullptr, k, v, 0.0f);
+            runner_.attend(ctx_, out_.graph, il, nullptr, k, v, 0.0f);
             return nullptr;
         }
-        q = ggml_reshape_3d(ctx_, q, hp_.head_dim, hp_.n_head, n_tokens_);
+        q = ggml_reshape_3d(ctx_, q, hp_.head_dim, hp_.n_head, n_rows_);
         q = name(rope(q, l), "Qcur_rope", il);
-        ggml_build_forward_expand(out_.graph, q);  // before attention, as the cache's rows are
+        ggml_build_forward_expand(out_.graph, q);  // before attention, as the caches' rows are
         const float scale = 1.0f / std::sqrt(static_cast<float>(hp_.head_dim));
-        cur = name(cache_.attend(ctx_, out_.graph, il, q, k, v, scale), "kqv_out", il);
+        cur = name(runner_.attend(ctx_, out_.graph, il, q, k, v, scale), "kqv_out", il);
 
-        cur = last_columns(cur, n_outputs);
+        cur = output_columns(cur, n_outputs);
         cur = name(linear(cur, l.wo, l.bo), "attn_out", il);
-        cur = name(ggml_add(ctx_, cur, last_columns(x, n_outputs)), "ffn_inp", il);
+        cur = name(ggml_add(ctx_, cur, output_columns(x, n_outputs)), "ffn_inp", il);
 
         ggml_tensor * ffn = name(norm(cur, l.ffn_norm), "ffn_norm", il);
         ggml_tensor * gate = name(ggml_mul_mat(ctx_, l.ffn_gate, ffn), "ffn_gate", il);
@@ -105,21 +111,21 @@ class builder {
     ggml_context * ctx_;
     const hparams & hp_;
     const weights & w_;
-    kv_cache & cache_;
-    int64_t n_tokens_;
+    pass_runner & runner_;
+    int64_t n_rows_;
     llama_graph out_;
 };
 
 }  // namespace
 
-llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, kv_cache & cache,
-                              int64_t n_tokens, int64_t n_outputs) {
-    return builder(ctx, hp, w, cache, n_tokens).build(n_outputs);
+llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
+                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last) {
+    return builder(ctx, hp, w, runner, n_rows).build(n_outputs, outputs_are_last);
 }
 
 size_t llama_graph_nodes(const hparams & hp) {
     constexpr size_t outside_layers = 32;
-    constexpr size_t each_layer = 64;  // views and leaves included
+    constexpr size_t each_layer = 64 + 24 * pass_runner::most_dense_parts;  // views and leaves included
     return outside_layers + each_layer * static_cast<size_t>(hp.n_layer);
 }
 

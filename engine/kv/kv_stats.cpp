@@ -38,23 +38,23 @@ void key_statistics::update(std::span<const float> high, std::span<const float> 
         low_[c] = e.low;
         bound_[c] = e.bound;
     }
-    ++n_chunks_;
 }
 
 std::vector<float> key_statistics::state() const {
     std::vector<float> all = high_;
-    all.insert(all.end(), low_.begin(), low_.end());
-    all.insert(all.end(), bound_.begin(), bound_.end());
+    if (method_.scale_method == kv_method::scale::ema_minmax) {
+        all.insert(all.end(), low_.begin(), low_.end());
+    }
     return all;
 }
 
-void key_statistics::set_state(int64_t n_chunks, std::span<const float> state) {
-    LIVEKV_ASSERT(state.size() == 3 * high_.size());
-    n_chunks_ = n_chunks;
-    const auto part = [&](size_t i) { return state.begin() + static_cast<int64_t>(i * high_.size()); };
-    high_.assign(part(0), part(1));
-    low_.assign(part(1), part(2));
-    bound_.assign(part(2), part(3));
+void key_statistics::set_state(std::span<const float> state) {
+    LIVEKV_ASSERT(state.size() == state_floats(method_, static_cast<int64_t>(high_.size())));
+    const auto end_of_high = state.begin() + static_cast<int64_t>(high_.size());
+    high_.assign(state.begin(), end_of_high);
+    if (end_of_high != state.end()) {
+        low_.assign(end_of_high, state.end());
+    }
 }
 
 std::vector<int32_t> largest_entries(const float * values, int64_t n, int64_t stride, int32_t k) {

@@ -23,18 +23,19 @@ class key_statistics {
     // 0 (ema_minmax: over the dense part alone). high, low: [head_dim].
     void update(std::span<const float> high, std::span<const float> low);
 
-    int64_t n_chunks() const { return n_chunks_; }
     const std::vector<float> & high() const { return high_; }    // [head_dim]: mu, or that of the largest values
     const std::vector<float> & low() const { return low_; }      // [head_dim]: <= 0, of the smallest; ema_minmax only
     const std::vector<float> & bound() const { return bound_; }  // [head_dim]: N mu_(t-1); infinite in the first chunk
 
-    // To save and restore: high, low and bound one after the other, [3 * head_dim].
+    // What the next chunk's statistics follow from: high, and with ema_minmax low behind it, [state_floats].
+    static size_t state_floats(const kv_method & method, int64_t head_dim) {
+        return static_cast<size_t>(head_dim) * (method.scale_method == kv_method::scale::ema_minmax ? 2 : 1);
+    }
     std::vector<float> state() const;
-    void set_state(int64_t n_chunks, std::span<const float> state);
+    void set_state(std::span<const float> state);
 
   private:
     kv_method method_;
-    int64_t n_chunks_ = 0;
     std::vector<float> high_;
     std::vector<float> low_;
     std::vector<float> bound_;

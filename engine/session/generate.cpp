@@ -98,7 +98,7 @@ std::string generation::next(const session::progress & on_prefill) {
     const auto start = std::chrono::steady_clock::now();
     const bool first = result_.n_generated == 0;
     if (!first) {
-        session_.prefill({&result_.last_token, 1});
+        session_.append(result_.last_token);
     } else if (!prefill_prompt(on_prefill)) {
         return "";
     }

@@ -1,89 +1,128 @@
 #include "session/session.h"
 
 #include <algorithm>
+#include <new>
 
 #include "error.h"
+#include "policy/kv_policies.h"
+#include "policy/saved_options.h"
+#include "run/chunked_cache.h"
 
 namespace livekv {
 
 namespace {
 
-kv_shape shape_of(const model & m, const backend & device, const session_params & params) {
-    kv_shape shape;
-    shape.n_layer = m.hp.n_layer;
-    shape.n_head = m.hp.n_head;
-    shape.n_head_kv = m.hp.n_head_kv;
-    shape.head_dim = m.hp.head_dim;
-    shape.n_ctx = params.n_ctx;
-    shape.n_threads = params.n_threads;
-    for (const layer_weights & layer : m.tensors.layers) {
-        shape.layer_buft.push_back(device.buffer_type(layer.on_gpu));
-        shape.on_device.push_back(device.caches_on_device(layer.on_gpu));
+// What work gives; too little memory is an error that says for what.
+template <typename F>
+auto without_bad_alloc(const char * what, F work) {
+    try {
+        return work();
+    } catch (const std::bad_alloc &) {
+        fail("not enough memory for ", what);
     }
-    return shape;
 }
 
 }  // namespace
 
-session::session(std::shared_ptr<const model> m, const session_params & params)
-    : model_(std::move(m)),
-      params_(params),
-      device_(params.n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
-      cache_(make_kv_cache(params.kv, shape_of(*model_, device_, params))),
-      forward_(std::in_place, model_->hp, model_->tensors, *cache_, device_) {}
+session::session(std::shared_ptr<engine> e, const session_params & params)
+    : session(e, params, e->make_cache(params.kv, params.n_ctx)) {}
 
-session::session(std::shared_ptr<const model> m, const session_params & params, std::unique_ptr<kv_cache> cache)
-    : model_(std::move(m)),
-      params_(params),
-      device_(params.n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
-      cache_(std::move(cache)),
-      forward_(std::in_place, model_->hp, model_->tensors, *cache_, device_) {}
+session::session(std::shared_ptr<const model> m, const session_params & params)
+    : session(std::make_shared<engine>(std::move(m), params.n_threads), params) {}
+
+session::session(std::shared_ptr<engine> e, const session_params & params, std::unique_ptr<kv_cache> cache)
+    : engine_(std::move(e)), params_(params), cache_(std::move(cache)) {
+    params_.n_threads = engine_->n_threads();
+}
 
 std::unique_ptr<session> session::fork() const {
-    std::unique_ptr<session> copy(new session(model_, params_, cache_->fork()));
-    copy->tokens_ = tokens_;
-    copy->restored_logits_.assign(last_logits_.begin(), last_logits_.end());
-    copy->last_logits_ = copy->restored_logits_;
-    return copy;
+    return without_bad_alloc("another sequence", [&] {
+        std::unique_ptr<session> copy(new session(engine_, params_, cache_->fork()));
+        copy->tokens_ = tokens_;
+        copy->logits_.assign(last_logits_.begin(), last_logits_.end());
+        copy->last_logits_ = copy->logits_;
+        return copy;
+    });
 }
 
 void session::trim(int64_t n) {
-    cache_->trim(n);
+    LIVEKV_ASSERT(n >= 0 && n <= n_tokens());
+    const int64_t exact = cache_->exact_trim(n);
+    if (exact < n) {  // on a copy, which takes this one's place when it is whole
+        const std::unique_ptr<session> copy = fork();
+        copy->trim(exact);
+        copy->compute(std::span<const int32_t>(tokens_).subspan(static_cast<size_t>(exact), static_cast<size_t>(n - exact)));
+        cache_ = std::move(copy->cache_);
+    } else {
+        cache_->trim(n);
+    }
     tokens_.resize(static_cast<size_t>(n));
     last_logits_ = {};
 }
 
-void session::repeat(int64_t n) {
-    cache_->repeat(n);
-    const size_t n_before = tokens_.size();
-    for (size_t i = n_before; i < static_cast<size_t>(cache_->n_tokens()); ++i) {
-        tokens_.push_back(tokens_[i % n_before]);
+void session::compute(std::span<const int32_t> tokens) {
+    for (size_t done = 0; done < tokens.size();) {
+        const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
+        pass(tokens.subspan(done, n), 0, token_origin::prompt, /*end_of_prompt=*/false);
+        done += n;
     }
+}
+
+void session::adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens) {
+    LIVEKV_ASSERT(cache->n_tokens() == static_cast<int64_t>(tokens.size()));
+    cache_ = std::move(cache);
+    tokens_ = std::move(tokens);
     last_logits_ = {};
 }
 
 void session::save(const std::string & path) const {
-    livekv_file::write(path, *cache_, model_fingerprint(model_->file, model_->hp), tokens_, last_logits_);
+    const auto * cache = dynamic_cast<const chunked_cache *>(cache_.get());
+    if (!cache) {
+        fail("cannot save '", path, "': only the livekv cache can be saved");
+    }
+    without_bad_alloc("the copy to be saved", [&] {
+        write_kv_file(path, model_fingerprint(get_model().file, get_model().hp), texts_of(cache->options()),
+                      cache->layers_on_host(), tokens_, last_logits_);
+    });
 }
 
-void session::load(const livekv_file & file) {
+kv_options saved_options(const kv_file & file) {
+    try {
+        const kv_options options = options_from(file.options(), file.version());
+        if (!find_kv_policy(options.policy).compresses) {
+            fail("it holds a cache of policy '", options.policy, "', only livekv can be restored");
+        }
+        return options;
+    } catch (const error & problem) {
+        file.refuse(problem.what());
+    }
+}
+
+void session::load(const kv_file & file) {
     if (n_tokens() > 0) {
         fail("a saved sequence needs an empty session; this one holds ", n_tokens(), " tokens");
     }
-    file.require_model(model_fingerprint(model_->file, model_->hp));
-    session_params params = params_;
-    params.kv = file.options();
-    params.kv.measure_error = params_.kv.measure_error;
-    std::unique_ptr<kv_cache> cache =
-        file.restore(shape_of(*model_, device_, params), model_->hp.n_vocab, params.kv.measure_error);
-    std::vector<float> logits = file.logits(model_->hp.n_vocab);
-    std::vector<int32_t> tokens = file.tokens();
-    forward_.emplace(model_->hp, model_->tensors, *cache, device_);
-    cache_ = std::move(cache);
-    params_ = std::move(params);
-    tokens_ = std::move(tokens);
-    restored_logits_ = std::move(logits);
-    last_logits_ = restored_logits_;
+    without_bad_alloc("the saved sequence", [&] {
+        const hparams & hp = get_model().hp;
+        session_params params = params_;
+        params.kv = saved_options(file);
+        file.require_model(model_fingerprint(get_model().file, hp));
+        file.require_room(n_ctx(), hp.n_vocab);
+        params.kv.measure_error = params_.kv.measure_error;
+        const kv_shape shape = engine_->shape(n_ctx());
+        std::vector<kv_layer_format> formats;
+        for (const chunk_plan & plan : plan_chunks(params.kv, shape)) {
+            formats.push_back(format_of(plan));
+        }
+        auto cache = std::make_unique<chunked_cache>(params.kv, shape, file.layers(formats));
+        std::vector<float> logits = file.logits(hp.n_vocab);
+        std::vector<int32_t> tokens = file.tokens();
+        cache_ = std::move(cache);
+        params_ = std::move(params);
+        tokens_ = std::move(tokens);
+        logits_ = std::move(logits);
+        last_logits_ = logits_;
+    });
 }
 
 int64_t session::pass_size(int64_t n) const {
@@ -93,21 +132,31 @@ int64_t session::pass_size(int64_t n) const {
 void session::require_room(size_t n_new) const {
     const int64_t total = n_tokens() + static_cast<int64_t>(n_new);
     if (total > n_ctx()) {
-        fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one (-c)");
+        fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one");
     }
 }
 
-std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt) {
+std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
+                                     bool end_of_prompt) {
+    const size_t n_vocab = static_cast<size_t>(get_model().hp.n_vocab);
     last_logits_ = {};
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     try {
-        const std::span<const float> logits = forward_->run(tokens, n_outputs, end_of_prompt);
-        last_logits_ = n_outputs > 0 ? logits.last(static_cast<size_t>(model_->hp.n_vocab)) : logits;
-        return logits;
+        logits_.resize(static_cast<size_t>(n_outputs) * n_vocab);
+        const batch_item item = {cache_.get(), tokens, origin, end_of_prompt, n_outputs, logits_.data()};
+        engine_->step({&item, 1});
     } catch (...) {
         tokens_.resize(static_cast<size_t>(cache_->n_tokens()));
         throw;
     }
+    const std::span<const float> logits = logits_;
+    last_logits_ = n_outputs > 0 ? logits.last(n_vocab) : logits;
+    return logits;
+}
+
+std::span<const float> session::append(int32_t token) {
+    require_room(1);
+    return pass({&token, 1}, 1, token_origin::generated, /*end_of_prompt=*/false);
 }
 
 std::span<const float> session::prefill(std::span<const int32_t> tokens, const progress & on_chunk) {
@@ -119,7 +168,7 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
     for (size_t done = 0; done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
         const bool last = done + n == tokens.size();
-        logits = pass(tokens.subspan(done, n), last ? 1 : 0, last);
+        logits = pass(tokens.subspan(done, n), last ? 1 : 0, token_origin::prompt, last);
         done += n;
         if (on_chunk && !on_chunk(static_cast<int64_t>(done))) {
             return {};
@@ -135,7 +184,8 @@ void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const 
     for (int64_t done = 0; done < total;) {
         const int64_t n = pass_size(total - done);
         const int64_t n_wanted = std::clamp<int64_t>(done + n - first_wanted, 0, n);
-        const std::span<const float> logits = pass(tokens.subspan(done, n), n_wanted, done + n == total);
+        const std::span<const float> logits = 
+            pass(tokens.subspan(done, n), n_wanted, token_origin::prompt, done + n == total);
         if (n_wanted > 0) {
             sink(done + n - n_wanted, n_wanted, logits);
         }
@@ -147,7 +197,7 @@ void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const 
 }
 
 double session::kv_bits_per_value() const {
-    const hparams & hp = model_->hp;
+    const hparams & hp = get_model().hp;
     const double n_values = 2.0 * static_cast<double>(hp.n_layer * hp.n_embd_kv() * n_tokens());
     return n_values > 0 ? 8.0 * static_cast<double>(cache_->bytes()) / n_values : 0.0;
 }

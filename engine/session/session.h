@@ -3,15 +3,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "cache/kv_cache.h"
-#include "cache/kv_file.h"
-#include "graph/forward.h"
-#include "session/model.h"
+#include "engine/engine.h"
+#include "store/kv_file.h"
 
 namespace livekv {
 
@@ -21,10 +18,14 @@ struct session_params {
     kv_options kv;  // with the number of tokens prefilled together
 };
 
-// One sequence of tokens on one model: its cache and the devices that compute it. One thread at a time.
+// One sequence of tokens on one model: a thin front over a cache of an engine, which sessions may share. One thread at a
+// time.
 class session {
   public:
     // Throws livekv::error when the cache does not fit into memory or the policy cannot store this model.
+    session(std::shared_ptr<engine> e, const session_params & params);
+
+    // With an engine of its own.
     session(std::shared_ptr<const model> m, const session_params & params);
     session(session &&) = delete;  // what it computes with is referred to from inside
 
@@ -35,6 +36,9 @@ class session {
     // empty when progress said to stop. Throws livekv::error when they do not fit into the context (checked before
     // the first is processed) or an id is not in the vocabulary.
     std::span<const float> prefill(std::span<const int32_t> tokens, const progress & on_chunk = {});
+
+    // Appends a token that was generated from the logits, and returns its own.
+    std::span<const float> append(int32_t token);
 
     // Called with the logits of consecutive tokens, f32 [n_rows, n_vocab]; first: index of row 0 in this call's tokens.
     using logits_sink = std::function<void(int64_t first, int64_t n_rows, std::span<const float> logits)>;
@@ -55,15 +59,18 @@ class session {
 
     int64_t n_ctx() const { return params_.n_ctx; }
     const session_params & params() const { return params_; }
-    const model & get_model() const { return *model_; }
+    const model & get_model() const { return *engine_->get_model(); }
+    const std::shared_ptr<engine> & get_engine() const { return engine_; }
     const kv_cache & cache() const { return *cache_; }
 
-    // Forgets all but the first n_tokens tokens.
+    // Forgets all but the first n_tokens tokens: what is left is what a new session of those tokens would hold, so that
+    // what comes after is the same. Where that cannot be had by forgetting (inside a sealed chunk), up to a chunk, and
+    // within the warm-up all of its chunks, are computed again. Throws livekv::error; then nothing has changed.
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 
-    // Appends copies of the tokens, as kv_cache::repeat says, until there are at least n_tokens.
-    void repeat(int64_t n_tokens);
+    // Takes this cache, of this session's engine, and its tokens in the place of what is held.
+    void adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens);
 
     // Another session on the same model that starts with this one's tokens and last logits.
     std::unique_ptr<session> fork() const;
@@ -75,29 +82,34 @@ class session {
     // Makes this empty session the saved one, which goes on bit for bit as that would have. The file's cache options
     // replace this session's; its context and threads stay. Throws livekv::error when the file is none of ours,
     // damaged, of another model or version, or longer than the context; then nothing has changed.
-    void load(const livekv_file & file);
-    void load(const std::string & path) { load(livekv_file(path)); }
+    void load(const kv_file & file);
+    void load(const std::string & path) { load(kv_file(path)); }
 
     // 8 * cache bytes / values stored, for the tokens now in the cache; 0 when empty.
     double kv_bits_per_value() const;
 
   private:
-    session(std::shared_ptr<const model> m, const session_params & params, std::unique_ptr<kv_cache> cache);
+    session(std::shared_ptr<engine> e, const session_params & params, std::unique_ptr<kv_cache> cache);
 
     void require_room(size_t n_new) const;
     // Tokens of the next pass, of n that are left.
     int64_t pass_size(int64_t n) const;
-    // One pass of the model, as forward::run.
-    std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt);
+    // Appends tokens for the cache alone.
+    void compute(std::span<const int32_t> tokens);
+    // One step of the engine with this sequence alone: logits of the last n_outputs tokens.
+    std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
+                                bool end_of_prompt);
 
-    std::shared_ptr<const model> model_;
+    std::shared_ptr<engine> engine_;
     session_params params_;
-    backend device_;
     std::unique_ptr<kv_cache> cache_;
-    std::optional<forward> forward_;  // through cache_; load replaces both
-    std::vector<int32_t> tokens_;     // [n_tokens()]
-    std::vector<float> restored_logits_;  // last_logits_ that no pass of this session gave: a file's or a fork's
+    std::vector<int32_t> tokens_;  // [n_tokens()]
+    std::vector<float> logits_;    // [n_outputs, n_vocab] of the last pass; or a file's or a fork's last
     std::span<const float> last_logits_;
 };
+
+// The cache options of a saved sequence. Throws livekv::error, with the file's name, when they are not ones this livekv
+// has.
+kv_options saved_options(const kv_file & file);
 
 }  // namespace livekv

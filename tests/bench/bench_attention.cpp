@@ -15,7 +15,7 @@
 #include <random>
 #include <vector>
 
-#include "cache/host_pool.h"
+#include "memory/host_pool.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_ref.h"
 #include "kernels/seal.h"
@@ -199,12 +199,12 @@ int main(int argc, char ** argv) {
             if (n_new == 1) {
                 attention_reference(args);
                 const std::vector<float> reference = seq.out();
-                job.prepare(args);
+                job.prepare({&args, 1});
                 job.run(0, args.q, args.out);
                 error = nmse(seq.out(), reference, static_cast<size_t>(n_head * s.head_dim));
             }
             const timing t = time_of([&] {
-                job.prepare(args);
+                job.prepare({&args, 1});
                 job.run(0, args.q, args.out);
             });
             const double ops = 4.0 * n_new * n_head * static_cast<double>(s.n_tokens) * s.head_dim;

@@ -6,6 +6,7 @@
 
 #include "cli/engine_options.h"
 #include "cli/tool.h"
+#include "policy/kv_policies.h"
 #include "error.h"
 #include "session/generate.h"
 

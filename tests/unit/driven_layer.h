@@ -6,16 +6,17 @@
 #include <string>
 #include <vector>
 
-#include "cache/livekv_layer.h"
 #include "check.h"
 #include "kv/kv_pack.h"
 #include "random_rows.h"
+#include "run/layer_step.h"
+#include "store/kv_report.h"
 
 constexpr int64_t chunk = 32;
 
 // Chunks of 32 tokens, two heads of an odd 40 channels.
-inline livekv::livekv_layer_plan plan_of(int64_t warmup_chunks = 2) {
-    livekv::livekv_layer_plan p;
+inline livekv::chunk_plan plan_of(int64_t warmup_chunks = 2) {
+    livekv::chunk_plan p;
     p.n_head_kv = 2;
     p.head_dim = 40;
     p.chunk_size = chunk;
@@ -35,14 +36,18 @@ inline std::vector<float> row_of(uint32_t text, int64_t position, bool key, size
 
 class driven_layer {
   public:
-    explicit driven_layer(const livekv::livekv_layer_plan & plan)
-        : layer_(plan, *livekv::find_cpu_kernels("generic")) {}
+    explicit driven_layer(const livekv::chunk_plan & plan)
+        : plan_(plan), layer_(livekv::make_layer(plan, false)), step_(layer_, plan_) {}
 
     driven_layer fork() const {
-        driven_layer copy(layer_.plan());
-        copy.layer_ = layer_.fork();
+        driven_layer copy(plan_);
+        copy.layer_ = layer_;
         copy.texts_ = texts_;
         return copy;
+    }
+    driven_layer(driven_layer && other) : driven_layer(other.plan_) {
+        layer_ = std::move(other.layer_);
+        texts_ = std::move(other.texts_);
     }
 
     // Everything of a pass but its commit.
@@ -51,16 +56,20 @@ class driven_layer {
         compute(n, text);
     }
     void begin(int64_t n, livekv::raw_rows & passing) {
-        layer_.begin(n, layer_.n_tail() + n == layer_.plan().chunk_size, true, passing);
+        step_.begin(n, layer_.n_tail + n == plan_.chunk_size, true);
+        if (step_.passes_through()) {
+            passing.reserve(static_cast<size_t>(n) * row(), livekv::host_memory());
+            step_.use_rows(passing.k.data(), passing.v.data());
+        }
     }
     void compute(int64_t n, uint32_t text) {
         for (int64_t i = 0; i < n; ++i) {
             const int64_t position = layer_.n_tokens() + i;
-            CHECK(layer_.store(i, row_of(text, position, true, row()).data(),
-                               row_of(text, position, false, row()).data()));
+            CHECK(livekv::host_step::store(step_, kernels_, i, row_of(text, position, true, row()).data(),
+                                           row_of(text, position, false, row()).data()));
         }
-        for (int64_t job = layer_.n_seal_jobs() - 1; job >= 0; --job) {  // in any order
-            layer_.seal(job);
+        for (int64_t job = livekv::host_step::n_seal_jobs(step_) - 1; job >= 0; --job) {  // in any order
+            livekv::host_step::seal(step_, kernels_, job);
         }
     }
 
@@ -68,14 +77,14 @@ class driven_layer {
     void grow_to(int64_t n_tokens, int64_t step, uint32_t text = 1) {
         while (layer_.n_tokens() < n_tokens) {
             const int64_t n =
-                std::min({step, n_tokens - layer_.n_tokens(), layer_.plan().chunk_size - layer_.n_tail()});
+                std::min({step, n_tokens - layer_.n_tokens(), plan_.chunk_size - layer_.n_tail});
             pass(n, text);
             commit(text);
         }
     }
 
     void commit(uint32_t text) {
-        layer_.commit();
+        step_.commit();
         texts_.resize(static_cast<size_t>(layer_.n_tokens()), text);
     }
 
@@ -86,8 +95,9 @@ class driven_layer {
 
     // What the next pass would read, without that pass's own token.
     std::vector<livekv::kv_segment> segments() {
-        layer_.begin(1, false, true, passing_);
-        std::vector<livekv::kv_segment> all(layer_.segments().begin(), layer_.segments().end());
+        step_.begin(1, false, true);
+        const auto seen = host_.segments(step_);
+        std::vector<livekv::kv_segment> all(seen.begin(), seen.end());
         all.back().n_tokens -= 1;
         return all;
     }
@@ -108,7 +118,7 @@ class driven_layer {
     // Largest share of a token's energy by which what is stored differs from what was given, over all tokens; infinite
     // when tokens are missing.
     double worst_error(bool key) {
-        const size_t d = static_cast<size_t>(layer_.plan().head_dim);
+        const size_t d = static_cast<size_t>(plan_.head_dim);
         size_t position = 0;
         double worst = 0.0;
         for (const livekv::kv_segment & s : segments()) {
@@ -134,13 +144,24 @@ class driven_layer {
         return position == texts_.size() ? worst : INFINITY;
     }
 
-    livekv::livekv_layer & layer() { return layer_; }
+    livekv::kv_layer & layer() { return layer_; }
+    const livekv::chunk_plan & plan() const { return plan_; }
+    livekv::kv_report report() const {
+        livekv::kv_report r;
+        livekv::add_layer(r, layer_, plan_.bypass);
+        return r;
+    }
+    size_t bytes() const { return report().bytes.total(); }
     size_t passing_bytes() const { return passing_.bytes(); }
 
   private:
-    size_t row() const { return layer_.plan().row(); }
+    size_t row() const { return plan_.row(); }
 
-    livekv::livekv_layer layer_;
+    const livekv::cpu_kernels & kernels_ = *livekv::find_cpu_kernels("generic");
+    livekv::chunk_plan plan_;
+    livekv::kv_layer layer_;
+    livekv::layer_step step_;
+    livekv::host_step host_;
     livekv::raw_rows passing_;
     std::vector<uint32_t> texts_;  // by position
 };

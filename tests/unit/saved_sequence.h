@@ -68,7 +68,7 @@ inline void write_bytes(const std::string & path, std::span<const uint8_t> bytes
 
 inline void decode(session & s, int n, uint32_t seed) {
     for (const int32_t token : some_tokens(n, seed)) {
-        s.prefill({&token, 1});
+        s.append(token);
     }
 }
 

@@ -24,7 +24,7 @@ std::vector<float> run(random_sequence & seq, const cpu_kernels & level, int32_t
     std::vector<float> out;
     const attention_args args = seq.args(out);
     attention_job job(level, n_threads, args.head_dim);
-    job.prepare(args);
+    job.prepare({&args, 1});
     for (int32_t t = 0; t < n_threads; ++t) {
         job.run(t, args.q, args.out);
     }

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "check.h"
+#include "cli/repeat_chunks.h"
 #include "error.h"
 #include "kernels/cuda/kernels.h"
 #include "session/session.h"
@@ -181,17 +182,17 @@ TEST(a_cache_can_be_filled_with_copies_of_itself) {
     const auto gpu = make(true, params());
     for (const auto & s : {cpu.get(), gpu.get()}) {
         s->prefill(text(128));
-        s->repeat(320);
+        repeat_chunks(*s, 320);
         CHECK_EQ(s->n_tokens(), 320);
     }
     CHECK_CLOSE(logits_after(*gpu, text(20, 6)), logits_after(*cpu, text(20, 6)));
-    CHECK_ERROR(gpu->repeat(500), "only whole chunks can be repeated");
+    CHECK_ERROR(repeat_chunks(*gpu, 500), "only whole chunks can be repeated");
     const auto raw = make(false, params());
     raw->prefill(text(64));
-    CHECK_ERROR(raw->repeat(128), "none of the 64 tokens to be repeated is sealed yet");
-    const auto f16 = make(false, params([](kv_options & o) { o.policy = "f16"; }));
+    CHECK_ERROR(repeat_chunks(*raw, 128), "none of the 64 tokens to be repeated is sealed yet");
+    const auto f16 = make(false, params([](kv_options & o) { o = o.for_policy("f16"); }));
     f16->prefill(text(64));
-    CHECK_ERROR(f16->repeat(128), "only the livekv cache");
+    CHECK_ERROR(repeat_chunks(*f16, 128), "only the livekv cache");
 }
 
 TEST(broken_keys_are_reported_and_leave_the_sequence) {
@@ -212,7 +213,7 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
-                "--kv-error) is measured on the CPU");
+                "measure_error: the cache's error is measured on the CPU");
 }
 
 TEST_MAIN

@@ -40,7 +40,7 @@ class sealer {
         : c_(c),
           workspace_(std::vector<uint32_t>(device::seal_words(static_cast<int32_t>(c.n), n_heads,
                                                               static_cast<int32_t>(c.d), c.method.k_outliers(c.n)))),
-          state_(first_state(c.d)) {}
+          state_(n_heads * key_statistics::state_floats(c.method, c.d)) {}
 
     void seal(const std::vector<float> & k, const std::vector<float> & v, int64_t n_sinks, bool moves, bool stores) {
         const device_buffer rows_k(to_f16(k));
@@ -76,14 +76,6 @@ class sealer {
     const std::vector<uint8_t> & v() const { return v_; }
 
   private:
-    static std::vector<float> first_state(int64_t d) {
-        std::vector<float> state(static_cast<size_t>(n_heads * 3 * d));
-        for (size_t i = 0; i < state.size(); ++i) {
-            state[i] = static_cast<int64_t>(i) / d % 3 == 2 ? INFINITY : 0.0f;
-        }
-        return state;
-    }
-
     configuration c_;
     device_buffer workspace_;
     std::vector<float> state_;

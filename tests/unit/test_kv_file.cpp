@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "cache/kv_option_table.h"
+#include "policy/kv_option_table.h"
 #include "error.h"
 #include "saved_sequence.h"
 

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <random>
 
-#include "cache/kv_file.h"
-#include "cache/kv_file_names.h"
+#include "store/kv_file.h"
+#include "store/kv_file_names.h"
 #include "error.h"
 #include "kv/kv_check.h"
 #include "kv/kv_pack.h"
@@ -138,10 +138,10 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
         bytes[find(bytes, key) + std::strlen(key) + after] = to;
         return bytes;
     };
-    write_bytes(bad.path(), patched("livekv.file_version", 4, 3));
-    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 3, this one reads 2");
+    write_bytes(bad.path(), patched("livekv.file_version", 4, 4));
+    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 4, this one reads 2 to 3)");
     write_bytes(bad.path(), patched("livekv.file_version", 4, 1));
-    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2");
+    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2 to 3)");
     write_bytes(bad.path(), patched("livekv.option.sink-tokens", 12, '5'));
     CHECK_ERROR(fresh.load(bad.path()), "its checksum is wrong");
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');
@@ -297,7 +297,7 @@ TEST(a_link_stays_a_link) {
     s.prefill(some_tokens(10));
     s.save(link.path());
     CHECK(std::filesystem::is_symlink(link.path()));
-    CHECK_EQ(livekv_file(file.path()).tokens().size(), 20u);
+    CHECK_EQ(kv_file(file.path()).tokens().size(), 20u);
 }
 
 TEST(a_killed_writer_leaves_the_old_file_or_the_new_one) {
@@ -323,7 +323,7 @@ TEST(a_killed_writer_leaves_the_old_file_or_the_new_one) {
         ::kill(writer, SIGKILL);
         ::waitpid(writer, nullptr, 0);
         n_torn += leftovers(file.path());
-        const livekv_file found(file.path());
+        const kv_file found(file.path());
         n_a += std::ranges::equal(found.tokens(), a.tokens());
         n_b += std::ranges::equal(found.tokens(), b.tokens());
     }

@@ -1,7 +1,7 @@
 // Files of every version there was, as they were written then, and options that came and went since.
 
-#include "cache/kv_file_names.h"
 #include "error.h"
+#include "policy/saved_options.h"
 #include "saved_sequence.h"
 
 using namespace livekv;
@@ -30,16 +30,6 @@ std::vector<float> logits_after(session & s) {
     return {logits.begin(), logits.end()};
 }
 
-// A container with these metadata strings.
-std::string file_with(const temporary_file & file, const std::vector<std::pair<std::string, std::string>> & strings) {
-    const gguf_context_ptr g(gguf_init_empty());
-    for (const auto & [key, value] : strings) {
-        gguf_set_val_str(g.get(), key.c_str(), value.c_str());
-    }
-    gguf_write_to_file(g.get(), file.path().c_str(), /*only_meta=*/true);
-    return file.path();
-}
-
 }  // namespace
 
 TEST(a_file_of_version_2_goes_on_as_the_session_that_wrote_it) {
@@ -57,33 +47,27 @@ TEST(a_file_of_version_2_goes_on_as_the_session_that_wrote_it) {
 }
 
 TEST(an_option_that_came_later_means_what_it_was_when_the_file_was_written) {
-    const temporary_file file(".gguf");
-    const gguf_file old(file_with(file, {{"livekv.option.first", "7"}}));
-    const auto read = [&](int version) {
+    const auto read = [&](uint32_t version) {
         int64_t first = 1;
         bool later = true;
         option_table table;
         table.integer("--first", first, 0, 10, "there from the start");
         table.toggle("--later", later, "came with version 3");
         table.since(3, "off");
-        kv_names::read_options(table, old, version);
+        read_saved_options(table, {{"first", "7"}}, version);
         CHECK_EQ(first, 7);
         return later;
     };
     CHECK_EQ(read(2), false);
-    CHECK_ERROR(read(3), "'livekv.option.later' is missing");
+    CHECK_ERROR(read(3), "its option 'later' is missing");
 }
 
 TEST(an_option_that_is_gone_is_refused_unless_it_was_off) {
-    option_table none;
-    const temporary_file file(".gguf");
-    kv_names::read_options(none, gguf_file(file_with(file, {{"livekv.option.scale-search", "off"}})), 2);
-    CHECK_ERROR(kv_names::read_options(none, gguf_file(file_with(file, {{"livekv.option.scale-search", "on"}})), 2),
-                "the option scale-search on, which is gone");
-    CHECK_ERROR(kv_names::read_options(none, gguf_file(file_with(file, {{"livekv.option.tail-chunks", "2"}})), 2),
-                "the option tail-chunks 2, which is gone");
-    CHECK_ERROR(kv_names::read_options(none, gguf_file(file_with(file, {{"livekv.option.new", "x"}})), 2),
-                "the option new x, which this livekv does not have");
+    const option_table none;
+    read_saved_options(none, {{"scale-search", "off"}, {"tail-chunks", "0"}}, 2);
+    CHECK_ERROR(read_saved_options(none, {{"scale-search", "on"}}, 2), "the option scale-search on, which is gone");
+    CHECK_ERROR(read_saved_options(none, {{"tail-chunks", "2"}}, 2), "the option tail-chunks 2, which is gone");
+    CHECK_ERROR(read_saved_options(none, {{"new", "x"}}, 2), "the option new x, which this livekv does not have");
 }
 
 TEST_MAIN

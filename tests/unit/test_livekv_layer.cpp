@@ -23,7 +23,7 @@ TEST(passes_of_any_size_give_the_same_bytes) {
     for (const kv_method::scale scale :
          {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
         for (const int64_t warmup : {0, 1, 2, 3}) {
-            livekv_layer_plan plan = plan_of(warmup);
+            chunk_plan plan = plan_of(warmup);
             plan.method.scale_method = scale;
             driven_layer whole(plan);
             whole.grow_to(5 * chunk + 9, chunk);
@@ -39,7 +39,7 @@ TEST(passes_of_any_size_give_the_same_bytes) {
 
 TEST(blocks_are_the_references_of_the_statistics_so_far) {
     for (const int64_t warmup : {0, 2, 3}) {
-        livekv_layer_plan plan = plan_of(warmup);
+        chunk_plan plan = plan_of(warmup);
         plan.method.scale_method = kv_method::scale::ema_clipped;
         plan.method.clip_factor = 1.0;
         driven_layer l(plan);
@@ -85,7 +85,7 @@ TEST(blocks_are_the_references_of_the_statistics_so_far) {
 
 TEST(warm_up_keys_are_exact_until_the_statistics_settle) {
     for (const bool keep : {false, true}) {
-        livekv_layer_plan plan = plan_of(3);
+        chunk_plan plan = plan_of(3);
         plan.warmup_keep = keep;
         driven_layer l(plan);
         for (int64_t n_chunks = 1; n_chunks <= 5; ++n_chunks) {
@@ -107,7 +107,7 @@ TEST(warm_up_keys_are_exact_until_the_statistics_settle) {
 
 TEST(sinks_stay_exact) {
     for (const int32_t n_sinks : {0, 1, 4, 32}) {  // the last: a whole chunk
-        livekv_layer_plan plan = plan_of(0);
+        chunk_plan plan = plan_of(0);
         plan.method.sink_tokens = n_sinks;
         driven_layer l(plan);
         l.grow_to(3 * chunk, 8);
@@ -133,7 +133,7 @@ TEST(sinks_stay_exact) {
 TEST(channels_first_seen_as_zero_are_not_zero_for_ever) {
     for (const kv_method::scale scale :
          {kv_method::scale::ema_absmax, kv_method::scale::ema_minmax, kv_method::scale::ema_clipped}) {
-        livekv_layer_plan plan = plan_of(0);
+        chunk_plan plan = plan_of(0);
         plan.method.scale_method = scale;
         plan.method.sink_tokens = chunk - 1;  // and the last token is an outlier in every channel
         driven_layer l(plan);
@@ -161,21 +161,20 @@ TEST(layers_share_the_buffer_chunks_pass_through) {
 }
 
 TEST(layers_that_do_not_seal_are_exact) {
-    livekv_layer_plan plan = plan_of(0);
+    chunk_plan plan = plan_of(0);
     plan.bypass = true;
     plan.seals = false;
     driven_layer l(plan);
     l.grow_to(4 * chunk + 5, 7);
     CHECK_EQ(l.worst_error(true), 0.0);
     CHECK_EQ(l.worst_error(false), 0.0);
-    kv_report r;
-    l.layer().add_to(r);
+    const kv_report r = l.report();
     CHECK_EQ(r.bytes.total(), r.bytes.bypass + r.bytes.tail);
 }
 
 TEST(an_abandoned_pass_leaves_no_trace) {
     for (const int64_t n_tail : {0, 20, 31}) {
-        livekv_layer_plan plan = plan_of();
+        chunk_plan plan = plan_of();
         plan.measure_error = true;
         driven_layer l(plan);
         driven_layer untouched(plan);
@@ -187,10 +186,8 @@ TEST(an_abandoned_pass_leaves_no_trace) {
         l.grow_to(5 * chunk, 10);
         untouched.grow_to(5 * chunk, 10);
         CHECK(l.contents() == untouched.contents());
-        kv_report a;
-        kv_report b;
-        l.layer().add_to(a);
-        untouched.layer().add_to(b);
+        const kv_report a = l.report();
+        const kv_report b = untouched.report();
         CHECK_EQ(a.n_saturated, b.n_saturated);
         CHECK_EQ(a.layers[0].k_snr_db, b.layers[0].k_snr_db);
         CHECK_EQ(a.layers[0].v_snr_db, b.layers[0].v_snr_db);
@@ -232,20 +229,18 @@ TEST(what_a_trim_takes_off_the_tail_never_was) {
 }
 
 TEST(trimmed_to_nothing_it_is_as_new) {
-    livekv_layer_plan plan = plan_of();
+    chunk_plan plan = plan_of();
     plan.measure_error = true;
     driven_layer l(plan);
     driven_layer fresh(plan);
     l.grow_to(130, 32, 2);
     l.trim(0);
-    CHECK_EQ(l.layer().bytes(), fresh.layer().bytes());
+    CHECK_EQ(l.bytes(), fresh.bytes());
     l.grow_to(150, 32);
     fresh.grow_to(150, 32);
     CHECK(l.contents() == fresh.contents());
-    kv_report a;
-    kv_report b;
-    l.layer().add_to(a);
-    fresh.layer().add_to(b);
+    const kv_report a = l.report();
+    const kv_report b = fresh.report();
     CHECK_EQ(a.bytes.total(), b.bytes.total());
     CHECK_EQ(a.layers[0].k_snr_db, b.layers[0].k_snr_db);
 }

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <new>
 
-#include "cache/host_pool.h"
+#include "memory/host_pool.h"
 #include "check.h"
 #include "error.h"
 #include "kernels/cpu/kernels.h"

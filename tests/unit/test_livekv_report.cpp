@@ -7,13 +7,12 @@ using namespace livekv;
 
 TEST(reported_bytes_are_those_of_the_pages) {
     for (const bool keep : {false, true}) {
-        livekv_layer_plan plan = plan_of();
+        chunk_plan plan = plan_of();
         plan.warmup_keep = keep;
         plan.method.outlier_ratio = 0.05;
         driven_layer l(plan);
         l.grow_to(5 * chunk, chunk);
-        kv_report r;
-        l.layer().add_to(r);
+        const kv_report r = l.report();
         const std::vector<kv_segment> s = l.segments();
         size_t pages = 0;
         size_t exact = 0;
@@ -25,7 +24,7 @@ TEST(reported_bytes_are_those_of_the_pages) {
         CHECK_EQ(r.bytes.warm_up, exact);
         CHECK_EQ(r.bytes.codes + r.bytes.scales + r.bytes.outliers + r.bytes.padding, pages - exact);
         CHECK_EQ(r.bytes.sinks, 2 * 2 * 4 * plan.row());
-        CHECK_EQ(r.bytes.statistics, 3 * plan.row() * sizeof(float));
+        CHECK_EQ(r.bytes.statistics, 5 * plan.row() * sizeof(float));
         CHECK_EQ(r.bytes.tail, 0u);
         CHECK_EQ(r.bytes.total(), pages + r.bytes.sinks + r.bytes.statistics);
         const size_t sealed_keys = keep ? 3 : 5;
@@ -37,11 +36,11 @@ TEST(reported_bytes_are_those_of_the_pages) {
 
 TEST(sixteen_thousand_tokens_stay_in_the_budget) {
     // 32 layers, 3 of them bypass layers of 8 bits; kv heads are alike.
-    livekv_layer_plan plan = plan_of();
+    chunk_plan plan = plan_of();
     plan.n_head_kv = 1;
     plan.head_dim = 128;
     plan.chunk_size = 512;
-    livekv_layer_plan bypass = plan;
+    chunk_plan bypass = plan;
     bypass.bypass = true;
     bypass.warmup_chunks = 0;
     bypass.method.k_bits = bypass.method.v_bits = 8;
@@ -53,7 +52,7 @@ TEST(sixteen_thousand_tokens_stay_in_the_budget) {
     for (const bool is_bypass : {false, true}) {
         driven_layer l(is_bypass ? bypass : plan);
         l.grow_to(16384, 512);
-        bytes[is_bypass] = static_cast<double>(l.layer().bytes());
+        bytes[is_bypass] = static_cast<double>(l.bytes());
         passing = l.passing_bytes();  // one for all layers
     }
     const double n_values = 2.0 * 32 * 16384 * 128;
@@ -65,13 +64,12 @@ TEST(sixteen_thousand_tokens_stay_in_the_budget) {
 }
 
 TEST(measured_errors_are_those_of_the_blocks) {
-    livekv_layer_plan plan = plan_of(0);
+    chunk_plan plan = plan_of(0);
     plan.measure_error = true;
     plan.method.sink_tokens = 0;
     driven_layer l(plan);
     l.grow_to(8 * chunk, chunk);
-    kv_report r;
-    l.layer().add_to(r);
+    const kv_report r = l.report();
     CHECK_EQ(r.layers.size(), 1u);
     CHECK(r.layers[0].k_snr_db > 15.0 && r.layers[0].k_snr_db < 22.0);
     CHECK(r.layers[0].v_snr_db > 19.0 && r.layers[0].v_snr_db < 23.0);

@@ -1,6 +1,6 @@
 // The pools that caches grow in: pieces lie apart, are used again, and what nobody uses goes back.
 
-#include "cache/memory_pool.h"
+#include "memory/memory_pool.h"
 
 #include <sys/mman.h>
 
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "cache/host_pool.h"
+#include "memory/host_pool.h"
 #include "check.h"
 
 using namespace livekv;

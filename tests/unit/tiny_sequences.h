@@ -51,7 +51,8 @@ inline std::vector<float> decode(session & s, std::vector<float> logits, int n) 
     std::vector<float> all = logits;
     for (int i = 0; i < n; ++i) {
         const int32_t next = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-        logits = last_logits(s, {next});
+        const std::span<const float> after = s.append(next);
+        logits.assign(after.begin(), after.end());
         all.insert(all.end(), logits.begin(), logits.end());
     }
     return all;

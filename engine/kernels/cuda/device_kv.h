@@ -113,8 +113,8 @@ struct device_seal {
     const uint16_t * v = nullptr;
     uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, or null: keys stay exact
     uint8_t * v_blocks = nullptr;
-    const float * old_state = nullptr;  // [n_head_kv, 3, head_dim], key_statistics::state; null with new_state
-    float * new_state = nullptr;        // null: keys are sealed by old_state as it is
+    const float * old_state = nullptr;  // [n_head_kv, key_statistics::state_floats]; null: there is none before
+    float * new_state = nullptr;        // null: keys are sealed by old_state and the bounds of the call before
     int32_t n_tokens = 0;
     int32_t n_head_kv = 0;
     int32_t head_dim = 0;
@@ -127,6 +127,7 @@ struct device_seal {
 
     // Workspace: see seal_workspace.
     uint32_t * tickets = nullptr;  // [n_head_kv], zeros, and left so
+    float * bounds = nullptr;      // [n_head_kv, head_dim] N mu_(t-1), of the last call with a new_state
     uint32_t * apart = nullptr;    // [n_head_kv, n_tokens, n_slabs] bits: which of a slab's channels are outliers
     uint32_t * found = nullptr;    // [n_head_kv, head_dim, n_outliers] token << 16 | value in f16
     int32_t slab = 32;             // channels a block of threads takes

@@ -34,7 +34,7 @@ size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t
     const size_t heads = static_cast<size_t>(n_head_kv);
     const size_t n_slabs =
         static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));  // of any chunk that is not longer
-    return heads * (1 + static_cast<size_t>(n_tokens) * n_slabs + static_cast<size_t>(head_dim * k_outliers));
+    return heads * (1 + static_cast<size_t>(head_dim) + static_cast<size_t>(n_tokens) * n_slabs + static_cast<size_t>(head_dim * k_outliers));
 }
 
 void seal(device_seal s, uint32_t * workspace, stream on) {
@@ -47,7 +47,8 @@ void seal(device_seal s, uint32_t * workspace, stream on) {
     const size_t heads = static_cast<size_t>(s.n_head_kv);
     const int32_t n_slabs = s.k_blocks || s.new_state ? kv_ceil_div(s.head_dim, s.slab) : 0;
     s.tickets = workspace;
-    s.found = workspace + heads;
+    s.bounds = reinterpret_cast<float *>(workspace + heads);
+    s.found = workspace + heads * (1 + static_cast<size_t>(s.head_dim));
     s.apart = s.found + heads * static_cast<size_t>(s.k_map.n_outlying);
     const size_t k_bytes = n_slabs > 0 ? key_slab_memory::bytes(s.n_tokens, s.slab) : 0;
     const size_t v_bytes = s.v_blocks ? value_tile_memory::bytes(s.head_dim) : 0;

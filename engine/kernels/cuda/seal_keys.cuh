@@ -54,25 +54,33 @@ SIMT_FN void seal_channel(const device_seal & s, const key_slab_memory & m, int3
     find_outliers(n, h.n_outliers, value, apart);
 
     channel_ema e = {0.0f, 0.0f, INFINITY};
-    const size_t at = static_cast<size_t>(head) * 3 * static_cast<size_t>(d) + static_cast<size_t>(c);
+    const bool signs_apart = s.method.scale_method == kv_method::scale::ema_minmax;
     const size_t step = static_cast<size_t>(d);
+    const size_t line = static_cast<size_t>(head) * step + static_cast<size_t>(c);
+    const size_t at = (signs_apart ? 2 : 1) * static_cast<size_t>(head) * step + static_cast<size_t>(c);
     if (s.old_state) {
-        e = {s.old_state[at], s.old_state[at + step], s.old_state[at + 2 * step]};
+        e.high = s.old_state[at];
+        e.low = signs_apart ? s.old_state[at + step] : 0.0f;
+    }
+    if (!s.new_state) {
+        e.bound = s.bounds[line];
     }
     if (s.new_state) {
         const value_range all = range_of(0, n, 0, false, INFINITY, value, apart);
         e = ema_after(s.method, e, all.high, all.low);
         if (lane == 0) {
             s.new_state[at] = e.high;
-            s.new_state[at + step] = e.low;
-            s.new_state[at + 2 * step] = e.bound;
+            if (signs_apart) {
+                s.new_state[at + step] = e.low;
+            }
+            s.bounds[line] = e.bound;
         }
     }
     if (!s.k_blocks) {
         return;
     }
     uint8_t * const block = s.k_blocks + static_cast<size_t>(head) * s.k_map.bytes;
-    uint32_t * const found = s.found + (static_cast<size_t>(head) * step + static_cast<size_t>(c)) * h.n_outliers;
+    uint32_t * const found = s.found + line * h.n_outliers;
     int32_t n_found = 0;
     for (int32_t first = 0, group = 0; first < n; first += h.group, ++group) {
         const int32_t last = first + h.group < n ? first + h.group : n;

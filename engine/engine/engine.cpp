@@ -1,0 +1,94 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "error.h"
+
+namespace livekv {
+
+engine::engine(std::shared_ptr<const model> m, int32_t n_threads)
+    : model_(std::move(m)),
+      n_threads_(n_threads),
+      device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
+      runner_(shape(0), n_threads),
+      forward_(model_->hp, model_->tensors, runner_, device_) {}
+
+kv_shape engine::shape(int64_t n_ctx) const {
+    kv_shape shape;
+    shape.n_ctx = n_ctx;
+    for (const layer_weights & layer : model_->tensors.layers) {
+        shape.layers.push_back(
+            {model_->hp.n_head, model_->hp.n_head_kv, model_->hp.head_dim, device_.caches_on_device(layer.on_gpu)});
+    }
+    return shape;
+}
+
+std::unique_ptr<kv_cache> engine::make_cache(const kv_options & options, int64_t n_ctx) const {
+    kv_buffer_types where;
+    for (const layer_weights & layer : model_->tensors.layers) {
+        where.push_back(device_.buffer_type(layer.on_gpu));
+    }
+    return make_kv_cache(options, shape(n_ctx), where);
+}
+
+void engine::step(std::span<const batch_item> batch) {
+    const std::lock_guard lock(mutex_);
+    std::vector<const batch_item *> items;
+    for (const batch_item & item : batch) {
+        LIVEKV_ASSERT(item.cache && !item.tokens.empty() && item.n_outputs >= 0 &&
+                      item.n_outputs <= static_cast<int64_t>(item.tokens.size()));
+        for (const int32_t token : item.tokens) {
+            if (token < 0 || token >= model_->hp.n_vocab) {
+                fail("token id ", token, " is not in the model's vocabulary of ", model_->hp.n_vocab);
+            }
+        }
+        const auto same = [&](const batch_item * other) { return other->cache == item.cache; };
+        if (std::any_of(items.begin(), items.end(), same)) {
+            fail("a sequence is in the batch twice");
+        }
+        items.push_back(&item);
+    }
+    std::vector<const batch_item *> ordered;
+    for (const bool first : {true, false}) {
+        std::copy_if(items.begin(), items.end(), std::back_inserter(ordered), [&](const batch_item * item) {
+            return pass_runner::comes_first(*item->cache) == first;
+        });
+    }
+    pass(ordered);
+}
+
+void engine::pass(std::span<const batch_item * const> items) {
+    std::vector<pass_part> parts;
+    tokens_.clear();
+    positions_.clear();
+    outputs_.clear();
+    for (const batch_item * item : items) {
+        const int64_t n_before = item->cache->n_tokens();
+        for (size_t i = 0; i < item->tokens.size(); ++i) {
+            if (static_cast<int64_t>(item->tokens.size() - i) <= item->n_outputs) {
+                outputs_.push_back(static_cast<int32_t>(tokens_.size()));
+            }
+            tokens_.push_back(item->tokens[i]);
+            positions_.push_back(static_cast<int32_t>(n_before + static_cast<int64_t>(i)));
+        }
+        parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt});
+    }
+    runner_.begin(parts);
+    forward_.run(tokens_, positions_, outputs_);
+    int64_t first = 0;
+    for (const batch_item * item : items) {
+        if (item->n_outputs > 0) {
+            forward_.logits(first, item->n_outputs, item->logits);
+            first += item->n_outputs;
+        }
+    }
+    runner_.commit();
+}
+
+size_t engine::workspace_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return runner_.workspace_bytes() + device_.workspace_bytes();
+}
+
+}  // namespace livekv

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "engine/model.h"
+#include "graph/forward.h"
+#include "run/make_cache.h"
+
+namespace livekv {
+
+// One sequence's share of a step.
+struct batch_item {
+    kv_cache * cache = nullptr;
+    std::span<const int32_t> tokens;  // that come next; at most cache->max_new() of them
+    token_origin origin = token_origin::prompt;
+    bool end_of_prompt = false;  // the sequence's next tokens will be generated
+    int64_t n_outputs = 0;       // its last tokens whose logits are wanted
+    float * logits = nullptr;    // where they go: f32 [n_outputs, n_vocab]
+};
+
+// What sequences of one model share: devices, their workspace, and the passes in which several advance together. Calls
+// from several threads take turns.
+class engine {
+  public:
+    // Throws livekv::error when a device cannot be opened.
+    engine(std::shared_ptr<const model> m, int32_t n_threads);
+    engine(engine &&) = delete;
+
+    // Advances every item's sequence by its tokens, all in one pass of the model. A sequence's cache and attention do
+    // not depend on who else is in the batch; its logits may differ in the last digits, as ggml's products depend on
+    // the number of columns. Throws livekv::error; then every sequence is what it was before.
+    void step(std::span<const batch_item> batch);
+
+    // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.
+    std::unique_ptr<kv_cache> make_cache(const kv_options & options, int64_t n_ctx) const;
+
+    kv_shape shape(int64_t n_ctx) const;
+    const std::shared_ptr<const model> & get_model() const { return model_; }
+    int32_t n_threads() const { return n_threads_; }
+
+    // What passes compute with, beside weights and caches.
+    size_t workspace_bytes() const;
+
+  private:
+    void pass(std::span<const batch_item * const> items);
+
+    std::shared_ptr<const model> model_;
+    int32_t n_threads_;
+    backend device_;
+    pass_runner runner_;
+    forward forward_;
+    mutable std::mutex mutex_;
+
+    std::vector<int32_t> tokens_;     // [n_rows]
+    std::vector<int32_t> positions_;  // [n_rows]
+    std::vector<int32_t> outputs_;    // [n_outputs]
+};
+
+}  // namespace livekv

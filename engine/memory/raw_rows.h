@@ -1,0 +1,95 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory/page.h"
+
+namespace livekv {
+
+// f16 values that grow, in the host's memory or the device's.
+class row_buffer {
+  public:
+    row_buffer() = default;
+    row_buffer(std::vector<uint16_t> values) : host_(std::move(values)) {}  // implicit: restored rows
+
+    row_buffer(const row_buffer & other) : host_(other.host_) { take(other); }
+    row_buffer & operator=(const row_buffer & other) {
+        row_buffer copy(other);
+        *this = std::move(copy);
+        return *this;
+    }
+    row_buffer(row_buffer &&) = default;
+    row_buffer & operator=(row_buffer &&) = default;
+
+    uint16_t * data() { return page_ ? reinterpret_cast<uint16_t *>(page_->data()) : host_.data(); }
+    const uint16_t * data() const { return page_ ? page_->as<uint16_t>() : host_.data(); }
+    size_t size() const { return page_ ? page_->bytes() / 2 : host_.size(); }
+    bool empty() const { return size() == 0; }
+    size_t bytes() const { return page_ ? page_->bytes() : 2 * host_.capacity(); }
+    place & where() const { return page_ ? page_->where() : host_memory(); }
+
+    // Room for n values, exactly, unlike a vector's own growth; what is in it stays.
+    void reserve(size_t n, place & where) {
+        if (size() >= n) {
+            return;
+        }
+        if (!where.on_device()) {
+            host_.reserve(n);
+            host_.resize(n);
+            return;
+        }
+        auto grown = std::make_unique<page>(where, 2 * n);
+        if (page_) {
+            copy_bytes(where, grown->data(), where, page_->data(), page_->bytes());
+        }
+        page_ = std::move(grown);
+    }
+
+    void release() noexcept {
+        host_ = std::vector<uint16_t>();  // = {} would keep the memory
+        page_.reset();
+    }
+
+    // The first n values in another place, or the same.
+    row_buffer copy(place & to, size_t n) const {
+        row_buffer other;
+        if (n > 0) {
+            other.reserve(n, to);
+            copy_bytes(to, other.data(), where(), data(), 2 * n);
+        }
+        return other;
+    }
+
+  private:
+    void take(const row_buffer & other) {
+        if (other.page_) {
+            *this = other.copy(other.where(), other.size());
+        }
+    }
+
+    std::vector<uint16_t> host_;
+    std::unique_ptr<page> page_;  // on the device
+};
+
+// Raw keys and values of consecutive tokens: f16 rows [n_tokens, n_head_kv, head_dim].
+struct raw_rows {
+    row_buffer k;
+    row_buffer v;
+
+    size_t bytes() const { return k.bytes() + v.bytes(); }
+    void reserve(size_t n_values, place & where) {
+        k.reserve(n_values, where);
+        v.reserve(n_values, where);
+    }
+    void release() noexcept {
+        k.release();
+        v.release();
+    }
+    raw_rows copy(place & to, size_t n_values) const { return {k.copy(to, n_values), v.copy(to, n_values)}; }
+};
+
+}  // namespace livekv

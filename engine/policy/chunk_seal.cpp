@@ -1,0 +1,61 @@
+#include "policy/chunk_seal.h"
+
+#include <algorithm>
+
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+// Sinks are not in the block; the rest is compared with what it stands for now.
+void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint8_t * block, int64_t n_saturated,
+                kv_error_sums * error) {
+    if (!error) {
+        return;
+    }
+    const std::vector<float> exact = rows.to_f32(kernels);
+    const std::vector<float> stored = unpack_block(block);
+    for (size_t i = static_cast<size_t>(rows.n_sinks * rows.head_dim); i < exact.size(); ++i) {
+        const double x = exact[i];
+        error->signal += x * x;
+        error->noise += (x - stored[i]) * (x - stored[i]);
+    }
+    error->n_saturated += n_saturated;
+}
+
+}  // namespace
+
+void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows,
+                     std::span<const float> before, std::span<float> after, uint8_t * block,
+                     std::span<const late_keys> late, kv_error_sums * error) {
+    chunk_sealer sealer(plan.method, kernels);
+    key_statistics statistics(plan.method, plan.head_dim);
+    if (!before.empty()) {
+        statistics.set_state(before);
+    }
+    sealer.split_keys(rows);
+    statistics.update(sealer.high(), sealer.low());
+    if (!after.empty()) {
+        const std::vector<float> state = statistics.state();
+        std::copy(state.begin(), state.end(), after.begin());
+    }
+    if (block) {
+        sealer.seal_keys(statistics, block);
+        note_error(kernels, rows, block, sealer.n_saturated(), error);
+    }
+    for (const late_keys & keys : late) {
+        sealer.split_keys(keys.rows);
+        sealer.seal_keys(statistics, keys.block);
+        note_error(kernels, keys.rows, keys.block, sealer.n_saturated(), error);
+    }
+}
+
+void seal_chunk_values(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows, uint8_t * block,
+                       kv_error_sums * error) {
+    chunk_sealer sealer(plan.method, kernels);
+    sealer.seal_values(rows, block);
+    note_error(kernels, rows, block, sealer.n_saturated(), error);
+}
+
+}  // namespace livekv

@@ -1,0 +1,133 @@
+#include "policy/chunked.h"
+
+#include <algorithm>
+
+#include "kv/kv_pack.h"
+#include "kv/kv_stats.h"
+
+namespace livekv {
+
+namespace {
+
+// The largest power of two that divides head_dim, at most limit.
+int32_t rotation_of(int64_t head_dim, int32_t limit) {
+    int32_t run = 1;
+    while (run < limit && head_dim % (2 * run) == 0) {
+        run *= 2;
+    }
+    return run;
+}
+
+// Layers kept at higher precision are blocks too: 8 bits, a scale for 128 keys of a channel, nothing stored apart.
+kv_method bypass_method(const kv_options & options) {
+    kv_method m = options.method();
+    m.k_bits = m.v_bits = 8;
+    m.scale_method = kv_method::scale::range;
+    m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
+    m.zero_point = false;
+    m.outlier_ratio = 0.0;
+    m.v_outlier_ratio = -1.0;
+    return m;
+}
+
+chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, bool bypass) {
+    chunk_plan plan;
+    plan.n_head_kv = shape.n_head_kv;
+    plan.head_dim = shape.head_dim;
+    plan.chunk_size = options.chunk_size;
+    plan.bypass = bypass;
+    plan.seals = !bypass || options.bypass_type != kv_bypass::f16;
+    plan.warmup_chunks = bypass ? 0 : options.warmup_chunks;
+    plan.warmup_keep = options.warmup_keep;
+    plan.measure_error = options.measure_error;
+    plan.method = bypass ? bypass_method(options) : options.method();
+    if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
+        plan.k_rotation = rotation_of(shape.head_dim, 128);
+    }
+    if (options.rotate == kv_rotate::v || options.rotate == kv_rotate::kv) {
+        plan.v_rotation = rotation_of(shape.head_dim, 64);
+    }
+    return plan;
+}
+
+}  // namespace
+
+size_t chunk_plan::state_floats() const {
+    const bool is_read = seals && method.scale_method != kv_method::scale::range;
+    return is_read ? static_cast<size_t>(n_head_kv) * key_statistics::state_floats(method, head_dim) : 0;
+}
+
+std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape) {
+    options.check();
+    const int64_t n_bypass = options.n_bypass(shape.n_layer());
+    std::vector<chunk_plan> plans;
+    for (const kv_layer_shape & layer : shape.layers) {
+        block_header(options.method(), kv_side::key, options.chunk_size, layer.head_dim);  // throws for impossible ones
+        plans.push_back(plan_of(options, layer, static_cast<int64_t>(plans.size()) < n_bypass));
+    }
+    return plans;
+}
+
+kv_layer make_layer(const chunk_plan & plan, bool on_device) {
+    kv_layer layer;
+    layer.n_head_kv = plan.n_head_kv;
+    layer.head_dim = plan.head_dim;
+    layer.where = on_device ? &device_memory() : &host_memory();
+    layer.errors.resize(plan.measure_error ? static_cast<size_t>(2 * plan.n_head_kv) : 0);
+    return layer;
+}
+
+chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64_t n, bool seal) {
+    const int64_t newest = static_cast<int64_t>(layer.chunks.size());
+    const bool settled = !plan.warmup_keep && newest + 1 >= plan.warmup_chunks;
+    const auto seals_keys = [&](int64_t i) { return plan.seals && seal && (i >= plan.warmup_chunks || settled); };
+    chunk_closing closing;
+    closing.k_sealed = seals_keys(newest);
+    closing.v_sealed = plan.seals && seal;
+    closing.n_sinks =
+        plan.seals && newest == 0 ? static_cast<int32_t>(std::min<int64_t>(plan.method.sink_tokens, n)) : 0;
+    for (size_t i = 0; i < layer.chunks.size(); ++i) {
+        const kv_chunk & old = layer.chunks[i];  // one with exact values is generated text that is to stay as it is
+        if (old.v.sealed() && !old.k.sealed() && seals_keys(static_cast<int64_t>(i))) {
+            closing.late_keys.push_back(i);
+        }
+    }
+    return closing;
+}
+
+int64_t exact_trim(const chunk_plan & plan, const kv_layer & layer, int64_t n) {
+    if (n >= layer.n_chunked) {
+        return n;
+    }
+    int64_t exact = 0;
+    int64_t end = 0;
+    for (size_t i = 0; i < layer.chunks.size(); ++i) {
+        const kv_chunk & c = layer.chunks[i];
+        end += c.n_tokens;
+        if (end > n || c.n_tokens < c.n_stored) {
+            break;
+        }
+        const bool warming_up = static_cast<int64_t>(i) + 1 < plan.warmup_chunks;
+        const bool sealed_late = warming_up && layer.chunks.front().k.sealed();
+        if (!sealed_late && (c.state || plan.state_floats() == 0)) {
+            exact = end;
+        }
+    }
+    return exact;
+}
+
+kv_layer_format format_of(const chunk_plan & plan) {
+    kv_layer_format f;
+    f.n_head_kv = plan.n_head_kv;
+    f.head_dim = plan.head_dim;
+    f.chunk_size = plan.chunk_size;
+    f.max_sinks = plan.method.sink_tokens;
+    f.seals = plan.seals;
+    f.state_floats = plan.state_floats();
+    f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {
+        return block_header(method, side, n, d);
+    };
+    return f;
+}
+
+}  // namespace livekv

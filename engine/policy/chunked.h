@@ -1,0 +1,59 @@
+#pragma once
+
+// The livekv policy: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What is decided about
+// chunks is here; how it is computed: chunk_seal.h and, on the GPU, kernels/cuda.
+
+#include <cstdint>
+#include <vector>
+
+#include "kv/kv_method.h"
+#include "policy/kv_options.h"
+#include "policy/kv_shape.h"
+#include "store/kv_file.h"
+#include "store/kv_layer.h"
+
+namespace livekv {
+
+// What is done with one layer's chunks.
+struct chunk_plan {
+    int64_t n_head_kv = 0;
+    int64_t head_dim = 0;
+    int64_t chunk_size = 0;
+    int64_t warmup_chunks = 0;  // whose keys stay exact while the statistics settle
+    bool warmup_keep = false;   // and for ever
+    bool bypass = false;        // one of the layers kept at higher precision
+    bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
+    bool measure_error = false;
+    int32_t k_rotation = 0;  // keys and values are stored rotated in runs of this many channels; 0: as they are
+    int32_t v_rotation = 0;
+    kv_method method;
+
+    size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
+    size_t state_floats() const;  // of all heads: f32 [n_head_kv, key_statistics::state_floats]; 0: nothing reads one
+};
+
+// One plan a layer. Throws kv_option_error, or livekv::error for a shape that blocks cannot have.
+std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape);
+
+// An empty layer of a plan. Throws std::bad_alloc.
+kv_layer make_layer(const chunk_plan & plan, bool on_device);
+
+// What closing a chunk of n tokens now means.
+struct chunk_closing {
+    bool k_sealed = false;
+    bool v_sealed = false;
+    int32_t n_sinks = 0;
+    std::vector<size_t> late_keys;  // chunks whose keys were exact so far and are sealed with this one
+};
+
+// seal: not generated text that is to stay exact.
+chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64_t n, bool seal);
+
+// The most tokens, n at most, to which the layer can be trimmed so that it is what a new sequence of those tokens would
+// have left: the end of a chunk after which the state is known and no key is sealed that would be exact.
+int64_t exact_trim(const chunk_plan & plan, const kv_layer & layer, int64_t n);
+
+// What a file's layer must be to be one of this plan.
+kv_layer_format format_of(const chunk_plan & plan);
+
+}  // namespace livekv

@@ -1,0 +1,80 @@
+#pragma once
+
+// The cache's options, said once: name, member, what it may be, help. The command line, files, Python and check() are
+// made from these lines.
+
+#include <array>
+#include <cstdint>
+
+#include "policy/kv_options.h"
+
+namespace livekv {
+
+// What a field may be.
+struct kv_whole {  // min to max, a multiple of `multiple`; or a word that stands for word_value
+    int64_t min;
+    int64_t max;
+    int64_t multiple = 1;
+    const char * word = nullptr;
+    int64_t word_value = 0;
+};
+struct kv_real {
+    double min;
+    double max;
+    const char * word = nullptr;
+    double word_value = 0.0;
+};
+struct kv_on_off {};
+struct kv_one_of {};  // enumerators, by the names below
+struct kv_widths {};  // kv_bits
+struct kv_switch {    // false, and true where the flag is given; shapes nothing, so files do not carry it
+    const char * flag;
+};
+
+constexpr std::array<int64_t, 5> kv_code_widths = {2, 3, 4, 5, 8};
+
+// Names of enumerators, in their order.
+inline std::array<const char *, 4> names_of(kv_method::scale) {
+    return {"ema_absmax", "ema_minmax", "ema_clipped", "range"};
+}
+inline std::array<const char *, 4> names_of(kv_rotate) {
+    return {"none", "k", "v", "kv"};
+}
+inline std::array<const char *, 2> names_of(kv_bypass) {
+    return {"q8_0", "f16"};
+}
+
+// Calls f(name, member of kv_options, what it may be, help) for each option but the policy, in the order help shows
+// them. name: of the Python field; the flag is the same with dashes.
+template <typename F>
+void for_each_kv_option(F && f) {
+    using o = kv_options;
+    f("chunk_size", &o::chunk_size, kv_whole{32, 4096, 32},
+      "prompt tokens processed together, and sealed; a multiple of 32");
+    f("kv_bits", &o::bits, kv_widths{}, "bits of a code: 2, 3, 4, 5 or 8; keys and values, or keys,values");
+    f("scale_method", &o::scale_method, kv_one_of{},
+      "what key scales are made of: the published running maximum or range; the group's own range bounded by it; the "
+      "own range alone");
+    f("key_group", &o::key_group, kv_whole{32, 4096, 32, "chunk", 0},
+      "tokens that share a key scale, a multiple of 32 (ema_clipped, range)");
+    f("zero_point", &o::zero_point, kv_on_off{},
+      "codes over the range as it is, not symmetric about 0 (ema_clipped, range)");
+    f("rotate", &o::rotate, kv_one_of{}, "Walsh-Hadamard rotation of keys, values or both");
+    f("outlier_ratio", &o::outlier_ratio, kv_real{0.0, 0.1}, "share of entries kept apart in 16 bits; 0: none");
+    f("v_outlier_ratio", &o::v_outlier_ratio, kv_real{0.0, 0.1, "same", -1.0},
+      "that share of values, where it differs");
+    f("ema_alpha", &o::ema_alpha, kv_real{1e-6, 1.0}, "weight of the newest chunk in the running statistics");
+    f("clip_factor", &o::clip_factor, kv_real{1.0, 1e6}, "a chunk counts as at most this times what was seen before");
+    f("sink_tokens", &o::sink_tokens, kv_whole{0, 4096}, "first tokens of a sequence, kept exact");
+    f("warmup_chunks", &o::warmup_chunks, kv_whole{0, INT32_MAX},
+      "chunks whose keys stay exact while the statistics settle");
+    f("warmup_keep", &o::warmup_keep, kv_on_off{}, "keep them exact for ever");
+    f("bypass_layers", &o::bypass_layers, kv_whole{0, 100000, 1, "auto", -1},
+      "first layers kept at higher precision; auto: a tenth of them");
+    f("bypass_type", &o::bypass_type, kv_one_of{}, "how they are kept: blocks of 8-bit codes, or 16 bits");
+    f("seal_decode", &o::seal_decode, kv_on_off{}, "seal generated text too");
+    f("measure_error", &o::measure_error, kv_switch{"--kv-error"},
+      "measure signal to noise while sealing, for --stats");
+}
+
+}  // namespace livekv

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace livekv {
+
+// A way to store keys and values, by name. What makes its caches: run/make_cache.h.
+struct kv_policy {
+    const char * name;
+    bool compresses;            // seals chunks, and reads every option; the others read the chunk's size alone
+    const char * row_type = ""; // of the others: what a token's keys and values are stored as
+    bool rotated = false;       // before that
+
+    bool reads(const std::string & option) const { return compresses || option == "chunk_size"; }
+};
+
+// The policies, in the order help shows them.
+const std::vector<kv_policy> & kv_policies();
+std::vector<std::string> kv_policy_names();
+
+// Throws livekv::error for a name that is none of them.
+const kv_policy & find_kv_policy(const std::string & name);
+
+// "livekv", or several names with commas.
+std::string policies_that_read(const std::string & option);
+
+}  // namespace livekv

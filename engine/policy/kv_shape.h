@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace livekv {
+
+// What a cache needs to know of one of the model's layers.
+struct kv_layer_shape {
+    int64_t n_head = 0;
+    int64_t n_head_kv = 0;
+    int64_t head_dim = 0;
+    bool on_device = false;  // the layer's keys and values, and the work on them, are the GPU's
+
+    int64_t n_embd_kv() const { return n_head_kv * head_dim; }
+};
+
+struct kv_shape {
+    std::vector<kv_layer_shape> layers;
+    int64_t n_ctx = 0;  // the most tokens a sequence may have
+
+    int64_t n_layer() const { return static_cast<int64_t>(layers.size()); }
+};
+
+}  // namespace livekv

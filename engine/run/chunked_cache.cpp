@@ -1,0 +1,112 @@
+#include "run/chunked_cache.h"
+
+#include "error.h"
+
+namespace livekv {
+
+chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape)
+    : options_(options),
+      shape_(shape),
+      plans_(std::make_shared<const std::vector<chunk_plan>>(plan_chunks(options, shape))) {
+    for (size_t il = 0; il < plans_->size(); ++il) {
+        layers_.push_back(make_layer((*plans_)[il], shape.layers[il].on_device));
+    }
+    make_steps();
+}
+
+chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers)
+    : chunked_cache(options, shape) {
+    LIVEKV_ASSERT(layers.size() == layers_.size());
+    for (size_t il = 0; il < layers.size(); ++il) {
+        kv_layer & mine = layers_[il];
+        LIVEKV_ASSERT(layers[il].row() == mine.row());
+        layers[il].errors.resize(mine.errors.size());
+        mine = layers[il].where == mine.where ? std::move(layers[il]) : layers[il].copy(*mine.where);
+    }
+}
+
+void chunked_cache::make_steps() {
+    host_steps_.resize(layers_.size());
+    device_steps_.resize(layers_.size());
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        steps_.emplace_back(layers_[il], (*plans_)[il]);
+        if (shape_.layers[il].on_device) {
+            device_step::require_supported((*plans_)[il]);
+            device_steps_[il] = std::make_unique<device_step>(shape_.layers[il].n_head);
+        }
+    }
+}
+
+std::unique_ptr<kv_cache> chunked_cache::fork() const {
+    return std::make_unique<chunked_cache>(options_, shape_, layers_);
+}
+
+int64_t chunked_cache::max_new() const { return options_.chunk_size - layers_.front().n_tail; }
+
+void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt) {
+    LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
+    // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
+    const bool seal = options_.seal_decode || origin == token_origin::prompt;
+    const bool close = n_new == max_new() || (!options_.seal_decode && seal && end_of_prompt);
+    for (layer_step & step : steps_) {
+        step.begin(n_new, close, seal);
+    }
+}
+
+void chunked_cache::commit(double seal_seconds) noexcept {
+    for (layer_step & step : steps_) {
+        step.commit();
+    }
+    seal_seconds_ += seal_seconds;
+}
+
+void chunked_cache::trim(int64_t n) noexcept {
+    for (kv_layer & layer : layers_) {
+        layer.trim(n);
+    }
+    if (n == 0) {
+        seal_seconds_ = 0.0;
+    }
+}
+
+int64_t chunked_cache::exact_trim(int64_t n) const {
+    for (bool settled = false; !settled;) {  // to where all layers can
+        settled = true;
+        for (size_t il = 0; il < layers_.size(); ++il) {
+            const int64_t here = livekv::exact_trim((*plans_)[il], layers_[il], n);
+            settled = settled && here == n;
+            n = here;
+        }
+    }
+    return n;
+}
+
+size_t chunked_cache::bytes() const { return report().bytes.total(); }
+
+kv_report chunked_cache::report() const {
+    kv_report r;
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        add_layer(r, layers_[il], (*plans_)[il].bypass);
+    }
+    r.seal_seconds = seal_seconds_;
+    r.has_error = options_.measure_error;
+    return r;
+}
+
+std::vector<kv_layer> chunked_cache::layers_on_host() const {
+    std::vector<kv_layer> all;
+    for (const kv_layer & layer : layers_) {
+        all.push_back(layer.where->on_device() ? layer.copy(host_memory()) : layer);
+    }
+    return all;
+}
+
+kv_layer_dump chunked_cache::dump(int64_t il) const {
+    const chunk_plan & plan = plans_->at(static_cast<size_t>(il));
+    const kv_layer & layer = layers_[static_cast<size_t>(il)];
+    const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
+    return {dump_side(here, kv_side::key, plan.k_rotation, plan.seals ? plan.method.k_bits : 0),
+            dump_side(here, kv_side::value, plan.v_rotation, plan.seals ? plan.method.v_bits : 0)};
+}
+
+}  // namespace livekv

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "run/device_step.h"
+#include "run/kv_cache.h"
+#include "run/layer_step.h"
+
+namespace livekv {
+
+// The compressed cache: chunks are sealed as the prompt streams in, attention reads them as they are. Grows with the
+// sequence, never for a context in advance.
+class chunked_cache : public kv_cache {
+  public:
+    // Empty. Throws kv_option_error, livekv::error for what cannot be stored, std::bad_alloc.
+    chunked_cache(const kv_options & options, const kv_shape & shape);
+
+    // With these layers, in whatever place, which are checked to be of the options.
+    chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers);
+
+    int64_t max_new() const override;
+    int64_t n_tokens() const override { return layers_.front().n_tokens(); }
+    int64_t n_ctx() const override { return shape_.n_ctx; }
+    size_t bytes() const override;
+    void trim(int64_t n) noexcept override;
+    int64_t exact_trim(int64_t n) const override;
+    std::unique_ptr<kv_cache> fork() const override;
+    kv_report report() const override;
+    kv_layer_dump dump(int64_t il) const override;
+
+    const kv_options & options() const { return options_; }
+    const kv_shape & shape() const { return shape_; }
+    const std::vector<kv_layer> & layers() const { return layers_; }
+
+    // The layers with all their bytes in the host's memory; what is there already is shared.
+    std::vector<kv_layer> layers_on_host() const;
+
+    // The pass at hand. Allocates all it needs: throws std::bad_alloc, and then the sequence is what it was.
+    void begin(int64_t n_new, token_origin origin, bool end_of_prompt);
+    const chunk_plan & plan(int64_t il) const { return (*plans_)[static_cast<size_t>(il)]; }
+    layer_step & step(int64_t il) { return steps_[static_cast<size_t>(il)]; }
+    host_step & on_host(int64_t il) { return host_steps_[static_cast<size_t>(il)]; }
+    device_step & on_device(int64_t il) { return *device_steps_[static_cast<size_t>(il)]; }
+    void commit(double seal_seconds) noexcept;
+
+  private:
+    void make_steps();
+
+    kv_options options_;
+    kv_shape shape_;
+    std::shared_ptr<const std::vector<chunk_plan>> plans_;    // [n_layer]
+    std::vector<kv_layer> layers_;                            // [n_layer]
+    std::vector<layer_step> steps_;                           // [n_layer], of layers_
+    std::vector<host_step> host_steps_;                       // [n_layer]
+    std::vector<std::unique_ptr<device_step>> device_steps_;  // [n_layer], null where the layer is in the host's memory
+    double seal_seconds_ = 0.0;
+};
+
+}  // namespace livekv

@@ -1,0 +1,267 @@
+#include "run/chunked_runner.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "error.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr int64_t none_bad = INT64_MAX;
+
+const float * row_of(const ggml_tensor * t, int64_t i) {
+    return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
+}
+
+}  // namespace
+
+chunked_runner::chunked_runner(const kv_shape & shape, int32_t n_threads)
+    : shape_(shape),
+      kernels_(best_cpu_kernels()),
+      job_(kernels_, n_threads, static_cast<int32_t>(shape.layers.front().head_dim)),
+      first_bad_(none_bad) {
+    for (int64_t il = 0; il < shape.n_layer(); ++il) {
+        nodes_.push_back({this, il, 0.0f});
+        device_nodes_.push_back({run_on_device, this, il});
+    }
+}
+
+void chunked_runner::begin(std::span<const pass_part> parts) {
+    parts_.clear();
+    part_of_row_.clear();
+    n_rows_ = 0;
+    seal_seconds_ = 0.0;
+    first_bad_ = none_bad;
+    failed_ = false;
+    const kv_cache * growing = nullptr;
+    try {
+        for (const pass_part & p : parts) {
+            auto & cache = static_cast<chunked_cache &>(*p.cache);
+            growing = p.cache;
+            cache.begin(p.n_new, p.origin, p.end_of_prompt);
+            part_of_row_.insert(part_of_row_.end(), static_cast<size_t>(p.n_new), parts_.size());
+            parts_.push_back({&cache, n_rows_, p.n_new, cache.step(0).close});
+            n_rows_ += p.n_new;
+        }
+        place_passing_rows();
+    } catch (const std::bad_alloc &) {
+        const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
+                                           [](const kv_layer_shape & l) { return l.on_device; });
+        fail("not enough memory for the cache beyond ", growing->n_tokens(), " tokens (", growing->bytes() / (1 << 20),
+             " MiB)",
+             on_device ? ", on the GPU or beside it; put fewer layers there or use a smaller cache (preset small)" : "");
+    }
+}
+
+// Rows that are needed for this pass alone lie in buffers that all layers share.
+void chunked_runner::place_passing_rows() {
+    size_t n_values = 0;
+    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+        size_t here = 0;
+        for (part & p : parts_) {
+            const layer_step & step = p.cache->step(il);
+            here += step.passes_through() ? static_cast<size_t>(step.n_open()) * step.plan->row() : 0;
+        }
+        n_values = std::max(n_values, here);
+    }
+    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+        const bool on_device = shape_.layers[static_cast<size_t>(il)].on_device;
+        raw_rows & rows = on_device ? device_passing_ : passing_;
+        size_t at = 0;
+        for (part & p : parts_) {
+            layer_step & step = p.cache->step(il);
+            if (step.passes_through()) {
+                rows.reserve(n_values, *step.layer->where);
+                step.use_rows(rows.k.data() + at, rows.v.data() + at);
+                at += static_cast<size_t>(step.n_open()) * step.plan->row();
+            }
+            if (on_device) {
+                device_workspace_.reserve(*step.plan, shape_.layers[static_cast<size_t>(il)].n_head);
+            }
+        }
+    }
+}
+
+ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
+                                     ggml_tensor * k, ggml_tensor * v, float scale) {
+    node & n = nodes_[static_cast<size_t>(il)];
+    n.scale = scale;
+    if (shape_.layers[static_cast<size_t>(il)].on_device) {
+        // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's concern.
+        ggml_tensor * args[] = {k, v, q};
+        ggml_tensor * out = make_device_node(ctx, q ? q->ne[0] * q->ne[1] : 1, q ? q->ne[2] : 1, args, q ? 3 : 2,
+                                             device_nodes_[static_cast<size_t>(il)]);
+        ggml_build_forward_expand(graph, out);
+        return q ? out : nullptr;
+    }
+    // A node's result orders it before the next one; the values are nobody's concern.
+    ggml_tensor * kv[] = {k, v};
+    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * out = nullptr;
+    ggml_tensor * before = stored;
+    if (q) {
+        ggml_tensor * args[] = {q, stored};
+        out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node,
+                                      GGML_N_TASKS_MAX, &n);
+    }
+    ggml_build_forward_expand(graph, before);
+    ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, seal_node, GGML_N_TASKS_MAX, &n);
+    ggml_build_forward_expand(graph, sealed);
+    return out;
+}
+
+template <typename F>
+void chunked_runner::guarded(F work) {
+    if (failed_) {
+        return;
+    }
+    try {
+        work();
+    } catch (...) {
+        if (!failed_.exchange(true)) {
+            failure_ = std::current_exception();
+        }
+    }
+}
+
+void chunked_runner::note_bad(int64_t il, int64_t row) {
+    const int64_t here = il << 32 | row;
+    for (int64_t first = first_bad_; here < first && !first_bad_.compare_exchange_weak(first, here);) {
+    }
+}
+
+void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    for (int64_t i = ith; i < r.n_rows_; i += nth) {
+        const part & p = r.parts_[r.part_of_row_[static_cast<size_t>(i)]];
+        const layer_step & step = p.cache->step(n.il);
+        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(dst->src[0], i), row_of(dst->src[1], i))) {
+            r.note_bad(n.il, i);
+        }
+    }
+    if (ith == 0) {
+        r.guarded([&] { r.prepare_attention(n); });
+    }
+}
+
+void chunked_runner::prepare_attention(const node & n) {
+    const kv_layer_shape & shape = shape_.layers[static_cast<size_t>(n.il)];
+    calls_.clear();
+    for (const part & p : parts_) {
+        const layer_step & step = p.cache->step(n.il);
+        const std::span<const kv_segment> segments = p.cache->on_host(n.il).segments(step);
+        attention_args args;
+        args.n_tokens = static_cast<int32_t>(p.n_rows);
+        args.n_head = static_cast<int32_t>(shape.n_head);
+        args.n_head_kv = static_cast<int32_t>(shape.n_head_kv);
+        args.head_dim = static_cast<int32_t>(shape.head_dim);
+        args.k_rotation = step.plan->k_rotation;
+        args.v_rotation = step.plan->v_rotation;
+        args.scale = n.scale;
+        args.segments = segments.data();
+        args.n_segments = static_cast<int64_t>(segments.size());
+        calls_.push_back(args);
+    }
+    job_.prepare(calls_);
+}
+
+void chunked_runner::attend_node(ggml_tensor * dst, int ith, int, void * data) {
+    chunked_runner & r = *static_cast<node *>(data)->runner;
+    r.guarded([&] { r.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
+}
+
+void chunked_runner::seal_node(ggml_tensor *, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (r.first_bad_ != none_bad) {
+        return;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    r.guarded([&] {
+        int64_t first = 0;  // of a part's jobs among all
+        for (const part & p : r.parts_) {
+            layer_step & step = p.cache->step(n.il);
+            const int64_t n_jobs = host_step::n_seal_jobs(step);
+            for (int64_t job = 0; job < n_jobs; ++job) {
+                if ((first + job) % nth == ith) {
+                    host_step::seal(step, r.kernels_, job);
+                }
+            }
+            first += n_jobs;
+        }
+    });
+    if (ith == 0) {
+        r.seal_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+}
+
+void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, device::stream s) {
+    chunked_runner & r = *static_cast<chunked_runner *>(node.runner);
+    const float scale = r.nodes_[static_cast<size_t>(node.il)].scale;
+    const ggml_tensor * k = dst->src[0];
+    const ggml_tensor * v = dst->src[1];
+    const ggml_tensor * q = dst->src[2];
+    r.guarded([&] {
+        for (const part & p : r.parts_) {
+            layer_step & step = p.cache->step(node.il);
+            device_step & work = p.cache->on_device(node.il);
+            work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
+                       v->nb[2] / sizeof(float), s);
+            if (q) {
+                float * const out = static_cast<float *>(dst->data) + p.first_row * dst->ne[0];
+                work.attend(step, row_of(q, p.first_row), out, scale, r.device_workspace_, s);
+            }
+            work.seal(step, r.device_workspace_, s);
+        }
+    });
+}
+
+void chunked_runner::check() const {
+    if (failed_) {
+        try {
+            std::rethrow_exception(failure_);
+        } catch (const std::bad_alloc &) {
+            fail("not enough memory for the cache's workspace");
+        }
+    }
+    int64_t first = first_bad_;
+    for (int64_t il = 0; il < shape_.n_layer() && !parts_.empty(); ++il) {
+        for (const part & p : parts_) {
+            if (shape_.layers[static_cast<size_t>(il)].on_device && p.cache->on_device(il).first_bad() >= 0) {
+                first = std::min(first, il << 32 | (p.first_row + p.cache->on_device(il).first_bad()));
+            }
+        }
+    }
+    if (first != none_bad) {
+        const int64_t row = first & 0xffffffff;
+        const part & p = parts_[part_of_row_[static_cast<size_t>(row)]];
+        fail("layer ", first >> 32, ", position ", p.cache->n_tokens() + row - p.first_row,
+             ": a key or value is not a number or too large for 16 bits; "
+             "the model's weights or its computation are broken");
+    }
+}
+
+void chunked_runner::commit() noexcept {
+    double total = seal_seconds_;
+    int64_t n_closed = 0;
+    for (const part & p : parts_) {
+        n_closed += p.closes ? p.cache->step(0).n_open() : 0;
+        for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+            total += shape_.layers[static_cast<size_t>(il)].on_device ? p.cache->on_device(il).seal_seconds() : 0.0;
+        }
+    }
+    for (const part & p : parts_) {  // a part's share of the time: its chunk's of all tokens sealed
+        const double share =
+            p.closes ? static_cast<double>(p.cache->step(0).n_open()) / static_cast<double>(n_closed) : 0.0;
+        p.cache->commit(total * share);
+    }
+}
+
+size_t chunked_runner::workspace_bytes() const {
+    return passing_.bytes() + job_.bytes() + device_passing_.bytes() + device_workspace_.bytes();
+}
+
+}  // namespace livekv

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <ggml.h>
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <vector>
+
+#include "kernels/attention_job.h"
+#include "run/chunked_cache.h"
+#include "run/device_node.h"
+
+namespace livekv {
+
+// Passes over chunked caches. A layer's three steps (store, attend, seal) are custom nodes of the graph: run by ggml's
+// threads, or, where the layer is on the GPU, put into its stream. The rows of all sequences are one list of work.
+class chunked_runner {
+  public:
+    chunked_runner(const kv_shape & shape, int32_t n_threads);
+    chunked_runner(chunked_runner &&) = delete;  // nodes refer to it
+
+    // As pass_runner's, whose rows' parts are all chunked.
+    void begin(std::span<const pass_part> parts);
+    ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                         ggml_tensor * v, float scale);
+
+    // Throws livekv::error when the pass failed.
+    void check() const;
+    void commit() noexcept;
+
+    int64_t n_rows() const { return n_rows_; }
+    size_t workspace_bytes() const;
+
+  private:
+    struct part {
+        chunked_cache * cache;
+        int64_t first_row;
+        int64_t n_rows;
+        bool closes;
+    };
+    // What a node's function is given.
+    struct node {
+        chunked_runner * runner;
+        int64_t il;
+        float scale;
+    };
+    static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
+
+    void place_passing_rows();
+    void prepare_attention(const node & n);
+
+    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by check; what
+    // comes after it in the pass is left out.
+    template <typename F>
+    void guarded(F work);
+    void note_bad(int64_t il, int64_t row);
+
+    kv_shape shape_;
+    const cpu_kernels & kernels_;
+    std::vector<node> nodes_;                // [n_layer]
+    std::vector<device_node> device_nodes_;  // [n_layer]
+    attention_job job_;
+    device_workspace device_workspace_;
+    raw_rows passing_;         // chunks that fill in one pass, of the layer being computed
+    raw_rows device_passing_;  // the same on the GPU
+
+    std::vector<part> parts_;
+    std::vector<size_t> part_of_row_;  // [n_rows]
+    int64_t n_rows_ = 0;
+    std::vector<attention_args> calls_;  // of the layer being computed
+    double seal_seconds_ = 0.0;
+    std::atomic<int64_t> first_bad_;  // layer << 32 | row, where a value was not finite; none_bad
+    std::atomic<bool> failed_{false};
+    std::exception_ptr failure_;  // why, when failed_
+};
+
+}  // namespace livekv

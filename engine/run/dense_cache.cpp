@@ -1,0 +1,142 @@
+#include "run/dense_cache.h"
+
+#include <atomic>
+#include <map>
+
+#include "error.h"
+#include "kernels/cpu/rotate_rows.h"
+
+namespace livekv {
+
+namespace {
+
+// Views grow in steps of this many rows: ggml's CUDA attention wants multiples of it, and a graph stays valid within a
+// step. The rows in excess are zero and masked.
+constexpr int64_t row_padding = 256;
+
+int64_t padded(int64_t n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
+
+constexpr int32_t value_run = 64;  // llama.cpp rotates values in runs of 64, keys in the longest
+
+int32_t key_run(int64_t head_dim) {
+    return static_cast<int32_t>(head_dim & -head_dim);
+}
+
+template <bool values>
+void rotate_node(ggml_tensor * dst, const ggml_tensor * a, int ith, int nth, void *) {
+    const int32_t d = static_cast<int32_t>(a->ne[0]);
+    const int32_t run = values ? value_run : key_run(d);
+    for (int64_t i = ith; i < ggml_nrows(a); i += nth) {
+        float * row = static_cast<float *>(dst->data) + i * d;
+        std::copy_n(static_cast<const float *>(a->data) + i * d, d, row);
+        rotate_rows(row, d, run, 1);
+    }
+}
+
+// x [head_dim, ...], contiguous, with each row rotated.
+template <bool values>
+ggml_tensor * rotate(ggml_context * ctx, ggml_tensor * x) {
+    return ggml_map_custom1(ctx, x, rotate_node<values>, GGML_N_TASKS_MAX, nullptr);
+}
+
+}  // namespace
+
+dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape, const kv_buffer_types & where)
+    : type_(type), rotated_(rotated), shape_(shape), where_(where), k_(shape.layers.size()), v_(shape.layers.size()) {
+    static std::atomic<uint64_t> n_made{0};
+    id_ = ++n_made;
+    LIVEKV_ASSERT(where.size() == shape.layers.size());
+    std::map<ggml_backend_buffer_type_t, ggml_context *> by_type;
+    size_t needed = 0;
+    for (size_t il = 0; il < k_.size(); ++il) {
+        const kv_layer_shape & layer = shape.layers[il];
+        if (layer.head_dim % ggml_blck_size(type) != 0) {
+            fail("the ", ggml_type_name(type), " cache stores ", ggml_blck_size(type), " values a block, but head_dim is ",
+                 layer.head_dim, "; use the f16 cache");
+        }
+        if (rotated && layer.head_dim % value_run != 0) {
+            fail("a rotated cache takes heads of a multiple of ", value_run, " values, but head_dim is ",
+                 layer.head_dim);
+        }
+        ggml_context *& ctx = by_type[where[il]];
+        if (!ctx) {
+            ctx = ggml_init({2 * k_.size() * ggml_tensor_overhead(), nullptr, true});
+            contexts_.emplace_back(ctx);
+        }
+        k_[il] = ggml_new_tensor_2d(ctx, type, layer.n_embd_kv(), padded(shape.n_ctx));
+        v_[il] = ggml_new_tensor_2d(ctx, type, layer.n_embd_kv(), padded(shape.n_ctx));
+        needed += 2 * ggml_nbytes(k_[il]);
+    }
+    for (auto & [buft, ctx] : by_type) {
+        ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+        if (!buffer) {
+            fail("not enough memory for the ", ggml_type_name(type), " cache of ", shape.n_ctx,
+                 " tokens: ", needed / (1 << 20), " MiB; use a shorter context or a smaller cache");
+        }
+        buffers_.emplace_back(buffer);
+        ggml_backend_buffer_clear(buffer, 0);  // masked rows are read too: no NaN may lie there
+    }
+}
+
+int64_t dense_cache::n_rows_read(int64_t n_new) const { return padded(n_tokens_ + n_new); }
+
+ggml_tensor * dense_cache::rotate_keys(ggml_context * ctx, ggml_tensor * x) { return rotate<false>(ctx, x); }
+ggml_tensor * dense_cache::rotate_values(ggml_context * ctx, ggml_tensor * x) { return rotate<true>(ctx, x); }
+
+std::unique_ptr<kv_cache> dense_cache::fork() const {
+    auto copy = std::make_unique<dense_cache>(type_, rotated_, shape_, where_);
+    copy->n_tokens_ = n_tokens_;
+    for (size_t il = 0; il < k_.size(); ++il) {
+        ggml_backend_tensor_copy(k_[il], copy->k_[il]);
+        ggml_backend_tensor_copy(v_[il], copy->v_[il]);
+    }
+    return copy;
+}
+
+kv_report dense_cache::report() const {
+    kv_report r;
+    r.bytes.codes = bytes();
+    return r;
+}
+
+kv_side_dump dense_cache::dump_rows(const ggml_tensor * cache, const kv_layer_shape & shape, int32_t rotation) const {
+    const int64_t d = shape.head_dim;
+    std::vector<uint8_t> bytes(static_cast<size_t>(n_tokens_) * cache->nb[1]);
+    ggml_backend_tensor_get(cache, bytes.data(), 0, bytes.size());
+    std::vector<float> row(static_cast<size_t>(shape.n_embd_kv()));
+    kv_side_dump out;
+    out.rotation = rotation;
+    out.kind.assign(static_cast<size_t>(n_tokens_), kv_kind::dense);
+    out.stored.resize(row.size() * static_cast<size_t>(n_tokens_));
+    for (int64_t t = 0; t < n_tokens_; ++t) {
+        ggml_get_type_traits(type_)->to_float(bytes.data() + static_cast<size_t>(t) * cache->nb[1], row.data(),
+                                              static_cast<int64_t>(row.size()));
+        for (int64_t h = 0; h < shape.n_head_kv; ++h) {
+            std::copy_n(row.begin() + h * d, d, out.stored.begin() + (h * n_tokens_ + t) * d);
+        }
+    }
+    out.reconstruction = out.stored;
+    for (int64_t r = 0; r < shape.n_head_kv * n_tokens_; ++r) {
+        rotate_rows(out.reconstruction.data() + r * d, static_cast<int32_t>(d), rotation, 1);
+    }
+    return out;
+}
+
+kv_layer_dump dense_cache::dump(int64_t il) const {
+    const size_t i = static_cast<size_t>(il);
+    const kv_layer_shape & shape = shape_.layers.at(i);
+    return {dump_rows(k_[i], shape, rotated_ ? key_run(shape.head_dim) : 0),
+            dump_rows(v_[i], shape, rotated_ ? value_run : 0)};
+}
+
+size_t dense_cache::bytes() const {
+    size_t total = 0;
+    for (const ggml_backend_buffer_ptr & buffer : buffers_) {
+        total += ggml_backend_buffer_get_size(buffer.get());
+    }
+    return total;
+}
+
+}  // namespace livekv

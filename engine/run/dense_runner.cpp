@@ -1,0 +1,118 @@
+#include "run/dense_runner.h"
+
+#include <ggml-backend.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace livekv {
+
+namespace {
+
+// Columns first ... first + n - 1 of x [ne0, ne1, rows], which is contiguous.
+ggml_tensor * columns(ggml_context * ctx, ggml_tensor * x, int64_t first, int64_t n) {
+    if (first == 0 && n == x->ne[2]) {
+        return x;
+    }
+    return ggml_view_3d(ctx, x, x->ne[0], x->ne[1], n, x->nb[1], x->nb[2], static_cast<size_t>(first) * x->nb[2]);
+}
+
+}  // namespace
+
+void dense_runner::begin(std::span<const pass_part> parts, int64_t first_row) {
+    parts_.clear();
+    for (const pass_part & p : parts) {
+        auto & cache = static_cast<dense_cache &>(*p.cache);
+        parts_.push_back({&cache, first_row, p.n_new, cache.n_rows_read(p.n_new)});
+        first_row += p.n_new;
+    }
+}
+
+std::string dense_runner::graph_key() const {
+    std::string key;
+    for (const part & p : parts_) {
+        key += " dense " + std::to_string(p.cache->id()) + ": " + std::to_string(p.n_new) + " of " +
+               std::to_string(p.n_kv);
+    }
+    return key;
+}
+
+void dense_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
+    inputs_.clear();
+    for (const part & p : parts_) {
+        inputs in = {ggml_new_tensor_1d(ctx, GGML_TYPE_I64, p.n_new),
+                     ggml_new_tensor_2d(ctx, GGML_TYPE_F16, p.n_kv, p.n_new)};
+        ggml_set_name(in.rows, "inp_rows");
+        ggml_set_name(in.mask, "inp_mask");
+        for (ggml_tensor * t : {in.rows, in.mask}) {
+            ggml_set_input(t);
+            ggml_build_forward_expand(graph, t);  // memory for the mask even if the last layer only stores
+        }
+        inputs_.push_back(in);
+    }
+}
+
+void dense_runner::set_inputs() {
+    const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
+    const ggml_fp16_t hidden = ggml_fp32_to_fp16(-std::numeric_limits<float>::infinity());
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        const part & p = parts_[i];
+        const int64_t n_before = p.cache->n_tokens();
+        row_values_.resize(static_cast<size_t>(p.n_new));
+        mask_values_.resize(static_cast<size_t>(p.n_new * p.n_kv));
+        for (int64_t t = 0; t < p.n_new; ++t) {  // token t sees every row up to its own
+            row_values_[static_cast<size_t>(t)] = n_before + t;
+            const auto row = mask_values_.begin() + t * p.n_kv;
+            std::fill(row, row + n_before + t + 1, visible);
+            std::fill(row + n_before + t + 1, row + p.n_kv, hidden);
+        }
+        ggml_backend_tensor_set(inputs_[i].rows, row_values_.data(), 0, ggml_nbytes(inputs_[i].rows));
+        ggml_backend_tensor_set(inputs_[i].mask, mask_values_.data(), 0, ggml_nbytes(inputs_[i].mask));
+    }
+}
+
+void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                          ggml_tensor * v, float scale, std::vector<ggml_tensor *> & results) {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        const part & p = parts_[i];
+        const dense_cache & cache = *p.cache;
+        const kv_layer_shape & shape = cache.layer(il);
+        ggml_tensor * new_k = columns(ctx, k, p.first_row, p.n_new);
+        ggml_tensor * new_v = columns(ctx, v, p.first_row, p.n_new);
+        if (cache.rotated()) {
+            new_k = dense_cache::rotate_keys(ctx, new_k);
+            new_v = dense_cache::rotate_values(ctx, ggml_cont(ctx, new_v));
+        }
+        new_k = ggml_reshape_2d(ctx, new_k, shape.n_embd_kv(), p.n_new);
+        new_v = ggml_reshape_2d(ctx, new_v, shape.n_embd_kv(), p.n_new);
+        ggml_build_forward_expand(graph, ggml_set_rows(ctx, cache.k(il), new_k, inputs_[i].rows));
+        ggml_build_forward_expand(graph, ggml_set_rows(ctx, cache.v(il), new_v, inputs_[i].rows));
+        if (!q) {
+            continue;
+        }
+        ggml_tensor * own_q = columns(ctx, q, p.first_row, p.n_new);
+        if (cache.rotated()) {
+            own_q = dense_cache::rotate_keys(ctx, own_q);
+        }
+        own_q = ggml_permute(ctx, own_q, 0, 2, 1, 3);  // [head_dim, n_new, n_head]
+        const auto heads_of = [&](ggml_tensor * rows) {
+            return ggml_view_3d(ctx, rows, shape.head_dim, p.n_kv, shape.n_head_kv, rows->nb[1],
+                                ggml_row_size(rows->type, shape.head_dim), 0);
+        };
+        ggml_tensor * out = ggml_flash_attn_ext(ctx, own_q, heads_of(cache.k(il)), heads_of(cache.v(il)),
+                                                inputs_[i].mask, scale, 0.0f, 0.0f);
+        ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
+        if (cache.rotated()) {
+            out = dense_cache::rotate_values(ctx, out);
+        }
+        results.push_back(ggml_reshape_2d(ctx, out, shape.head_dim * shape.n_head, p.n_new));
+    }
+}
+
+void dense_runner::commit() noexcept {
+    for (const part & p : parts_) {
+        p.cache->commit(p.n_new);
+    }
+}
+
+}  // namespace livekv

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "policy/kv_options.h"
+#include "policy/kv_shape.h"
+#include "store/kv_dump.h"
+#include "store/kv_report.h"
+
+namespace livekv {
+
+// Where the tokens of a pass come from: text that is read, or text that was made from the logits.
+enum class token_origin { prompt, generated };
+
+// One sequence's keys and values over all layers. How a pass adds to them: pass_runner.
+class kv_cache {
+  public:
+    virtual ~kv_cache() = default;
+
+    // The most tokens the next pass may bring (a chunk is closed where it ends), at least 1.
+    virtual int64_t max_new() const { return INT64_MAX; }
+
+    virtual int64_t n_tokens() const = 0;
+    virtual int64_t n_ctx() const = 0;  // the most tokens the sequence may have
+
+    // Bytes the cache holds now, from its allocations.
+    virtual size_t bytes() const = 0;
+
+    // Forgets all but the first n tokens, n <= n_tokens().
+    virtual void trim(int64_t n) noexcept = 0;
+
+    // The most tokens, n at most, to which a trim leaves what a new sequence of those tokens would hold.
+    virtual int64_t exact_trim(int64_t n) const { return n; }
+
+    // A second sequence that starts as this one is. What is sealed is shared, not copied. Throws std::bad_alloc.
+    virtual std::unique_ptr<kv_cache> fork() const = 0;
+
+    virtual kv_report report() const = 0;
+
+    // What layer il holds, copied and taken apart to be looked at.
+    virtual kv_layer_dump dump(int64_t il) const = 0;
+};
+
+// One sequence's share of a pass: its n_new next tokens.
+struct pass_part {
+    kv_cache * cache = nullptr;
+    int64_t n_new = 0;
+    token_origin origin = token_origin::prompt;
+    bool end_of_prompt = false;  // the sequence's next pass will be of generated text
+};
+
+}  // namespace livekv

@@ -1,0 +1,163 @@
+#include "run/layer_step.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kv/kv_pack.h"
+#include "policy/chunk_seal.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr int64_t tail_step = 64;  // a tail in the host's memory grows by this many tokens
+
+kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int64_t n, place & where) {
+    kv_chunk_side s;
+    size_t bytes = 2 * static_cast<size_t>(n) * plan.row();
+    if (sealed) {
+        s.header = block_header(plan.method, side, n, plan.head_dim);
+        bytes = kv_map(*s.header).bytes * static_cast<size_t>(plan.n_head_kv);
+    }
+    s.bytes = std::make_shared<page>(where, bytes);
+    return s;
+}
+
+uint8_t * block_of(const kv_chunk_side & side, int64_t head, int64_t n_head_kv) {
+    return side.bytes->data() + side.bytes->bytes() / static_cast<size_t>(n_head_kv) * static_cast<size_t>(head);
+}
+
+}  // namespace
+
+void layer_step::begin(int64_t n, bool closes, bool seal) {
+    n_new = n;
+    close = closes;
+    closed = {};
+    sinks = {};
+    late.clear();
+    place & where = *layer->where;
+    if (!passes_through()) {
+        // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
+        const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
+        layer->tail.reserve(static_cast<size_t>(close ? n_open() : room) * plan->row(), where);
+        use_rows(layer->tail.k.data(), layer->tail.v.data());
+    }
+    if (!close) {
+        return;
+    }
+    const chunk_closing what = close_chunk(*plan, *layer, n_open(), seal);
+    closed.n_stored = closed.n_tokens = static_cast<int32_t>(n_open());
+    closed.n_sinks = what.n_sinks;
+    closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
+    closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
+    if (plan->state_floats() > 0) {
+        closed.state = std::make_shared<page>(where, plan->state_floats() * sizeof(float));
+    }
+    for (const size_t i : what.late_keys) {
+        late.push_back({i, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
+    }
+    sinks.reserve(static_cast<size_t>(what.n_sinks) * plan->row(), where);
+    errors = layer->errors;
+    if (layer->chunks.size() == layer->chunks.capacity()) {
+        layer->chunks.reserve(2 * layer->chunks.size() + 8);  // so that commit allocates nothing
+    }
+}
+
+void layer_step::use_rows(uint16_t * k, uint16_t * v) {
+    k_rows = k;
+    v_rows = v;
+}
+
+void layer_step::commit() noexcept {
+    if (!close) {
+        layer->n_tail += n_new;
+        return;
+    }
+    if (closed.n_sinks > 0) {
+        layer->sinks = std::move(sinks);
+    }
+    for (late_page & l : late) {
+        layer->chunks[l.chunk].k = std::move(l.keys);
+        ++layer->n_edits;
+    }
+    layer->errors = std::move(errors);
+    layer->n_chunked += closed.n_tokens;
+    layer->chunks.push_back(std::move(closed));
+    layer->n_tail = 0;
+    layer->tail.release();
+}
+
+std::span<const kv_segment> host_step::segments(const layer_step & step) {
+    const kv_layer & layer = *step.layer;
+    if (of_ != &layer || n_chunks_ != layer.chunks.size() || n_edits_ != layer.n_edits) {
+        segments_.clear();
+        layer.append_segments(segments_);
+        segments_.emplace_back();
+        of_ = &layer;
+        n_chunks_ = layer.chunks.size();
+        n_edits_ = layer.n_edits;
+    }
+    kv_segment & open = segments_.back();
+    open.n_tokens = static_cast<int32_t>(step.n_open());
+    open.k_rows = step.k_rows;
+    open.v_rows = step.v_rows;
+    return segments_;
+}
+
+bool host_step::store(const layer_step & step, const cpu_kernels & kernels, int64_t i, const float * k,
+                      const float * v) {
+    const chunk_plan & plan = *step.plan;
+    const size_t at = static_cast<size_t>(step.layer->n_tail + i) * plan.row();
+    const int32_t d = static_cast<int32_t>(plan.head_dim);
+    const bool k_finite = kernels.store_row(k, step.k_rows + at, plan.row(), d, plan.k_rotation);
+    const bool v_finite = kernels.store_row(v, step.v_rows + at, plan.row(), d, plan.v_rotation);
+    return k_finite && v_finite;
+}
+
+void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job) {
+    const chunk_plan & plan = *step.plan;
+    const int64_t head = job / 2;
+    const bool key = job % 2 == 0;
+    const kv_chunk & c = step.closed;
+    const size_t page_bytes = 2 * static_cast<size_t>(c.n_stored) * plan.row();
+    const auto rows_of = [&](const uint16_t * rows, const kv_chunk & chunk) {
+        return chunk_rows{rows + head * plan.head_dim, plan.row(), chunk.n_stored, plan.head_dim, chunk.n_sinks};
+    };
+    const auto error_of = [&](bool keys) {
+        return step.errors.empty() ? nullptr
+                                   : &step.errors[static_cast<size_t>(keys ? head : plan.n_head_kv + head)];
+    };
+    if (job == 0 && c.n_sinks > 0) {  // now: the rows may be another layer's before the pass ends
+        std::copy_n(step.k_rows, step.sinks.k.size(), step.sinks.k.data());
+        std::copy_n(step.v_rows, step.sinks.v.size(), step.sinks.v.data());
+    }
+    const kv_chunk_side & side = key ? c.k : c.v;
+    if (!side.sealed() && head == 0) {
+        std::memcpy(side.bytes->data(), key ? step.k_rows : step.v_rows, page_bytes);
+    }
+    if (!key) {
+        if (side.sealed()) {
+            seal_chunk_values(plan, kernels, rows_of(step.v_rows, c), block_of(side, head, plan.n_head_kv),
+                              error_of(false));
+        }
+        return;
+    }
+    if (!plan.seals) {
+        return;
+    }
+    const size_t n_state = plan.state_floats() / static_cast<size_t>(plan.n_head_kv);
+    const std::vector<kv_chunk> & chunks = step.layer->chunks;
+    const page * before = chunks.empty() ? nullptr : chunks.back().state.get();
+    const size_t at = static_cast<size_t>(head) * n_state;
+    std::vector<late_keys> late;
+    for (const layer_step::late_page & l : step.late) {
+        const kv_chunk & exact = chunks[l.chunk];
+        late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.keys, head, plan.n_head_kv)});
+    }
+    seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c),
+                    before ? std::span(before->as<float>() + at, n_state) : std::span<const float>(),
+                    c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(), side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late,
+                    error_of(true));
+}
+
+}  // namespace livekv

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/kernels.h"
+#include "policy/chunked.h"
+
+namespace livekv {
+
+// What a pass does to one layer of a sequence: tokens are stored behind the tail, attended to, and, where the tail is
+// full with them, sealed. All of it becomes part of the layer on commit only.
+struct layer_step {
+    layer_step(kv_layer & l, const chunk_plan & p) : layer(&l), plan(&p) {}
+
+    // Allocates what a pass over n_new tokens needs. close: the tail with them becomes a chunk, sealed if seal says so.
+    // Throws std::bad_alloc.
+    void begin(int64_t n_new, bool close, bool seal);
+
+    // Whether the tokens are a chunk of their own, whose rows are needed for this pass alone: they go where
+    // use_rows says, [n_open()] of them.
+    bool passes_through() const { return close && layer->n_tail == 0; }
+    void use_rows(uint16_t * k, uint16_t * v);
+
+    int64_t n_open() const { return layer->n_tail + n_new; }  // tokens of the tail and the pass
+
+    // The pass was computed. Allocates nothing.
+    void commit() noexcept;
+
+    kv_layer * layer;
+    const chunk_plan * plan;
+    int64_t n_new = 0;
+    bool close = false;
+    uint16_t * k_rows = nullptr;  // f16 [n_open(), n_head_kv, head_dim]
+    uint16_t * v_rows = nullptr;
+    kv_chunk closed;
+    raw_rows sinks;  // of the sequence's first chunk
+    struct late_page {
+        size_t chunk;  // whose keys were exact
+        kv_chunk_side keys;
+    };
+    std::vector<late_page> late;
+    std::vector<kv_error_sums> errors;
+};
+
+// The work of a step in the host's memory.
+class host_step {
+  public:
+    // Of a layer whose step has begun. Segments last until the next call.
+    std::span<const kv_segment> segments(const layer_step & step);
+
+    // Stores token i of the pass: k, v f32 [n_head_kv, head_dim]. Different tokens may be stored at the same time.
+    // Returns false when a value is not finite in f16.
+    static bool store(const layer_step & step, const cpu_kernels & kernels, int64_t i, const float * k,
+                      const float * v);
+
+    // The pieces of sealing, to be done once each in any order after attention.
+    static int64_t n_seal_jobs(const layer_step & step) { return step.close ? 2 * step.plan->n_head_kv : 0; }
+    static void seal(layer_step & step, const cpu_kernels & kernels, int64_t job);
+
+  private:
+    std::vector<kv_segment> segments_;  // the chunks', then the open tokens'
+    const kv_layer * of_ = nullptr;     // what they are of, as it was then
+    size_t n_chunks_ = 0;
+    uint64_t n_edits_ = 0;
+};
+
+}  // namespace livekv

@@ -1,0 +1,71 @@
+#include "run/pass.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "error.h"
+
+namespace livekv {
+
+pass_runner::pass_runner(const kv_shape & shape, int32_t n_threads) : chunked_(shape, n_threads) {}
+
+bool pass_runner::comes_first(const kv_cache & cache) {
+    return dynamic_cast<const chunked_cache *>(&cache) != nullptr;
+}
+
+void pass_runner::begin(std::span<const pass_part> parts) {
+    for (const pass_part & p : parts) {
+        const kv_cache & cache = *p.cache;
+        if (cache.n_tokens() + p.n_new > cache.n_ctx()) {
+            fail("the context of ", cache.n_ctx(), " tokens is full: ", cache.n_tokens(), " are in it, ", p.n_new,
+                 " more do not fit");
+        }
+    }
+    const auto first_dense =
+        std::find_if(parts.begin(), parts.end(), [](const pass_part & p) { return !comes_first(*p.cache); });
+    const auto n_chunked = static_cast<size_t>(first_dense - parts.begin());
+    if (parts.size() - n_chunked > most_dense_parts) {
+        fail("a pass takes up to ", most_dense_parts, " sequences whose cache is not livekv's, not ",
+             parts.size() - n_chunked);
+    }
+    chunked_.begin(parts.first(n_chunked));
+    dense_.begin(parts.subspan(n_chunked), chunked_.n_rows());
+    key_ = "chunked " + std::to_string(chunked_.n_rows()) + dense_.graph_key();
+}
+
+void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) { dense_.add_inputs(ctx, graph); }
+
+ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
+                                  ggml_tensor * k, ggml_tensor * v, float scale) {
+    std::vector<ggml_tensor *> results;  // of consecutive rows
+    const int64_t n_chunked = chunked_.n_rows();
+    if (n_chunked > 0) {
+        const auto first_rows = [&](ggml_tensor * x) {
+            return !x || n_chunked == x->ne[2]
+                       ? x
+                       : ggml_view_3d(ctx, x, x->ne[0], x->ne[1], n_chunked, x->nb[1], x->nb[2], 0);
+        };
+        results.push_back(chunked_.attend(ctx, graph, il, first_rows(q), first_rows(k), first_rows(v), scale));
+    }
+    dense_.attend(ctx, graph, il, q, k, v, scale, results);
+    if (!q) {
+        return nullptr;
+    }
+    ggml_tensor * all = results.front();
+    for (size_t i = 1; i < results.size(); ++i) {
+        all = ggml_concat(ctx, all, results[i], 1);
+    }
+    return all;
+}
+
+void pass_runner::set_inputs() { dense_.set_inputs(); }
+
+void pass_runner::commit() {
+    chunked_.check();
+    chunked_.commit();
+    dense_.commit();
+}
+
+size_t pass_runner::workspace_bytes() const { return chunked_.workspace_bytes(); }
+
+}  // namespace livekv

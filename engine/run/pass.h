@@ -1,0 +1,60 @@
+#pragma once
+
+#include <ggml.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "run/chunked_runner.h"
+#include "run/dense_runner.h"
+
+namespace livekv {
+
+// Runs passes over several sequences at once: the rows of a pass are its parts' tokens, one part after the other. A
+// pass is
+//   begin - graph_key - for each layer: attend - set_inputs - compute the graph - commit
+// and until commit every sequence is what it was before. One object an engine: it owns what passes compute with.
+class pass_runner {
+  public:
+    pass_runner(const kv_shape & shape, int32_t n_threads);
+    pass_runner(pass_runner &&) = delete;
+
+    // Of a pass; each has nodes of its own.
+    static constexpr size_t most_dense_parts = 16;
+
+    // Parts of these caches come before those of others.
+    static bool comes_first(const kv_cache & cache);
+
+    // Makes room for the parts' tokens, in that order. Throws livekv::error when they do not fit; then nothing has changed.
+    void begin(std::span<const pass_part> parts);
+
+    // A graph built after one begin serves after any other with an equal key.
+    const std::string & graph_key() const { return key_; }
+
+    // Adds the inputs the parts need to a graph for them.
+    void add_inputs(ggml_context * ctx, ggml_cgraph * graph);
+
+    // Adds the nodes that store k and v, f32 [head_dim, n_head_kv, n_rows], after RoPE, in layer il, and, unless q is
+    // null, those by which q, f32 [head_dim, n_head, n_rows], attends to its sequence up to its own token, with scores
+    // times scale: f32 [head_dim * n_head, n_rows].
+    ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                         ggml_tensor * v, float scale);
+
+    // Fills the inputs for the pass announced to begin.
+    void set_inputs();
+
+    // The pass was computed: its tokens are in the caches now. Throws livekv::error when keys or values were not finite
+    // numbers, or memory ran out on the way; then they are not.
+    void commit();
+
+    // Beside the caches, whatever the context: chunks' raw rows on their way, attention's scratch.
+    size_t workspace_bytes() const;
+
+  private:
+    std::string key_;
+    chunked_runner chunked_;  // of the first rows
+    dense_runner dense_;      // of the others
+};
+
+}  // namespace livekv

@@ -1,0 +1,148 @@
+#include "store/kv_dump.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/rotate_rows.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+// Writes one side's chunks, in the order of the sequence, into its arrays.
+class side_writer {
+  public:
+    side_writer(int64_t n_head_kv, int64_t n_tokens, int64_t head_dim, int64_t n_groups)
+        : h_(n_head_kv), t_(n_tokens), d_(head_dim) {
+        const size_t n = static_cast<size_t>(h_ * t_ * d_);
+        out.n_groups = n_groups;
+        out.kind.resize(static_cast<size_t>(t_));
+        out.group.assign(static_cast<size_t>(t_), -1);
+        out.codes.resize(n);
+        out.stored.resize(n);
+    }
+
+    // rows: f16 [n, n_head_kv, head_dim], of the tokens from first on.
+    void rows(const uint16_t * rows, int64_t first, int64_t n, kv_kind kind) {
+        for (int64_t i = 0; i < n; ++i) {
+            out.kind[static_cast<size_t>(first + i)] = kind;
+            for (int64_t h = 0; h < h_; ++h) {
+                for (int64_t c = 0; c < d_; ++c) {
+                    out.stored[at(h, first + i, c)] = f16_to_f32(rows[(i * h_ + h) * d_ + c]);
+                }
+            }
+        }
+    }
+
+    // One head's block, of the tokens from first on; n of them are in the sequence. first_group: of the block's.
+    void block(const sealed_chunk & sealed, int64_t h, int64_t first, int64_t n, int64_t first_group) {
+        const size_t width = sealed.per_channel ? static_cast<size_t>(d_) : 1;
+        const size_t n_scales = n_groups(sealed, n) * width;
+        const size_t from = (static_cast<size_t>(h * out.n_groups + first_group)) * width;
+        out.scale.resize(static_cast<size_t>(h_ * out.n_groups) * width);
+        out.zero.resize(out.scale.size());
+        for (size_t i = 0; i < n_scales; ++i) {
+            out.scale[from + i] = sealed.scale[i];
+            out.zero[from + i] = sealed.zero.empty() ? int16_t{0} : sealed.zero[i];
+        }
+        const std::vector<float> x = reconstruct(sealed);
+        for (int64_t i = 0; i < n; ++i) {
+            const size_t t = static_cast<size_t>(first + i);
+            out.kind[t] = kv_kind::sealed;
+            out.group[t] = static_cast<int32_t>(first_group + (sealed.per_channel ? i / sealed.group : i));
+            std::copy_n(x.begin() + i * d_, d_, out.stored.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+            std::copy_n(sealed.codes.begin() + i * d_, d_,
+                        out.codes.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+        }
+        for (size_t i = 0; i < sealed.outlier_index.size(); ++i) {
+            const int64_t token = sealed.outlier_index[i] / d_;
+            if (token < n) {
+                const int32_t channel = static_cast<int32_t>(sealed.outlier_index[i] % d_);
+                out.outlier_index.insert(out.outlier_index.end(),
+                                         {static_cast<int32_t>(h), static_cast<int32_t>(first + token), channel});
+                out.outlier_value.push_back(sealed.outlier_value[i]);
+            }
+        }
+    }
+
+    static size_t n_groups(const sealed_chunk & sealed, int64_t n) {
+        return static_cast<size_t>(sealed.per_channel ? (n + sealed.group - 1) / sealed.group : n);
+    }
+
+    // Sinks are in the chunk's block too, as zeros: nothing of that is to be seen.
+    void sinks(const uint16_t * sink_rows, int64_t n) {
+        rows(sink_rows, 0, n, kv_kind::sink);
+        for (int64_t h = 0; h < h_; ++h) {
+            std::fill_n(out.codes.begin() + static_cast<int64_t>(at(h, 0, 0)), n * d_, int16_t{0});
+        }
+        std::fill_n(out.group.begin(), n, -1);
+        size_t kept = 0;
+        for (size_t i = 0; i < out.outlier_value.size(); ++i) {
+            if (out.outlier_index[3 * i + 1] >= n) {
+                std::copy_n(out.outlier_index.begin() + static_cast<int64_t>(3 * i), 3,
+                            out.outlier_index.begin() + static_cast<int64_t>(3 * kept));
+                out.outlier_value[kept++] = out.outlier_value[i];
+            }
+        }
+        out.outlier_index.resize(3 * kept);
+        out.outlier_value.resize(kept);
+    }
+
+    void rotate_back(int32_t rotation) {
+        out.rotation = rotation;
+        out.reconstruction = out.stored;
+        for (int64_t row = 0; row < h_ * t_; ++row) {
+            rotate_rows(out.reconstruction.data() + row * d_, static_cast<int32_t>(d_), rotation, 1);
+        }
+    }
+
+    kv_side_dump out;
+
+  private:
+    size_t at(int64_t h, int64_t t, int64_t c) const { return static_cast<size_t>((h * t_ + t) * d_ + c); }
+
+    int64_t h_;
+    int64_t t_;
+    int64_t d_;
+};
+
+}  // namespace
+
+kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, int32_t bits) {
+    const bool key = side == kv_side::key;
+    const auto side_of = [&](const kv_chunk & c) -> const kv_chunk_side & { return key ? c.k : c.v; };
+    const auto groups_of = [&](const kv_chunk & c) -> int64_t {
+        return side_of(c).sealed() ? (c.n_tokens + side_of(c).header->group - 1) / side_of(c).header->group : 0;
+    };
+    int64_t n_groups = 0;
+    for (const kv_chunk & c : layer.chunks) {
+        n_groups += groups_of(c);
+    }
+    side_writer writer(layer.n_head_kv, layer.n_tokens(), layer.head_dim, n_groups);
+    int64_t first = 0;
+    int64_t first_group = 0;
+    for (const kv_chunk & c : layer.chunks) {
+        const page & bytes = *side_of(c).bytes;
+        const size_t block_bytes = bytes.bytes() / static_cast<size_t>(layer.n_head_kv);
+        for (int64_t h = 0; side_of(c).sealed() && h < layer.n_head_kv; ++h) {
+            const sealed_chunk sealed = read_block(bytes.data() + static_cast<size_t>(h) * block_bytes);
+            writer.block(sealed, h, first, c.n_tokens, first_group);
+        }
+        if (!side_of(c).sealed()) {
+            writer.rows(bytes.as<uint16_t>(), first, c.n_tokens, kv_kind::exact);
+        }
+        first += c.n_tokens;
+        first_group += groups_of(c);
+    }
+    if (!layer.chunks.empty()) {
+        const kv_chunk & c = layer.chunks.front();
+        writer.sinks(key ? layer.sinks.k.data() : layer.sinks.v.data(), std::min(c.n_sinks, c.n_tokens));
+    }
+    writer.rows(key ? layer.tail.k.data() : layer.tail.v.data(), first, layer.n_tail, kv_kind::tail);
+    writer.rotate_back(rotation);
+    writer.out.bits = bits;
+    return writer.out;
+}
+
+}  // namespace livekv

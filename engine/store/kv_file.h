@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "model/fingerprint.h"
+#include "model/gguf_file.h"
+#include "store/kv_layer.h"
+
+namespace livekv {
+
+// What a policy's layer may hold: what a file says is checked against it.
+struct kv_layer_format {
+    int64_t n_head_kv = 0;
+    int64_t head_dim = 0;
+    int64_t chunk_size = 0;   // the most tokens of a chunk; the tail has fewer
+    int32_t max_sinks = 0;    // of the first chunk
+    bool seals = true;        // false: rows only
+    size_t state_floats = 0;  // after a chunk
+    std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks
+};
+
+// Options by name, as text: the file carries them and does not know what they mean.
+using kv_texts = std::map<std::string, std::string>;
+
+// A sequence's chunks as a file: a GGUF container of the pages as they are, sinks, tails, states, tokens, options, the
+// model's fingerprint and the last logits. Names: kv_file_names.h. A sequence restored from it goes on bit for bit as
+// the saved one does. Everything in a file is checked before it is used: a file is not trusted.
+//
+// Writes path, which is complete or untouched, whatever happens. layers: in the host's memory, of as many tokens each;
+// logits: of the last token, f32 [n_vocab], or empty when they are not known. Throws livekv::error.
+void write_kv_file(const std::string & path, const model_facts & model, const kv_texts & options,
+                   std::span<const kv_layer> layers, std::span<const int32_t> tokens, std::span<const float> logits);
+
+class kv_file {
+  public:
+    // Opens and verifies a file. Throws livekv::error when it is none of ours, torn, changed, or of a version that is
+    // not known.
+    explicit kv_file(const std::string & path);
+
+    uint32_t version() const { return version_; }
+    const kv_texts & options() const { return options_; }
+    const std::vector<int32_t> & tokens() const { return tokens_; }
+
+    // Throws livekv::error, naming the difference, when the sequence was made with another model.
+    void require_model(const model_facts & model) const;
+
+    // Throws livekv::error when a token is not one of n_vocab, or there are more than n_ctx.
+    void require_room(int64_t n_ctx, int64_t n_vocab) const;
+
+    // f32 [n_vocab], or empty when they were not saved.
+    std::vector<float> logits(int64_t n_vocab) const;
+
+    // The layers, in the host's memory. Throws livekv::error when something in them is not what the formats, one a
+    // layer, allow.
+    std::vector<kv_layer> layers(std::span<const kv_layer_format> formats) const;
+
+    // Throws livekv::error with the file's name in front.
+    template <typename... Parts>
+    [[noreturn]] void refuse(const Parts &... parts) const {
+        fail("'", file_.path(), "': ", parts...);
+    }
+
+  private:
+    // What a chunk's numbers are, of either version.
+    struct chunk_facts {
+        int32_t n_stored;
+        int32_t n_tokens;
+        int32_t k_sealed;
+        int32_t v_sealed;
+        int32_t n_sinks;
+        int32_t has_state;
+    };
+
+    void verify_checksum() const;
+    std::vector<chunk_facts> chunks_of(int64_t il) const;
+    kv_layer read_layer(const kv_layer_format & format, int64_t il) const;
+    void read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats, int64_t il) const;
+    std::shared_ptr<page> state_page(const uint8_t * floats, size_t n_floats, int64_t il) const;
+    // Data of a tensor of exactly this type and shape.
+    const uint8_t * data(const std::string & name, ggml_type type, const std::vector<int64_t> & shape) const;
+    std::vector<uint16_t> rows(const std::string & name, int64_t row, int64_t n) const;
+
+    gguf_file file_;
+    uint32_t version_ = 0;
+    kv_texts options_;
+    std::vector<int32_t> tokens_;
+};
+
+}  // namespace livekv

@@ -1,0 +1,129 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kv/kv_check.h"
+#include "store/kv_file.h"
+#include "store/kv_file_names.h"
+#include "xxh64.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr float f16_max = 65504.0f;  // running statistics of f16 values are never larger
+
+template <typename T>
+T load(const uint8_t * bytes, size_t i) {
+    T value;
+    std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
+    return value;
+}
+
+}  // namespace
+
+kv_file::kv_file(const std::string & path) : file_(path) {
+    // The version before the checksum, so that a newer file is called newer, whatever else changed in it.
+    if (file_.find_string(kv_names::architecture) != kv_names::architecture_name) {
+        refuse("not a saved cache");
+    }
+    version_ = file_.get_u32(kv_names::version);
+    if (version_ < kv_names::oldest_version || version_ > kv_names::file_version) {
+        refuse("written by ", version_ > kv_names::file_version ? "a newer" : "an older", " livekv (file version ",
+               version_, ", this one reads ", kv_names::oldest_version, " to ", kv_names::file_version, ")");
+    }
+    verify_checksum();
+    const uint32_t blocks = file_.get_u32(kv_names::block_version);
+    if (blocks != kv_block_version) {
+        refuse("its blocks have format version ", blocks, ", this livekv reads ", kv_block_version);
+    }
+    const std::string prefix = kv_names::option_prefix;
+    for (const std::string & key : file_.keys_with(prefix)) {
+        options_[key.substr(prefix.size())] = file_.get_string(key);
+    }
+    tokens_ = file_.get_ints(kv_names::tokens);
+    if (tokens_.empty()) {
+        refuse("it holds no tokens");
+    }
+}
+
+void kv_file::verify_checksum() const {
+    const std::span<const uint8_t> all = file_.contents();
+    const size_t at = kv_names::checksum_at();
+    const std::string name = kv_names::checksum;
+    std::vector<uint8_t> head(at - kv_names::first_key);  // length, name, type
+    const uint64_t length = name.size();
+    const uint32_t type = GGUF_TYPE_UINT64;
+    std::memcpy(head.data(), &length, sizeof(length));
+    std::copy(name.begin(), name.end(), head.begin() + sizeof(length));
+    std::memcpy(head.data() + head.size() - sizeof(type), &type, sizeof(type));
+    constexpr uint8_t zeros[sizeof(uint64_t)] = {};
+    if (all.size() < at + sizeof(zeros) || !std::equal(head.begin(), head.end(), all.begin() + kv_names::first_key)) {
+        refuse("its checksum is not where it belongs: the file was changed");
+    }
+    xxh64 hash;
+    hash.update(all.first(at));
+    hash.update(zeros);
+    hash.update(all.subspan(at + sizeof(zeros)));
+    if (hash.digest() != load<uint64_t>(all.data() + at, 0)) {
+        refuse("its checksum is wrong: the file was changed or damaged");
+    }
+}
+
+void kv_file::require_model(const model_facts & model) const {
+    for (const auto & [name, value] : model) {
+        const std::string saved = file_.get_string(kv_names::model(name));
+        if (saved == value) {
+            continue;
+        }
+        if (name == "weights") {
+            refuse("made with another model: the shape is the same, the weights are not");
+        }
+        if (name == "vocabulary") {
+            refuse("made with another model: the weights are the same, the vocabulary is not");
+        }
+        refuse("made with another model: its ", name, " was ", saved, ", this one's is ", value);
+    }
+}
+
+const uint8_t * kv_file::data(const std::string & name, ggml_type type, const std::vector<int64_t> & shape) const {
+    const ggml_tensor * t = file_.get_tensor(name, shape);
+    if (t->type != type) {
+        refuse("tensor '", name, "' has type ", ggml_type_name(t->type), ", expected ", ggml_type_name(type));
+    }
+    return file_.tensor_data(t);
+}
+
+std::vector<float> kv_file::logits(int64_t n_vocab) const {
+    if (!file_.find_tensor(kv_names::logits)) {
+        return {};
+    }
+    const uint8_t * from = data(kv_names::logits, GGML_TYPE_F32, {n_vocab});
+    std::vector<float> values(static_cast<size_t>(n_vocab));
+    std::memcpy(values.data(), from, values.size() * sizeof(float));
+    return values;
+}
+
+std::vector<uint16_t> kv_file::rows(const std::string & name, int64_t row, int64_t n) const {
+    const uint8_t * from = data(name, GGML_TYPE_F16, {row, n});
+    std::vector<uint16_t> values(static_cast<size_t>(row * n));
+    std::memcpy(values.data(), from, values.size() * sizeof(uint16_t));
+    if (const std::string problem = problem_of_rows(values.data(), values.size()); !problem.empty()) {
+        refuse("tensor '", name, "': ", problem);
+    }
+    return values;
+}
+
+void kv_file::require_room(int64_t n_ctx, int64_t n_vocab) const {
+    const int64_t n_tokens = static_cast<int64_t>(tokens_.size());
+    if (n_tokens > n_ctx) {
+        refuse("it holds ", n_tokens, " tokens, the context only ", n_ctx, "; use a longer one");
+    }
+    for (const int32_t token : tokens_) {
+        if (token < 0 || token >= n_vocab) {
+            refuse("token id ", token, " is not in the model's vocabulary of ", n_vocab);
+        }
+    }
+}
+
+}  // namespace livekv

@@ -1,0 +1,67 @@
+#include "store/kv_layer.h"
+
+#include <algorithm>
+
+namespace livekv {
+
+void kv_layer::trim(int64_t n) noexcept {
+    if (n == 0) {
+        chunks.clear();
+        n_chunked = n_tail = 0;
+        sinks.release();
+        tail.release();
+        errors.assign(errors.size(), {});
+        ++n_edits;
+        return;
+    }
+    if (n >= n_chunked) {
+        n_tail = n - n_chunked;
+        return;
+    }
+    n_tail = 0;
+    tail.release();
+    ++n_edits;
+    while (n_chunked - chunks.back().n_tokens >= n) {
+        n_chunked -= chunks.back().n_tokens;
+        chunks.pop_back();
+    }
+    chunks.back().n_tokens -= static_cast<int32_t>(n_chunked - n);
+    n_chunked = n;
+}
+
+kv_layer kv_layer::copy(place & to) const {
+    kv_layer other = *this;
+    other.where = &to;
+    for (kv_chunk & c : other.chunks) {
+        c.k.bytes = c.k.bytes->copy(to);
+        c.v.bytes = c.v.bytes->copy(to);
+        c.state = c.state ? c.state->copy(to) : nullptr;
+    }
+    other.sinks = sinks.copy(to, chunks.empty() ? 0 : static_cast<size_t>(chunks.front().n_sinks) * row());
+    other.tail = tail.copy(to, tail.k.size());
+    return other;
+}
+
+void kv_layer::append_segments(std::vector<kv_segment> & out) const {
+    if (!chunks.empty() && chunks.front().n_sinks > 0) {
+        kv_segment s;
+        s.n_tokens = std::min(chunks.front().n_sinks, chunks.front().n_tokens);
+        s.k_rows = sinks.k.data();
+        s.v_rows = sinks.v.data();
+        out.push_back(s);
+    }
+    for (const kv_chunk & c : chunks) {
+        kv_segment s;
+        s.n_tokens = c.n_tokens;
+        s.n_skip = c.n_sinks;
+        s.k_block_bytes = c.k.bytes->bytes() / static_cast<size_t>(n_head_kv);
+        s.v_block_bytes = c.v.bytes->bytes() / static_cast<size_t>(n_head_kv);
+        s.k_blocks = c.k.sealed() ? c.k.bytes->data() : nullptr;
+        s.v_blocks = c.v.sealed() ? c.v.bytes->data() : nullptr;
+        s.k_rows = c.k.sealed() ? nullptr : c.k.bytes->as<uint16_t>();
+        s.v_rows = c.v.sealed() ? nullptr : c.v.bytes->as<uint16_t>();
+        out.push_back(s);
+    }
+}
+
+}  // namespace livekv

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kv/kv_block.h"
+#include "memory/page.h"
+#include "memory/raw_rows.h"
+
+namespace livekv {
+
+// A chunk's keys, or its values: blocks [n_head_kv] of one header, or f16 rows [n_stored, n_head_kv, head_dim].
+struct kv_chunk_side {
+    std::shared_ptr<page> bytes;
+    std::optional<kv_block_header> header;  // of the blocks; none: rows
+
+    bool sealed() const { return header.has_value(); }
+};
+
+// Consecutive tokens of a layer that were closed together. Nothing of it changes but n_tokens, by a trim, and exact
+// keys that are sealed late.
+struct kv_chunk {
+    kv_chunk_side k;
+    kv_chunk_side v;
+    std::shared_ptr<page> state;  // the policy's running state after this chunk, f32; null: it has none, or not known
+    int32_t n_stored = 0;         // tokens in the pages
+    int32_t n_tokens = 0;         // of these, what a trim left
+    int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
+};
+
+// What was lost by sealing so far, measured on request.
+struct kv_error_sums {
+    double signal = 0.0;  // sum of squares of what was sealed
+    double noise = 0.0;   // of what is stored for it less that
+    int64_t n_saturated = 0;
+};
+
+// One layer's keys and values of one sequence, as plain data: closed chunks, the first tokens kept exact, and the raw
+// tail. Copying shares the chunks' pages.
+struct kv_layer {
+    int64_t n_head_kv = 0;
+    int64_t head_dim = 0;
+    place * where = &host_memory();
+    std::vector<kv_chunk> chunks;
+    int64_t n_chunked = 0;  // tokens in chunks
+    raw_rows sinks;         // [n_sinks of the first chunk] rows
+    raw_rows tail;          // [n_tail] rows, and room
+    int64_t n_tail = 0;
+    std::vector<kv_error_sums> errors;  // [2 * n_head_kv]: keys, then values; empty: not measured
+    uint64_t n_edits = 0;               // how often chunks changed otherwise than by one more at the end
+
+    size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
+    int64_t n_tokens() const { return n_chunked + n_tail; }
+
+    // Forgets all but the first n tokens, n <= n_tokens().
+    void trim(int64_t n) noexcept;
+
+    // The same layer with all its bytes in another place.
+    kv_layer copy(place & to) const;
+
+    // What attention reads before the open tokens: sinks, then chunks. Of a layer in the host's memory.
+    void append_segments(std::vector<kv_segment> & out) const;
+};
+
+}  // namespace livekv

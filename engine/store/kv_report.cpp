@@ -1,0 +1,68 @@
+// What a layer's bytes are spent on, and what they are worth.
+
+#include "store/kv_report.h"
+
+#include <cmath>
+
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
+    kv_report::parts parts;
+    const size_t heads = static_cast<size_t>(layer.n_head_kv);
+    for (const kv_chunk & c : layer.chunks) {
+        for (const kv_chunk_side * side : {&c.k, &c.v}) {
+            if (!side->sealed()) {
+                parts.warm_up += side->bytes->bytes();
+                continue;
+            }
+            const kv_block_header & h = *side->header;
+            const kv_block_map m = kv_map(h);
+            const bool key = side == &c.k;
+            const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
+                                    (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
+            const size_t codes =
+                (static_cast<size_t>(c.n_stored * layer.head_dim) * static_cast<size_t>(h.bits) + 7) / 8;
+            parts.outliers += heads * outliers;
+            parts.codes += heads * codes;
+            parts.padding += heads * m.padding;
+            parts.scales += heads * (m.bytes - outliers - codes - m.padding);
+            report.n_sealed += layer.n_head_kv * c.n_stored * layer.head_dim;
+            report.n_outliers += layer.n_head_kv * m.n_outlying;
+        }
+        parts.statistics += c.state ? c.state->bytes() : 0;
+    }
+    parts.sinks += layer.sinks.bytes();
+    parts.tail += layer.tail.bytes();
+    if (bypass) {
+        report.bytes.bypass += parts.total() - parts.tail;
+        report.bytes.tail += parts.tail;
+    } else {
+        report.bytes.codes += parts.codes;
+        report.bytes.scales += parts.scales;
+        report.bytes.outliers += parts.outliers;
+        report.bytes.sinks += parts.sinks;
+        report.bytes.warm_up += parts.warm_up;
+        report.bytes.tail += parts.tail;
+        report.bytes.statistics += parts.statistics;
+        report.bytes.padding += parts.padding;
+    }
+    if (!layer.errors.empty()) {
+        kv_report::layer_error error;
+        for (const bool key : {true, false}) {
+            double signal = 0.0;
+            double noise = 0.0;
+            for (size_t head = 0; head < heads; ++head) {
+                const kv_error_sums & e = layer.errors[key ? head : heads + head];
+                signal += e.signal;
+                noise += e.noise;
+                report.n_saturated += e.n_saturated;
+            }
+            (key ? error.k_snr_db : error.v_snr_db) = noise > 0.0 ? 10.0 * std::log10(signal / noise) : 0.0;
+        }
+        report.layers.push_back(error);
+    }
+}
+
+}  // namespace livekv

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "store/kv_layer.h"
+
+namespace livekv {
+
+// Where a cache's bytes are, and what sealing did. Parts sum up to all of them.
+struct kv_report {
+    struct parts {
+        size_t codes = 0;
+        size_t scales = 0;  // with zero points and block headers
+        size_t outliers = 0;
+        size_t sinks = 0;
+        size_t warm_up = 0;  // keys and values in f16 chunks: warm-up, or unsealed generated text
+        size_t bypass = 0;   // layers kept at higher precision, all of theirs
+        size_t tail = 0;     // raw
+        size_t statistics = 0;
+        size_t padding = 0;
+
+        size_t total() const {
+            return codes + scales + outliers + sinks + warm_up + bypass + tail + statistics + padding;
+        }
+    };
+    parts bytes;
+    size_t workspace = 0;  // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
+
+    int64_t n_sealed = 0;    // values in blocks
+    int64_t n_outliers = 0;  // of these, stored apart
+    double seal_seconds = 0.0;
+
+    // Signal to noise of what was sealed, and what lay beyond its range; measured on request
+    // (kv_options::measure_error).
+    struct layer_error {
+        double k_snr_db = 0.0;
+        double v_snr_db = 0.0;
+    };
+    bool has_error = false;
+    int64_t n_saturated = 0;
+    std::vector<layer_error> layers;  // [n_layer] when measured
+};
+
+// Adds what a layer holds; bypass: it counts as one kept at higher precision.
+void add_layer(kv_report & report, const kv_layer & layer, bool bypass);
+
+}  // namespace livekv
