@@ -41,8 +41,13 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
     for note in hparams.notes + vocab.notes + notes:
         print(f"note: {note}", file=sys.stderr)
-    with whole_file(out) as temporary:
-        write_gguf(temporary, hf_dir.resolve().name, type_name, hparams, vocab, plan)
+    try:
+        with whole_file(out) as temporary:
+            write_gguf(temporary, hf_dir.resolve().name, type_name, hparams, vocab, plan)
+    except OSError as problem:
+        if problem.filename is not None:
+            raise
+        raise ConvertError(f"cannot write {out}: {problem.strerror or problem}") from problem  # a full disk, mostly
     n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
     size_mb = out.stat().st_size / 1e6
     return f"{out}: {len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}, {size_mb:.1f} MB"
