@@ -82,7 +82,7 @@ def refuse_unread(fields: Fields, head_dim: int, n_embd: int, n_layer: int) -> l
             neutral, same = TEXTS[key][0], value in TEXTS[key]
         elif key in COMPUTED:
             number = COMPUTED[key](head_dim, n_embd, n_layer)
-            neutral, same = f"{number:g}", _is_number(value) and math.isclose(value, number, rel_tol=1e-6)
+            neutral, same = f"{number:g}", math.isclose(fields.number(key), number, rel_tol=1e-6)
         elif key == "no_rope_layers":  # 1: with
             neutral, same = "1 for every layer", isinstance(value, list) and all(layer == 1 for layer in value)
         else:

@@ -80,6 +80,20 @@ def test_checkpoint_cut_short_is_refused_and_the_old_output_stays(small, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
 
 
+@pytest.mark.parametrize("room", [0, 100, 20_000, 300_000])
+def test_a_full_disk_is_one_line_with_path_and_reason_and_leaves_nothing(small, tmp_path, room):
+    # A limit on file sizes stands for the disk: writing fails at the same places, with another reason.
+    (tmp_path / "out.gguf").write_bytes(b"old")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+    start = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import convert_hf; sys.exit(convert_hf.main())"
+    command = [sys.executable, "-c", limit + start, small, tmp_path / "out.gguf", "--type", "f32"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"convert_hf: cannot write {tmp_path / 'out.gguf'}: File too large\n"
+    assert (tmp_path / "out.gguf").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
+
+
 def test_safetensors_need_no_torch(tmp_path):
     folder = tiny_models.make(tmp_path / "m", SHAPES["gqa_hd64"], dtype="bfloat16")
     blocked = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
