@@ -143,13 +143,13 @@ def _count(fields: Fields, key: str, most: int, default: int | None = None) -> i
 
 
 def _positive(fields: Fields, key: str, default: float | None = None) -> float:
-    """A number whose float32, which is what the file holds, is finite and more than 0."""
+    """A number whose float32, which is what the file holds, is finite and so far above 0 that its inverse is too."""
     value = fields.number(key, default)
     if value is None:
         raise ConvertError(f"RoPE scaling lacks {key}")
     with np.errstate(over="ignore"):
         stored = np.float32(value)
-    if not (stored > 0 and np.isfinite(stored)):
+    if not (stored >= np.finfo(np.float32).tiny and np.isfinite(stored)):
         raise fields.wrong(key, "a positive number")
     return value
 

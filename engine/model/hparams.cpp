@@ -67,7 +67,7 @@ void read_rope(const gguf_file & file, hparams & hp) {
     if (factor == 0.0f) {
         factor = file.find_f32(keys::rope_scale_linear).value_or(1.0f);
     }
-    if (!std::isfinite(factor) || factor <= 0.0f) {
+    if (!std::isfinite(factor) || factor <= 0.0f || !std::isfinite(1.0f / factor)) {
         fail("'", file.path(), "': key '", keys::rope_scaling_factor, "' is ", factor, ", expected more than 0");
     }
     hp.rope_freq_scale = scaling == "none" ? 1.0f : 1.0f / factor;

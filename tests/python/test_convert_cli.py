@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,14 @@ def test_success_is_one_line_and_no_leftovers(small, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1 and "21 tensors" in done.stdout and "q8_0" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
+
+
+def test_names_that_are_not_utf8_convert(small, tmp_path):
+    folder = tmp_path / os.fsdecode(b"m\xff")
+    small.rename(folder)
+    done = run(folder, tmp_path / os.fsdecode(b"out\xff.gguf"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "out\\udcff.gguf: 21 tensors" in done.stdout
 
 
 def test_output_does_not_depend_on_the_run(small, tmp_path):

@@ -178,6 +178,26 @@ def test_a_window_that_is_switched_off_cuts_nothing(folder):
     assert hf_config.read_hparams(config | {"use_sliding_window": False}).n_ctx == 512
 
 
+# At, just inside and just outside what a float32, a uint32 and the engine can hold.
+EDGES = (1e-320, 1e-46, 1e-45, 1e-39, 1e-38, 1.2e-38, 0.99999999, 0.9999999, 3.4e38, 3.5e38, 2**32 - 1, 2**32, 8, 64)
+NUMBERS = ("rms_norm_eps", "rope_theta", "max_position_embeddings", "head_dim", "sliding_window")
+
+
+@pytest.mark.parametrize("key", [*NUMBERS, "factor", "low_freq_factor", "original_max_position_embeddings"])
+def test_what_is_converted_loads(livekv, folder, capsys, key):
+    n_loaded = 0
+    for value in (*ODD_VALUES, *EDGES):
+        for kind in ("linear", "llama3"):
+            config = tiny_models.config(SMALL) | {"rope_scaling": ROPE | {"rope_type": kind}}
+            (config if key in NUMBERS else config["rope_scaling"])[key] = value
+            tiny_models.write_json(folder / "config.json", config)
+            if convert(folder, capsys)[0] == 0:
+                session = livekv.Model(str(folder) + ".gguf", n_threads=1).session(n_ctx=1)
+                assert np.isfinite(session.eval([5])).all(), (key, value, kind)
+                n_loaded += 1
+    assert n_loaded > 0
+
+
 LIMITS = {"max_layers": "MAX_LAYERS", "max_width": "MAX_WIDTH", "max_vocab": "MAX_VOCAB"}
 
 

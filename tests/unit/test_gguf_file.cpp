@@ -127,6 +127,7 @@ TEST(wrong_or_missing_metadata_is_named) {
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.head_count_kv", 3); }, "evenly");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.key_length", 12); }, "multiple of 8");
     refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.freq_base", -1.0f); }, "freq_base");
+    refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.scaling.factor", 1e-39f); }, "scaling.factor");
     refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "yarn"); }, "'yarn'");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.expert_count", 8); }, "mixture-of-experts");
 }
