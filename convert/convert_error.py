@@ -20,6 +20,7 @@ def run_tool(name: str, body: Callable[[], str]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ConvertError, OSError) as problem:
-        print(f"{name}: {problem}", file=sys.stderr)
+        line = " ".join(str(problem).split())  # names from a checkpoint may hold anything
+        print(f"{name}: {line}", file=sys.stderr)
         return 1
     return 0

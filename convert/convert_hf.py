@@ -40,12 +40,22 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     vocab = read_vocab(hf_dir, config, hparams.n_vocab)
     plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
     for note in hparams.notes + vocab.notes + notes:
-        print(f"note: {note}", file=sys.stderr)
-    with whole_file(out) as temporary:
-        write_gguf(temporary, hf_dir.resolve().name, type_name, hparams, vocab, plan)
+        print(f"note: {' '.join(note.split())}", file=sys.stderr)  # names from a checkpoint may hold anything
+    try:
+        with whole_file(out) as temporary:
+            write_gguf(temporary, printable(hf_dir.resolve().name), type_name, hparams, vocab, plan)
+    except OSError as problem:
+        if problem.filename is not None:
+            raise
+        raise ConvertError(f"cannot write {out}: {problem.strerror or problem}") from problem  # a full disk, mostly
     n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
-    size_mb = out.stat().st_size / 1e6
-    return f"{out}: {len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}, {size_mb:.1f} MB"
+    sizes = f"{len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}"
+    return f"{printable(str(out))}: {sizes}, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def printable(name: str) -> str:
+    """A file's name need not be UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_gguf(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from convert_error import ConvertError
+from json_fields import Fields
 
 MAX_HEADER_BYTES = 100 << 20  # the format's own limit
 STORED_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
@@ -49,7 +50,7 @@ def bf16_to_f32(bits: np.ndarray) -> np.ndarray:
 def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of thousands of digits; too deep
         raise ConvertError(f"{path} is not valid JSON: {problem}") from problem
     if not isinstance(content, dict):
         raise ConvertError(f"{path} holds no JSON object")
@@ -70,9 +71,14 @@ def open_checkpoint(hf_dir: Path) -> dict[str, StoredTensor]:
 
 
 def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTensor]:
-    weight_map = read_json(hf_dir / index_name).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    """Also what the shards hold beyond the index, as transformers does."""
+    index = Fields(read_json(hf_dir / index_name), index_name).object("weight_map")
+    if index is None or not index.data:
         raise ConvertError(f"{hf_dir / index_name} has no weight_map")
+    for name in index.data:
+        if index.text(name) is None:
+            raise index.wrong(name, "a file's name")
+    weight_map = index.data
     shards = {}
     for file_name in sorted(set(weight_map.values())):
         if Path(file_name).name != file_name:
@@ -80,7 +86,7 @@ def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTe
         if not (hf_dir / file_name).exists():
             raise ConvertError(f"{hf_dir} lacks the shard {file_name} that {index_name} names")
         shards[file_name] = open_file(hf_dir / file_name)
-    tensors = {}
+    tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
     for name, file_name in weight_map.items():
         if name not in shards[file_name]:
             raise ConvertError(f"{file_name} lacks the tensor {name} that {index_name} places there")
@@ -97,22 +103,22 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
             raise ConvertError(f"{path} is not a safetensors file, or is cut short")
         try:
             header = json.loads(file.read(header_bytes))
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise ConvertError(f"{path} has a broken safetensors header: {problem}") from problem
+    if not isinstance(header, dict):
+        raise ConvertError(f"{path} has a broken safetensors header: it is no object")
+    header.pop("__metadata__", None)
+    entries = Fields(header, str(path))
     data_at = 8 + header_bytes
-    return {
-        name: _safetensors_entry(path, name, entry, data_at, file_bytes)
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    return {name: _safetensors_entry(path, name, entries.object(name), data_at, file_bytes) for name in header}
 
 
-def _safetensors_entry(path: Path, name: str, entry: dict, data_at: int, file_bytes: int) -> StoredTensor:
-    try:
-        type_name, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
-        begin, end = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as problem:
-        raise ConvertError(f"{path}: the header entry of {name} is broken") from problem
+def _safetensors_entry(path: Path, name: str, entry: Fields | None, data_at: int, file_bytes: int) -> StoredTensor:
+    type_name = entry.text("dtype") if entry else None
+    sizes, offsets = (entry.list("shape"), entry.list("data_offsets")) if entry else (None, None)
+    if type_name is None or not _whole_numbers(sizes) or not _whole_numbers(offsets) or len(offsets) != 2:
+        raise ConvertError(f"{path}: the header entry of {name} is broken")
+    shape, (begin, end) = tuple(sizes), offsets
     if type_name not in STORED_TYPES:
         raise ConvertError(f"{name} is stored as {type_name}; only {', '.join(STORED_TYPES)} can be converted")
     dtype = STORED_TYPES[type_name]
@@ -130,10 +136,15 @@ def _safetensors_entry(path: Path, name: str, entry: dict, data_at: int, file_by
             values = np.fromfile(file, dtype, count, offset=data_at + begin + first * n_cols * dtype.itemsize)
         if values.size != count:
             raise ConvertError(f"{path} shrank while it was read")
-        values = bf16_to_f32(values) if type_name == "BF16" else values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # infinite then, and refused as such
+            values = bf16_to_f32(values) if type_name == "BF16" else values.astype(np.float32, copy=False)
         return values.reshape(last - first, n_cols)
 
     return StoredTensor(name, shape, read)
+
+
+def _whole_numbers(values: list | None) -> bool:
+    return values is not None and all(type(value) is int for value in values)
 
 
 def _open_torch(path: Path) -> dict[str, StoredTensor]:
@@ -145,20 +156,29 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
     def load() -> dict:
         # weights_only: a .bin is a pickle, and must not run code. The mapping is dropped with the returned tensors.
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as problem:
-            raise ConvertError(f"{path} cannot be read: {str(problem).splitlines()[0]}") from problem
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as problem:  # whatever a pickle's reader makes of a file that is none
+            reason = str(problem).splitlines() or [type(problem).__name__]
+            raise ConvertError(f"{path} cannot be read: {reason[0]}") from problem
+        if not isinstance(tensors, dict):
+            raise ConvertError(f"{path} holds no tensors by name, but a {type(tensors).__name__}")
+        return tensors
 
-    def entry(name: str, like) -> StoredTensor:
-        if not like.dtype.is_floating_point or like.ndim == 0:
-            raise ConvertError(f"{name} is stored as {like.dtype} {list(like.shape)}, which cannot be converted")
+    known = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+    def entry(name: object, like: object) -> StoredTensor:
+        if not isinstance(name, str) or not isinstance(like, torch.Tensor):
+            raise ConvertError(f"{path}: {name} is no tensor, but a {type(like).__name__}")
+        if like.dtype not in known or like.layout != torch.strided or like.numel() == 0 or like.ndim == 0:
+            kind = "" if like.layout == torch.strided else f"{like.layout} "
+            raise ConvertError(f"{name} is stored as {kind}{like.dtype} {list(like.shape)}, which cannot be converted")
         n_cols = like.shape[-1]
 
         def read(first: int, last: int) -> np.ndarray:
             # Loaded anew for each slab: the pickle is small, and touched pages of an old mapping would stay resident.
-            rows = load()[name].reshape(-1, n_cols)[first:last]
+            rows = load()[name].detach().reshape(-1, n_cols)[first:last]  # a parameter carries gradients
             return rows.to(torch.float32).numpy().copy()
 
         return StoredTensor(name, tuple(like.shape), read)
 
-    return {name: entry(name, tensor) for name, tensor in load().items() if isinstance(tensor, torch.Tensor)}
+    return {name: entry(name, tensor) for name, tensor in load().items()}

@@ -63,9 +63,15 @@ class Fields:
         value = self.data.get(key)
         if value is None:
             return default
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise self.wrong(key, "a number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond 1.8e308
+            number = math.inf
+        if not math.isfinite(number):
+            raise self.wrong(key, "a number")
+        return number
 
     def object(self, key: str) -> Fields | None:
         value = self.data.get(key)

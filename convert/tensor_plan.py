@@ -23,6 +23,8 @@ TYPES = {
 
 SLAB_ELEMENTS = 1 << 19  # 2 MB of float32, and a few times that while it is quantized
 
+MAX_TENSORS = 16384  # engine/model/gguf_precheck.cpp
+
 # Old checkpoints store buffers that are functions of the configuration.
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq", ".masked_bias")
 
@@ -43,6 +45,10 @@ class TensorStream:
         return math.prod(self.source.shape) // block * block_bytes
 
     def tofile(self, file: BinaryIO) -> None:
+        if self.n_head and len(self.source.shape) == 1:  # a bias: a value for each row of the matrix
+            values = self.source.read(0, 1).reshape(-1, 1)
+            self._write(file, interleave_rope_rows(values, len(values) // self.n_head).reshape(1, -1))
+            return
         n_rows = self.source.n_rows
         unit = n_rows // self.n_head if self.n_head else 1  # rows that must lie in one slab
         step = max(1, SLAB_ELEMENTS // (self.source.n_cols * unit)) * unit
@@ -50,9 +56,12 @@ class TensorStream:
             rows = self.source.read(begin, min(begin + step, n_rows))
             if self.n_head:
                 rows = interleave_rope_rows(rows, unit)
-            data = encode(rows, self.type, self.name)
-            data.tofile(file)
-            self.written(data.nbytes)
+            self._write(file, rows)
+
+    def _write(self, file: BinaryIO, rows: np.ndarray) -> None:
+        data = np.ascontiguousarray(encode(rows, self.type, self.source.name))
+        file.write(data.data)  # not data.tofile(file), whose error of a full disk has no reason
+        self.written(data.nbytes)
 
 
 def interleave_rope_rows(rows: np.ndarray, head_dim: int) -> np.ndarray:
@@ -65,7 +74,9 @@ def interleave_rope_rows(rows: np.ndarray, head_dim: int) -> np.ndarray:
 
 
 def encode(rows: np.ndarray, type_: GGMLQuantizationType, name: str) -> np.ndarray:
-    """float32 [n, n_cols] in the bytes of a GGUF type; throws when a value is too large for it."""
+    """float32 [n, n_cols] in the bytes of a GGUF type; throws when a value is too large for it, or is none."""
+    if not np.isfinite(rows).all():
+        raise ConvertError(f"{name} holds values that are not numbers (NaN or infinite): the checkpoint is broken")
     try:
         with np.errstate(over="raise"):
             return quants.quantize(rows, type_)
@@ -83,6 +94,14 @@ def pick_type(requested: str, name: str, shape: tuple[int, ...]) -> GGMLQuantiza
     if type_ == GGMLQuantizationType.Q4_0 and name in ("token_embd.weight", "output.weight"):
         return GGMLQuantizationType.Q8_0
     return type_
+
+
+def _equal(a: StoredTensor, b: StoredTensor | None) -> bool:
+    if b is None or a.shape != b.shape:
+        return False
+    step = max(1, SLAB_ELEMENTS // a.n_cols)
+    slabs = ((begin, min(begin + step, a.n_rows)) for begin in range(0, a.n_rows, step))
+    return all(np.array_equal(a.read(*slab), b.read(*slab)) for slab in slabs)
 
 
 def plan_tensors(
@@ -104,8 +123,11 @@ def plan_tensors(
     embed, head = "model.embed_tokens.weight", "lm_head.weight"
     if h.tied and embed not in left and head in left:  # tied weights may be stored under either name
         left[embed] = left.pop(head)
-    if h.tied:
+    tied = h.tied and (head not in left or _equal(left[head], left.get(embed)))
+    if tied:
         left.pop(head, None)
+    elif h.tied:
+        notes.append(f"{head} is kept: config.json ties it to the embedding, from which it differs, as in transformers")
     add("token_embd.weight", embed, (h.n_vocab, h.n_embd))
     for il in range(h.n_layer):
         hf, out = f"model.layers.{il}.", f"blk.{il}."
@@ -119,8 +141,17 @@ def plan_tensors(
         add(out + "ffn_gate.weight", hf + "mlp.gate_proj.weight", (h.n_ff, h.n_embd))
         add(out + "ffn_up.weight", hf + "mlp.up_proj.weight", (h.n_ff, h.n_embd))
         add(out + "ffn_down.weight", hf + "mlp.down_proj.weight", (h.n_embd, h.n_ff))
+        if h.attention_bias:
+            add(out + "attn_q.bias", hf + "self_attn.q_proj.bias", (n_q,), h.n_head)
+            add(out + "attn_k.bias", hf + "self_attn.k_proj.bias", (n_kv,), h.n_head_kv)
+            add(out + "attn_v.bias", hf + "self_attn.v_proj.bias", (n_kv,))
+            add(out + "attn_output.bias", hf + "self_attn.o_proj.bias", (h.n_embd,))
+        if h.mlp_bias:
+            add(out + "ffn_gate.bias", hf + "mlp.gate_proj.bias", (h.n_ff,))
+            add(out + "ffn_up.bias", hf + "mlp.up_proj.bias", (h.n_ff,))
+            add(out + "ffn_down.bias", hf + "mlp.down_proj.bias", (h.n_embd,))
     add("output_norm.weight", "model.norm.weight", (h.n_embd,))
-    if not h.tied:
+    if not tied:
         add("output.weight", head, (h.n_vocab, h.n_embd))
     if left:
         some = ", ".join(sorted(left)[:3]) + (", ..." if len(left) > 3 else "")
@@ -130,6 +161,8 @@ def plan_tensors(
         source = StoredTensor("rope_freqs", freqs.shape, lambda begin, end: freqs.reshape(1, -1)[begin:end])
         plan.insert(0, TensorStream("rope_freqs.weight", source, GGMLQuantizationType.F32))
 
+    if len(plan) > MAX_TENSORS:
+        raise ConvertError(f"{len(plan)} tensors are more than the {MAX_TENSORS} that the engine reads")
     kept = [t.name for t in plan if len(t.source.shape) == 2 and t.source.n_cols % 32]
     if kept and requested in ("q8_0", "q4_0"):
         notes.append(f"{len(kept)} matrices stay f16, as their rows are no multiple of 32 long: {kept[0]}, ...")

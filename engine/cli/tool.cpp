@@ -4,10 +4,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <new>
+#include <system_error>
 
 #include "atomic_file.h"
 #include "policy/kv_option_table.h"
@@ -57,6 +59,9 @@ void check_writable(const std::string & path) {
 std::string read_text(const std::string & path) {
     if (path == "-") {
         return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    }
+    if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+        fail("cannot read '", path, "': ", std::strerror(EISDIR));
     }
     errno = 0;
     std::ifstream in(path, std::ios::binary);

@@ -101,10 +101,10 @@ class builder {
         cur = name(ggml_add(ctx_, cur, output_columns(x, n_outputs)), "ffn_inp", il);
 
         ggml_tensor * ffn = name(norm(cur, l.ffn_norm), "ffn_norm", il);
-        ggml_tensor * gate = name(ggml_mul_mat(ctx_, l.ffn_gate, ffn), "ffn_gate", il);
-        ggml_tensor * up = name(ggml_mul_mat(ctx_, l.ffn_up, ffn), "ffn_up", il);
+        ggml_tensor * gate = name(linear(ffn, l.ffn_gate, l.b_gate), "ffn_gate", il);
+        ggml_tensor * up = name(linear(ffn, l.ffn_up, l.b_up), "ffn_up", il);
         ffn = name(ggml_swiglu_split(ctx_, gate, up), "ffn_swiglu", il);
-        ffn = name(ggml_mul_mat(ctx_, l.ffn_down, ffn), "ffn_out", il);
+        ffn = name(linear(ffn, l.ffn_down, l.b_down), "ffn_out", il);
         return name(ggml_add(ctx_, ffn, cur), "l_out", il);
     }
 

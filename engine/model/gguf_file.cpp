@@ -1,10 +1,12 @@
 #include "model/gguf_file.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "error.h"
 #include "model/ggml_log.h"
+#include "model/gguf_keys.h"
 #include "model/gguf_precheck.h"
 
 namespace livekv {
@@ -35,6 +37,7 @@ gguf_file::gguf_file(const std::string & path) : file_(path) {
     if (!gguf_) {
         fail("'", path, "': ", take_ggml_errors());
     }
+    refuse_parts();
     const uint64_t data_offset = gguf_get_data_offset(gguf_.get());
     for (int64_t i = 0; i < n_tensors(); ++i) {
         // Compared without sums: sizes and offsets come from the file and may be near 2^64.
@@ -46,6 +49,21 @@ gguf_file::gguf_file(const std::string & path) : file_(path) {
                  gguf_get_tensor_name(gguf_.get(), i), "' (", size, " bytes from byte ", data_offset + offset, ")");
         }
     }
+}
+
+void gguf_file::refuse_parts() const {
+    if (const uint32_t n_parts = find_u32(keys::split_count).value_or(1); n_parts > 1) {
+        fail("'", path(), "' is part ", uint64_t(find_u32(keys::split_no).value_or(0)) + 1, " of ", n_parts,
+             " of a split file: merge the parts into one first (llama-gguf-split --merge FIRST_PART OUT.gguf)");
+    }
+}
+
+int64_t gguf_file::n_keys() const {
+    return gguf_get_n_kv(gguf_.get());
+}
+
+std::string gguf_file::key(int64_t i) const {
+    return gguf_get_key(gguf_.get(), i);
 }
 
 int64_t gguf_file::key_id(const std::string & key) const {
@@ -183,6 +201,68 @@ int64_t gguf_file::array_id(const std::string & key, gguf_type type) const {
         fail("'", path(), "': key '", key, "' is not an array of ", gguf_type_name(type));
     }
     return id;
+}
+
+bool gguf_file::is_array(const std::string & key) const {
+    const int64_t id = key_id(key);
+    return id >= 0 && gguf_get_kv_type(gguf_.get(), id) == GGUF_TYPE_ARRAY;
+}
+
+namespace {
+
+template <typename T>
+std::vector<double> as_doubles(const void * data, size_t count) {
+    std::vector<T> values(count);
+    if (count > 0) {
+        std::memcpy(values.data(), data, count * sizeof(T));
+    }
+    return {values.begin(), values.end()};
+}
+
+std::optional<std::vector<double>> as_doubles(gguf_type type, const void * data, size_t count) {
+    switch (type) {
+        case GGUF_TYPE_UINT8:
+        case GGUF_TYPE_BOOL:
+            return as_doubles<uint8_t>(data, count);
+        case GGUF_TYPE_INT8:
+            return as_doubles<int8_t>(data, count);
+        case GGUF_TYPE_UINT16:
+            return as_doubles<uint16_t>(data, count);
+        case GGUF_TYPE_INT16:
+            return as_doubles<int16_t>(data, count);
+        case GGUF_TYPE_UINT32:
+            return as_doubles<uint32_t>(data, count);
+        case GGUF_TYPE_INT32:
+            return as_doubles<int32_t>(data, count);
+        case GGUF_TYPE_UINT64:
+            return as_doubles<uint64_t>(data, count);
+        case GGUF_TYPE_INT64:
+            return as_doubles<int64_t>(data, count);
+        case GGUF_TYPE_FLOAT32:
+            return as_doubles<float>(data, count);
+        case GGUF_TYPE_FLOAT64:
+            return as_doubles<double>(data, count);
+        default:
+            return std::nullopt;
+    }
+}
+
+}  // namespace
+
+std::optional<std::vector<double>> gguf_file::find_numbers(const std::string & key) const {
+    const int64_t id = key_id(key);
+    if (id < 0) {
+        return std::nullopt;
+    }
+    const gguf_context * g = gguf_.get();
+    const gguf_type type = gguf_get_kv_type(g, id);
+    if (type == GGUF_TYPE_ARRAY) {
+        const gguf_type each = gguf_get_arr_type(g, id);
+        // ggml has no data pointer for an array of texts.
+        return each == GGUF_TYPE_STRING ? std::nullopt
+                                        : as_doubles(each, gguf_get_arr_data(g, id), gguf_get_arr_n(g, id));
+    }
+    return type == GGUF_TYPE_STRING ? std::nullopt : as_doubles(type, gguf_get_val_data(g, id), 1);
 }
 
 std::vector<std::string> gguf_file::get_strings(const std::string & key) const {

@@ -16,7 +16,8 @@ namespace livekv {
 // Every method throws livekv::error with the file's name when the content is not what was asked for.
 class gguf_file {
   public:
-    // Checks the whole structure: header, metadata, tensor list, and that every tensor's data lies inside the file.
+    // Checks the whole structure: header, metadata, tensor list, and that every tensor's data lies inside the file,
+    // which must not be one part of several.
     explicit gguf_file(const std::string & path);
 
     const std::string & path() const { return file_.path(); }
@@ -38,6 +39,15 @@ class gguf_file {
     std::optional<float> find_f32(const std::string & key) const;
     std::optional<bool> find_bool(const std::string & key) const;
     std::optional<std::string> find_string(const std::string & key) const;
+
+    // Key i of n_keys(), in the order of the file.
+    int64_t n_keys() const;
+    std::string key(int64_t i) const;
+
+    bool is_array(const std::string & key) const;
+
+    // A number, or an array's numbers, of whatever type; booleans are 0 and 1. Nothing for texts and where key is absent.
+    std::optional<std::vector<double>> find_numbers(const std::string & key) const;
 
     // Metadata arrays, of exactly this element type.
     std::vector<std::string> get_strings(const std::string & key) const;
@@ -63,6 +73,7 @@ class gguf_file {
 
   private:
     int64_t key_id(const std::string & key) const;  // -1 when absent
+    void refuse_parts() const;
     int64_t array_id(const std::string & key, gguf_type type) const;
     uint32_t u32_at(int64_t id) const;
 

@@ -7,6 +7,7 @@ namespace livekv::keys {
 
 inline constexpr const char * architecture = "general.architecture";
 inline constexpr const char * name = "general.name";
+inline constexpr const char * split_no = "split.no";  // from 0
 inline constexpr const char * split_count = "split.count";
 
 inline constexpr const char * context_length = "llama.context_length";

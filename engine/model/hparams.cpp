@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "model/gguf_keys.h"
+#include "model/leftovers.h"
 
 namespace livekv {
 
@@ -25,6 +26,34 @@ int64_t sized(const gguf_file & file, const char * key, uint32_t max) {
     return sized(file, key, file.get_u32(key), max);
 }
 
+// A number that some files give for each layer; all layers must have the same.
+std::optional<uint32_t> find_for_all_layers(const gguf_file & file, const char * key, int64_t n_layer) {
+    if (!file.is_array(key)) {
+        return file.find_u32(key);
+    }
+    const std::optional<std::vector<double>> values = file.find_numbers(key);
+    if (!values || static_cast<int64_t>(values->size()) != n_layer) {
+        fail("'", file.path(), "': key '", key, "' is an array of ", values ? values->size() : 0,
+             " numbers, expected one for each of ", n_layer, " layers");
+    }
+    const double first = values->front();
+    for (const double value : *values) {
+        if (value != first) {
+            fail("'", file.path(), "': key '", key, "' is ", first, " in one layer and ", value,
+                 " in another; layers of different shapes are not supported");
+        }
+    }
+    if (!(first >= 0.0 && first <= UINT32_MAX && first == std::floor(first))) {
+        fail("'", file.path(), "': key '", key, "' is ", first, ", out of range");
+    }
+    return static_cast<uint32_t>(first);
+}
+
+int64_t sized_for_all_layers(const gguf_file & file, const char * key, int64_t n_layer, uint32_t max) {
+    const std::optional<uint32_t> value = find_for_all_layers(file, key, n_layer);
+    return value ? sized(file, key, *value, max) : sized(file, key, max);
+}
+
 void read_rope(const gguf_file & file, hparams & hp) {
     hp.rope_freq_base = file.find_f32(keys::rope_freq_base).value_or(10000.0f);
     if (!std::isfinite(hp.rope_freq_base) || hp.rope_freq_base <= 0.0f) {
@@ -38,7 +67,7 @@ void read_rope(const gguf_file & file, hparams & hp) {
     if (factor == 0.0f) {
         factor = file.find_f32(keys::rope_scale_linear).value_or(1.0f);
     }
-    if (!std::isfinite(factor) || factor <= 0.0f) {
+    if (!std::isfinite(factor) || factor <= 0.0f || !std::isfinite(1.0f / factor)) {
         fail("'", file.path(), "': key '", keys::rope_scaling_factor, "' is ", factor, ", expected more than 0");
     }
     hp.rope_freq_scale = scaling == "none" ? 1.0f : 1.0f / factor;
@@ -56,9 +85,6 @@ hparams hparams::read(const gguf_file & file) {
     if (architecture != "llama") {
         fail("'", file.path(), "': architecture '", architecture, "' is not supported (only 'llama' is)");
     }
-    if (const uint32_t parts = file.find_u32(keys::split_count).value_or(1); parts > 1) {
-        fail("'", file.path(), "' is one of ", parts, " parts of a split model; merge them into one file first");
-    }
     if (const uint32_t experts = file.find_u32(keys::expert_count).value_or(0); experts > 0) {
         fail("'", file.path(), "': mixture-of-experts models are not supported (", experts, " experts)");
     }
@@ -67,10 +93,11 @@ hparams hparams::read(const gguf_file & file) {
     hp.n_ctx_train = sized(file, keys::context_length, UINT32_MAX);
     hp.n_embd = sized(file, keys::embedding_length, max_width);
     hp.n_layer = sized(file, keys::block_count, max_layers);
-    hp.n_ff = sized(file, keys::feed_forward_length, max_width);
-    hp.n_head = sized(file, keys::head_count, max_width);
+    hp.n_ff = sized_for_all_layers(file, keys::feed_forward_length, hp.n_layer, max_width);
+    hp.n_head = sized_for_all_layers(file, keys::head_count, hp.n_layer, max_width);
+    const uint32_t n_head = static_cast<uint32_t>(hp.n_head);
     hp.n_head_kv = sized(file, keys::head_count_kv,
-                         file.find_u32(keys::head_count_kv).value_or(static_cast<uint32_t>(hp.n_head)), max_width);
+                         find_for_all_layers(file, keys::head_count_kv, hp.n_layer).value_or(n_head), max_width);
     if (hp.n_head % hp.n_head_kv != 0) {
         fail("'", file.path(), "': ", hp.n_head, " heads cannot share ", hp.n_head_kv, " key/value heads evenly");
     }
@@ -94,6 +121,7 @@ hparams hparams::read(const gguf_file & file) {
         fail("'", file.path(), "': tensor '", keys::token_embd, "' has ", token_embd->ne[1], " rows");
     }
     hp.n_vocab = token_embd->ne[1];
+    refuse_unread_keys(file, hp);
     return hp;
 }
 

@@ -29,7 +29,8 @@ struct hparams {
     // Bytes of one token's keys and values over all layers in 16-bit floats: the yardstick of every cache.
     int64_t kv_f16_bytes_per_token() const { return 2 * n_layer * n_embd_kv() * 2; }
 
-    // Throws livekv::error for another architecture, a missing key or a value no LLaMA has.
+    // Throws livekv::error for another architecture, a missing key, a value no LLaMA has, and for a
+    // key that is not read here but may change what the model computes.
     static hparams read(const gguf_file & file);
 };
 

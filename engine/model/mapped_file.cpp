@@ -22,7 +22,9 @@ mapped_file::mapped_file(const std::string & path) : path_(path) {
     const bool known = ::fstat(fd, &info) == 0;
     if (!known || !S_ISREG(info.st_mode) || info.st_size == 0) {
         ::close(fd);
-        fail("'", path, "' ", known && S_ISREG(info.st_mode) ? "is empty" : "is not a file");
+        const bool folder = known && S_ISDIR(info.st_mode);
+        const bool empty = known && S_ISREG(info.st_mode);
+        fail("'", path, "' ", empty ? "is empty" : folder ? "is not a file but a folder" : "is not a file");
     }
     size_ = static_cast<size_t>(info.st_size);
     void * address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);

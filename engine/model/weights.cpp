@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "error.h"
 #include "model/ggml_log.h"
 #include "model/gguf_keys.h"
+#include "model/leftovers.h"
 
 namespace livekv {
 
@@ -62,6 +64,7 @@ class loader {
         }
         ggml_tensor * tensor = ggml_dup_tensor(context(buft), source);
         ggml_set_name(tensor, source->name);
+        used_.insert(source);
         placed_[{buft, name}] = tensor;
         sources_.emplace_back(tensor, source);
         return tensor;
@@ -70,6 +73,9 @@ class loader {
     ggml_tensor * add_optional(const std::string & name, const std::vector<int64_t> & shape, use purpose, bool on_gpu) {
         return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
     }
+
+    // The tensors of the file that became weights.
+    const std::set<const ggml_tensor *> & used() const { return used_; }
 
     void fill() {
         for (auto & [buft, ctx] : by_type_) {
@@ -170,6 +176,7 @@ class loader {
     std::map<ggml_backend_buffer_type_t, ggml_context *> by_type_;
     std::map<std::pair<ggml_backend_buffer_type_t, std::string>, ggml_tensor *> placed_;
     std::vector<std::pair<ggml_tensor *, const ggml_tensor *>> sources_;  // (ours, the file's)
+    std::set<const ggml_tensor *> used_;
 };
 
 }  // namespace
@@ -210,9 +217,13 @@ weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layer
         l.ffn_gate = get("ffn_gate.weight", {hp.n_embd, hp.n_ff}, use::matrix);
         l.ffn_up = get("ffn_up.weight", {hp.n_embd, hp.n_ff}, use::matrix);
         l.ffn_down = get("ffn_down.weight", {hp.n_ff, hp.n_embd}, use::matrix);
+        l.b_gate = find_bias("ffn_gate.bias", hp.n_ff);
+        l.b_up = find_bias("ffn_up.bias", hp.n_ff);
+        l.b_down = find_bias("ffn_down.bias", hp.n_embd);
         l.rope_freqs = load.add_optional(keys::rope_freqs, {hp.n_rot / 2}, use::vector, l.on_gpu);
         layers.push_back(l);
     }
+    refuse_unused_tensors(file, load.used());
     load.fill();
 
     for (const ggml_context_ptr & ctx : contexts_) {

@@ -25,6 +25,9 @@ struct layer_weights {
     ggml_tensor * ffn_gate = nullptr;   // [n_embd, n_ff]
     ggml_tensor * ffn_up = nullptr;     // [n_embd, n_ff]
     ggml_tensor * ffn_down = nullptr;   // [n_ff, n_embd]
+    ggml_tensor * b_gate = nullptr;     // [n_ff], null in most models; so are the next two
+    ggml_tensor * b_up = nullptr;       // [n_ff]
+    ggml_tensor * b_down = nullptr;     // [n_embd]
     ggml_tensor * rope_freqs = nullptr; // [n_rot/2] frequency divisors (llama3 scaling), or null; on the layer's device
     bool on_gpu = false;
 };
@@ -34,7 +37,8 @@ struct layer_weights {
 // when n_gpu_layers exceeds n_layer). Immutable after construction; the file must outlive it.
 class weights {
   public:
-    // Throws livekv::error for missing or misshapen tensors, types ggml cannot compute with, and too little memory.
+    // Throws livekv::error for missing or misshapen tensors, tensors that have no place in the model, types ggml cannot
+    // compute with, and too little memory.
     weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers);
 
     ggml_tensor * token_embd = nullptr;   // [n_embd, n_vocab]

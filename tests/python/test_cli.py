@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 
@@ -150,9 +151,19 @@ def test_bad_prompts_are_refused(cli, tmp_path):
     assert_refused(cli("-p", "", stdin=b"not read"), 1, "the prompt is empty")
     assert_refused(cli(stdin=b"fine until \xff here"), 1, "not valid UTF-8 (byte 11)")
     assert_refused(cli("-f", tmp_path / "none.txt"), 1, "No such file")
-    assert_refused(cli("-f", tmp_path), 1, "directory")
+    assert_refused(cli("-f", tmp_path), 1, f"cannot read '{tmp_path}': Is a directory")
     assert_refused(cli(stdin=b"word " * 3000), 1, "the model was trained on 512")
     assert_refused(cli("-c", 8, stdin=b"word " * 50), 1, "the context holds 8 tokens")
+
+
+def test_a_model_that_is_a_folder_or_larger_than_the_address_space_is_refused(cli, tmp_path):
+    assert_refused(cli("-p", "x", m=tmp_path), 1, f"'{tmp_path}' is not a file but a folder")
+    huge = tmp_path / "huge.gguf"
+    with huge.open("wb") as file:
+        file.truncate(16 << 30)  # a hole, not 16 GiB
+    limit = (4 << 30, 4 << 30)
+    done = cli("-p", "x", m=huge, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    assert_refused(done, 1, f"cannot map '{huge}': Cannot allocate memory")
 
 
 def test_unwritable_stats_are_refused_before_anything_runs(cli, tmp_path):

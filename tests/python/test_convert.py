@@ -16,6 +16,7 @@ from gguf import GGUFReader, quants
 from tiny_models import SHAPES
 
 GQA = SHAPES["gqa_hd64"]
+BIASED = {**tiny_models.weights(GQA), "model.layers.0.self_attn.q_proj.bias": np.zeros(256, np.float32)}
 
 
 def convert(folder, type_name="f32", out=None):
@@ -267,7 +268,6 @@ def test_mistral_context_is_cut_to_the_sliding_window_and_it_is_said(tmp_path, c
     assert field(convert(folder), "llama.context_length") == 512
 
 
-BIASED = {**tiny_models.weights(GQA), "model.layers.0.self_attn.q_proj.bias": np.zeros(256, np.float32)}
 SHORT = {name: tensor for name, tensor in tiny_models.weights(GQA).items() if "layers.1.mlp.up" not in name}
 HUGE = {**tiny_models.weights(GQA), "lm_head.weight": np.full((GQA.n_vocab, GQA.n_embd), 1e6, np.float32)}
 
@@ -277,11 +277,11 @@ HUGE = {**tiny_models.weights(GQA), "lm_head.weight": np.full((GQA.n_vocab, GQA.
     [
         ({"architectures": ["GPT2LMHeadModel"]}, None, "architecture GPT2LMHeadModel is not supported"),
         ({"architectures": None}, None, "architecture none is not supported"),
-        ({"attention_bias": True}, None, "attention_bias is on"),
-        ({"mlp_bias": True}, None, "mlp_bias is on"),
+        ({"attention_bias": True}, None, "lacks model.layers.0.self_attn.q_proj.bias"),
+        ({"mlp_bias": True}, None, "lacks model.layers.0.mlp.gate_proj.bias"),
         ({}, BIASED, "model.layers.0.self_attn.q_proj.bias"),
         ({}, SHORT, "lacks model.layers.1.mlp.up_proj.weight"),
-        ({}, HUGE, "output.weight holds values beyond the range of f16"),
+        ({}, HUGE, "lm_head.weight holds values beyond the range of f16"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, None, "RoPE scaling 'yarn' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, None, "RoPE scaling lacks factor"),
         ({"partial_rotary_factor": 0.5}, None, "partial_rotary_factor"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +41,14 @@ def test_success_is_one_line_and_no_leftovers(small, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
 
 
+def test_names_that_are_not_utf8_convert(small, tmp_path):
+    folder = tmp_path / os.fsdecode(b"m\xff")
+    small.rename(folder)
+    done = run(folder, tmp_path / os.fsdecode(b"out\xff.gguf"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "out\\udcff.gguf: 21 tensors" in done.stdout
+
+
 def test_output_does_not_depend_on_the_run(small, tmp_path):
     run(small, tmp_path / "a.gguf")
     run(small, tmp_path / "b.gguf")
@@ -76,6 +85,20 @@ def test_checkpoint_cut_short_is_refused_and_the_old_output_stays(small, tmp_pat
     (tmp_path / "out.gguf").write_bytes(b"old")
     done = run(small, tmp_path / "out.gguf")
     assert done.returncode == 1 and "cut short" in done.stderr
+    assert (tmp_path / "out.gguf").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
+
+
+@pytest.mark.parametrize("room", [0, 100, 20_000, 300_000])
+def test_a_full_disk_is_one_line_with_path_and_reason_and_leaves_nothing(small, tmp_path, room):
+    # A limit on file sizes stands for the disk: writing fails at the same places, with another reason.
+    (tmp_path / "out.gguf").write_bytes(b"old")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+    start = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import convert_hf; sys.exit(convert_hf.main())"
+    command = [sys.executable, "-c", limit + start, small, tmp_path / "out.gguf", "--type", "f32"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"convert_hf: cannot write {tmp_path / 'out.gguf'}: File too large\n"
     assert (tmp_path / "out.gguf").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.gguf"]
 

@@ -26,6 +26,7 @@ class Shape:
     n_ff: int = 192
     n_vocab: int = N_VOCAB
     tied: bool = False
+    biases: bool = False  # of all linear layers
     rope: dict = field(default_factory=dict)  # config.json's rope_scaling
     rope_theta: float = 10000.0
     branch_gain: float = 1.0  # of what attention and feed-forward add to the residual stream
@@ -53,6 +54,7 @@ SHAPES = {
         Shape("linear_rope", rope={"rope_type": "linear", "factor": 4.0}),
         Shape("hd8", n_embd=64, n_head=8, n_head_kv=4, head_dim=8, rope_theta=500.0, tokenizer="spm"),
         Shape("hd40", n_embd=80, n_head=2, n_head_kv=1, head_dim=40, n_ff=104),
+        Shape("biased", biases=True),
     )
 }
 
@@ -67,6 +69,9 @@ def weights(shape: Shape) -> dict[str, np.ndarray]:
 
     def matrix(n_rows: int, n_cols: int, gain: float = 1.0) -> np.ndarray:
         return rng.standard_normal((n_rows, n_cols), dtype=np.float32) * np.float32(gain / np.sqrt(n_cols))
+
+    def bias(n: int, scale: float) -> np.ndarray:
+        return rng.standard_normal(n, dtype=np.float32) * np.float32(scale)
 
     def norm() -> np.ndarray:
         return rng.uniform(0.7, 1.3, shape.n_embd).astype(np.float32)
@@ -89,6 +94,16 @@ def weights(shape: Shape) -> dict[str, np.ndarray]:
             layer + "mlp.up_proj.weight": matrix(shape.n_ff, shape.n_embd, branch),
             layer + "mlp.down_proj.weight": matrix(shape.n_embd, shape.n_ff, branch),
         }
+        if shape.biases:
+            tensors |= {
+                layer + "self_attn.q_proj.bias": bias(n_q, 0.5),
+                layer + "self_attn.k_proj.bias": bias(n_kv, 0.5),
+                layer + "self_attn.v_proj.bias": bias(n_kv, 0.5),
+                layer + "self_attn.o_proj.bias": bias(shape.n_embd, 0.3),
+                layer + "mlp.gate_proj.bias": bias(shape.n_ff, 0.5),
+                layer + "mlp.up_proj.bias": bias(shape.n_ff, 0.5),
+                layer + "mlp.down_proj.bias": bias(shape.n_embd, 0.3),
+            }
     tensors["model.norm.weight"] = norm()
     if not shape.tied:
         tensors["lm_head.weight"] = matrix(shape.n_vocab, shape.n_embd, 3.0)
@@ -119,6 +134,8 @@ def config(shape: Shape) -> dict:
         "rope_theta": shape.rope_theta,
         "rope_scaling": shape.rope or None,
         "tie_word_embeddings": shape.tied,
+        "attention_bias": shape.biases,
+        "mlp_bias": shape.biases,
         "hidden_act": "silu",
         "torch_dtype": "float32",
     }

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstring>
 
 #include "check.h"
@@ -74,7 +75,8 @@ TEST(files_that_are_no_model_are_refused) {
     CHECK_ERROR(load(file.path()), "is empty");
     write_bytes(file.path(), "hello, this is not a model at all");
     CHECK_ERROR(load(file.path()), "not a GGUF file");
-    CHECK_ERROR(load("/"), "is not a file");
+    CHECK_ERROR(load("/"), "is not a file but a folder");
+    CHECK_ERROR(load("/dev/null"), "is not a file");
 }
 
 TEST(corrupted_header_fields_are_refused) {
@@ -125,9 +127,117 @@ TEST(wrong_or_missing_metadata_is_named) {
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.head_count_kv", 3); }, "evenly");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.key_length", 12); }, "multiple of 8");
     refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.freq_base", -1.0f); }, "freq_base");
+    refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.scaling.factor", 1e-39f); }, "scaling.factor");
     refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "yarn"); }, "'yarn'");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.expert_count", 8); }, "mixture-of-experts");
-    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "split.count", 2); }, "parts");
+}
+
+// A key with one value of its type, or with an array of two.
+template <typename T>
+void refuses_value(const char * key, gguf_type type, T value) {
+    const T twice[] = {value, value};
+    refuses_keys([&](gguf_context * g) { gguf_set_arr_data(g, key, type, twice, 2); }, key);
+    refuses_keys([&](gguf_context * g) {
+        switch (type) {
+            case GGUF_TYPE_FLOAT32: return gguf_set_val_f32(g, key, static_cast<float>(value));
+            case GGUF_TYPE_BOOL: return gguf_set_val_bool(g, key, value != T(0));
+            default: return gguf_set_val_u32(g, key, static_cast<uint32_t>(value));
+        }
+    }, key);
+}
+
+void loads_with(const std::function<void(gguf_context *)> & edit) {
+    tiny_spec spec;
+    spec.edit_keys = edit;
+    const temporary_file file(".gguf");
+    write_tiny_model(spec, file.path());
+    load(file.path());
+}
+
+TEST(keys_that_change_the_result_and_are_not_read_are_refused_unless_neutral) {
+    for (const char * key : {"llama.logit_scale", "llama.residual_scale", "llama.embedding_scale",
+                             "llama.attention.clamp_kqv", "llama.attention.scale", "llama.final_logit_softcapping",
+                             "llama.rope.scaling.attn_factor", "xielu.alpha_p", "llama.not_invented_yet"}) {
+        refuses_value<float>(key, GGUF_TYPE_FLOAT32, 8.0f);
+        loads_with([&](gguf_context * g) { gguf_set_val_f32(g, key, 0.0f); });
+    }
+    for (const char * key : {"llama.logit_scale", "llama.residual_scale", "llama.embedding_scale"}) {
+        loads_with([&](gguf_context * g) { gguf_set_val_f32(g, key, 1.0f); });
+    }
+    refuses_value<int8_t>("llama.use_parallel_residual", GGUF_TYPE_BOOL, 1);
+    refuses_value<int8_t>("llama.attention.causal", GGUF_TYPE_BOOL, 0);
+    refuses_value<uint32_t>("llama.attention.sliding_window", GGUF_TYPE_UINT32, 511);
+    refuses_value<uint32_t>("llama.pooling_type", GGUF_TYPE_UINT32, 3);
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.new_activation", "xielu"); }, "is a text");
+    loads_with([](gguf_context * g) {
+        gguf_set_val_bool(g, "llama.attention.causal", true);
+        gguf_set_val_u32(g, "llama.attention.sliding_window", 512);  // the context's length
+        gguf_set_val_f32(g, "llama.attention.scale", 1.0f / std::sqrt(32.0f));
+        gguf_set_val_u32(g, "llama.vocab_size", 259);
+        gguf_set_val_str(g, "llama.tensor_data_layout", "Meta AI original pth");
+        gguf_set_val_u32(g, "llama.rope.scaling.original_context_length", 512);
+        gguf_set_val_str(g, "somebody.note", "of no concern");
+    });
+}
+
+TEST(shapes_given_for_each_layer_are_read_when_all_are_equal) {
+    const auto set = [](const char * key, std::vector<uint32_t> values) {
+        return [=](gguf_context * g) {
+            gguf_set_arr_data(g, key, GGUF_TYPE_UINT32, values.data(), values.size());
+        };
+    };
+    loads_with(set("llama.attention.head_count", {4, 4}));
+    loads_with(set("llama.attention.head_count_kv", {2, 2}));
+    loads_with(set("llama.feed_forward_length", {96, 96}));
+    for (const char * key : {"llama.attention.head_count", "llama.attention.head_count_kv", "llama.feed_forward_length"}) {
+        refuses_keys(set(key, {2, 4}), std::string(key) + "' is 2 in one layer and 4 in another");
+        refuses_keys(set(key, {2}), std::string(key) + "' is an array of 1 numbers");
+        refuses_keys(set(key, {}), std::string(key) + "' is an array of 0 numbers");
+        refuses_keys(set(key, {0, 0}), key);
+        refuses_keys([&](gguf_context * g) {
+            const float halves[] = {1.5f, 1.5f};
+            gguf_set_arr_data(g, key, GGUF_TYPE_FLOAT32, halves, 2);
+        }, key);
+    }
+}
+
+TEST(every_tensor_is_used_or_refused_by_name) {
+    for (const char * name : {"blk.0.attn_q_norm.weight", "blk.1.ffn_down.scale", "output.bias", "rope_factors_long.weight",
+                              "blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "anything"}) {
+        refuses([&](tiny_spec & s) { s.extra_tensors = {name}; }, "1 tensor has no place");
+        refuses([&](tiny_spec & s) { s.extra_tensors = {name}; }, std::string("'") + name + "'");
+    }
+    refuses([](tiny_spec & s) { s.extra_tensors = {"a", "b", "c", "d"}; }, "4 tensors have");
+    refuses([](tiny_spec & s) { s.extra_tensors = {"blk.0.ffn_gate.bias"}; }, "[64], expected [96]");
+    tiny_spec spec;
+    spec.extra_tensors = {"blk.0.attn_rot_embd.weight", "blk.1.attn_rot_embd", "blk.0.ffn_down.bias"};
+    const temporary_file path(".gguf");
+    write_tiny_model(spec, path.path());
+    const gguf_file file(path.path());
+    const weights w(file, hparams::read(file), 0);
+    CHECK(w.layers[0].b_down != nullptr);
+    CHECK(w.layers[1].b_down == nullptr);
+}
+
+TEST(parts_of_a_split_file_say_which_they_are) {
+    for (const bool whole_header : {true, false}) {
+        refuses_keys([&](gguf_context * g) {
+            gguf_set_val_u16(g, "split.no", 1);
+            gguf_set_val_u16(g, "split.count", 3);
+            if (!whole_header) {  // as parts after the first are
+                gguf_remove_key(g, "general.architecture");
+            }
+        }, "part 2 of 3");
+    }
+    loads_with([](gguf_context * g) { gguf_set_val_u16(g, "split.count", 1); });
+}
+
+TEST(big_endian_files_are_called_so) {
+    const temporary_file file(".gguf");
+    for (const char version : {1, 2, 3}) {
+        write_bytes(file.path(), std::string("GGUF\0\0\0", 7) + version + std::string(64, '\0'));
+        CHECK_ERROR(load(file.path()), "big-endian");
+    }
 }
 
 TEST(misshapen_tensors_are_named_with_both_shapes) {

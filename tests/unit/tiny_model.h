@@ -28,6 +28,7 @@ struct tiny_spec {
     std::string without_tensor;            // left out
     std::string transposed_tensor;         // written with its two dimensions exchanged
     std::string zeroed_tensor;             // all its values are 0
+    std::vector<std::string> extra_tensors;  // vectors of n_embd ones behind the others
     std::string retyped_tensor;            // written with this type instead
     ggml_type retyped_to = GGML_TYPE_F16;
     std::function<void(const std::string & name, std::vector<float> & values)> edit_values;  // last word on a tensor
@@ -126,6 +127,9 @@ class writer {
             matrix(blk + "ffn_gate.weight", spec_.n_embd, spec_.n_ff);
             matrix(blk + "ffn_up.weight", spec_.n_embd, spec_.n_ff);
             matrix(blk + "ffn_down.weight", spec_.n_ff, spec_.n_embd);
+        }
+        for (const std::string & name : spec_.extra_tensors) {
+            norm(name);
         }
         gguf_write_to_file(g, path.c_str(), /*only_meta=*/false);
     }

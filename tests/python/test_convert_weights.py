@@ -1,0 +1,137 @@
+"""The converter and odd checkpoints: tied weights stored twice, biases, parameters, values that are no numbers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensor_plan
+import tiny_models
+from convert_error import ConvertError
+from test_convert import BIASED, GQA, convert, edit, types, values
+from tiny_models import SHAPES
+
+
+@pytest.mark.parametrize("slab", [100, tensor_plan.SLAB_ELEMENTS])
+def test_tied_weights_that_are_stored_twice_and_differ_are_both_kept_and_it_is_said(
+    tmp_path, capsys, monkeypatch, slab
+):
+    monkeypatch.setattr(tensor_plan, "SLAB_ELEMENTS", slab)
+    source = tiny_models.weights(SHAPES["tied"])
+    source["lm_head.weight"] = source["model.embed_tokens.weight"].copy()
+    source["lm_head.weight"][-1, -1] += 1
+    folder = tiny_models.make(tmp_path / "m", SHAPES["tied"], source)
+    got = values(convert(folder))
+    np.testing.assert_array_equal(got["token_embd.weight"], source["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(got["output.weight"], source["lm_head.weight"])
+    assert "lm_head.weight is kept" in capsys.readouterr().err
+
+
+def test_tied_weights_that_are_stored_twice_and_differ_give_the_logits_of_transformers(tmp_path, tools):
+    pytest.importorskip("transformers")
+    import torch_reference
+
+    source = tiny_models.weights(SHAPES["tied"])
+    source["lm_head.weight"] = np.ascontiguousarray(source["model.embed_tokens.weight"][::-1])
+    folder = tiny_models.make(tmp_path / "m", SHAPES["tied"], source)
+    convert(folder)
+    reference = torch_reference.logits(torch_reference.load(folder), list(range(3, 40)))
+    got = tools.logits(folder.with_suffix(".gguf"), list(range(3, 40)), tmp_path / "logits")
+    # The cache's f16, as in test_logits.py.
+    assert np.abs(got - reference).max() < 1e-3 * np.ptp(reference)
+
+
+def test_biases_are_carried_over_with_q_and_k_interleaved(tmp_path):
+    shape = SHAPES["biased"]
+    source = tiny_models.weights(shape)
+    reader = convert(tiny_models.make(tmp_path / "m", shape, source), "q8_0")
+    got = values(reader)
+    assert {types(reader)[name] for name in got if name.endswith(".bias")} == {"F32"}
+    for name, hf_name in (
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ):
+        np.testing.assert_array_equal(got[f"blk.1.{name}.bias"], source[f"model.layers.1.{hf_name}.bias"])
+    for name, hf_name, n_head in (("attn_q", "q_proj", shape.n_head), ("attn_k", "k_proj", shape.n_head_kv)):
+        stored = source[f"model.layers.1.self_attn.{hf_name}.bias"].reshape(n_head, 2, -1)
+        np.testing.assert_array_equal(got[f"blk.1.{name}.bias"].reshape(n_head, -1, 2), stored.swapaxes(1, 2))
+
+
+def test_tensors_of_a_shard_that_its_index_does_not_name_are_not_dropped(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    tiny_models.save_shards(folder, BIASED, 2)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    del index["weight_map"]["model.layers.0.self_attn.q_proj.bias"]
+    edit(folder / "model.safetensors.index.json", **index)
+    with pytest.raises(ConvertError, match="q_proj.bias"):
+        convert(folder)
+
+
+def test_torch_checkpoints_of_parameters_give_the_same_bytes(tmp_path):
+    torch = pytest.importorskip("torch")
+    source = tiny_models.weights(GQA)
+    expected = tiny_models.make(tmp_path / "safetensors" / "m", GQA, source)
+    folder = tiny_models.make(tmp_path / "torch" / "m", GQA, {})
+    parameters = {name: torch.nn.Parameter(torch.from_numpy(tensor)) for name, tensor in source.items()}
+    torch.save(parameters, folder / "pytorch_model.bin")
+    convert(expected)
+    convert(folder)
+    assert expected.with_suffix(".gguf").read_bytes() == folder.with_suffix(".gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"state_dict": {}}, "state_dict is no tensor, but a dict"),
+        ([1, 2], "holds no tensors by name, but a list"),
+        ({"a": 1.5}, "a is no tensor, but a float"),
+        (b"", "cannot be read"),
+        (b"\x80\x04K\x01.", "cannot be read"),
+        ("int8", "a is stored as torch.int8"),
+        ("sparse", "a is stored as torch.sparse_coo torch.float32"),
+        ("empty", "a is stored as torch.float32 [0, 2]"),
+        ("float8", "a is stored as torch.float8_e4m3fn"),
+    ],
+)
+def test_torch_checkpoints_that_hold_something_else_are_refused(tmp_path, content, message):
+    torch = pytest.importorskip("torch")
+    tensors = {
+        "int8": torch.zeros(2, 2, dtype=torch.int8),
+        "sparse": torch.zeros(2, 2).to_sparse(),
+        "empty": torch.zeros(0, 2),
+        "float8": torch.zeros(2, 2).to(torch.float8_e4m3fn),
+    }
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    if isinstance(content, bytes):
+        (folder / "pytorch_model.bin").write_bytes(content)
+    else:
+        content = {"a": tensors[content]} if isinstance(content, str) else content
+        torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(ConvertError) as refused:
+        convert(folder)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("type_name", tensor_plan.TYPES)
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.input_layernorm.weight"])
+def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, type_name, name, value):
+    source = tiny_models.weights(GQA)
+    source[name].reshape(-1)[-1] = value
+    with pytest.raises(ConvertError, match=f"^{name} holds values that are not numbers"):
+        convert(tiny_models.make(tmp_path / "m", GQA, source), type_name)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_doubles_beyond_float32_are_refused_and_nothing_else_is_printed(tmp_path, capsys):
+    source = {name: tensor.astype(np.float64) for name, tensor in tiny_models.weights(GQA).items()}
+    source["lm_head.weight"][0, 0] = 1e300
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    tiny_models.save_safetensors(folder / "model.safetensors", source, "float64")
+    with pytest.raises(ConvertError, match="lm_head.weight holds values that are not numbers"):
+        convert(folder)
+    assert capsys.readouterr().err == ""
