@@ -1,7 +1,10 @@
 #include "model/tokenizer.h"
 
+#include <algorithm>
+
 #include "error.h"
 #include "model/gguf_file.h"
+#include "model/space_marks.h"
 #include "model/special_tokens.h"
 #include "model/tokenizer_bpe.h"
 #include "model/tokenizer_spm.h"
@@ -35,8 +38,41 @@ joined_text join(std::span<const text_part> parts, bool tidy, bool begins) {
         }
     }
     if (tidy && out.text.ends_with(' ')) {
-        out.text.pop_back();  // a span may end one behind the text now, which no token does
+        out.text.pop_back();
+        if (!out.control.empty()) {
+            special_tokens::span & last = out.control.back();
+            last.begin = std::min(last.begin, out.text.size());
+            last.end = std::min(last.end, out.text.size());
+        }
     }
+    return out;
+}
+
+// Part of a text.
+joined_text slice(const joined_text & text, size_t begin, size_t end) {
+    joined_text out{text.text.substr(begin, end - begin), {}};
+    const auto first = std::partition_point(text.control.begin(), text.control.end(),
+                                            [&](const special_tokens::span & s) { return s.end <= begin; });
+    for (auto s = first; s != text.control.end() && s->begin < end; ++s) {
+        out.control.push_back({std::max(s->begin, begin) - begin, std::min(s->end, end) - begin});
+    }
+    return out;
+}
+
+// The same with its spaces written as marks, which are longer.
+joined_text marked(const joined_text & text, bool one_in_front) {
+    joined_text out{mark_spaces({}, one_in_front), {}};
+    size_t at = 0;
+    const auto copy_until = [&](size_t end) {
+        out.text += mark_spaces(std::string_view(text.text).substr(at, end - at), false);
+        at = end;
+        return out.text.size();
+    };
+    for (const special_tokens::span & s : text.control) {
+        const size_t begin = s.begin == 0 ? 0 : copy_until(s.begin);  // the space in front belongs to what it precedes
+        out.control.push_back({begin, copy_until(s.end)});
+    }
+    copy_until(text.text.size());
     return out;
 }
 
@@ -83,6 +119,45 @@ bool tokenizer::is_control(int32_t id) const {
     return vocab_->type(id) == token_type::control;
 }
 
+// What lies between two tokens that are written out in a text.
+struct tokenizer::piece {
+    joined_text text;
+    bool begins;   // the text
+    bool goes_on;  // behind a token of text
+};
+
+void tokenizer::append(const piece & p, std::vector<int32_t> & ids) const {
+    const bool is_marked = vocab_->normalizes_spaces;
+    const joined_text text = is_marked ? marked(p.text, vocab_->prefix == space_prefix::always && !p.goes_on) : p.text;
+    size_t at = 0;
+    const auto append_until = [&](size_t end) {
+        if (at < end) {
+            append_text(std::string_view(text.text).substr(at, end - at), p.begins && at == 0, p.goes_on && at == 0,
+                        is_marked, ids);
+        }
+    };
+    if (special_->any_normalized()) {
+        for (const special_tokens::match & token : special_->find_normalized(text.text, text.control)) {
+            append_until(token.begin);
+            ids.push_back(token.id);
+            at = token.end;
+        }
+    }
+    append_until(text.text.size());
+}
+
+void tokenizer::append_text(std::string_view text, bool begins, bool goes_on, bool is_marked,
+                            std::vector<int32_t> & ids) const {
+    if (vocab_->model != "llama") {
+        encoder_->encode(text, ids);
+        return;
+    }
+    const bool has_space = text.starts_with(' ') || text.starts_with(space_mark);
+    const bool wanted = vocab_->prefix == space_prefix::each_piece || (vocab_->prefix == space_prefix::first_piece && begins);
+    const bool always = vocab_->prefix == space_prefix::always && !is_marked;
+    encoder_->encode(mark_spaces(text, !goes_on && (always || (wanted && !has_space))), ids);
+}
+
 std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const encode_options & options) const {
     const bool begins = options.behind < 0;
     if (!begins) {
@@ -93,23 +168,28 @@ std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const e
         ids.push_back(vocab_->bos);
     }
     const joined_text joined = join(parts, vocab_->remove_extra_whitespaces, begins);
-    const std::string_view text = joined.text;
-    bool space_in_front = vocab_->add_space_prefix && (begins || stands_for_itself(options.behind));
-    for (size_t at = 0; at < text.size();) {
-        const special_tokens::match special = special_->find(text, at, joined.control);
-        if (special.begin > at) {
-            encoder_->encode(text.substr(at, special.begin - at), space_in_front, ids);
+    const bool is_first = begins || options.behind == vocab_->bos;
+    const bool goes_on = !begins && !stands_for_itself(options.behind);
+    size_t at = 0;
+    const auto append_until = [&](size_t end) {
+        if (at < end) {
+            append({slice(joined, at, end), is_first && at == 0, goes_on && at == 0}, ids);
         }
-        if (special.id >= 0) {
-            ids.push_back(special.id);
-        }
-        space_in_front = vocab_->add_space_prefix;
-        at = special.end;
+    };
+    for (const special_tokens::match & token : special_->find(joined.text, joined.control)) {
+        append_until(token.begin);
+        ids.push_back(token.id);
+        at = token.end;
     }
+    append_until(joined.text.size());
     if (options.add_eos && vocab_->add_eos) {
         ids.push_back(vocab_->eos);
     }
     return ids;
+}
+
+bool tokenizer::begins_with_two_bos(std::span<const int32_t> ids) const {
+    return vocab_->add_bos && ids.size() > 1 && ids[0] == vocab_->bos && ids[1] == vocab_->bos;
 }
 
 std::vector<int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
@@ -135,11 +215,11 @@ std::string tokenizer::token_bytes(int32_t id, bool render_special) const {
 void tokenizer::decode_next(int32_t id, bool render_special, bool & at_start, std::string & out) const {
     const std::string bytes = token_bytes(id, render_special);
     if (stands_for_itself(id)) {
-        at_start = true;
+        at_start = vocab_->prefix != space_prefix::first_piece || (at_start && id == vocab_->bos);
         out += bytes;
         return;
     }
-    const bool drop_space = at_start && vocab_->add_space_prefix && bytes.starts_with(' ');
+    const bool drop_space = at_start && vocab_->prefix != space_prefix::never && bytes.starts_with(' ');
     at_start = at_start && bytes.empty();
     out.append(bytes, drop_space ? 1 : 0);
 }

@@ -64,6 +64,8 @@ class tokenizer {
     int32_t eos() const;
     bool is_end_of_generation(int32_t id) const;  // eos, and control tokens that end a turn, such as <|im_end|>
     bool adds_bos() const;
+    // Whether the model's bos stands in front of a text that already began with it.
+    bool begins_with_two_bos(std::span<const int32_t> ids) const;
     bool adds_eos() const;
 
     int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
@@ -73,6 +75,9 @@ class tokenizer {
 
   private:
     void check_id(int32_t id) const;
+    struct piece;
+    void append(const piece & text, std::vector<int32_t> & ids) const;
+    void append_text(std::string_view text, bool begins, bool goes_on, bool is_marked, std::vector<int32_t> & ids) const;
     bool stands_for_itself(int32_t id) const;  // where it is written out: a control or user-defined token
 
     std::unique_ptr<vocab> vocab_;

@@ -150,8 +150,10 @@ std::string in_stream(const tokenizer & tok, const ids & tokens) {
 }
 
 void check_round_trip(const tokenizer & tok, int n_random) {
-    const auto check_one = [&](const std::string & text) {
-        const ids tokens = tok.encode(text, false, false);
+    const bool is_spm = tok.find("▁") >= 0;
+    const auto check_one = [&](const std::string & given) {
+        const std::string text = is_spm ? fixtures::with_marks_as_spaces(given) : given;
+        const ids tokens = tok.encode(given, false, false);
         CHECK(tok.decode(tokens, false) == text);
         CHECK(in_stream(tok, tokens) == livekv::replace_invalid_utf8(text));
     };
@@ -193,7 +195,7 @@ TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
     check_pieces(pieces(tok, "   "), {"    "});
     check_pieces(pieces(tok, "éa"), {" ", "éa"});
     check_pieces(pieces(tok, "ü"), {" ", "\xC3", "\xBC"});
-    check_pieces(pieces(tok, "▁"), {" ", "\xE2", "\x96", "\x81"});
+    check_pieces(pieces(tok, "▁"), {"  "});  // the mark is a space
     check_pieces(pieces(spm({}, false), "aüb"), {" a", "<unk>", "b"});
     std::vector<fixtures::token> half = fixtures::spm_tokens(false);
     half.push_back({"<0xC3>", 6});
