@@ -49,7 +49,10 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     vocab.chat_template = _chat_template(tokenizer_config)
     template_file = hf_dir / "chat_template.jinja"
     if template_file.exists():
-        vocab.chat_template = template_file.read_text(encoding="utf-8")
+        try:
+            vocab.chat_template = template_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as problem:
+            raise ConvertError(f"{template_file} is not UTF-8: {problem}") from problem
     vocab.finish()
     return vocab
 
@@ -76,13 +79,15 @@ def _added_tokens(hf_dir: Path, tokenizer: Fields, tokenizer_config: Fields) -> 
 
 
 def _numbered(added: list[AddedToken], vocab: Vocab) -> list[AddedToken]:
-    """With the ids that Hugging Face's tokenizers give them, whatever the file says: of equal text the vocabulary's, else
-    the next one behind the vocabulary and the tokens added before."""
+    """With the ids that Hugging Face's tokenizers give them, whatever the file says: that of the same text in the
+    vocabulary, else the next one behind the vocabulary and the tokens added before."""
     next_id, found = len(vocab.ids), []
     for token in added:
         id_ = vocab.ids.get(token.content, next_id)
         if id_ != token.id:
-            vocab.notes.append(f"tokenizer.json numbers '{token.content}' {token.id}; {id_} is what tokenizers makes of it")
+            vocab.notes.append(
+                f"'{token.content}' is token {id_}, as tokenizers numbers it; tokenizer.json says {token.id}"
+            )
         next_id = max(next_id, id_ + 1)
         found.append(replace(token, id=id_))
     return found

@@ -8,7 +8,6 @@ from gguf import GGUFWriter, TokenType
 
 from convert_error import ConvertError
 
-
 # Bits of livekv.tokenizer.added_token_flags.
 LSTRIP, RSTRIP, SINGLE_WORD, NORMALIZED, IN_VOCABULARY = 1, 2, 4, 8, 16
 
@@ -96,10 +95,16 @@ class Vocab:
         self.put(token.id, text, TokenType.CONTROL if token.special else TokenType.USER_DEFINED)
 
     def finish(self) -> None:
-        """Names the rows of the embedding that have no token."""
+        """Names the rows of the embedding that have no token, and checks that all text can be written."""
         for id_, text in enumerate(self.tokens):
             if text is None:
                 self.tokens[id_] = f"[PAD{id_}]"
+        templates = self.chat_template if isinstance(self.chat_template, list) else [{"": self.chat_template or ""}]
+        for text in (*self.tokens, *(self.merges or []), *(text for entry in templates for text in entry.values())):
+            try:
+                text.encode()
+            except UnicodeEncodeError as problem:
+                raise ConvertError(f"{text[:40]!r} is no text: it has half of a surrogate pair") from problem
 
     def write(self, writer: GGUFWriter) -> None:
         writer.add_tokenizer_model(self.model)
@@ -109,7 +114,8 @@ class Vocab:
         if self.scores is not None:
             writer.add_token_scores(self.scores)
         if self.merges is not None:
-            add_list(writer, "tokenizer.ggml.merges" if self.model == "gpt2" else "livekv.tokenizer.merges", self.merges)
+            key = "tokenizer.ggml.merges" if self.model == "gpt2" else "livekv.tokenizer.merges"
+            add_list(writer, key, self.merges)
         others = iter([id_ for id_ in self.ends if id_ not in (self.eos, self.eot)])
         for id_, add in (
             (self.bos, writer.add_bos_token_id),

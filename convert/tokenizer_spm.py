@@ -51,8 +51,8 @@ def read_spm_model(path: Path, tokenizer_config: Fields, n_vocab: int) -> Vocab:
 
 
 def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
-    """Merges are carried, which Hugging Face's order follows; other tools read scores, minus the rank of a token's first
-    merge: SentencePiece merges the pair whose result scores best."""
+    """Merges are carried, which Hugging Face's order follows. Other tools read scores, minus the rank of a token's
+    first merge: SentencePiece merges the pair whose result scores best."""
     model = bpe_model(tokenizer)
     if model.flag("ignore_merges"):
         raise ConvertError("ignore_merges is not supported for a SentencePiece tokenizer")
@@ -99,6 +99,6 @@ def _set_space_rules(vocab: Vocab, tokenizer: Fields) -> None:
     if scheme is None and not vocab.normalizes_spaces:
         raise ConvertError(f"tokenizer.json is neither byte-level nor SentencePiece: nothing turns spaces into {SPACE}")
     if prepends and (scheme not in (None, "never") or not vocab.normalizes_spaces):
-        raise ConvertError("tokenizer.json puts spaces in front twice: Prepend together with Metaspace is not supported")
+        raise ConvertError("tokenizer.json puts spaces in front twice: Prepend with Metaspace is not supported")
     names = {None: "never", "never": "never", "first": "first", "always": "each"}
     vocab.prepend_scheme = "always" if prepends else names[scheme]

@@ -294,6 +294,68 @@ TEST(generation_ends_at_eos_and_at_known_control_tokens) {
     CHECK(llama3.is_end_of_generation(llama3.find("<|eot_id|>")));
 }
 
+TEST(every_listed_id_ends_a_text_and_the_highest_number_is_none) {
+    const tokenizer tok = spm([](gguf_context * g) {
+        const std::vector<int32_t> ends = {2, 5, 6, 7};
+        gguf_set_arr_data(g, "livekv.tokenizer.eos_token_ids", GGUF_TYPE_INT32, ends.data(), ends.size());
+        gguf_set_val_u32(g, "tokenizer.ggml.eot_token_id", UINT32_MAX);
+        gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", UINT32_MAX);
+        gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false);
+    });
+    for (const int32_t id : {2, 5, 6, 7}) {
+        CHECK(tok.is_end_of_generation(id));
+    }
+    CHECK(!tok.is_end_of_generation(8));
+    CHECK_EQ(tok.bos(), -1);
+}
+
+TEST(a_space_is_put_in_front_where_the_scheme_says) {
+    const auto with = [](const char * scheme) {
+        return spm([=](gguf_context * g) { gguf_set_val_str(g, "livekv.tokenizer.prepend_scheme", scheme); });
+    };
+    check_pieces(pieces(with("never"), "a</s>a", true), {"a", "</s>", "a"});
+    check_pieces(pieces(with("first"), "a</s>a", true), {" a", "</s>", "a"});
+    check_pieces(pieces(with("each"), "a</s>a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("each"), " a</s> a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("always"), " a</s>a", true), {"  ", "a", "</s>", " a"});
+    // Behind another text: no space, but for the model's rule behind a control token.
+    const tokenizer first = with("first");
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.find("b"))), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.eos())), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.bos())), show({first.find("▁a")}));
+    CHECK_EQ(first.decode({1, first.find("▁a"), 2, first.find("▁a")}, true), "<s>a</s> a");
+    CHECK_ERROR(with("sometimes"), "is 'sometimes', supported are never, first, each and always");
+}
+
+TEST(flags_of_added_tokens_are_checked) {
+    const auto with = [](std::vector<int32_t> ids, std::vector<int32_t> flags) {
+        return spm([=](gguf_context * g) {
+            gguf_set_arr_data(g, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, ids.data(), ids.size());
+            gguf_set_arr_data(g, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32, flags.data(), flags.size());
+        });
+    };
+    const int32_t mark = spm().find("<mark>");
+    check_pieces(pieces(with({mark}, {1}), "a  <mark>  b"), {" a", "<mark>", "  ", " ", "b"});
+    check_pieces(pieces(with({mark}, {2}), "a <mark>  </s>", true), {" a", " ", "<mark>", " ", "<", "/", "s>"});
+    CHECK_ERROR(with({mark}, {32}), "has 32, expected 0 to 31");
+    CHECK_ERROR(with({mark}, {0, 0}), "has 2 values, expected 1");
+    CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
+}
+
+TEST(a_cut_that_pcre2_gives_up_is_an_error) {
+    const std::string text = "some words " + std::string(1000, ' ') + "x";
+    CHECK_ERROR(livekv::pretokenizer("gpt-2", /*match_limit=*/1).split(text), "match limit exceeded");
+    CHECK(livekv::pretokenizer("gpt-2").split(text).size() > 2);
+}
+
+TEST(the_file_says_whether_words_are_taken_whole) {
+    const auto with = [](const char * pre, bool ignore) {
+        return bpe(pre, [=](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.ignore_merges", ignore); });
+    };
+    check_pieces(pieces(with("gpt-2", true), "zyx"), {"zyx"});
+    check_pieces(pieces(with("llama-bpe", false), "zyx"), {"z", "y", "x"});
+}
+
 TEST(control_tokens_render_on_request_only) {
     const tokenizer tok = spm();
     CHECK_EQ(tok.token_bytes(1, false), "");
