@@ -38,8 +38,8 @@ def read_spm_model(path: Path, tokenizer_config: Fields, n_vocab: int) -> Vocab:
         vocab.notes.append(f"texts are not normalized ({normalizer.name} in tokenizer.model)")
     for id_, piece in enumerate(proto.pieces):
         vocab.put(id_, piece.piece, piece.type, piece.score)  # GGUF numbers the types as SentencePiece does
-        if piece.type in (TokenType.CONTROL, TokenType.USER_DEFINED):
-            vocab.add(AddedToken(id_, piece.piece, special=piece.type == TokenType.CONTROL))
+        if piece.type in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
+            vocab.add(AddedToken(id_, piece.piece, special=piece.type != TokenType.USER_DEFINED))
     wanted = tokenizer_config.flag("add_prefix_space", normalizer.add_dummy_prefix)
     everywhere = tokenizer_config.flag("legacy", False)
     vocab.prepend_scheme = "never" if not wanted else "each" if everywhere else "first"

@@ -57,12 +57,16 @@ std::vector<special_tokens::match> special_tokens::find_in(const patterns & want
             continue;
         }
         const size_t end = at + hit->text.size();
-        const bool stands_alone = !ends_with_word(text.substr(0, at)) && !starts_with_word(text.substr(end));
-        if (!hit->token.single_word || stands_alone) {
-            const size_t begin = hit->token.lstrip ? at - trailing_white_space(text.substr(taken, at - taken)) : at;
-            const size_t behind = hit->token.rstrip ? end + leading_white_space(text.substr(end)) : end;
-            found.push_back({std::max(begin, taken), behind, hit->token.id});
-            taken = behind;
+        const added_token & token = hit->token;
+        if (!token.single_word || (!ends_with_word(text.substr(0, at)) && !starts_with_word(text.substr(end)))) {
+            // A token of white space may lie inside what the one before took along, which then reaches as far.
+            const size_t begin = std::max(at, taken);
+            const size_t reach = std::max(end, taken);
+            const bool strips_left = token.lstrip && begin == at;
+            const bool strips_right = token.rstrip && reach == end;
+            found.push_back({strips_left ? at - trailing_white_space(text.substr(taken, at - taken)) : begin,
+                             strips_right ? end + leading_white_space(text.substr(end)) : reach, token.id});
+            taken = found.back().end;
         }
         at = end;
     }

@@ -65,6 +65,7 @@ def with_flags(tokenizer: dict) -> dict:
         (" s p", False, ("normalized", "rstrip")),
         (f"{SPACE}x", False, ("normalized",)),
         (f"{SPACE}y", False, ()),
+        ("\t", False, ("rstrip",)),
         ("\n\n", False, ("normalized", "lstrip")),
     ]
     known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
@@ -131,7 +132,7 @@ FIXED = [
     "", " ", "  ", "   ", "    ", "     ", "the and", " the", "  the", "the</s>and", "</s>\nthe", "<s>the", "</s> the", "the <mask> and",
     "the <r>  and", "food", "foo", "foo bar", "a foot", "foot", "the foot,", "a  b", f"the{SPACE}and", SPACE, f"{SPACE}x", f"a{SPACE}x y x",
     " s p  the", "tha that", "\n\n", "a \n\nb", "  <both>  x", "<mask><mask>", "<r> <mask>", "ox fox ox", "<unk>", "caf\u00e9 \u4f60\u597d \U0001f600",
-    "foo\u0301", "foo\u200d", "foo_", "x foo9", "1234 and 5", "it's\r\n\r\n  they'll", "\u00a0<mask>\u2003", "<0x41>", "the <tag> the<tag>",
+    "foo\u0301", "foo\u200d", "foo_", "x foo9", "1234 and 5", "it's\r\n\r\n  they'll", "\u00a0<mask>\u2003", "<0x41>", "the <tag> the<tag>", "a\t\t \t <mask>\t b",
 ]  # fmt: skip
 
 

@@ -270,6 +270,20 @@ TEST(parts_are_one_text_and_only_trusted_ones_hold_control_tokens) {
     CHECK_EQ(show(tok.encode({}, livekv::encode_options{})), "1 ");
 }
 
+TEST(where_a_text_is_cut_into_parts_does_not_matter) {
+    const tokenizer tok = spm(), words = bpe("gpt-2");
+    std::mt19937 rng(7);
+    for (int i = 0; i < 2000; ++i) {
+        const std::string text = i % 4 ? random_text(rng) : random_bytes(rng);
+        const size_t a = rng() % (text.size() + 1), b = a + rng() % (text.size() - a + 1);
+        const std::string_view view = text;
+        const std::vector<livekv::text_part> parts = {
+            {view.substr(0, a), false}, {view.substr(a, b - a), false}, {view.substr(b), false}};
+        CHECK_EQ(show(encode(tok, parts)), show(tok.encode(text, false, false)));
+        CHECK_EQ(show(encode(words, parts)), show(words.encode(text, false, false)));
+    }
+}
+
 TEST(a_text_that_goes_on_gets_nothing_in_front) {
     const tokenizer tok = spm();
     const int32_t letter = tok.find("a");
