@@ -14,8 +14,8 @@ namespace livekv {
 class pretokenizer {
   public:
     // name: tokenizer.ggml.pre; throws livekv::error listing the supported ones for any other.
-    // match_limit: of PCRE2's steps for one word. A long run of spaces is backtracked over once, more than PCRE2's default
-    // allows.
+    // match_limit: of PCRE2's steps for one word. A long run of spaces is backtracked over once, which is more than
+    // PCRE2's default allows.
     explicit pretokenizer(const std::string & name, uint32_t match_limit = UINT32_MAX);
 
     // The words in order; together they are all of text. Bytes that are not UTF-8 form words of their own. Throws

@@ -1,9 +1,8 @@
 #include "model/tokenizer.h"
 
-#include <algorithm>
-
 #include "error.h"
 #include "model/gguf_file.h"
+#include "model/joined_text.h"
 #include "model/space_marks.h"
 #include "model/special_tokens.h"
 #include "model/tokenizer_bpe.h"
@@ -15,65 +14,21 @@ namespace livekv {
 
 namespace {
 
-// A text's parts in one string, and where in it control tokens count.
-struct joined_text {
-    std::string text;
-    std::vector<special_tokens::span> control;
-};
-
-// tidy: as SentencePiece's remove_extra_whitespaces, with no space at either end and one where several were; the
-// beginning of a text that goes on behind another (begins is false) is no end.
-joined_text join(std::span<const text_part> parts, bool tidy, bool begins) {
-    joined_text out;
-    for (const text_part & part : parts) {
-        const size_t begin = out.text.size();
-        for (const char c : part.text) {
-            const bool extra = tidy && c == ' ' && (out.text.empty() ? begins : out.text.back() == ' ');
-            if (!extra) {
-                out.text += c;
-            }
-        }
-        if (part.parse_special) {
-            out.control.push_back({begin, out.text.size()});
-        }
-    }
-    if (tidy && out.text.ends_with(' ')) {
-        out.text.pop_back();
-        if (!out.control.empty()) {
-            special_tokens::span & last = out.control.back();
-            last.begin = std::min(last.begin, out.text.size());
-            last.end = std::min(last.end, out.text.size());
-        }
-    }
-    return out;
-}
-
-// Part of a text.
-joined_text slice(const joined_text & text, size_t begin, size_t end) {
-    joined_text out{text.text.substr(begin, end - begin), {}};
-    const auto first = std::partition_point(text.control.begin(), text.control.end(),
-                                            [&](const special_tokens::span & s) { return s.end <= begin; });
-    for (auto s = first; s != text.control.end() && s->begin < end; ++s) {
-        out.control.push_back({std::max(s->begin, begin) - begin, std::min(s->end, end) - begin});
-    }
-    return out;
-}
-
-// The same with its spaces written as marks, which are longer.
-joined_text marked(const joined_text & text, bool one_in_front) {
-    joined_text out{mark_spaces({}, one_in_front), {}};
+// Calls visit for what lies between the found tokens, and appends those.
+template <typename Piece, typename Visit>
+void split(const Piece & whole, const std::vector<special_tokens::match> & found, std::vector<int32_t> & ids,
+           const Visit & visit) {
     size_t at = 0;
-    const auto copy_until = [&](size_t end) {
-        out.text += mark_spaces(std::string_view(text.text).substr(at, end - at), false);
-        at = end;
-        return out.text.size();
-    };
-    for (const special_tokens::span & s : text.control) {
-        const size_t begin = s.begin == 0 ? 0 : copy_until(s.begin);  // the space in front belongs to what it precedes
-        out.control.push_back({begin, copy_until(s.end)});
+    for (const special_tokens::match & token : found) {
+        if (at < token.begin) {
+            visit(whole.part(at, token.begin));
+        }
+        ids.push_back(token.id);
+        at = token.end;
     }
-    copy_until(text.text.size());
-    return out;
+    if (at < whole.text.text.size()) {
+        visit(whole.part(at, whole.text.text.size()));
+    }
 }
 
 }  // namespace
@@ -122,40 +77,51 @@ bool tokenizer::is_control(int32_t id) const {
 // What lies between two tokens that are written out in a text.
 struct tokenizer::piece {
     joined_text text;
-    bool begins;   // the text
-    bool goes_on;  // behind a token of text
+    bool begins;             // the text
+    bool goes_on;            // behind a token of text
+    bool is_marked = false;  // its spaces are written as marks
+
+    piece part(size_t from, size_t to) const {
+        return {slice(text, from, to), begins && from == 0, goes_on && from == 0, is_marked};
+    }
 };
 
 void tokenizer::append(const piece & p, std::vector<int32_t> & ids) const {
-    const bool is_marked = vocab_->normalizes_spaces;
-    const joined_text text = is_marked ? marked(p.text, vocab_->prefix == space_prefix::always && !p.goes_on) : p.text;
-    size_t at = 0;
-    const auto append_until = [&](size_t end) {
-        if (at < end) {
-            append_text(std::string_view(text.text).substr(at, end - at), p.begins && at == 0, p.goes_on && at == 0,
-                        is_marked, ids);
-        }
-    };
-    if (special_->any_normalized()) {
-        for (const special_tokens::match & token : special_->find_normalized(text.text, text.control)) {
-            append_until(token.begin);
-            ids.push_back(token.id);
-            at = token.end;
-        }
+    piece prepared = p;
+    if (vocab_->normalizes_spaces) {
+        prepared.text = marked(p.text, vocab_->prefix == space_prefix::always && !p.goes_on);
+        prepared.is_marked = true;
     }
-    append_until(text.text.size());
+    if (!special_->any_normalized()) {
+        append_text(prepared, ids);
+        return;
+    }
+    const auto found = special_->find_normalized(prepared.text.text, prepared.text.control);
+    split(prepared, found, ids, [&](const piece & part) { append_text(part, ids); });
 }
 
-void tokenizer::append_text(std::string_view text, bool begins, bool goes_on, bool is_marked,
-                            std::vector<int32_t> & ids) const {
+void tokenizer::append_text(const piece & p, std::vector<int32_t> & ids) const {
+    const std::string & text = p.text.text;
     if (vocab_->model != "llama") {
         encoder_->encode(text, ids);
         return;
     }
     const bool has_space = text.starts_with(' ') || text.starts_with(space_mark);
-    const bool wanted = vocab_->prefix == space_prefix::each_piece || (vocab_->prefix == space_prefix::first_piece && begins);
-    const bool always = vocab_->prefix == space_prefix::always && !is_marked;
-    encoder_->encode(mark_spaces(text, !goes_on && (always || (wanted && !has_space))), ids);
+    bool wanted = false;
+    switch (vocab_->prefix) {
+        case space_prefix::never:
+            break;
+        case space_prefix::first_piece:
+            wanted = p.begins && !has_space;
+            break;
+        case space_prefix::each_piece:
+            wanted = !has_space;
+            break;
+        case space_prefix::always:
+            wanted = !p.is_marked;  // else it stands there already
+            break;
+    }
+    encoder_->encode(mark_spaces(text, wanted && !p.goes_on), ids);
 }
 
 std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const encode_options & options) const {
@@ -167,21 +133,10 @@ std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const e
     if (options.add_bos && begins && vocab_->add_bos) {
         ids.push_back(vocab_->bos);
     }
-    const joined_text joined = join(parts, vocab_->remove_extra_whitespaces, begins);
-    const bool is_first = begins || options.behind == vocab_->bos;
     const bool goes_on = !begins && !stands_for_itself(options.behind);
-    size_t at = 0;
-    const auto append_until = [&](size_t end) {
-        if (at < end) {
-            append({slice(joined, at, end), is_first && at == 0, goes_on && at == 0}, ids);
-        }
-    };
-    for (const special_tokens::match & token : special_->find(joined.text, joined.control)) {
-        append_until(token.begin);
-        ids.push_back(token.id);
-        at = token.end;
-    }
-    append_until(joined.text.size());
+    const piece whole{join(parts, vocab_->remove_extra_whitespaces, begins), begins || options.behind == vocab_->bos,
+                      goes_on};
+    split(whole, special_->find(whole.text.text, whole.text.control), ids, [&](const piece & p) { append(p, ids); });
     if (options.add_eos && vocab_->add_eos) {
         ids.push_back(vocab_->eos);
     }

@@ -76,8 +76,8 @@ class tokenizer {
   private:
     void check_id(int32_t id) const;
     struct piece;
-    void append(const piece & text, std::vector<int32_t> & ids) const;
-    void append_text(std::string_view text, bool begins, bool goes_on, bool is_marked, std::vector<int32_t> & ids) const;
+    void append(const piece & p, std::vector<int32_t> & ids) const;
+    void append_text(const piece & p, std::vector<int32_t> & ids) const;
     bool stands_for_itself(int32_t id) const;  // where it is written out: a control or user-defined token
 
     std::unique_ptr<vocab> vocab_;

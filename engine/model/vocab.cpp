@@ -194,7 +194,8 @@ void vocab::read_added_tokens(const gguf_file & file) {
         check_listed(keys::added_tokens, ids[i]);
         const auto has = [&](added_flag flag) { return (flags[i] & flag) != 0; };
         if (flags[i] < 0 || flags[i] >= 2 * in_vocabulary) {
-            fail("'", path, "': ", keys::added_token_flags, " has ", flags[i], ", expected 0 to ", 2 * in_vocabulary - 1);
+            fail("'", path, "': ", keys::added_token_flags, " has ", flags[i], ", expected 0 to ",
+                 2 * in_vocabulary - 1);
         }
         added.push_back({ids[i], has(lstrip), has(rstrip), has(single_word), has(normalized)});
         if (has(in_vocabulary) && type(ids[i]) == token_type::user_defined) {
