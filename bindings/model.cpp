@@ -28,9 +28,11 @@ shared_model load(const std::string & path, int64_t n_gpu_layers) {
     return model::load(path, n_gpu_layers);
 }
 
-std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_special, bool parse_special) {
+std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
+                              int32_t behind) {
     const py::gil_scoped_release released;
-    return m.vocab.encode(text, add_special, parse_special);
+    const text_part whole{text, parse_special};
+    return m.vocab.encode({&whole, 1}, {.add_bos = add_bos, .add_eos = add_eos, .behind = behind});
 }
 
 std::string detokenize(const model & m, const py::object & tokens, bool skip_special) {
@@ -68,7 +70,11 @@ void bind_model(py::module_ & module) {
              }),
              py::arg("path"), py::arg("n_gpu_layers"))
         .def("facts", &facts_of)
-        .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
+        .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
+             py::arg("parse_special"), py::arg("behind"))
+        .def("begins_with_two_bos", [](const model & m, const py::object & tokens) {
+            return m.vocab.begins_with_two_bos(tokens_from(tokens));
+        })
         .def("detokenize", &detokenize, py::arg("tokens"), py::arg("skip_special"))
         .def("token_piece", [](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); })
         .def("is_end_of_generation", [](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); })

@@ -6,11 +6,13 @@ that transformers makes of one, and byte-level BPE (GGUF model `gpt2`), from tok
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from convert_error import ConvertError
 from hf_checkpoint import read_json
-from hf_vocab import Vocab
+from hf_vocab import AddedToken, Vocab
+from json_fields import Fields
 from tokenizer_bytelevel import is_byte_level, read_byte_level
 from tokenizer_spm import read_spm_json, read_spm_model
 
@@ -22,63 +24,122 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     """Exactly n_vocab tokens; throws ConvertError when the tokenizer is of no supported kind or does not fit."""
     tokenizer = _read_optional(hf_dir, "tokenizer.json")
     tokenizer_config = _read_optional(hf_dir, "tokenizer_config.json")
-    if tokenizer and is_byte_level(tokenizer):
+    if tokenizer.data and is_byte_level(tokenizer):
         vocab = read_byte_level(tokenizer, n_vocab)
     elif (hf_dir / "tokenizer.model").exists():
-        vocab = read_spm_model(hf_dir / "tokenizer.model", n_vocab)
-    elif tokenizer:
+        vocab = read_spm_model(hf_dir / "tokenizer.model", tokenizer_config, n_vocab)
+    elif tokenizer.data:
         vocab = read_spm_json(tokenizer, n_vocab)
     else:
         raise ConvertError(f"{hf_dir} holds neither tokenizer.json nor tokenizer.model")
 
-    for id_, content, special in _added_tokens(hf_dir, tokenizer, tokenizer_config):
-        vocab.add(id_, content, special)
-    names = {**_read_optional(hf_dir, "special_tokens_map.json"), **tokenizer_config}
+    added = _added_tokens(hf_dir, tokenizer, tokenizer_config)
+    if tokenizer.objects("added_tokens"):
+        added = _numbered(added, vocab)
+    for token in added:
+        vocab.add(token)
+    model_config = Fields(config, "config.json")
+    names = [tokenizer_config, _read_optional(hf_dir, "special_tokens_map.json")]
     for kind in ("bos", "eos", "unk", "pad"):
-        _set_special(vocab, kind, names.get(f"{kind}_token"), config.get(f"{kind}_token_id"))
+        text = next((text for text in (_token_text(file, f"{kind}_token") for file in names) if text is not None), None)
+        _set_special(vocab, kind, text, _ids(model_config, f"{kind}_token_id"))
     vocab.eot = next((vocab.ids[name] for name in END_OF_TURN if name in vocab.ids), None)
     _set_add_flags(vocab, tokenizer, tokenizer_config)
-    vocab.chat_template = tokenizer_config.get("chat_template")
+    _set_ends(vocab, model_config, _read_optional(hf_dir, "generation_config.json"))
+    vocab.chat_template = _chat_template(tokenizer_config)
     template_file = hf_dir / "chat_template.jinja"
     if template_file.exists():
-        vocab.chat_template = template_file.read_text(encoding="utf-8")
+        try:
+            vocab.chat_template = template_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as problem:
+            raise ConvertError(f"{template_file} is not UTF-8: {problem}") from problem
     vocab.finish()
     return vocab
 
 
-def _read_optional(hf_dir: Path, name: str) -> dict:
-    return read_json(hf_dir / name) if (hf_dir / name).exists() else {}
+def _read_optional(hf_dir: Path, name: str) -> Fields:
+    return Fields(read_json(hf_dir / name) if (hf_dir / name).exists() else {}, name)
 
 
-def _added_tokens(hf_dir: Path, tokenizer: dict, tokenizer_config: dict) -> list[tuple[int, str, bool]]:
-    """(id, text, special), from the first source that has any; slow tokenizers keep theirs beside tokenizer.model."""
-    if tokenizer.get("added_tokens"):
-        return [(token["id"], token["content"], token["special"]) for token in tokenizer["added_tokens"]]
-    if tokenizer_config.get("added_tokens_decoder"):
-        entries = tokenizer_config["added_tokens_decoder"].items()
-        return [(int(id_), token["content"], token.get("special", False)) for id_, token in entries]
-    return [(id_, content, False) for content, id_ in _read_optional(hf_dir, "added_tokens.json").items()]
+def _added_tokens(hf_dir: Path, tokenizer: Fields, tokenizer_config: Fields) -> list[AddedToken]:
+    """From the first source that has any; slow tokenizers keep theirs beside tokenizer.model."""
+    if tokenizer.objects("added_tokens"):
+        return [_added_token(entry.required_integer("id"), entry) for entry in tokenizer.objects("added_tokens")]
+    decoder = tokenizer_config.object("added_tokens_decoder")
+    if decoder is not None and decoder.data:
+        found = []
+        for id_ in decoder.data:
+            entry = decoder.object(id_)
+            if entry is None or not id_.isdecimal():
+                raise decoder.wrong(id_, "an id with an object")
+            found.append(_added_token(int(id_), entry))
+        return found
+    listed = _read_optional(hf_dir, "added_tokens.json")
+    return [AddedToken(listed.required_integer(content), content) for content in listed.data]
 
 
-def _text(token: str | dict | None) -> str | None:
-    return token["content"] if isinstance(token, dict) else token
+def _numbered(added: list[AddedToken], vocab: Vocab) -> list[AddedToken]:
+    """With the ids that Hugging Face's tokenizers give them, whatever the file says: that of the same text in the
+    vocabulary, else the next one behind the vocabulary and the tokens added before."""
+    next_id, found = len(vocab.ids), []
+    for token in added:
+        id_ = vocab.ids.get(token.content, next_id)
+        if id_ != token.id:
+            vocab.notes.append(
+                f"'{token.content}' is token {id_}, as tokenizers numbers it; tokenizer.json says {token.id}"
+            )
+        next_id = max(next_id, id_ + 1)
+        found.append(replace(token, id=id_))
+    return found
 
 
-def _set_special(vocab: Vocab, kind: str, token: str | dict | None, configured_id: int | list[int] | None) -> None:
+def _added_token(id_: int, entry: Fields) -> AddedToken:
+    special = bool(entry.flag("special"))
+    flags = {name: bool(entry.flag(name)) for name in ("lstrip", "rstrip", "single_word")}
+    normalized = bool(entry.flag("normalized", not special))
+    return AddedToken(id_, entry.required_text("content"), special, normalized=normalized, **flags)
+
+
+def _token_text(file: Fields, key: str) -> str | None:
+    """A special token's text: the string, or an object's content."""
+    if isinstance(file.data.get(key), dict):
+        return file.object(key).required_text("content")
+    return file.text(key)
+
+
+def _ids(file: Fields, key: str) -> list[int]:
+    """One id, several, or none."""
+    value = file.data.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(id_, int) and not isinstance(id_, bool) for id_ in ids):
+        raise file.wrong(key, "a whole number or a list of them")
+    return ids
+
+
+def _set_special(vocab: Vocab, kind: str, text: str | None, configured: list[int]) -> None:
     """The name in the tokenizer's files wins over the number in config.json, which wins over tokenizer.model."""
-    text = _text(token)
     if text is not None and text in vocab.ids:
         setattr(vocab, kind, vocab.ids[text])
         return
-    if isinstance(configured_id, list):
-        configured_id = configured_id[0] if configured_id else None
-    if isinstance(configured_id, int) and 0 <= configured_id < len(vocab.tokens):
-        setattr(vocab, kind, configured_id)
+    if text in vocab.left_out and kind in ("bos", "eos"):
+        raise ConvertError(
+            f"the {kind} token '{text}' lies beyond the model's {vocab.n_vocab} rows: give it one with "
+            "model.resize_token_embeddings(len(tokenizer)), save the model and convert that"
+        )
+    if configured and 0 <= configured[0] < len(vocab.tokens):
+        setattr(vocab, kind, configured[0])
 
 
-def _set_add_flags(vocab: Vocab, tokenizer: dict, tokenizer_config: dict) -> None:
+def _set_ends(vocab: Vocab, model_config: Fields, generation_config: Fields) -> None:
+    """Every id that ends a text: the tokenizer's, and all that the configurations list."""
+    listed = _ids(model_config, "eos_token_id") + _ids(generation_config, "eos_token_id")
+    ends = ([] if vocab.eos is None else [vocab.eos]) + [id_ for id_ in listed if 0 <= id_ < vocab.n_vocab]
+    vocab.ends = list(dict.fromkeys(ends))
+
+
+def _set_add_flags(vocab: Vocab, tokenizer: Fields, tokenizer_config: Fields) -> None:
     """Whether a text gets a bos in front and an eos behind: as configured, else as the template does."""
-    first, last = _template_ends(tokenizer.get("post_processor"))
+    first, last = _template_ends(tokenizer.object("post_processor"))
     for text, kind in ((first, "bos"), (last, "eos")):
         id_ = vocab.ids.get(text) if text is not None else None
         if id_ is None:
@@ -89,24 +150,39 @@ def _set_add_flags(vocab: Vocab, tokenizer: dict, tokenizer_config: dict) -> Non
             vocab.notes.append(f"the post_processor adds {text}, which is not the {kind} token: not carried over")
         else:
             setattr(vocab, f"add_{kind}", True)
-    if not tokenizer and vocab.model == "llama":
+    if not tokenizer.data and vocab.model == "llama":
         vocab.add_bos = True  # LlamaTokenizer's default, with tokenizer.model alone
     for kind in ("bos", "eos"):
-        configured = tokenizer_config.get(f"add_{kind}_token")
+        configured = tokenizer_config.flag(f"add_{kind}_token")
         if configured is not None:
-            setattr(vocab, f"add_{kind}", bool(configured))
+            setattr(vocab, f"add_{kind}", configured)
         if getattr(vocab, kind) is None:
             setattr(vocab, f"add_{kind}", False)
 
 
-def _template_ends(post_processor: dict | None) -> tuple[str | None, str | None]:
+def _template_ends(post_processor: Fields | None) -> tuple[str | None, str | None]:
     """The special tokens a TemplateProcessing puts right before and right after a single text."""
-    if not post_processor:
+    if post_processor is None:
         return None, None
-    for step in post_processor.get("processors", [post_processor]):
-        if step.get("type") != "TemplateProcessing":
+    for step in post_processor.objects("processors") or [post_processor]:
+        if step.text("type") != "TemplateProcessing":
             continue
-        items = [item.get("SpecialToken", {}).get("id") for item in step["single"]]  # None: the text itself
+        specials = [item.object("SpecialToken") for item in step.objects("single")]
+        items = [special.required_text("id") if special else None for special in specials]  # None: the text itself
+        if None not in items:
+            raise step.wrong("single", "a template with the text in it")
         at = items.index(None)
         return (items[at - 1] if at > 0 else None), (items[at + 1] if at + 1 < len(items) else None)
     return None, None
+
+
+def _chat_template(tokenizer_config: Fields) -> str | list | None:
+    """One template, or several by name: a list of objects with name and template, or an object of them."""
+    value = tokenizer_config.data.get("chat_template")
+    if isinstance(value, list):
+        entries = tokenizer_config.objects("chat_template")
+        return [{"name": entry.required_text("name"), "template": entry.required_text("template")} for entry in entries]
+    if isinstance(value, dict):
+        named = tokenizer_config.object("chat_template")
+        return [{"name": name, "template": named.required_text(name)} for name in named.data]
+    return tokenizer_config.text("chat_template")

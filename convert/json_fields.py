@@ -58,6 +58,18 @@ class Fields:
             raise self.wrong(key, "a whole number")
         return value
 
+    def required_integer(self, key: str) -> int:
+        value = self.integer(key)
+        if value is None:
+            raise self.wrong(key, "a whole number")
+        return value
+
+    def required_text(self, key: str) -> str:
+        value = self.text(key)
+        if value is None:
+            raise self.wrong(key, "a string")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float | None:
         """Finite."""
         value = self.data.get(key)

@@ -8,6 +8,7 @@ from gguf import TokenType
 
 from convert_error import ConvertError
 from hf_vocab import Vocab
+from json_fields import Fields
 
 # The published expressions, which are part of the tokenizers' definitions.
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -16,6 +17,8 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+
+LIST_KEYS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
 
 # Steps of the pre-tokenizer -> tokenizer.ggml.pre. The ByteLevel step splits like GPT-2 unless told not to.
 PRE_NAMES = {
@@ -27,62 +30,92 @@ PRE_NAMES = {
 }
 
 
-def steps_of(component: dict | None, list_key: str) -> list[dict]:
-    """A normalizer, pre-tokenizer or decoder as a flat list, whether it is one step or a Sequence."""
-    if not component:
-        return []
-    if component.get("type") != "Sequence":
-        return [component]
-    return [step for part in component[list_key] for step in steps_of(part, list_key)]
+def steps_of(tokenizer: Fields, component: str) -> list[Fields]:
+    """A normalizer, pre_tokenizer or decoder as a flat list, whether it is one step or a Sequence."""
+    step = tokenizer.object(component)
+    return _flat(step, LIST_KEYS[component]) if step else []
 
 
-def is_byte_level(tokenizer: dict) -> bool:
-    steps = steps_of(tokenizer.get("pre_tokenizer"), "pretokenizers") + steps_of(tokenizer.get("decoder"), "decoders")
-    return any(step.get("type") == "ByteLevel" for step in steps)
+def _flat(step: Fields, list_key: str) -> list[Fields]:
+    if step.text("type") != "Sequence":
+        return [step]
+    return [inner for part in step.objects(list_key) for inner in _flat(part, list_key)]
 
 
-def pre_name(tokenizer: dict) -> str:
-    steps = steps_of(tokenizer.get("pre_tokenizer"), "pretokenizers")
+def is_byte_level(tokenizer: Fields) -> bool:
+    steps = steps_of(tokenizer, "pre_tokenizer") + steps_of(tokenizer, "decoder")
+    return any(step.text("type") == "ByteLevel" for step in steps)
+
+
+def pre_name(tokenizer: Fields) -> str:
+    steps = steps_of(tokenizer, "pre_tokenizer")
     name = PRE_NAMES.get(tuple(_describe(step) for step in steps))
     if name is None:
-        found = json.dumps(tokenizer.get("pre_tokenizer"), ensure_ascii=False)
+        found = json.dumps(tokenizer.data.get("pre_tokenizer"), ensure_ascii=False)
         known = ", ".join(sorted(set(PRE_NAMES.values())))
         raise ConvertError(f"unknown pre_tokenizer (known are those of {known}): {found}")
     return name
 
 
-def _describe(step: dict) -> tuple:
-    kind = step.get("type")
-    if kind == "ByteLevel" and not step.get("add_prefix_space", True):
-        return kind, step.get("use_regex", True)
-    if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
-        return kind, step.get("pattern", {}).get("Regex")
+def _describe(step: Fields) -> tuple:
+    kind = step.text("type")
+    if kind == "ByteLevel" and not step.flag("add_prefix_space", True):
+        return kind, step.flag("use_regex", True)
+    if kind == "Split" and step.text("behavior") == "Isolated" and not step.flag("invert"):
+        pattern = step.object("pattern")
+        return kind, pattern.text("Regex") if pattern else None
     if kind == "Digits":
-        return kind, step.get("individual_digits", False)
+        return kind, step.flag("individual_digits", False)
     return kind, None
 
 
-def merge_pairs(model: dict) -> list[tuple[str, str]]:
+def bpe_model(tokenizer: Fields) -> Fields:
+    """The model, with only what a GGUF can carry."""
+    model = tokenizer.object("model")
+    if model is None:
+        raise tokenizer.wrong("model", "an object")
+    # Without a type it is recognized by its fields, as older files are.
+    if model.text("type", "BPE") != "BPE":
+        raise ConvertError(f"tokenizer.json of type {model.text('type')} is not supported (BPE is)")
+    if model.number("dropout"):
+        raise ConvertError("a tokenizer with dropout gives other tokens each time; dropout must be null")
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.text(affix):
+            raise ConvertError(f"tokenizer.json: {affix} '{model.text(affix)}' is not supported")
+    return model
+
+
+def vocabulary(model: Fields) -> dict[str, int]:
+    """Text -> id."""
+    entries = model.object("vocab")
+    if entries is None:
+        raise model.wrong("vocab", "an object")
+    return {text: entries.required_integer(text) for text in entries.data}
+
+
+def merge_pairs(model: Fields, vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Merges, best first; tokenizer.json has them as "left right" or, newer, as [left, right]."""
-    pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model.get("merges", [])]
-    broken = next((pair for pair in pairs if len(pair) != 2), None)
-    if broken is not None:
-        raise ConvertError(f"tokenizer.json has a merge that is no pair: {broken}")
+    pairs = []
+    for i, merge in enumerate(model.list("merges") or []):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
+            raise ConvertError(f"tokenizer.json has a merge that is no pair: {merge!r}")
+        missing = next((text for text in (*pair, "".join(pair)) if text not in vocab), None)
+        if missing is not None:
+            raise ConvertError(f"tokenizer.json: merge {i} needs the token {missing!r}, which the vocabulary lacks")
+        pairs.append((pair[0], pair[1]))
     return pairs
 
 
-def read_byte_level(tokenizer: dict, n_vocab: int) -> Vocab:
-    model = tokenizer["model"]
-    if model.get("type") != "BPE":
-        raise ConvertError(f"byte-level tokenizer of type {model.get('type')} is not supported (BPE is)")
-    normalizers = [step["type"] for step in steps_of(tokenizer.get("normalizer"), "normalizers")]
+def read_byte_level(tokenizer: Fields, n_vocab: int) -> Vocab:
+    model = bpe_model(tokenizer)
+    normalizers = [step.text("type") or "?" for step in steps_of(tokenizer, "normalizer")]
     if normalizers:
         raise ConvertError(f"byte-level BPE with the normalizer {', '.join(normalizers)} is not supported")
-    pre = pre_name(tokenizer)
-    if model.get("ignore_merges") and pre != "llama-bpe":
-        raise ConvertError(f"ignore_merges is not supported with the pre_tokenizer of {pre}")
-    vocab = Vocab("gpt2", pre, n_vocab)
-    for text, id_ in model["vocab"].items():
+    vocab = Vocab("gpt2", pre_name(tokenizer), n_vocab)
+    vocab.ignore_merges = bool(model.flag("ignore_merges"))
+    texts = vocabulary(model)
+    for text, id_ in texts.items():
         vocab.put(id_, text, TokenType.NORMAL)
-    vocab.merges = [f"{left} {right}" for left, right in merge_pairs(model)]
+    vocab.merges = [f"{left} {right}" for left, right in merge_pairs(model, texts)]
     return vocab

@@ -8,14 +8,16 @@ from pathlib import Path
 from gguf import TokenType
 
 from convert_error import ConvertError
-from hf_vocab import Vocab
-from tokenizer_bytelevel import merge_pairs, steps_of
+from hf_vocab import AddedToken, Vocab
+from json_fields import Fields
+from tokenizer_bytelevel import bpe_model, merge_pairs, steps_of, vocabulary
 
 SPACE = "\u2581"
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def read_spm_model(path: Path, n_vocab: int) -> Vocab:
+def read_spm_model(path: Path, tokenizer_config: Fields, n_vocab: int) -> Vocab:
+    """As LlamaTokenizer of transformers 5 reads it: `legacy` says whether a space follows each special token too."""
     try:
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as problem:
@@ -36,7 +38,11 @@ def read_spm_model(path: Path, n_vocab: int) -> Vocab:
         vocab.notes.append(f"texts are not normalized ({normalizer.name} in tokenizer.model)")
     for id_, piece in enumerate(proto.pieces):
         vocab.put(id_, piece.piece, piece.type, piece.score)  # GGUF numbers the types as SentencePiece does
-    vocab.add_space_prefix = normalizer.add_dummy_prefix
+        if piece.type in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
+            vocab.add(AddedToken(id_, piece.piece, special=piece.type != TokenType.USER_DEFINED))
+    wanted = tokenizer_config.flag("add_prefix_space", normalizer.add_dummy_prefix)
+    everywhere = tokenizer_config.flag("legacy", False)
+    vocab.prepend_scheme = "never" if not wanted else "each" if everywhere else "first"
     vocab.remove_extra_whitespaces = normalizer.remove_extra_whitespaces
     for kind in ("bos", "eos", "unk", "pad"):
         id_ = getattr(trainer, f"{kind}_id")
@@ -44,27 +50,26 @@ def read_spm_model(path: Path, n_vocab: int) -> Vocab:
     return vocab
 
 
-def read_spm_json(tokenizer: dict, n_vocab: int) -> Vocab:
-    """Scores are minus the rank of a token's first merge: SentencePiece merges the pair whose result scores best.
-
-    That is BPE's order, with one difference left: SentencePiece may also merge a pair that is not in the list of merges
-    when its result is a token. Lists made from a SentencePiece model hold every such pair; for lists trained otherwise,
-    no text of a 90,000-token sample came out differently.
-    """
-    model = tokenizer["model"]
-    if model.get("type") != "BPE":
-        raise ConvertError(f"tokenizer.json of type {model.get('type')} is not supported (BPE is)")
-    if model.get("ignore_merges"):
+def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
+    """Merges are carried, which Hugging Face's order follows. Other tools read scores, minus the rank of a token's
+    first merge: SentencePiece merges the pair whose result scores best."""
+    model = bpe_model(tokenizer)
+    if model.flag("ignore_merges"):
         raise ConvertError("ignore_merges is not supported for a SentencePiece tokenizer")
     vocab = Vocab("llama", "default", n_vocab)
-    vocab.add_space_prefix = _space_prefix(tokenizer)
+    _set_space_rules(vocab, tokenizer)
+    vocab.fuse_unknown = bool(model.flag("fuse_unk"))
+    texts = vocabulary(model)
+    # A space in a text is a mark by then, so a merge that has one never applies.
+    pairs = [pair for pair in merge_pairs(model, texts) if " " not in pair[0] + pair[1]]
+    vocab.merges = [f"{left} {right}" for left, right in pairs]
     ranks: dict[str, int] = {}
-    for rank, (left, right) in enumerate(merge_pairs(model)):
+    for rank, (left, right) in enumerate(pairs):
         ranks.setdefault(left + right, rank)
-    for text, id_ in model["vocab"].items():
-        if BYTE_TOKEN.fullmatch(text):
+    for text, id_ in texts.items():
+        if model.flag("byte_fallback") and BYTE_TOKEN.fullmatch(text):
             vocab.put(id_, text, TokenType.BYTE)
-        elif text == model.get("unk_token"):
+        elif text == model.text("unk_token"):
             vocab.put(id_, text, TokenType.UNKNOWN)
             vocab.unk = id_
         else:
@@ -72,22 +77,28 @@ def read_spm_json(tokenizer: dict, n_vocab: int) -> Vocab:
     return vocab
 
 
-def _space_prefix(tokenizer: dict) -> bool:
-    """Checks that the text is prepared as SentencePiece does it, and says whether a space is put in front."""
-    prefix, replaces = False, False
-    for step in steps_of(tokenizer.get("normalizer"), "normalizers"):
-        if step["type"] == "Prepend" and step.get("prepend") == SPACE:
-            prefix = True
-        elif step["type"] == "Replace" and step.get("pattern") == {"String": " "} and step.get("content") == SPACE:
-            replaces = True
+def _set_space_rules(vocab: Vocab, tokenizer: Fields) -> None:
+    """Checks that the text is prepared as SentencePiece does it, and says where a space is put in front."""
+    prepends = False
+    for step in steps_of(tokenizer, "normalizer"):
+        kind, pattern = step.text("type"), step.data.get("pattern")
+        if kind == "Prepend" and step.text("prepend") == SPACE and not vocab.normalizes_spaces:
+            prepends = True
+        elif kind == "Replace" and pattern == {"String": " "} and step.text("content") == SPACE:
+            vocab.normalizes_spaces = True
         else:
-            raise ConvertError(f"normalizer {step} is not one of SentencePiece's")
-    for step in steps_of(tokenizer.get("pre_tokenizer"), "pretokenizers"):
-        if step["type"] != "Metaspace" or step.get("replacement") != SPACE:
-            raise ConvertError(f"pre_tokenizer {step} is not one of SentencePiece's")
-        replaces = True
-        scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
-        prefix = prefix or scheme != "never"
-    if not replaces:
+            raise ConvertError(f"normalizer {step.data} is not one of SentencePiece's")
+    scheme = None
+    for step in steps_of(tokenizer, "pre_tokenizer"):
+        if step.text("type") != "Metaspace" or step.text("replacement") != SPACE or scheme is not None:
+            raise ConvertError(f"pre_tokenizer {step.data} is not one of SentencePiece's")
+        scheme = step.text("prepend_scheme", "always" if step.flag("add_prefix_space", True) else "never")
+        if scheme not in ("always", "first", "never"):
+            raise step.wrong("prepend_scheme", "always, first or never")
+        vocab.splits_at_spaces = bool(step.flag("split", True))
+    if scheme is None and not vocab.normalizes_spaces:
         raise ConvertError(f"tokenizer.json is neither byte-level nor SentencePiece: nothing turns spaces into {SPACE}")
-    return prefix
+    if prepends and (scheme not in (None, "never") or not vocab.normalizes_spaces):
+        raise ConvertError("tokenizer.json puts spaces in front twice: Prepend with Metaspace is not supported")
+    names = {None: "never", "never": "never", "first": "first", "always": "each"}
+    vocab.prepend_scheme = "always" if prepends else names[scheme]

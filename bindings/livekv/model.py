@@ -118,10 +118,19 @@ class Model:
         """llama2, llama3, chatml, mistral, zephyr or none."""
         return str(self._facts["chat_family"])
 
-    def tokenize(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str, add_special: bool = True, parse_special: bool = False, behind: int | None = None
+    ) -> list[int]:
         """Token ids. add_special: with bos and eos as the model asks. parse_special: control tokens written in the text
-        become those tokens."""
-        return self._core.tokenize(text, add_special, parse_special)
+        become those tokens. behind: the token that the text goes on behind; it gets no bos then, and SentencePiece's
+        space in front only where the model puts one behind that token. Raises Error when that is none."""
+        return self._core.tokenize(
+            text,
+            add_bos=add_special,
+            add_eos=add_special,
+            parse_special=parse_special,
+            behind=-1 if behind is None else behind,
+        )
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
         """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -120,12 +121,13 @@ class Session:
     ) -> Generation:
         """Continues the sequence with a prompt and then by itself; iterate over the result for the text.
 
-        prompt: text, token ids, or None to go on from the last logits. max_tokens: None: until the text or the context
-        ends. temperature 0: greedy; top_k 0, top_p 1, min_p 0, repeat_penalty 1: off (repeat_penalty: over the last 64
-        tokens; Keskar et al. 2019, section 4.1). seed: None: a new one, which usage tells. stop: the text ends before
-        the first of these. add_special: a prompt that begins a sequence gets the model's bos; an eos it would add is
-        left out, as the text is to be continued. parse_special: control tokens written in the prompt become those
-        tokens. ignore_eos: the model's ends of text are never chosen. Raises Error for values out of range; while
+        prompt: text, token ids, or None to go on from the last logits; text behind other tokens may go on in the middle
+        of a word. max_tokens: None: until the text or the context ends. temperature 0: greedy; top_k 0, top_p 1,
+        min_p 0, repeat_penalty 1: off (repeat_penalty: over the last 64 tokens; Keskar et al. 2019, section 4.1). seed:
+        None: a new one, which usage tells. stop: the text ends before the first of these. add_special: a prompt that
+        begins a sequence gets the model's bos; an eos it would add is left out, as the text is to be continued.
+        parse_special: control tokens written in the prompt become those tokens. ignore_eos: the model's ends of text
+        are never chosen. Warns of a prompt that begins with a second bos. Raises Error for values out of range; while
         iterating, as prefill does, and when the session was changed meanwhile.
         """
         seed = random.SystemRandom().getrandbits(63) if seed is None else seed
@@ -151,10 +153,15 @@ class Session:
             return []
         if not isinstance(prompt, str):
             return prompt
-        add_special = add_special and self.n_tokens == 0
-        tokens = self.model.tokenize(prompt, add_special, parse_special)
-        if add_special and self.model._facts["adds_eos"] and tokens:
-            tokens.pop()
+        behind = self.tokens[-1] if self.n_tokens else -1
+        tokens = self.model._core.tokenize(
+            prompt, add_bos=add_special, add_eos=False, parse_special=parse_special, behind=behind
+        )
+        if self.model._core.begins_with_two_bos(tokens):
+            warnings.warn(
+                "the prompt begins with the model's bos, which is put in front of every text: now there are two",
+                stacklevel=3,
+            )
         return tokens
 
     def fork(self) -> Session:

@@ -66,14 +66,17 @@ void warn_of_overruled(const kv_options & asked, const kv_options & saved) {
     }
 }
 
-std::vector<int32_t> encode_prompt(const cli_options & options, const tokenizer & vocab) {
-    const bool goes_on = !options.kv_load_path.empty();
-    if (options.conversation || (goes_on && !options.prompt && !options.prompt_file)) {
+// behind: the last token of a saved cache, -1 where there is none. A text that is to be continued gets no eos.
+std::vector<int32_t> encode_prompt(const cli_options & options, const tokenizer & vocab, int32_t behind) {
+    if (options.conversation || (behind >= 0 && !options.prompt && !options.prompt_file)) {
         return {};
     }
-    std::vector<int32_t> tokens = vocab.encode(read_prompt(options), /*add_special=*/!goes_on, /*parse_special=*/true);
-    if (!goes_on && vocab.adds_eos() && !tokens.empty()) {
-        tokens.pop_back();  // the text is to be continued, not ended
+    const std::string prompt = read_prompt(options);
+    const text_part whole{prompt, /*parse_special=*/true};
+    const std::vector<int32_t> tokens = vocab.encode({&whole, 1}, {.add_eos = false, .behind = behind});
+    if (vocab.begins_with_two_bos(tokens)) {
+        std::cerr << "livekv-cli: warning: the prompt begins with " << vocab.token_bytes(vocab.bos(), true)
+                  << ", which the model puts in front of every text: now there are two\n";
     }
     return tokens;
 }
@@ -122,9 +125,10 @@ int run(int argc, char ** argv) {
         saved.emplace(options.kv_load_path);
         warn_of_overruled(options.engine.kv, saved_options(*saved));
     }
-    const std::vector<int32_t> prompt = encode_prompt(options, m->vocab);
     const size_t n_held = saved ? saved->tokens().size() : 0;
-    session s(m, options.engine.params(choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size())), options.engine.kv.policy));
+    const std::vector<int32_t> prompt = encode_prompt(options, m->vocab, n_held > 0 ? saved->tokens().back() : -1);
+    const int64_t n_ctx = choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()));
+    session s(m, options.engine.params(n_ctx, options.engine.kv.policy));
     if (saved) {
         s.load(*saved);
         saved.reset();

@@ -26,6 +26,18 @@ inline constexpr const char * rope_scaling_factor = "llama.rope.scaling.factor";
 inline constexpr const char * rope_scale_linear = "llama.rope.scale_linear";  // older files
 inline constexpr const char * expert_count = "llama.expert_count";
 
+// Keys of our own, for what Hugging Face's tokenizers do and the ecosystem's keys cannot say. All are optional; files
+// of other tools lack them. docs/gguf-keys.md says what they mean.
+inline constexpr const char * prepend_scheme = "livekv.tokenizer.prepend_scheme";
+inline constexpr const char * normalizes_spaces = "livekv.tokenizer.normalizes_spaces";
+inline constexpr const char * splits_at_spaces = "livekv.tokenizer.splits_at_spaces";
+inline constexpr const char * fuse_unknown = "livekv.tokenizer.fuse_unknown";
+inline constexpr const char * spm_merges = "livekv.tokenizer.merges";
+inline constexpr const char * ignore_merges = "livekv.tokenizer.ignore_merges";
+inline constexpr const char * added_tokens = "livekv.tokenizer.added_tokens";
+inline constexpr const char * added_token_flags = "livekv.tokenizer.added_token_flags";
+inline constexpr const char * eos_token_ids = "livekv.tokenizer.eos_token_ids";
+
 inline constexpr const char * token_embd = "token_embd.weight";
 inline constexpr const char * output_norm = "output_norm.weight";
 inline constexpr const char * output = "output.weight";

@@ -80,10 +80,10 @@ std::vector<piece> cut_at_bad_bytes(std::string_view text) {
 
 class matcher {
   public:
-    matcher() : data_(pcre2_match_data_create(1, nullptr)), context_(pcre2_match_context_create(nullptr)) {
+    explicit matcher(uint32_t match_limit)
+        : data_(pcre2_match_data_create(1, nullptr)), context_(pcre2_match_context_create(nullptr)) {
         LIVEKV_ASSERT(data_ && context_);
-        // A long run of spaces may be backtracked over once; PCRE2's default limit would end that early.
-        pcre2_set_match_limit(context_, UINT32_MAX);
+        pcre2_set_match_limit(context_, match_limit);
     }
     ~matcher() {
         pcre2_match_data_free(data_);
@@ -102,8 +102,18 @@ class matcher {
                 at = end;
             }
         };
-        while (at < text.size() &&
-               pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, data_, context_) > 0) {
+        while (at < text.size()) {
+            const int found =
+                pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, data_, context_);
+            if (found == PCRE2_ERROR_NOMATCH) {
+                break;
+            }
+            if (found < 0) {
+                PCRE2_UCHAR message[128];
+                pcre2_get_error_message(found, message, sizeof message);
+                fail("cutting a text of ", text.size(), " bytes into words failed: ",
+                     reinterpret_cast<const char *>(message));
+            }
             const PCRE2_SIZE * bounds = pcre2_get_ovector_pointer(data_);
             const size_t end = bounds[1];
             emit(bounds[0]);
@@ -121,7 +131,7 @@ class matcher {
 
 void pretokenizer::free_code::operator()(pcre2_real_code_8 * code) const { pcre2_code_free(code); }
 
-pretokenizer::pretokenizer(const std::string & name) {
+pretokenizer::pretokenizer(const std::string & name, uint32_t match_limit) : match_limit_(match_limit) {
     std::string supported;
     for (const family & known : families) {
         supported += std::string(supported.empty() ? "" : ", ") + known.name;
@@ -140,7 +150,7 @@ pretokenizer::pretokenizer(const std::string & name) {
 }
 
 std::vector<std::string_view> pretokenizer::split(std::string_view text) const {
-    matcher match;
+    matcher match(match_limit_);
     std::vector<piece> pieces = cut_at_bad_bytes(text);
     for (const auto & expression : expressions_) {
         std::vector<piece> finer;

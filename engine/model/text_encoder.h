@@ -12,8 +12,8 @@ class text_encoder {
   public:
     virtual ~text_encoder() = default;
 
-    // Appends the tokens of any bytes; text is not empty. space_in_front: as if one more space stood before it.
-    virtual void encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const = 0;
+    // Appends the tokens of any bytes; text is not empty, and prepared as the kind wants it.
+    virtual void encode(std::string_view text, std::vector<int32_t> & out) const = 0;
 
     // The bytes that a token of text (vocab::is_text) stands for.
     virtual std::string bytes(int32_t id) const = 0;

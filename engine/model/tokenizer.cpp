@@ -2,6 +2,8 @@
 
 #include "error.h"
 #include "model/gguf_file.h"
+#include "model/joined_text.h"
+#include "model/space_marks.h"
 #include "model/special_tokens.h"
 #include "model/tokenizer_bpe.h"
 #include "model/tokenizer_spm.h"
@@ -12,18 +14,21 @@ namespace livekv {
 
 namespace {
 
-// SentencePiece's remove_extra_whitespaces: no space at either end, one where several were.
-std::string without_extra_spaces(std::string_view text) {
-    std::string out;
-    for (const char c : text) {
-        if (c != ' ' || (!out.empty() && out.back() != ' ')) {
-            out += c;
+// Calls visit for what lies between the found tokens, and appends those.
+template <typename Piece, typename Visit>
+void split(const Piece & whole, const std::vector<special_tokens::match> & found, std::vector<int32_t> & ids,
+           const Visit & visit) {
+    size_t at = 0;
+    for (const special_tokens::match & token : found) {
+        if (at < token.begin) {
+            visit(whole.part(at, token.begin));
         }
+        ids.push_back(token.id);
+        at = token.end;
     }
-    if (out.ends_with(' ')) {
-        out.pop_back();
+    if (at < whole.text.text.size()) {
+        visit(whole.part(at, whole.text.text.size()));
     }
-    return out;
 }
 
 }  // namespace
@@ -60,35 +65,91 @@ bool tokenizer::is_end_of_generation(int32_t id) const {
     return vocab_->end_of_generation.contains(id);
 }
 
+bool tokenizer::stands_for_itself(int32_t id) const {
+    return vocab_->type(id) == token_type::control || vocab_->type(id) == token_type::user_defined;
+}
+
 bool tokenizer::is_control(int32_t id) const {
     check_id(id);
     return vocab_->type(id) == token_type::control;
 }
 
-std::vector<int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+// What lies between two tokens that are written out in a text.
+struct tokenizer::piece {
+    joined_text text;
+    bool begins;             // the text
+    bool goes_on;            // behind a token of text
+    bool is_marked = false;  // its spaces are written as marks
+
+    piece part(size_t from, size_t to) const {
+        return {slice(text, from, to), begins && from == 0, goes_on && from == 0, is_marked};
+    }
+};
+
+void tokenizer::append(const piece & p, std::vector<int32_t> & ids) const {
+    piece prepared = p;
+    if (vocab_->normalizes_spaces) {
+        prepared.text = marked(p.text, vocab_->prefix == space_prefix::always && !p.goes_on);
+        prepared.is_marked = true;
+    }
+    if (!special_->any_normalized()) {
+        append_text(prepared, ids);
+        return;
+    }
+    const auto found = special_->find_normalized(prepared.text.text, prepared.text.control);
+    split(prepared, found, ids, [&](const piece & part) { append_text(part, ids); });
+}
+
+void tokenizer::append_text(const piece & p, std::vector<int32_t> & ids) const {
+    const std::string & text = p.text.text;
+    if (vocab_->model != "llama") {
+        encoder_->encode(text, ids);
+        return;
+    }
+    const bool has_space = text.starts_with(' ') || text.starts_with(space_mark);
+    bool wanted = false;
+    switch (vocab_->prefix) {
+        case space_prefix::never:
+            break;
+        case space_prefix::first_piece:
+            wanted = p.begins && !has_space;
+            break;
+        case space_prefix::each_piece:
+            wanted = !has_space;
+            break;
+        case space_prefix::always:
+            wanted = !p.is_marked;  // else it stands there already
+            break;
+    }
+    encoder_->encode(mark_spaces(text, wanted && !p.goes_on), ids);
+}
+
+std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const encode_options & options) const {
+    const bool begins = options.behind < 0;
+    if (!begins) {
+        check_id(options.behind);
+    }
     std::vector<int32_t> ids;
-    if (add_special && vocab_->add_bos) {
+    if (options.add_bos && begins && vocab_->add_bos) {
         ids.push_back(vocab_->bos);
     }
-    std::string tidied;
-    if (vocab_->remove_extra_whitespaces) {
-        tidied = without_extra_spaces(text);
-        text = tidied;
-    }
-    for (size_t at = 0; at < text.size();) {
-        const special_tokens::match special = special_->find(text, at, parse_special);
-        if (special.begin > at) {
-            encoder_->encode(text.substr(at, special.begin - at), vocab_->add_space_prefix, ids);
-        }
-        if (special.id >= 0) {
-            ids.push_back(special.id);
-        }
-        at = special.end;
-    }
-    if (add_special && vocab_->add_eos) {
+    const bool goes_on = !begins && !stands_for_itself(options.behind);
+    const piece whole{join(parts, vocab_->remove_extra_whitespaces, begins), begins || options.behind == vocab_->bos,
+                      goes_on};
+    split(whole, special_->find(whole.text.text, whole.text.control), ids, [&](const piece & p) { append(p, ids); });
+    if (options.add_eos && vocab_->add_eos) {
         ids.push_back(vocab_->eos);
     }
     return ids;
+}
+
+bool tokenizer::begins_with_two_bos(std::span<const int32_t> ids) const {
+    return vocab_->add_bos && ids.size() > 1 && ids[0] == vocab_->bos && ids[1] == vocab_->bos;
+}
+
+std::vector<int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+    const text_part whole{text, parse_special};
+    return encode({&whole, 1}, {.add_bos = add_special, .add_eos = add_special});
 }
 
 std::string tokenizer::token_bytes(int32_t id, bool render_special) const {
@@ -108,13 +169,12 @@ std::string tokenizer::token_bytes(int32_t id, bool render_special) const {
 
 void tokenizer::decode_next(int32_t id, bool render_special, bool & at_start, std::string & out) const {
     const std::string bytes = token_bytes(id, render_special);
-    const token_type type = vocab_->type(id);
-    if (type == token_type::control || type == token_type::user_defined) {
-        at_start = true;
+    if (stands_for_itself(id)) {
+        at_start = vocab_->prefix != space_prefix::first_piece || (at_start && id == vocab_->bos);
         out += bytes;
         return;
     }
-    const bool drop_space = at_start && vocab_->add_space_prefix && bytes.starts_with(' ');
+    const bool drop_space = at_start && vocab_->prefix != space_prefix::never && bytes.starts_with(' ');
     at_start = at_start && bytes.empty();
     out.append(bytes, drop_space ? 1 : 0);
 }

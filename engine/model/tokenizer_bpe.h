@@ -4,6 +4,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "model/merge_table.h"
 #include "model/pretokenizer.h"
 #include "model/symbol_merger.h"
 #include "model/text_encoder.h"
@@ -17,15 +18,14 @@ struct vocab;
 // vocabulary has none; with all 256 of them decoding gives back every byte string.
 class tokenizer_bpe final : public text_encoder {
   public:
-    // Keeps a reference, but not to tokens.merges. Throws livekv::error for an unknown pre-tokenizer and for a merge
-    // that is not two tokens which together are a third.
+    // Keeps a reference, but not to tokens.merges. Throws livekv::error for an unknown pre-tokenizer and as merge_table
+    // does.
     explicit tokenizer_bpe(const vocab & tokens);
 
-    void encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const override;
+    void encode(std::string_view text, std::vector<int32_t> & out) const override;
     std::string bytes(int32_t id) const override { return bytes_[static_cast<size_t>(id)]; }
 
   private:
-    void read_merges();
     void append_word(std::string_view word, symbol_merger & merger, std::vector<int32_t> & out) const;
 
     const vocab & tokens_;
@@ -33,7 +33,8 @@ class tokenizer_bpe final : public text_encoder {
     std::vector<std::string> bytes_;                          // [n_tokens]
     std::unordered_map<std::string_view, int32_t> by_bytes_;  // looks into bytes_; tokens of text only
     std::array<int32_t, 256> by_byte_;                        // tokens of any type, which may merge; -1: none
-    std::unordered_map<uint64_t, symbol_merger::merge> merges_;  // by pair_key of the two tokens
+    merge_table merges_;
+    bool ignores_merges_;  // a word that is a token is taken whole, even where merging would not lead to it
 };
 
 }  // namespace livekv

@@ -1,28 +1,22 @@
 #include "model/tokenizer_spm.h"
 
+#include "model/space_marks.h"
 #include "model/symbol_merger.h"
 #include "model/utf8.h"
 #include "model/vocab.h"
 
 namespace livekv {
 
-namespace {
-
-constexpr std::string_view space_mark = "\u2581";
-
-// Ids of symbols that are no token: a character that may still merge, and a U+2581 of the text, which must not.
-constexpr int32_t no_token = -1;
-constexpr int32_t literal_mark = -2;
-
-}  // namespace
-
-tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens) {
+tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens), merges_(tokens) {
     by_byte_.fill(-1);
     for (int32_t id = 0; id < tokens.n_tokens(); ++id) {
-        const std::string_view text = tokens.text(id);
+        std::string_view text = tokens.text(id);
         if (tokens.type(id) == token_type::byte) {
             by_byte_[tokens.byte_value(id)] = id;
-        } else if (tokens.is_text(id) && !text.empty()) {
+        } else if (tokens.may_be_merged(id) && !text.empty()) {
+            if (!tokens.is_text(id)) {
+                text = marked_.emplace_back(mark_spaces(text, false));
+            }
             by_text_[text] = id;
             longest_ = std::max(longest_, text.size());
             size_t word = 0;
@@ -36,55 +30,35 @@ tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens) {
 
 int32_t tokenizer_spm::find(std::string_view text) const {
     if (text.size() > longest_) {
-        return no_token;
+        return -1;
     }
     const auto at = by_text_.find(text);
-    return at == by_text_.end() ? no_token : at->second;
+    return at == by_text_.end() ? -1 : at->second;
 }
 
-void tokenizer_spm::encode(std::string_view text, bool space_in_front, std::vector<int32_t> & out) const {
-    std::string marked;  // text with its spaces written as U+2581
-    marked.reserve(text.size() + text.size() / 2);
-    std::vector<size_t> literals;  // offsets in marked of what was U+2581 already
-    if (space_in_front) {
-        marked += space_mark;
-    }
-    for (size_t at = 0; at < text.size(); ++at) {
-        if (text[at] == ' ') {
-            marked += space_mark;
-            continue;
-        }
-        if (text.substr(at, space_mark.size()) == space_mark) {
-            literals.push_back(marked.size());
-        }
-        marked += text[at];
-    }
-
+void tokenizer_spm::encode(std::string_view text, std::vector<int32_t> & out) const {
     // Words are merged one by one unless a token could join two: the same result, with a queue that stays in the cache.
     symbol_merger merger;
-    size_t next_literal = 0;
+    const size_t first = out.size();
     bool after_space = true;
-    for (size_t at = 0; at < marked.size();) {
-        const std::string_view rest = std::string_view(marked).substr(at);
-        const utf8_head head = read_utf8(rest);
-        const std::string_view character = rest.substr(0, head.valid ? head.length : 1);
-        const bool is_literal = next_literal < literals.size() && literals[next_literal] == at;
-        next_literal += is_literal;
+    for (size_t at = 0; at < text.size();) {
+        const utf8_head head = read_utf8(text.substr(at));
+        const std::string_view character = text.substr(at, head.valid ? head.length : 1);
         const bool is_space = character == space_mark;
-        if (is_space && !after_space && !merges_across_words_) {
-            append_merged(merger, out);
+        if (is_space && (tokens_.splits_at_spaces || (!after_space && !merges_across_words_))) {
+            append_merged(merger, first, out);
         }
         after_space = is_space;
-        merger.add(character, is_literal ? literal_mark : find(character));
+        merger.add(character, find(character));
         at += character.size();
     }
-    append_merged(merger, out);
+    append_merged(merger, first, out);
 }
 
-void tokenizer_spm::append_merged(symbol_merger & merger, std::vector<int32_t> & out) const {
+void tokenizer_spm::append_merged(symbol_merger & merger, size_t first, std::vector<int32_t> & out) const {
     merger.run([&](const auto & left, const auto & right) -> std::optional<symbol_merger::merge> {
-        if (left.id == literal_mark || right.id == literal_mark) {
-            return std::nullopt;
+        if (!merges_.empty()) {
+            return merges_.find(left.id, right.id);
         }
         const int32_t id = find(symbol_merger::joined(left, right));
         if (id < 0) {
@@ -96,20 +70,20 @@ void tokenizer_spm::append_merged(symbol_merger & merger, std::vector<int32_t> &
         if (symbol.id >= 0) {
             out.push_back(symbol.id);
         } else {
-            const bool is_space = symbol.id == no_token && symbol.text == space_mark;
-            append_bytes(is_space ? " " : symbol.text, out);
+            append_bytes(merges_.empty() && symbol.text == space_mark ? " " : symbol.text, first, out);
         }
     });
     merger.clear();
 }
 
-void tokenizer_spm::append_bytes(std::string_view character, std::vector<int32_t> & out) const {
+void tokenizer_spm::append_bytes(std::string_view character, size_t first, std::vector<int32_t> & out) const {
     const size_t before = out.size();
     for (const char c : character) {
         const int32_t id = by_byte_[static_cast<uint8_t>(c)];
         if (id < 0) {
             out.resize(before);
-            if (tokens_.unknown >= 0) {
+            const bool in_run = tokens_.fuse_unknown && out.size() > first && out.back() == tokens_.unknown;
+            if (tokens_.unknown >= 0 && !in_run) {
                 out.push_back(tokens_.unknown);
             }
             return;
@@ -118,14 +92,6 @@ void tokenizer_spm::append_bytes(std::string_view character, std::vector<int32_t
     }
 }
 
-std::string tokenizer_spm::bytes(int32_t id) const {
-    std::string_view text = tokens_.text(id);
-    std::string out;
-    for (size_t mark = text.find(space_mark); mark != std::string_view::npos; mark = text.find(space_mark)) {
-        out.append(text.substr(0, mark)).append(" ");
-        text.remove_prefix(mark + space_mark.size());
-    }
-    return out.append(text);
-}
+std::string tokenizer_spm::bytes(int32_t id) const { return unmark_spaces(tokens_.text(id)); }
 
 }  // namespace livekv

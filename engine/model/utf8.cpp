@@ -30,6 +30,21 @@ utf8_head read_utf8(std::string_view text) {
     return {length, true, false};
 }
 
+char32_t code_point(std::string_view character) {
+    const auto bits = [&](size_t i) { return static_cast<char32_t>(static_cast<uint8_t>(character[i])) & 0x3F; };
+    const auto lead = static_cast<char32_t>(static_cast<uint8_t>(character[0]));
+    switch (character.size()) {
+        case 1:
+            return lead;
+        case 2:
+            return (lead & 0x1F) << 6 | bits(1);
+        case 3:
+            return (lead & 0x0F) << 12 | bits(1) << 6 | bits(2);
+        default:
+            return (lead & 0x07) << 18 | bits(1) << 12 | bits(2) << 6 | bits(3);
+    }
+}
+
 std::optional<size_t> first_invalid_utf8(std::string_view text) {
     for (size_t at = 0; at < text.size();) {
         const utf8_head head = read_utf8(text.substr(at));

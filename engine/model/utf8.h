@@ -17,6 +17,9 @@ struct utf8_head {
 // text must not be empty.
 utf8_head read_utf8(std::string_view text);
 
+// Of a whole character, as read_utf8 finds it.
+char32_t code_point(std::string_view character);
+
 // Byte offset of the first byte that belongs to no character.
 std::optional<size_t> first_invalid_utf8(std::string_view text);
 

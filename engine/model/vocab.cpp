@@ -1,5 +1,6 @@
 #include "model/vocab.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -7,6 +8,7 @@
 
 #include "error.h"
 #include "model/gguf_file.h"
+#include "model/gguf_keys.h"
 
 namespace livekv {
 
@@ -15,6 +17,17 @@ namespace {
 // Control tokens that end a turn or a text whatever the file's eos is; chat models often stop with another token.
 constexpr std::array end_texts = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>",    "<|end_of_text|>", "<|endoftext|>",
                                   "</s>",       "<|end|>",    "<end_of_turn>", "<eos>",           "<EOT>"};
+
+constexpr struct {
+    std::string_view name;
+    space_prefix value;
+} prefix_names[] = {{"never", space_prefix::never},
+                    {"first", space_prefix::first_piece},
+                    {"each", space_prefix::each_piece},
+                    {"always", space_prefix::always}};
+
+// Bits of livekv.tokenizer.added_token_flags.
+enum added_flag : int32_t { lstrip = 1, rstrip = 2, single_word = 4, normalized = 8, in_vocabulary = 16 };
 
 std::optional<uint8_t> read_byte(std::string_view text) {
     if (text.size() != 6 || !text.starts_with("<0x") || !text.ends_with('>')) {
@@ -38,6 +51,8 @@ vocab::vocab(const gguf_file & file) : path(file.path()) {
     pre = file.find_string("tokenizer.ggml.pre").value_or("default");
     read_tokens(file);
     read_special_tokens(file);
+    read_rules(file);
+    read_added_tokens(file);
     chat_template = file.find_string("tokenizer.chat_template").value_or("");
 }
 
@@ -88,6 +103,9 @@ void vocab::read_special_tokens(const gguf_file & file) {
     const auto find_id = [&](const char * name) -> int32_t {
         const std::string key = std::string("tokenizer.ggml.") + name + "_token_id";
         const std::optional<uint32_t> id = file.find_u32(key);
+        if (id == UINT32_MAX) {
+            return -1;  // how some tools write none
+        }
         if (id && *id >= texts.size()) {
             fail("'", path, "': ", key, " is ", *id, ", expected less than ", texts.size());
         }
@@ -106,6 +124,12 @@ void vocab::read_special_tokens(const gguf_file & file) {
             end_of_generation.insert(id);
         }
     }
+    if (file.has(keys::eos_token_ids)) {
+        for (const int32_t id : file.get_ints(keys::eos_token_ids)) {
+            check_listed(keys::eos_token_ids, id);
+            end_of_generation.insert(id);
+        }
+    }
     for (const char * text : end_texts) {
         const int32_t id = find(text);
         if (id >= 0 && type(id) == token_type::control) {
@@ -121,8 +145,63 @@ void vocab::read_special_tokens(const gguf_file & file) {
         fail("'", path, "': tokenizer.ggml.add_", which, "_token is true, but tokenizer.ggml.", which,
              "_token_id is missing");
     }
-    add_space_prefix = is_spm && file.find_bool("tokenizer.ggml.add_space_prefix").value_or(true);
-    remove_extra_whitespaces = is_spm && file.find_bool("tokenizer.ggml.remove_extra_whitespaces").value_or(false);
+}
+
+void vocab::check_listed(const char * key, int32_t id) const {
+    if (id < 0 || id >= n_tokens()) {
+        fail("'", path, "': ", key, " has ", id, ", expected less than ", n_tokens());
+    }
+}
+
+void vocab::read_rules(const gguf_file & file) {
+    ignore_merges = file.find_bool(keys::ignore_merges);
+    if (model != "llama") {
+        return;
+    }
+    prefix = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(true) ? space_prefix::always
+                                                                              : space_prefix::never;
+    if (const std::optional<std::string> scheme = file.find_string(keys::prepend_scheme)) {
+        const auto * found = std::find_if(std::begin(prefix_names), std::end(prefix_names),
+                                          [&](const auto & known) { return *scheme == known.name; });
+        if (found == std::end(prefix_names)) {
+            fail("'", path, "': ", keys::prepend_scheme, " is '", *scheme,
+                 "', supported are never, first, each and always");
+        }
+        prefix = found->value;
+    }
+    remove_extra_whitespaces = file.find_bool("tokenizer.ggml.remove_extra_whitespaces").value_or(false);
+    normalizes_spaces = file.find_bool(keys::normalizes_spaces).value_or(false);
+    splits_at_spaces = file.find_bool(keys::splits_at_spaces).value_or(false);
+    fuse_unknown = file.find_bool(keys::fuse_unknown).value_or(false);
+    merges = file.has(keys::spm_merges) ? file.get_strings(keys::spm_merges) : std::vector<std::string>();
+}
+
+void vocab::read_added_tokens(const gguf_file & file) {
+    if (!file.has(keys::added_tokens)) {
+        for (int32_t id = 0; id < n_tokens(); ++id) {
+            if (type(id) == token_type::control || type(id) == token_type::user_defined) {
+                added.push_back({id});
+            }
+        }
+        return;
+    }
+    const std::vector<int32_t> ids = file.get_ints(keys::added_tokens);
+    const std::vector<int32_t> flags = file.get_ints(keys::added_token_flags);
+    if (flags.size() != ids.size()) {
+        fail("'", path, "': ", keys::added_token_flags, " has ", flags.size(), " values, expected ", ids.size());
+    }
+    for (size_t i = 0; i < ids.size(); ++i) {
+        check_listed(keys::added_tokens, ids[i]);
+        const auto has = [&](added_flag flag) { return (flags[i] & flag) != 0; };
+        if (flags[i] < 0 || flags[i] >= 2 * in_vocabulary) {
+            fail("'", path, "': ", keys::added_token_flags, " has ", flags[i], ", expected 0 to ",
+                 2 * in_vocabulary - 1);
+        }
+        added.push_back({ids[i], has(lstrip), has(rstrip), has(single_word), has(normalized)});
+        if (has(in_vocabulary) && type(ids[i]) == token_type::user_defined) {
+            added_and_merged.insert(ids[i]);
+        }
+    }
 }
 
 uint8_t vocab::byte_value(int32_t id) const {

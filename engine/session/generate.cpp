@@ -104,7 +104,9 @@ std::string generation::next(const session::progress & on_prefill) {
     }
     const std::span<const float> logits = session_.last_logits();
     result_.logits_hash = hash_logits(logits);
-    const int32_t token = result_.last_token = pick_.next(logits, banned_);
+    // An embedding may have more rows than there are tokens: those have no text.
+    const auto n_tokens = static_cast<size_t>(session_.get_model().vocab.n_vocab());
+    const int32_t token = result_.last_token = pick_.next(logits.first(n_tokens), banned_);
     ++result_.n_generated;
     if (first) {
         result_.ttft_s = seconds_since(start);

@@ -1,6 +1,7 @@
 // Tokenizers against recorded ids of real vocabularies, and their promises on small ones: every byte string comes back,
 // special tokens are found only where asked for, streams give whole characters, bad files give errors.
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -149,8 +150,10 @@ std::string in_stream(const tokenizer & tok, const ids & tokens) {
 }
 
 void check_round_trip(const tokenizer & tok, int n_random) {
-    const auto check_one = [&](const std::string & text) {
-        const ids tokens = tok.encode(text, false, false);
+    const bool is_spm = tok.find("▁") >= 0;
+    const auto check_one = [&](const std::string & given) {
+        const std::string text = is_spm ? fixtures::with_marks_as_spaces(given) : given;
+        const ids tokens = tok.encode(given, false, false);
         CHECK(tok.decode(tokens, false) == text);
         CHECK(in_stream(tok, tokens) == livekv::replace_invalid_utf8(text));
     };
@@ -192,7 +195,7 @@ TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
     check_pieces(pieces(tok, "   "), {"    "});
     check_pieces(pieces(tok, "éa"), {" ", "éa"});
     check_pieces(pieces(tok, "ü"), {" ", "\xC3", "\xBC"});
-    check_pieces(pieces(tok, "▁"), {" ", "\xE2", "\x96", "\x81"});
+    check_pieces(pieces(tok, "▁"), {"  "});  // the mark is a space
     check_pieces(pieces(spm({}, false), "aüb"), {" a", "<unk>", "b"});
     std::vector<fixtures::token> half = fixtures::spm_tokens(false);
     half.push_back({"<0xC3>", 6});
@@ -248,6 +251,53 @@ TEST(specials_are_added_as_the_model_asks) {
     CHECK(real("llama-bpe").adds_bos() && !real("gpt-2").adds_bos());
 }
 
+ids encode(const tokenizer & tok, const std::vector<livekv::text_part> & parts, int32_t behind = -1) {
+    return tok.encode(parts, {.add_bos = false, .add_eos = false, .behind = behind});
+}
+
+TEST(parts_are_one_text_and_only_trusted_ones_hold_control_tokens) {
+    const tokenizer tok = spm();
+    const int32_t eos = tok.find("</s>");
+    CHECK_EQ(show(encode(tok, {{"a", false}, {"bc a", false}})), show(tok.encode("abc a", false, false)));
+    CHECK_EQ(show(encode(tok, {{"ab</s>c", true}})), show(tok.encode("ab</s>c", false, true)));
+    CHECK_EQ(show(encode(tok, {{"ab</s>c", false}})), show(tok.encode("ab</s>c", false, false)));
+    CHECK_EQ(show(encode(tok, {{"</", true}, {"s>", true}})), show(tok.encode("</s>", false, false)));
+    CHECK_EQ(show(encode(tok, {{"<ma", false}, {"rk>", true}})), show({tok.find("<mark>")}));
+    const ids mixed = encode(tok, {{"a</s>", false}, {"</s>", true}, {"</s>b", false}, {"</s>", true}});
+    CHECK_EQ(std::count(mixed.begin(), mixed.end(), eos), 2);
+    CHECK_EQ(tok.decode(mixed, true), "a</s></s></s>b</s>");
+    CHECK_EQ(show(encode(tok, {})), "");
+    CHECK_EQ(show(tok.encode({}, livekv::encode_options{})), "1 ");
+}
+
+TEST(where_a_text_is_cut_into_parts_does_not_matter) {
+    const tokenizer tok = spm(), words = bpe("gpt-2");
+    std::mt19937 rng(7);
+    for (int i = 0; i < 2000; ++i) {
+        const std::string text = i % 4 ? random_text(rng) : random_bytes(rng);
+        const size_t a = rng() % (text.size() + 1), b = a + rng() % (text.size() - a + 1);
+        const std::string_view view = text;
+        const std::vector<livekv::text_part> parts = {
+            {view.substr(0, a), false}, {view.substr(a, b - a), false}, {view.substr(b), false}};
+        CHECK_EQ(show(encode(tok, parts)), show(tok.encode(text, false, false)));
+        CHECK_EQ(show(encode(words, parts)), show(words.encode(text, false, false)));
+    }
+}
+
+TEST(a_text_that_goes_on_gets_nothing_in_front) {
+    const tokenizer tok = spm();
+    const int32_t letter = tok.find("a");
+    CHECK_EQ(show(tok.encode(std::vector<livekv::text_part>{{"b", false}}, {.behind = letter})), show({tok.find("b")}));
+    CHECK_EQ(show(encode(tok, {{" a", false}}, letter)), show({tok.find("▁a")}));
+    // Behind a control token a piece of text gets its space, as in the middle of one text.
+    const ids behind_eos = encode(tok, {{"a", false}}, tok.eos());
+    CHECK_EQ(show(behind_eos), show({tok.find("▁a")}));
+    CHECK_ERROR(encode(tok, {{"a", false}}, tok.n_vocab()), "outside the vocabulary");
+    const tokenizer tidy =
+        spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.remove_extra_whitespaces", true); });
+    CHECK_EQ(show(encode(tidy, {{" ", false}, {" a ", false}}, letter)), show({tidy.find("▁a")}));
+}
+
 TEST(generation_ends_at_eos_and_at_known_control_tokens) {
     const tokenizer tok = spm();
     CHECK(tok.is_end_of_generation(tok.eos()));
@@ -256,6 +306,68 @@ TEST(generation_ends_at_eos_and_at_known_control_tokens) {
     CHECK(!tok.is_end_of_generation(tok.find("<mark>")));
     const tokenizer llama3 = real("llama-bpe");
     CHECK(llama3.is_end_of_generation(llama3.find("<|eot_id|>")));
+}
+
+TEST(every_listed_id_ends_a_text_and_the_highest_number_is_none) {
+    const tokenizer tok = spm([](gguf_context * g) {
+        const std::vector<int32_t> ends = {2, 5, 6, 7};
+        gguf_set_arr_data(g, "livekv.tokenizer.eos_token_ids", GGUF_TYPE_INT32, ends.data(), ends.size());
+        gguf_set_val_u32(g, "tokenizer.ggml.eot_token_id", UINT32_MAX);
+        gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", UINT32_MAX);
+        gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false);
+    });
+    for (const int32_t id : {2, 5, 6, 7}) {
+        CHECK(tok.is_end_of_generation(id));
+    }
+    CHECK(!tok.is_end_of_generation(8));
+    CHECK_EQ(tok.bos(), -1);
+}
+
+TEST(a_space_is_put_in_front_where_the_scheme_says) {
+    const auto with = [](const char * scheme) {
+        return spm([=](gguf_context * g) { gguf_set_val_str(g, "livekv.tokenizer.prepend_scheme", scheme); });
+    };
+    check_pieces(pieces(with("never"), "a</s>a", true), {"a", "</s>", "a"});
+    check_pieces(pieces(with("first"), "a</s>a", true), {" a", "</s>", "a"});
+    check_pieces(pieces(with("each"), "a</s>a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("each"), " a</s> a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("always"), " a</s>a", true), {"  ", "a", "</s>", " a"});
+    // Behind another text: no space, but for the model's rule behind a control token.
+    const tokenizer first = with("first");
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.find("b"))), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.eos())), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.bos())), show({first.find("▁a")}));
+    CHECK_EQ(first.decode({1, first.find("▁a"), 2, first.find("▁a")}, true), "<s>a</s> a");
+    CHECK_ERROR(with("sometimes"), "is 'sometimes', supported are never, first, each and always");
+}
+
+TEST(flags_of_added_tokens_are_checked) {
+    const auto with = [](std::vector<int32_t> ids, std::vector<int32_t> flags) {
+        return spm([=](gguf_context * g) {
+            gguf_set_arr_data(g, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, ids.data(), ids.size());
+            gguf_set_arr_data(g, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32, flags.data(), flags.size());
+        });
+    };
+    const int32_t mark = spm().find("<mark>");
+    check_pieces(pieces(with({mark}, {1}), "a  <mark>  b"), {" a", "<mark>", "  ", " ", "b"});
+    check_pieces(pieces(with({mark}, {2}), "a <mark>  </s>", true), {" a", " ", "<mark>", " ", "<", "/", "s>"});
+    CHECK_ERROR(with({mark}, {32}), "has 32, expected 0 to 31");
+    CHECK_ERROR(with({mark}, {0, 0}), "has 2 values, expected 1");
+    CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
+}
+
+TEST(a_cut_that_pcre2_gives_up_is_an_error) {
+    const std::string text = "some words " + std::string(1000, ' ') + "x";
+    CHECK_ERROR(livekv::pretokenizer("gpt-2", /*match_limit=*/1).split(text), "match limit exceeded");
+    CHECK(livekv::pretokenizer("gpt-2").split(text).size() > 2);
+}
+
+TEST(the_file_says_whether_words_are_taken_whole) {
+    const auto with = [](const char * pre, bool ignore) {
+        return bpe(pre, [=](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.ignore_merges", ignore); });
+    };
+    check_pieces(pieces(with("gpt-2", true), "zyx"), {"zyx"});
+    check_pieces(pieces(with("llama-bpe", false), "zyx"), {"z", "y", "x"});
 }
 
 TEST(control_tokens_render_on_request_only) {
