@@ -19,12 +19,17 @@ special_tokens::special_tokens(const vocab & tokens) : tokens_(tokens) {
     }
 }
 
-special_tokens::match special_tokens::find(std::string_view text, size_t from, bool with_control) const {
+special_tokens::match special_tokens::find(std::string_view text, size_t from, std::span<const span> control) const {
     for (size_t at = from; at < text.size(); ++at) {
+        while (!control.empty() && control.front().end <= at) {
+            control = control.subspan(1);
+        }
+        const size_t control_end = !control.empty() && control.front().begin <= at ? control.front().end : 0;
         for (const int32_t id : by_first_byte_[static_cast<uint8_t>(text[at])]) {
-            const bool wanted = with_control || tokens_.type(id) == token_type::user_defined;
+            const size_t end = at + tokens_.text(id).size();
+            const bool wanted = end <= control_end || tokens_.type(id) == token_type::user_defined;
             if (wanted && text.substr(at).starts_with(tokens_.text(id))) {
-                return {at, at + tokens_.text(id).size(), id};
+                return {at, end, id};
             }
         }
     }

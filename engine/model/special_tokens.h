@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -9,10 +10,16 @@ namespace livekv {
 
 struct vocab;
 
-// Finds tokens that are written out in a text: user-defined ones always, control ones on request.
+// Finds tokens that are written out in a text: user-defined ones always, control ones inside given spans.
 class special_tokens {
   public:
     explicit special_tokens(const vocab & tokens);  // keeps a reference
+
+    // Offsets in a text between which control tokens count; in order, without overlap.
+    struct span {
+        size_t begin;
+        size_t end;
+    };
 
     struct match {
         size_t begin;
@@ -21,7 +28,7 @@ class special_tokens {
     };
 
     // The first one at or behind from, of several at one place the longest; begin is text.size() when there is none.
-    match find(std::string_view text, size_t from, bool with_control) const;
+    match find(std::string_view text, size_t from, std::span<const span> control) const;
 
   private:
     const vocab & tokens_;

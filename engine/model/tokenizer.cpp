@@ -12,16 +12,30 @@ namespace livekv {
 
 namespace {
 
-// SentencePiece's remove_extra_whitespaces: no space at either end, one where several were.
-std::string without_extra_spaces(std::string_view text) {
-    std::string out;
-    for (const char c : text) {
-        if (c != ' ' || (!out.empty() && out.back() != ' ')) {
-            out += c;
+// A text's parts in one string, and where in it control tokens count.
+struct joined_text {
+    std::string text;
+    std::vector<special_tokens::span> control;
+};
+
+// tidy: as SentencePiece's remove_extra_whitespaces, with no space at either end and one where several were; the
+// beginning of a text that goes on behind another (begins is false) is no end.
+joined_text join(std::span<const text_part> parts, bool tidy, bool begins) {
+    joined_text out;
+    for (const text_part & part : parts) {
+        const size_t begin = out.text.size();
+        for (const char c : part.text) {
+            const bool extra = tidy && c == ' ' && (out.text.empty() ? begins : out.text.back() == ' ');
+            if (!extra) {
+                out.text += c;
+            }
+        }
+        if (part.parse_special) {
+            out.control.push_back({begin, out.text.size()});
         }
     }
-    if (out.ends_with(' ')) {
-        out.pop_back();
+    if (tidy && out.text.ends_with(' ')) {
+        out.text.pop_back();  // a span may end one behind the text now, which no token does
     }
     return out;
 }
@@ -60,35 +74,47 @@ bool tokenizer::is_end_of_generation(int32_t id) const {
     return vocab_->end_of_generation.contains(id);
 }
 
+bool tokenizer::stands_for_itself(int32_t id) const {
+    return vocab_->type(id) == token_type::control || vocab_->type(id) == token_type::user_defined;
+}
+
 bool tokenizer::is_control(int32_t id) const {
     check_id(id);
     return vocab_->type(id) == token_type::control;
 }
 
-std::vector<int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const encode_options & options) const {
+    const bool begins = options.behind < 0;
+    if (!begins) {
+        check_id(options.behind);
+    }
     std::vector<int32_t> ids;
-    if (add_special && vocab_->add_bos) {
+    if (options.add_bos && begins && vocab_->add_bos) {
         ids.push_back(vocab_->bos);
     }
-    std::string tidied;
-    if (vocab_->remove_extra_whitespaces) {
-        tidied = without_extra_spaces(text);
-        text = tidied;
-    }
+    const joined_text joined = join(parts, vocab_->remove_extra_whitespaces, begins);
+    const std::string_view text = joined.text;
+    bool space_in_front = vocab_->add_space_prefix && (begins || stands_for_itself(options.behind));
     for (size_t at = 0; at < text.size();) {
-        const special_tokens::match special = special_->find(text, at, parse_special);
+        const special_tokens::match special = special_->find(text, at, joined.control);
         if (special.begin > at) {
-            encoder_->encode(text.substr(at, special.begin - at), vocab_->add_space_prefix, ids);
+            encoder_->encode(text.substr(at, special.begin - at), space_in_front, ids);
         }
         if (special.id >= 0) {
             ids.push_back(special.id);
         }
+        space_in_front = vocab_->add_space_prefix;
         at = special.end;
     }
-    if (add_special && vocab_->add_eos) {
+    if (options.add_eos && vocab_->add_eos) {
         ids.push_back(vocab_->eos);
     }
     return ids;
+}
+
+std::vector<int32_t> tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+    const text_part whole{text, parse_special};
+    return encode({&whole, 1}, {.add_bos = add_special, .add_eos = add_special});
 }
 
 std::string tokenizer::token_bytes(int32_t id, bool render_special) const {
@@ -108,8 +134,7 @@ std::string tokenizer::token_bytes(int32_t id, bool render_special) const {
 
 void tokenizer::decode_next(int32_t id, bool render_special, bool & at_start, std::string & out) const {
     const std::string bytes = token_bytes(id, render_special);
-    const token_type type = vocab_->type(id);
-    if (type == token_type::control || type == token_type::user_defined) {
+    if (stands_for_itself(id)) {
         at_start = true;
         out += bytes;
         return;

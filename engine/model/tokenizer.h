@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,19 @@ class gguf_file;
 class special_tokens;
 class text_encoder;
 struct vocab;
+
+// A piece of a text. The parts of a text are joined before they are cut into tokens, so that words merge across their
+// borders; control tokens written out are recognized only inside a part with parse_special, never across its ends.
+struct text_part {
+    std::string_view text;
+    bool parse_special;
+};
+
+struct encode_options {
+    bool add_bos = true;  // <bos> in front, where the model asks for it and the text goes on behind nothing
+    bool add_eos = true;  // <eos> behind, where the model asks for it
+    int32_t behind = -1;  // the token that the text goes on behind; -1: it begins a text
+};
 
 // Text to tokens and back, as the model was trained with: SentencePiece (tokenizer.ggml.model "llama") or byte-level
 // BPE ("gpt2"). Const and shareable between threads. Ids outside the vocabulary throw livekv::error.
@@ -28,8 +42,12 @@ class tokenizer {
 
     int32_t n_vocab() const;
 
-    // add_special: with <bos> and <eos> as the model asks. parse_special: control tokens written in the text become
-    // those tokens; otherwise they are text like any other (user-defined tokens are recognised always).
+    // The tokens of a text made of parts. User-defined tokens are recognized always. Where the text goes on behind a
+    // token of text, nothing is put in front of it, so "th" and "e and" give the text "the and"; behind a token that
+    // stands for itself (control or user-defined) the model's own rule holds, as inside one text.
+    std::vector<int32_t> encode(std::span<const text_part> parts, const encode_options & options) const;
+
+    // One part that begins a text. add_special: with <bos> and <eos> as the model asks.
     std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special) const;
 
     // The bytes of one token, which need not be whole characters. Control and unknown tokens are "" unless
@@ -55,6 +73,7 @@ class tokenizer {
 
   private:
     void check_id(int32_t id) const;
+    bool stands_for_itself(int32_t id) const;  // where it is written out: a control or user-defined token
 
     std::unique_ptr<vocab> vocab_;
     std::unique_ptr<text_encoder> encoder_;

@@ -1,6 +1,7 @@
 // Tokenizers against recorded ids of real vocabularies, and their promises on small ones: every byte string comes back,
 // special tokens are found only where asked for, streams give whole characters, bad files give errors.
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -246,6 +247,39 @@ TEST(specials_are_added_as_the_model_asks) {
     CHECK(!bpe("llama-bpe").adds_bos());
     CHECK_EQ(bpe("gpt-2").bos(), -1);
     CHECK(real("llama-bpe").adds_bos() && !real("gpt-2").adds_bos());
+}
+
+ids encode(const tokenizer & tok, const std::vector<livekv::text_part> & parts, int32_t behind = -1) {
+    return tok.encode(parts, {.add_bos = false, .add_eos = false, .behind = behind});
+}
+
+TEST(parts_are_one_text_and_only_trusted_ones_hold_control_tokens) {
+    const tokenizer tok = spm();
+    const int32_t eos = tok.find("</s>");
+    CHECK_EQ(show(encode(tok, {{"a", false}, {"bc a", false}})), show(tok.encode("abc a", false, false)));
+    CHECK_EQ(show(encode(tok, {{"ab</s>c", true}})), show(tok.encode("ab</s>c", false, true)));
+    CHECK_EQ(show(encode(tok, {{"ab</s>c", false}})), show(tok.encode("ab</s>c", false, false)));
+    CHECK_EQ(show(encode(tok, {{"</", true}, {"s>", true}})), show(tok.encode("</s>", false, false)));
+    CHECK_EQ(show(encode(tok, {{"<ma", false}, {"rk>", true}})), show({tok.find("<mark>")}));
+    const ids mixed = encode(tok, {{"a</s>", false}, {"</s>", true}, {"</s>b", false}, {"</s>", true}});
+    CHECK_EQ(std::count(mixed.begin(), mixed.end(), eos), 2);
+    CHECK_EQ(tok.decode(mixed, true), "a</s></s></s>b</s>");
+    CHECK_EQ(show(encode(tok, {})), "");
+    CHECK_EQ(show(tok.encode({}, livekv::encode_options{})), "1 ");
+}
+
+TEST(a_text_that_goes_on_gets_nothing_in_front) {
+    const tokenizer tok = spm();
+    const int32_t letter = tok.find("a");
+    CHECK_EQ(show(tok.encode(std::vector<livekv::text_part>{{"b", false}}, {.behind = letter})), show({tok.find("b")}));
+    CHECK_EQ(show(encode(tok, {{" a", false}}, letter)), show({tok.find("▁a")}));
+    // Behind a control token a piece of text gets its space, as in the middle of one text.
+    const ids behind_eos = encode(tok, {{"a", false}}, tok.eos());
+    CHECK_EQ(show(behind_eos), show({tok.find("▁a")}));
+    CHECK_ERROR(encode(tok, {{"a", false}}, tok.n_vocab()), "outside the vocabulary");
+    const tokenizer tidy =
+        spm([](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.remove_extra_whitespaces", true); });
+    CHECK_EQ(show(encode(tidy, {{" ", false}, {" a ", false}}, letter)), show({tidy.find("▁a")}));
 }
 
 TEST(generation_ends_at_eos_and_at_known_control_tokens) {
