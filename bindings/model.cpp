@@ -49,7 +49,8 @@ std::vector<chat_message> messages_from(const std::vector<std::array<std::string
 
 std::string chat_as_text(const model & m, const std::vector<std::array<std::string, 3>> & turns,
                          bool add_generation_prompt) {
-    return str(chat_template(m.vocab).render(messages_from(turns), add_generation_prompt));
+    const chat_template format(m.vocab);
+    return format.without_bos(format.render(messages_from(turns), add_generation_prompt));
 }
 
 std::vector<int32_t> chat_as_tokens(const model & m, const std::vector<std::array<std::string, 3>> & turns,

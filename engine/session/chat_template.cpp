@@ -175,12 +175,15 @@ chat_text chat_template::run(const std::vector<chat_message> & messages, bool ad
     } catch (const std::exception & e) {
         fail("the model's chat template: ", reason_of(e));
     }
-    const std::string bos = tok_.adds_bos() ? tok_.token_bytes(tok_.bos(), true) : "";
-    if (!bos.empty() && !text.empty() && !text[0].from_message && text[0].text.starts_with(bos)) {
-        return behind(text, bos.size());
-    }
     return text;
 }
+
+size_t chat_template::bos_length(const chat_text & text) const {
+    const std::string bos = tok_.adds_bos() ? tok_.token_bytes(tok_.bos(), true) : "";
+    return !text.empty() && !text[0].from_message && text[0].text.starts_with(bos) ? bos.size() : 0;
+}
+
+std::string chat_template::without_bos(const chat_text & text) const { return str(behind(text, bos_length(text))); }
 
 // A template may build new strings of what a message says, and lose where it came from. With another word in place of
 // every content that holds control tokens there must be as many of them.
@@ -218,7 +221,8 @@ std::vector<int32_t> chat_template::encode(const chat_text & text, int32_t behin
     for (const chat_piece & piece : text) {
         parts.push_back({piece.text, !piece.from_message});
     }
-    return tok_.encode(parts, {.add_bos = behind < 0, .add_eos = false, .behind = behind});
+    const bool add_bos = behind < 0 && bos_length(text) == 0;
+    return tok_.encode(parts, {.add_bos = add_bos, .add_eos = false, .behind = behind});
 }
 
 }  // namespace livekv

@@ -44,21 +44,25 @@ class chat_template {
     ~chat_template();
     chat_template(chat_template && other) noexcept;
 
-    // The conversation as text, without the <bos> that encode puts in front. add_generation_prompt: with what comes
-    // before the assistant's next answer, where the template has such a thing. Throws livekv::error for no messages, a
+    // The conversation as text. add_generation_prompt: with what comes before the assistant's next answer, where the
+    // template has such a thing. Throws livekv::error for no messages, a
     // role no template knows, what the template itself refuses, and where it would make a control token of what a
     // message says.
     chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
 
-    // The tokens of rendered text: <bos> in front where the model asks for it, no <eos> behind. behind: the token that
-    // the text goes on behind, and then no <bos>; -1: it begins a text.
+    // The tokens of rendered text: one <bos> in front where the model asks for it, no <eos> behind. behind: the token
+    // that the text goes on behind, and then no <bos>; -1: it begins a text.
     std::vector<int32_t> encode(const chat_text & text, int32_t behind = -1) const;
+
+    // Rendered text less a <bos> that tokenizer::encode would add again.
+    std::string without_bos(const chat_text & text) const;
 
   private:
     struct program;
 
     chat_template(const tokenizer & tok, const std::string & source);
     chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
+    size_t bos_length(const chat_text & text) const;  // bytes of <bos> in front, where encode would add one too
     void require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
                             const chat_text & text) const;
 

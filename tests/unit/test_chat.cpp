@@ -4,7 +4,6 @@
 #include "session/chat.h"
 
 #include <map>
-#include <numeric>
 
 #include "check.h"
 #include "error.h"
@@ -129,13 +128,14 @@ TEST(a_turn_reads_what_is_new) {
 // Where the template puts nothing but space around an answer, the cache holds what one rendering would give.
 TEST(turns_hold_what_one_rendering_gives) {
     for (const char * name : {"mistral", "llama2"}) {
-        talk_of t(formats.at(name));
+        talk_of t(formats.at(name),
+                  {{byte(']'), byte(' ')}, {byte(' '), byte('A')}, {byte('A'), byte('B')}, {byte('B'), end_of_text}});
         t.talk.set_system("word259");
         t.ask("hi");
         t.ask("again");
         t.ask("third");
         std::vector<int32_t> prompt = t.held();
-        prompt.resize(prompt.size() - 2);
+        prompt.resize(prompt.size() - 3);  // less " AB"
         CHECK_EQ(t.m->vocab.decode(prompt, true), t.m->vocab.decode(t.at_once(), true));
         CHECK(prompt == t.at_once());
     }
@@ -196,7 +196,7 @@ TEST(a_template_that_rewrites_former_turns_reads_from_where_they_differ) {
     const chat_turn second = t.ask("again");
     CHECK(second.n_read_anew > 0);
     CHECK_EQ(t.text(), "<s>[user]hi\n[assistant]word259 word260\n[user, now]again\n word259 word260");
-    CHECK_EQ(t.read.size() + 8, static_cast<size_t>(t.s.n_tokens()));  // <s>, front space, "[user", and the answer
+    CHECK_EQ(t.read.size() + 9, static_cast<size_t>(t.s.n_tokens()));  // <s>, a space, "[user", and two of the answer
     // Interrupted, it leaves what the two prompts share, and the turn after it starts from there.
     CHECK(t.ask(std::string(300, 'x'), 12, 64).taken_back);
     t.ask("third");

@@ -26,15 +26,6 @@ livekv::tokenizer load(const std::vector<fixtures::token> & tokens) {
     return livekv::tokenizer(livekv::gguf_file(file.path()));
 }
 
-const livekv::tokenizer & plain_vocab() {
-    static const livekv::tokenizer tok = load(fixtures::spm_tokens());
-    return tok;
-}
-
-std::string format_chat(chat_family family, const std::vector<chat_message> & messages, bool add_generation_prompt) {
-    return str(chat_template(plain_vocab(), family).render(messages, add_generation_prompt));
-}
-
 // A vocabulary of spm_tokens whose file has this template.
 livekv::tokenizer with_template(const std::string & source) {
     fixtures::memory_file file;
@@ -44,6 +35,11 @@ livekv::tokenizer with_template(const std::string & source) {
     gguf_set_val_u32(builder.gguf, "tokenizer.ggml.eos_token_id", 2);
     builder.write(file);
     return livekv::tokenizer(livekv::gguf_file(file.path()));
+}
+
+std::string format_chat(chat_family family, const std::vector<chat_message> & messages, bool add_generation_prompt) {
+    const livekv::tokenizer tok = with_template("");
+    return str(chat_template(tok, family).render(messages, add_generation_prompt));
 }
 
 std::vector<std::string> spelled(const livekv::tokenizer & tok, const std::vector<int32_t> & ids) {
@@ -105,7 +101,7 @@ TEST(turns_out_of_order_are_errors) {
     CHECK_ERROR(format_chat(chat_family::mistral, {{"system", "s"}}, true), "no user message");
     CHECK_EQ(format_chat(chat_family::chatml, twice, false),
              "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
-    CHECK_ERROR(format_chat(chat_family::chatml, {{"tool", "a"}}, true), "the role 'tool' is not supported");
+    CHECK_ERROR(format_chat(chat_family::chatml, {{"wizard", "a"}}, true), "the role 'wizard' is not supported");
     CHECK_ERROR(format_chat(chat_family::chatml, {}, true), "no messages");
     CHECK_ERROR(chat_template(load({{"a"}})), "a plain prompt");
 }
@@ -133,9 +129,11 @@ TEST(a_files_own_template_is_run) {
     const livekv::tokenizer tok = with_template(
         "{{ bos_token }}{% for m in messages %}\n    {% if loop.first %}\n<{{ m.role }}>{% endif %}{{ m.content }}"
         "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}:{% endif %}");
-    CHECK_EQ(str(chat_template(tok).render(question, true)), "<user> Who? \n</s>:");  // bos is encode's to add
-    CHECK_EQ(str(chat_template(tok).render(question, false)), "<user> Who? \n</s>");
-    const std::vector<int32_t> ids = chat_template(tok).encode(chat_template(tok).render({{"user", "a"}}, true));
+    const chat_template format(tok);
+    CHECK_EQ(str(format.render(question, true)), "<s><user> Who? \n</s>:");
+    CHECK_EQ(str(format.render(question, false)), "<s><user> Who? \n</s>");
+    CHECK_EQ(format.without_bos(format.render(question, false)), "<user> Who? \n</s>");
+    const std::vector<int32_t> ids = format.encode(format.render({{"user", "a"}}, true));
     CHECK_EQ(ids.front(), 1);
     CHECK_EQ(std::count(ids.begin(), ids.end(), 1), 1);
     CHECK_EQ(std::count(ids.begin(), ids.end(), 2), 1);
@@ -161,7 +159,7 @@ TEST(what_a_template_refuses_and_what_it_cannot_do_are_one_line) {
     CHECK_EQ(error_of("{{ raise_exception('roles must ' + messages[0].role) }}"),
              "the model's chat template: roles must user");
     for (const char * source : {"{% for m in messages %}", "{{ messages | no_such_filter }}", "{{ messages[ }}",
-                                "{{ messages.no.such.thing }}", "{% messages %}"}) {
+                                "{% messages %}"}) {
         const std::string message = error_of(source);
         CHECK(message.starts_with("the model's chat template"));
         CHECK(message.find('\n') == std::string::npos && message.size() > 30);
