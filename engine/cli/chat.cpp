@@ -29,10 +29,15 @@ bool next_line(std::string & line) {
 }
 
 chat_template choose_template(const cli_options & options, const tokenizer & vocab) {
-    if (options.chat_template == "own") {
-        return chat_template(vocab);
+    if (options.chat_template != "own") {
+        return {vocab, chat_family_named(options.chat_template)};
     }
-    return {vocab, chat_family_named(options.chat_template)};
+    chat_template format(vocab);
+    if (!has_own_chat_template(vocab)) {
+        std::cerr << "livekv-cli: the model has no template for conversations, by its marks its chats are of the family "
+                  << chat_family_name(detect_chat_family(vocab.chat_template(), vocab)) << "\n";
+    }
+    return format;
 }
 
 // What a person who types should know of a turn.

@@ -83,11 +83,8 @@ nlohmann::ordered_json json_of(const chat_message & message) {
     return object;
 }
 
-// A text that does not is no program for conversations.
-bool reads_messages(const std::string & source) { return source.find("messages") != std::string::npos; }
-
 std::string source_for(const tokenizer & tok) {
-    if (reads_messages(tok.chat_template())) {
+    if (has_own_chat_template(tok)) {
         return tok.chat_template();
     }
     const chat_family family = detect_chat_family(tok.chat_template(), tok);
@@ -129,8 +126,12 @@ chat_text behind(const chat_text & text, size_t n) {
     return rest;
 }
 
+bool has_own_chat_template(const tokenizer & tok) {
+    return tok.chat_template().find("messages") != std::string::npos;
+}
+
 bool has_chat_template(const tokenizer & tok) {
-    return reads_messages(tok.chat_template()) || detect_chat_family(tok.chat_template(), tok) != chat_family::none;
+    return has_own_chat_template(tok) || detect_chat_family(tok.chat_template(), tok) != chat_family::none;
 }
 
 chat_template::chat_template(const tokenizer & tok) : chat_template(tok, source_for(tok)) {}

@@ -29,6 +29,9 @@ std::string str(const chat_text & text);
 // What lies behind the first n bytes.
 chat_text behind(const chat_text & text, size_t n);
 
+// Whether the file's own template can be run for a conversation: there is one, and it reads messages.
+bool has_own_chat_template(const tokenizer & tok);
+
 // Whether a model of this vocabulary can chat: by a template in its file or by a family that is recognized.
 bool has_chat_template(const tokenizer & tok);
 
