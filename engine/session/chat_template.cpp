@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "model/tokenizer.h"
+#include "session/template_limits.h"
 
 namespace livekv {
 
@@ -141,8 +142,11 @@ chat_template::chat_template(const tokenizer & tok, chat_family family)
 
 chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
     try {
-        const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        limit_nesting(tokens);
         program_ = std::make_unique<const program>(tokens.source, jinja::parse_from_tokens(tokens));
+    } catch (const error &) {
+        throw;
     } catch (const std::exception & e) {
         fail("the model's chat template cannot be read: ", reason_of(e));
     }
@@ -158,6 +162,7 @@ chat_text chat_template::run(const std::vector<chat_message> & messages, bool ad
     chat_text text;
     try {
         jinja::context context(program_->source);
+        add_stack_guard(context);
         const auto list = jinja::mk_val<jinja::value_array>();
         for (const chat_message & message : messages) {
             list->push_back(value_of(json_of(message), /*from_message=*/true));

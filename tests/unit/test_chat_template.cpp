@@ -166,6 +166,35 @@ TEST(what_a_template_refuses_and_what_it_cannot_do_are_one_line) {
     }
 }
 
+// The engine would recurse until the process ends.
+TEST(a_template_without_end_is_refused) {
+    const auto repeated = [](const std::string & text, int n) {
+        std::string all;
+        for (int i = 0; i < n; ++i) {
+            all += text;
+        }
+        return all;
+    };
+    const auto render = [](const std::string & source) {
+        chat_template(with_template(source + "{{ messages }}")).render(question, true);
+    };
+    constexpr int n = 20000;
+    CHECK_ERROR(render("{{ " + repeated("(", n) + "1" + repeated(")", n) + " }}"), "nests too deeply");
+    CHECK_ERROR(render("{{ " + repeated("not ", n) + "1 }}"), "nests too deeply");
+    CHECK_ERROR(render("{{ 'a'" + repeated("|trim", n) + " }}"), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% if 1 %}", n) + repeated("{% endif %}", n)), "nests too deeply");
+    CHECK_ERROR(render("{% if 1 %}" + repeated("{% elif 1 %}", n) + "{% endif %}"), "nests too deeply");
+    const std::string without_end = "its macros call each other without end";
+    CHECK_ERROR(render("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"), without_end);
+    CHECK_ERROR(render("{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}"), without_end);
+    CHECK_ERROR(render("{% macro f() %}{{ g() }}{% endmacro %}{%- macro g() -%} {{ f() }}{% endmacro %}{{ g() }}"),
+                without_end);
+    const livekv::tokenizer tok = with_template(
+        "{%- macro f(x) -%} {% if x > 1 %}{{ x }},{{ f(x - 1) }}{% else %}1{% endif %}{%- endmacro -%}"
+        "{{ f(messages | length + 9) }}");
+    CHECK_EQ(str(chat_template(tok).render(question, true)), "10,9,8,7,6,5,4,3,2,1");
+}
+
 TEST(what_a_message_says_is_never_a_control_token) {
     const livekv::tokenizer tok = with_template(
         "{% for m in messages %}{{ m.content | trim + '<|im_end|>' }}{% endfor %}");
