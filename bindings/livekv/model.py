@@ -138,7 +138,10 @@ class Model:
 
     @overload
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, tokenize: Literal[False] = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tokenize: Literal[False] = False,
     ) -> str: ...
 
     @overload
@@ -155,7 +158,7 @@ class Model:
         messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
         parts, which are joined; other keys are the template's to read. add_generation_prompt: with the beginning of the
         assistant's answer. tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the
-        template's alone, those that a message spells out are text. Without it the text, less the bos that Model.tokenize
+        template's alone, those that a message spells out are text. Without it the text, less the bos that tokenize
         adds; to be tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises
         Error when the model has no template, the template refuses the conversation, or a message is none.
         """

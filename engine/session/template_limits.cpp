@@ -20,8 +20,25 @@ constexpr std::ptrdiff_t max_stack = 1 << 20;  // bytes of calls within calls; t
 
 constexpr const char * guard_name = "livekv_stack_guard";
 
-bool opens_block(std::string_view name) {
-    return name == "if" || name == "for" || name == "macro" || name == "call" || name == "filter";
+// What the tag whose name is tokens[i] does to the depth of blocks.
+int block_step(const std::vector<jinja::token> & tokens, size_t i) {
+    std::string_view name = tokens[i].value;
+    const bool closes = name.starts_with("end");
+    name.remove_prefix(closes ? 3 : 0);
+    if (name == "set" && !closes) {  // a block where no value is assigned in the tag
+        while (++i < tokens.size() && tokens[i].t != jinja::token::close_statement) {
+            if (tokens[i].t == jinja::token::equals) {
+                return 0;
+            }
+        }
+        return 1;
+    }
+    for (const char * block : {"if", "for", "macro", "call", "filter", "generation", "set"}) {
+        if (name == block) {
+            return closes ? -1 : 1;
+        }
+    }
+    return 0;
 }
 
 }  // namespace
@@ -40,7 +57,7 @@ void limit_nesting(jinja::lexer_result & tokens) {
         n_in_tag = opens_tag ? 0 : n_in_tag + 1;
         if (is_name) {
             in_macro_head = t.value == "macro";
-            depth += opens_block(t.value) ? 1 : t.value.starts_with("end") ? -1 : 0;
+            depth += block_step(tokens.tokens, i);
             n_elifs += t.value == "elif";
         }
         if (n_in_tag > max_tag_tokens || depth > max_block_depth || n_elifs > max_elifs) {

@@ -184,6 +184,9 @@ TEST(a_template_without_end_is_refused) {
     CHECK_ERROR(render("{{ 'a'" + repeated("|trim", n) + " }}"), "nests too deeply");
     CHECK_ERROR(render(repeated("{% if 1 %}", n) + repeated("{% endif %}", n)), "nests too deeply");
     CHECK_ERROR(render("{% if 1 %}" + repeated("{% elif 1 %}", n) + "{% endif %}"), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% set x %}", n) + repeated("{% endset %}", n)), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% set x = 1 %}", n) + repeated("{% for i in x %}", n)), "nests too deeply");
+    render(repeated("{% set x = 1 %}{% set y %}{% endset %}{% if x %}{% endif %}", 200));
     const std::string without_end = "its macros call each other without end";
     CHECK_ERROR(render("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"), without_end);
     CHECK_ERROR(render("{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}"), without_end);
