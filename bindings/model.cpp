@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 #include "arrays.h"
@@ -39,13 +40,25 @@ std::string detokenize(const model & m, const py::object & tokens, bool skip_spe
     return replace_invalid_utf8(m.vocab.decode(tokens_from(tokens), !skip_special));
 }
 
-std::string apply_chat_template(const model & m, const std::vector<std::pair<std::string, std::string>> & turns,
-                                bool add_generation_prompt) {
+// turns: role, content and what else a message has, as JSON.
+std::vector<chat_message> messages_from(const std::vector<std::array<std::string, 3>> & turns) {
     std::vector<chat_message> messages;
-    for (const auto & [role, content] : turns) {
-        messages.push_back({role, content});
+    for (const auto & [role, content, more] : turns) {
+        messages.push_back({role, content, more});
     }
-    return format_chat(detect_chat_family(m.vocab.chat_template(), m.vocab), messages, add_generation_prompt);
+    return messages;
+}
+
+std::string chat_as_text(const model & m, const std::vector<std::array<std::string, 3>> & turns,
+                         bool add_generation_prompt) {
+    const chat_template format(m.vocab);
+    return format.without_bos(format.render(messages_from(turns), add_generation_prompt));
+}
+
+std::vector<int32_t> chat_as_tokens(const model & m, const std::vector<std::array<std::string, 3>> & turns,
+                                    bool add_generation_prompt) {
+    const chat_template format(m.vocab);
+    return format.encode(format.render(messages_from(turns), add_generation_prompt));
 }
 
 py::dict facts_of(const model & m) {
@@ -58,6 +71,7 @@ py::dict facts_of(const model & m) {
                     py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
                     py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),
                     py::arg("adds_eos") = m.vocab.adds_eos(),
+                    py::arg("has_chat_template") = has_chat_template(m.vocab),
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
 }
 
@@ -78,7 +92,8 @@ void bind_model(py::module_ & module) {
         .def("detokenize", &detokenize, py::arg("tokens"), py::arg("skip_special"))
         .def("token_piece", [](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); })
         .def("is_end_of_generation", [](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); })
-        .def("apply_chat_template", &apply_chat_template, py::arg("turns"), py::arg("add_generation_prompt"));
+        .def("chat_as_text", &chat_as_text, py::arg("turns"), py::arg("add_generation_prompt"))
+        .def("chat_as_tokens", &chat_as_tokens, py::arg("turns"), py::arg("add_generation_prompt"));
     module.def("default_threads", [] { return std::max(1u, std::thread::hardware_concurrency()); });
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,

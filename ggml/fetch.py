@@ -50,7 +50,8 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
     else:
         with tarfile.open(archive) as bundle:
             safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            bundle.extractall(target, **safe)
+            inside = [member for member in bundle if member.name.startswith(folder + "/")]
+            bundle.extractall(target, members=inside, **safe)
     if not (target / folder).is_dir():
         sys.exit(f"fetch: {archive.name} holds no folder {folder}")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv._livekv import Error
+from livekv.messages import plain_messages
 from livekv.options import KVOptions
 from livekv.session import Session
 
@@ -111,11 +111,11 @@ class Model:
 
     @property
     def has_chat_template(self) -> bool:
-        return bool(self._facts["chat_family"] != "none")
+        return bool(self._facts["has_chat_template"])
 
     @property
     def chat_family(self) -> str:
-        """llama2, llama3, chatml, mistral, zephyr or none."""
+        """What the template is recognized as by its marks: llama2, llama3, chatml, mistral, zephyr or none."""
         return str(self._facts["chat_family"])
 
     def tokenize(
@@ -145,16 +145,36 @@ class Model:
         """Whether a text ends with this token: eos, and control tokens that end a turn."""
         return self._core.is_end_of_generation(token)
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation, {"role": system|user|assistant, "content": text} each, as the model's template family writes
-        it; without bos, which tokenize adds; control tokens are to be parsed. add_generation_prompt: with the beginning
-        of the assistant's answer. Raises Error when the model has no known template or the roles do not fit it."""
-        turns = []
-        for i, message in enumerate(messages):
-            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-                raise Error(f"message {i} is not a mapping with role and content")
-            turns.append((str(message["role"]), str(message["content"])))
-        return self._core.apply_chat_template(turns, add_generation_prompt)
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tokenize: Literal[False] = False,
+    ) -> str: ...
+
+    @overload
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, *, tokenize: Literal[True]
+    ) -> list[int]: ...
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, tokenize: bool = False
+    ) -> str | list[int]:
+        """A conversation as the model's own template writes it (Jinja, as transformers runs it), or that of the family
+        it is recognized as where the file has none.
+
+        messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
+        parts, which are joined; other keys are the template's to read. add_generation_prompt: with the beginning of the
+        assistant's answer. tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the
+        template's alone, those that a message spells out are text. Without it the text, less the bos that tokenize
+        adds; to be tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises
+        Error when the model has no template, the template refuses the conversation, or a message is none.
+        """
+        turns = plain_messages(messages)
+        if tokenize:
+            return self._core.chat_as_tokens(turns, add_generation_prompt)
+        return self._core.chat_as_text(turns, add_generation_prompt)
 
     def session(self, n_ctx: int = 4096, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
         """A new sequence of at most n_ctx tokens. kv: how its cache is stored; None: the defaults. n_threads: None: the

@@ -7,87 +7,84 @@
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
 #include "cli/tool.h"
-#include "session/chat_template.h"
+#include "error.h"
+#include "model/utf8.h"
+#include "session/chat.h"
 
 namespace livekv {
 
 namespace {
 
-// The conversation as text and what of it the cache holds. A turn's new text is what the template puts after that;
-// a template that rewrites earlier turns makes the cache start over.
-class transcript {
-  public:
-    transcript(session & s, chat_family family) : session_(s), family_(family) {}
-
-    void add(const std::string & role, const std::string & content) { messages_.push_back({role, content}); }
-
-    // Tokens to prefill so that the model speaks next.
-    std::vector<int32_t> tokens_for_answer() {
-        const tokenizer & vocab = session_.get_model().vocab;
-        const std::string full = format_chat(family_, messages_, /*add_generation_prompt=*/true);
-        std::vector<int32_t> tokens;
-        if (full.compare(0, cached_.size(), cached_) != 0) {
-            session_.reset();
-            cached_.clear();
-            pending_ = -1;
-        }
-        if (pending_ >= 0) {
-            tokens.push_back(pending_);
-        }
-        const bool first = session_.n_tokens() == 0;
-        const std::vector<int32_t> added = vocab.encode(full.substr(cached_.size()), first, /*parse_special=*/true);
-        tokens.insert(tokens.end(), added.begin(), added.end());
-        cached_ = full;
-        return tokens;
-    }
-
-    void add_answer(const std::string & text, const generate_result & result) {
-        add("assistant", text);
-        cached_ += text;
-        // A token cut off by -n is part of the answer but not yet in the cache.
-        pending_ = result.reason == stop_reason::end_of_text ? -1 : result.last_token;
-    }
-
-  private:
-    session & session_;
-    chat_family family_;
-    std::vector<chat_message> messages_;
-    std::string cached_;  // the text in the cache, pending_ included
-    int32_t pending_ = -1;
-};
-
 bool next_line(std::string & line) {
     if (::isatty(STDIN_FILENO)) {
         std::cerr << "\n> " << std::flush;
     }
-    return static_cast<bool>(std::getline(std::cin, line));
+    if (!std::getline(std::cin, line)) {
+        return false;
+    }
+    if (line.ends_with('\r')) {
+        line.pop_back();
+    }
+    return true;
+}
+
+chat_template choose_template(const cli_options & options, const tokenizer & vocab) {
+    if (options.chat_template != "own") {
+        return {vocab, chat_family_named(options.chat_template)};
+    }
+    chat_template format(vocab);
+    if (!has_own_chat_template(vocab)) {
+        std::cerr << "livekv-cli: the model has no template for conversations, by its marks its chats are of the family "
+                  << chat_family_name(detect_chat_family(vocab.chat_template(), vocab)) << "\n";
+    }
+    return format;
+}
+
+// What a person who types should know of a turn.
+void explain(const session & s, const chat_turn & turn) {
+    if (turn.n_read_anew > 0) {
+        std::cerr << "livekv-cli: the model's template rewrites former turns, " << turn.n_read_anew
+                  << " tokens of them were read again\n";
+    }
+    if (turn.taken_back) {
+        std::cerr << "livekv-cli: interrupted before the answer began, the message is taken back\n";
+    }
+    if (turn.result.reason == stop_reason::context_full) {
+        std::cerr << "livekv-cli: the context of " << s.n_ctx() << " tokens is full\n";
+    }
 }
 
 }  // namespace
 
-generate_result chat(session & s, const cli_options & options) {
-    const tokenizer & vocab = s.get_model().vocab;
-    transcript talk(s, detect_chat_family(vocab.chat_template(), vocab));
+generate_result converse(session & s, const cli_options & options) {
+    const chat_template format = choose_template(options, s.get_model().vocab);
+    chat talk(s, format);
     if (options.system_prompt) {
-        talk.add("system", *options.system_prompt);
+        require_utf8(*options.system_prompt, "the system message");
+        talk.set_system(*options.system_prompt);
     }
+    const auto generator = [&](const std::vector<int32_t> & tokens, const auto & on_text) {
+        return generate_visibly(s, tokens, options.generation(), on_text);
+    };
     generate_result result;
     std::string line = options.prompt.value_or("");
+    require_utf8(line, "the message");
     while (!line.empty() || next_line(line)) {
         if (line.empty()) {
             continue;
         }
-        require_utf8(line, "the message");
-        talk.add("user", line);
-        line.clear();
-        const std::vector<int32_t> tokens = talk.tokens_for_answer();
-        std::string answer;
+        if (first_invalid_utf8(line)) {
+            std::cerr << "livekv-cli: a line is not valid UTF-8 and is skipped\n";
+            line.clear();
+            continue;
+        }
         clear_interrupt();
-        result = generate_visibly(s, tokens, options.generation(), [&](std::string_view piece) { answer += piece; });
+        const chat_turn turn = talk.ask(line, generator);
+        line.clear();
         std::cout << std::endl;
-        talk.add_answer(answer, result);
+        explain(s, turn);
+        result = turn.result;
         if (result.reason == stop_reason::context_full) {
-            std::cerr << "livekv-cli: the context of " << s.n_ctx() << " tokens is full\n";
             break;
         }
     }

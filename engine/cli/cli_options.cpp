@@ -3,6 +3,8 @@
 #include <limits>
 #include <random>
 
+#include "session/chat_family.h"
+
 namespace livekv {
 
 void cli_options::declare(option_table & table) {
@@ -21,6 +23,9 @@ void cli_options::declare(option_table & table) {
     table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
     table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
     table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");
+    std::vector<std::string> templates = chat_family_names();
+    templates.insert(templates.begin(), "own");
+    table.choice("--chat-template", chat_template, templates, "the chat's format: the model's own, or a known one");
     table.flag("--tokenize", tokenize, "print the prompt's token ids as a JSON array and stop");
     table.group("Sampling");
     constexpr double unbounded = std::numeric_limits<double>::infinity();
@@ -44,6 +49,9 @@ void cli_options::check(const option_table & table) {
     }
     if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");
+    }
+    if (chat_template != "own" && !conversation) {
+        throw usage_error("--chat-template needs -cnv");
     }
     const bool saves = !kv_save_path.empty();
     const bool loads = !kv_load_path.empty();

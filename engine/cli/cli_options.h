@@ -11,6 +11,7 @@ struct cli_options {
     std::optional<std::string> prompt;
     std::optional<std::string> prompt_file;
     std::optional<std::string> system_prompt;
+    std::string chat_template = "own";  // own: the file's; otherwise a family's name
     int64_t n_predict = 128;
     int64_t n_ctx = 0;
     bool ignore_eos = false;

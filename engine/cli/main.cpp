@@ -138,7 +138,7 @@ int run(int argc, char ** argv) {
     }
     const generate_params params = options.generation();
     catch_interrupt();
-    const generate_result result = options.conversation ? chat(s, options) : generate_visibly(s, prompt, params);
+    const generate_result result = options.conversation ? converse(s, options) : generate_visibly(s, prompt, params);
     if (!options.conversation) {
         std::cout << std::endl;
     }

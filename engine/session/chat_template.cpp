@@ -1,172 +1,234 @@
 #include "session/chat_template.h"
 
-#include <optional>
-#include <string_view>
+#include <jinja/lexer.h>
+#include <jinja/parser.h>
+#include <jinja/runtime.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "error.h"
 #include "model/tokenizer.h"
+#include "session/template_limits.h"
 
 namespace livekv {
 
 namespace {
 
-std::string stripped(const std::string & text) {
-    constexpr const char * spaces = " \t\n\v\f\r";
-    const size_t begin = text.find_first_not_of(spaces);
-    return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(spaces) + 1 - begin);
-}
+constexpr const char * known_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
 
 void check_roles(const std::vector<chat_message> & messages) {
     if (messages.empty()) {
         fail("the conversation has no messages");
     }
     for (const chat_message & message : messages) {
-        if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-            fail("the role '", message.role, "' is not supported, supported are system, user and assistant");
+        if (std::ranges::find(known_roles, message.role) == std::end(known_roles)) {
+            fail("the role '", message.role, "' is not supported, supported are system, user, assistant and tool");
         }
     }
 }
 
-// Splits off the system message of families that know it only in front, and checks that the others alternate.
-std::optional<std::string> take_system(chat_family family, std::vector<chat_message> & messages) {
-    std::optional<std::string> system;
-    if (messages.front().role == "system") {
-        system = messages.front().content;
-        messages.erase(messages.begin());
+// The engine's messages quote the template over several lines; what went wrong is in the first, or behind "Error:".
+std::string reason_of(const std::exception & e) {
+    std::string text = e.what();
+    for (const std::string mark : {"\nError: ", "Jinja Exception: "}) {
+        const size_t at = text.rfind(mark);
+        text.erase(0, at == std::string::npos ? 0 : at + mark.size());
     }
-    for (size_t i = 0; i < messages.size(); ++i) {
-        const char * expected = i % 2 == 0 ? "user" : "assistant";
-        if (messages[i].role != expected) {
-            fail("message ", i + 1 + (system ? 1 : 0), " of the conversation is from '", messages[i].role, "', but in ",
-                 chat_family_name(family), " chats a ", expected, "'s message comes there");
+    text.erase(0, text.find_first_not_of("\n"));
+    const size_t end = text.find('\n');
+    return text.substr(0, end);
+}
+
+// from_message: strings count as a message's, but for those of a role, of which templates make control tokens.
+jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
+    using namespace jinja;
+    if (j.is_boolean()) {
+        return mk_val<value_bool>(j.get<bool>());
+    }
+    if (j.is_number_integer()) {
+        return mk_val<value_int>(j.get<int64_t>());
+    }
+    if (j.is_number()) {
+        return mk_val<value_float>(j.get<double>());
+    }
+    if (j.is_string()) {
+        const auto text = mk_val<value_string>(j.get<std::string>());
+        if (from_message) {
+            text->mark_input();
         }
+        return text;
     }
-    if (messages.empty()) {
-        fail("the conversation has no user message");
-    }
-    return system;
-}
-
-std::string format_llama2(std::vector<chat_message> messages) {
-    if (const auto system = take_system(chat_family::llama2, messages)) {
-        messages[0].content = "<<SYS>>\n" + *system + "\n<</SYS>>\n\n" + messages[0].content;
-    }
-    std::string text;
-    for (size_t i = 0; i < messages.size(); ++i) {
-        const std::string content = stripped(messages[i].content);
-        if (i % 2 == 0) {
-            text += (i ? "<s>[INST] " : "[INST] ") + content + " [/INST]";
-        } else {
-            text += " " + content + " </s>";
+    if (j.is_array()) {
+        const auto list = mk_val<value_array>();
+        for (const auto & item : j) {
+            list->push_back(value_of(item, from_message));
         }
+        return list;
     }
-    return text;
+    if (j.is_object()) {
+        const auto object = mk_val<value_object>();
+        for (const auto & [key, item] : j.items()) {
+            object->insert(key, value_of(item, from_message && key != "role"));
+        }
+        return object;
+    }
+    return mk_val<value_none>();
 }
 
-std::string format_mistral(std::vector<chat_message> messages) {
-    if (const auto system = take_system(chat_family::mistral, messages)) {
-        messages[0].content = *system + "\n\n" + messages[0].content;
+nlohmann::ordered_json json_of(const chat_message & message) {
+    nlohmann::ordered_json object = {{"role", message.role}, {"content", message.content}};
+    if (!message.more.empty()) {
+        object.update(nlohmann::ordered_json::parse(message.more));
     }
-    std::string text;
-    for (size_t i = 0; i < messages.size(); ++i) {
-        const std::string & content = messages[i].content;
-        text += i % 2 == 0 ? "[INST] " + content + " [/INST]" : " " + content + "</s>";
-    }
-    return text;
+    return object;
 }
 
-std::string format_llama3(const std::vector<chat_message> & messages, bool add_generation_prompt) {
-    std::string text;
-    for (const chat_message & message : messages) {
-        text += "<|start_header_id|>" + message.role + "<|end_header_id|>\n\n";
-        text += stripped(message.content) + "<|eot_id|>";
+std::string source_for(const tokenizer & tok) {
+    if (has_own_chat_template(tok)) {
+        return tok.chat_template();
     }
-    return text + (add_generation_prompt ? "<|start_header_id|>assistant<|end_header_id|>\n\n" : "");
+    const chat_family family = detect_chat_family(tok.chat_template(), tok);
+    if (family == chat_family::none) {
+        fail("the model has no chat template, nor the marks of a family livekv knows (llama2, llama3, chatml, mistral, "
+             "zephyr); give it a plain prompt");
+    }
+    return chat_family_template(family);
 }
 
-std::string format_chatml(const std::vector<chat_message> & messages, bool add_generation_prompt) {
-    std::string text;
-    for (const chat_message & message : messages) {
-        text += "<|im_start|>" + message.role + "\n" + message.content + "<|im_end|>\n";
-    }
-    return text + (add_generation_prompt ? "<|im_start|>assistant\n" : "");
-}
-
-std::string format_zephyr(const std::vector<chat_message> & messages, bool add_generation_prompt) {
-    std::string text;
-    for (const chat_message & message : messages) {
-        text += "<|" + message.role + "|>\n" + message.content + "</s>\n";
-    }
-    return text + (add_generation_prompt ? "<|assistant|>\n" : "");
+int64_t count_control(const tokenizer & tok, const std::vector<int32_t> & ids) {
+    return std::ranges::count_if(ids, [&](int32_t id) { return tok.is_control(id); });
 }
 
 }  // namespace
 
-const char * chat_family_name(chat_family family) {
-    switch (family) {
-        case chat_family::llama2:
-            return "llama2";
-        case chat_family::llama3:
-            return "llama3";
-        case chat_family::chatml:
-            return "chatml";
-        case chat_family::mistral:
-            return "mistral";
-        case chat_family::zephyr:
-            return "zephyr";
-        case chat_family::none:
-            break;
+struct chat_template::program {
+    std::string source;
+    jinja::program statements;
+};
+
+std::string str(const chat_text & text) {
+    std::string whole;
+    for (const chat_piece & piece : text) {
+        whole += piece.text;
     }
-    return "none";
+    return whole;
 }
 
-chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok) {
-    if (template_text.empty()) {
-        const auto has_control = [&](std::string_view text) {
-            const int32_t id = tok.find(text);
-            return id >= 0 && tok.is_control(id);
-        };
-        if (has_control("<|im_start|>") && has_control("<|im_end|>")) {
-            return chat_family::chatml;
+chat_text behind(const chat_text & text, size_t n) {
+    chat_text rest;
+    for (const chat_piece & piece : text) {
+        const size_t skipped = std::min(n, piece.text.size());
+        n -= skipped;
+        if (skipped < piece.text.size()) {
+            rest.push_back({piece.text.substr(skipped), piece.from_message});
         }
-        const bool has_llama3 = has_control("<|start_header_id|>") && has_control("<|eot_id|>");
-        return has_llama3 ? chat_family::llama3 : chat_family::none;
     }
-    const auto has = [&](const char * mark) { return template_text.find(mark) != std::string::npos; };
-    if (has("<|im_start|>")) {
-        return has("<|im_sep|>") ? chat_family::none : chat_family::chatml;  // <|im_sep|>: Phi-4, another format
-    }
-    if (has("<|start_header_id|>")) {
-        return chat_family::llama3;
-    }
-    if (has("[INST]")) {
-        // [SYSTEM_PROMPT] and [AVAILABLE_TOOLS]: Mistral v3 and later, which space the marks differently.
-        const bool is_later_mistral = has("[SYSTEM_PROMPT]") || has("[AVAILABLE_TOOLS]");
-        return is_later_mistral ? chat_family::none : has("<<SYS>>") ? chat_family::llama2 : chat_family::mistral;
-    }
-    // <|end|> and <|endoftext|> instead of </s>: Phi-3 and StableLM.
-    const bool has_roles = has("<|user|>") && has("<|assistant|>");
-    return has_roles && !has("<|end|>") && !has("<|endoftext|>") ? chat_family::zephyr : chat_family::none;
+    return rest;
 }
 
-std::string format_chat(chat_family family, const std::vector<chat_message> & messages, bool add_generation_prompt) {
-    check_roles(messages);
-    switch (family) {
-        case chat_family::llama2:
-            return format_llama2(messages);
-        case chat_family::llama3:
-            return format_llama3(messages, add_generation_prompt);
-        case chat_family::chatml:
-            return format_chatml(messages, add_generation_prompt);
-        case chat_family::mistral:
-            return format_mistral(messages);
-        case chat_family::zephyr:
-            return format_zephyr(messages, add_generation_prompt);
-        case chat_family::none:
-            break;
+bool has_own_chat_template(const tokenizer & tok) {
+    return tok.chat_template().find("messages") != std::string::npos;
+}
+
+bool has_chat_template(const tokenizer & tok) {
+    return has_own_chat_template(tok) || detect_chat_family(tok.chat_template(), tok) != chat_family::none;
+}
+
+chat_template::chat_template(const tokenizer & tok) : chat_template(tok, source_for(tok)) {}
+
+chat_template::chat_template(const tokenizer & tok, chat_family family)
+    : chat_template(tok, std::string(chat_family_template(family))) {}
+
+chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
+    try {
+        jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        limit_nesting(tokens);
+        program_ = std::make_unique<const program>(tokens.source, jinja::parse_from_tokens(tokens));
+    } catch (const error &) {
+        throw;
+    } catch (const std::exception & e) {
+        fail("the model's chat template cannot be read: ", reason_of(e));
     }
-    fail("the model has no chat template of a family livekv knows (llama2, llama3, chatml, mistral, zephyr); "
-         "give it a plain prompt");
+}
+
+chat_template::~chat_template() = default;
+chat_template::chat_template(chat_template && other) noexcept = default;
+
+chat_text chat_template::run(const std::vector<chat_message> & messages, bool add_generation_prompt) const {
+    const auto special = [&](int32_t id) {
+        return jinja::mk_val<jinja::value_string>(id < 0 ? std::string() : tok_.token_bytes(id, true));
+    };
+    chat_text text;
+    try {
+        jinja::context context(program_->source);
+        add_stack_guard(context);
+        const auto list = jinja::mk_val<jinja::value_array>();
+        for (const chat_message & message : messages) {
+            list->push_back(value_of(json_of(message), /*from_message=*/true));
+        }
+        context.set_val("messages", list);
+        context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
+        context.set_val("bos_token", special(tok_.bos()));
+        context.set_val("eos_token", special(tok_.eos()));
+        context.set_val("tools", jinja::mk_val<jinja::value_none>());
+        context.set_val("documents", jinja::mk_val<jinja::value_none>());
+        const jinja::value written = jinja::runtime(context).execute(program_->statements);
+        const jinja::value_string joined = jinja::runtime::gather_string_parts(written);
+        for (const jinja::string_part & part : joined->val_str.parts) {
+            text.push_back({part.val, part.is_input});
+        }
+    } catch (const std::exception & e) {
+        fail("the model's chat template: ", reason_of(e));
+    }
+    return text;
+}
+
+size_t chat_template::bos_length(const chat_text & text) const {
+    const std::string bos = tok_.adds_bos() ? tok_.token_bytes(tok_.bos(), true) : "";
+    return !text.empty() && !text[0].from_message && text[0].text.starts_with(bos) ? bos.size() : 0;
+}
+
+std::string chat_template::without_bos(const chat_text & text) const { return str(behind(text, bos_length(text))); }
+
+// A template may build new strings of what a message says, and lose where it came from. With another word in place of
+// every content that holds control tokens there must be as many of them.
+void chat_template::require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                                       const chat_text & text) const {
+    std::vector<chat_message> harmless = messages;
+    std::string found;
+    for (chat_message & message : harmless) {
+        for (const int32_t id : tok_.encode(message.content, /*add_special=*/false, /*parse_special=*/true)) {
+            if (tok_.is_control(id)) {
+                found = tok_.token_bytes(id, true);
+                message.content = "x";
+                break;
+            }
+        }
+    }
+    if (found.empty()) {
+        return;
+    }
+    const int64_t n_expected = count_control(tok_, encode(run(harmless, add_generation_prompt)));
+    if (count_control(tok_, encode(text)) != n_expected) {
+        fail("a message says '", found, "', which this model's chat template would make a control token");
+    }
+}
+
+chat_text chat_template::render(const std::vector<chat_message> & messages, bool add_generation_prompt) const {
+    check_roles(messages);
+    chat_text text = run(messages, add_generation_prompt);
+    require_no_control(messages, add_generation_prompt, text);
+    return text;
+}
+
+std::vector<int32_t> chat_template::encode(const chat_text & text, int32_t behind) const {
+    std::vector<text_part> parts;
+    for (const chat_piece & piece : text) {
+        parts.push_back({piece.text, !piece.from_message});
+    }
+    const bool add_bos = behind < 0 && bos_length(text) == 0;
+    return tok_.encode(parts, {.add_bos = add_bos, .add_eos = false, .behind = behind});
 }
 
 }  // namespace livekv

@@ -1,35 +1,76 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "session/chat_family.h"
 
 namespace livekv {
 
 class tokenizer;
 
-// How a chat model's conversations are written as text. Templates themselves are programs (Jinja) and are not run: the
-// family is recognised and its format is built in.
-//   llama2   Llama-2-chat and Code Llama
-//   llama3   Llama 3 instruct; 3.1 and later without the date that their templates put into the system message
-//   chatml   Qwen, SmolLM2, Yi, ...; without the system message that some of their templates add
-//   mistral  Mistral-7B-Instruct v0.1 and v0.2, Mixtral: the space before [INST] is the one that encode puts there
-//   zephyr   Zephyr, TinyLlama
-enum class chat_family { none, llama2, llama3, chatml, mistral, zephyr };
-
-const char * chat_family_name(chat_family family);
-
-// template_text: tokenizer.chat_template, where known formats leave telling marks; when it is empty, the control tokens
-// of the vocabulary decide.
-chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok);
-
 struct chat_message {
-    std::string role;  // system, user or assistant
+    std::string role;  // system, user, assistant, tool, ...
     std::string content;
+    std::string more = {};  // what else a template may read of it, a JSON object; empty: nothing
 };
 
-// The conversation as text, to be encoded with add_special and parse_special: <bos> is left to the former.
-// add_generation_prompt: with what comes before the assistant's next answer, where the family has such a thing.
-// Throws livekv::error for an unknown role, for roles that do not alternate where the family demands it, and for none.
-std::string format_chat(chat_family family, const std::vector<chat_message> & messages, bool add_generation_prompt);
+// Text as a template wrote it, in order; neighbours are of different origin.
+struct chat_piece {
+    std::string text;
+    bool from_message;  // from a message: no control tokens are recognized in it
+};
+using chat_text = std::vector<chat_piece>;
+
+std::string str(const chat_text & text);
+
+// What lies behind the first n bytes.
+chat_text behind(const chat_text & text, size_t n);
+
+// Whether the file's own template can be run for a conversation: there is one, and it reads messages.
+bool has_own_chat_template(const tokenizer & tok);
+
+// Whether a model of this vocabulary can chat: by a template in its file or by a family that is recognized.
+bool has_chat_template(const tokenizer & tok);
+
+// How a model's conversations are written as text: the Jinja program in its file (tokenizer.chat_template), with the
+// variables and functions that transformers gives it (messages, add_generation_prompt, bos_token, eos_token, tools and
+// documents as none; raise_exception, strftime_now). A file without one, or with a text that reads no messages, gets the
+// template of the family it is recognized as. Const and shareable between threads.
+class chat_template {
+  public:
+    // tok must outlive this object. Throws livekv::error when the template cannot be read, and where there is none.
+    explicit chat_template(const tokenizer & tok);
+    chat_template(const tokenizer & tok, chat_family family);  // that family's, whatever the file has
+    ~chat_template();
+    chat_template(chat_template && other) noexcept;
+
+    // The conversation as text. add_generation_prompt: with what comes before the assistant's next answer, where the
+    // template has such a thing. Throws livekv::error for no messages, a
+    // role no template knows, what the template itself refuses, and where it would make a control token of what a
+    // message says.
+    chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
+
+    // The tokens of rendered text: one <bos> in front where the model asks for it, no <eos> behind. behind: the token
+    // that the text goes on behind, and then no <bos>; -1: it begins a text.
+    std::vector<int32_t> encode(const chat_text & text, int32_t behind = -1) const;
+
+    // Rendered text less a <bos> that tokenizer::encode would add again.
+    std::string without_bos(const chat_text & text) const;
+
+  private:
+    struct program;
+
+    chat_template(const tokenizer & tok, const std::string & source);
+    chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
+    size_t bos_length(const chat_text & text) const;  // bytes of <bos> in front, where encode would add one too
+    void require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                            const chat_text & text) const;
+
+    const tokenizer & tok_;
+    std::unique_ptr<const program> program_;
+};
 
 }  // namespace livekv

@@ -297,7 +297,10 @@ def test_a_chat_is_written_as_the_models_template_has_it(livekv, tmp_path):
     folder = tiny_models.make(tmp_path / "chat", SHAPES["hd8"])
     settings = folder / "tokenizer_config.json"
     config = json.loads(settings.read_text())
-    config["chat_template"] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    config["chat_template"] = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
     settings.write_text(json.dumps(config))
     convert_hf.convert(folder, tmp_path / "chat.gguf", "f16")
     chat = livekv.Model(tmp_path / "chat.gguf")

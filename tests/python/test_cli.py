@@ -220,7 +220,10 @@ def test_interrupt_ends_cleanly_with_timings(tools, model):
 def test_conversation_answers_each_line_and_keeps_the_context(cli, tmp_path, tools):
     folder = tiny_models.make(tmp_path / "chat", SHAPES["gqa_hd64"])
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    config["chat_template"] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    config["chat_template"] = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     convert_hf.convert(folder, tmp_path / "chat.gguf", "f16")
     done = cli("-cnv", "-n", 6, "-s", 1, "--stats", tmp_path / "s.json", stdin=b"hello\n\nhow are you\n",

@@ -1,4 +1,7 @@
-// Chat formats against what the Hugging Face templates of each family render (recorded with Jinja, without <bos>).
+// Chat templates: the built-in ones against what the Hugging Face templates of each family render (recorded with Jinja,
+// without <bos>), and what becomes of a file's own. tests/python/test_chat_template.py compares with jinja2 itself.
+
+#include <algorithm>
 
 #include "../fixtures/small_vocab.h"
 #include "check.h"
@@ -9,7 +12,7 @@
 
 using livekv::chat_family;
 using livekv::chat_message;
-using livekv::format_chat;
+using livekv::chat_template;
 
 namespace {
 
@@ -21,6 +24,30 @@ livekv::tokenizer load(const std::vector<fixtures::token> & tokens) {
     fixtures::memory_file file;
     fixtures::vocab_builder("llama", tokens).write(file);
     return livekv::tokenizer(livekv::gguf_file(file.path()));
+}
+
+// A vocabulary of spm_tokens whose file has this template.
+livekv::tokenizer with_template(const std::string & source) {
+    fixtures::memory_file file;
+    fixtures::vocab_builder builder("llama", fixtures::spm_tokens());
+    gguf_set_val_str(builder.gguf, "tokenizer.chat_template", source.c_str());
+    gguf_set_val_u32(builder.gguf, "tokenizer.ggml.bos_token_id", 1);
+    gguf_set_val_u32(builder.gguf, "tokenizer.ggml.eos_token_id", 2);
+    builder.write(file);
+    return livekv::tokenizer(livekv::gguf_file(file.path()));
+}
+
+std::string format_chat(chat_family family, const std::vector<chat_message> & messages, bool add_generation_prompt) {
+    const livekv::tokenizer tok = with_template("");
+    return str(chat_template(tok, family).render(messages, add_generation_prompt));
+}
+
+std::vector<std::string> spelled(const livekv::tokenizer & tok, const std::vector<int32_t> & ids) {
+    std::vector<std::string> texts;
+    for (const int32_t id : ids) {
+        texts.push_back(tok.token_bytes(id, true));
+    }
+    return texts;
 }
 
 std::string detected(const std::string & template_text, std::vector<fixtures::token> more = {}) {
@@ -74,9 +101,9 @@ TEST(turns_out_of_order_are_errors) {
     CHECK_ERROR(format_chat(chat_family::mistral, {{"system", "s"}}, true), "no user message");
     CHECK_EQ(format_chat(chat_family::chatml, twice, false),
              "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
-    CHECK_ERROR(format_chat(chat_family::chatml, {{"tool", "a"}}, true), "the role 'tool' is not supported");
+    CHECK_ERROR(format_chat(chat_family::chatml, {{"wizard", "a"}}, true), "the role 'wizard' is not supported");
     CHECK_ERROR(format_chat(chat_family::chatml, {}, true), "no messages");
-    CHECK_ERROR(format_chat(chat_family::none, question, true), "a plain prompt");
+    CHECK_ERROR(chat_template(load({{"a"}})), "a plain prompt");
 }
 
 TEST(families_are_recognised_by_their_marks) {
@@ -96,6 +123,104 @@ TEST(without_a_template_the_control_tokens_decide) {
     CHECK_EQ(detected("", {{"<|im_start|>", 3}, {"<|im_end|>", 3}}), "chatml");
     CHECK_EQ(detected("", {{"<|im_start|>", 1}, {"<|im_end|>", 1}}), "none");
     CHECK_EQ(detected("", {{"<|start_header_id|>", 3}, {"<|eot_id|>", 3}}), "llama3");
+}
+
+TEST(a_files_own_template_is_run) {
+    const livekv::tokenizer tok = with_template(
+        "{{ bos_token }}{% for m in messages %}\n    {% if loop.first %}\n<{{ m.role }}>{% endif %}{{ m.content }}"
+        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}:{% endif %}");
+    const chat_template format(tok);
+    CHECK_EQ(str(format.render(question, true)), "<s><user> Who? \n</s>:");
+    CHECK_EQ(str(format.render(question, false)), "<s><user> Who? \n</s>");
+    CHECK_EQ(format.without_bos(format.render(question, false)), "<user> Who? \n</s>");
+    const std::vector<int32_t> ids = format.encode(format.render({{"user", "a"}}, true));
+    CHECK_EQ(ids.front(), 1);
+    CHECK_EQ(std::count(ids.begin(), ids.end(), 1), 1);
+    CHECK_EQ(std::count(ids.begin(), ids.end(), 2), 1);
+}
+
+TEST(a_template_that_reads_no_messages_stands_for_its_family) {
+    const livekv::tokenizer tok = with_template("'[INST] ' + content");
+    CHECK(has_chat_template(tok));
+    CHECK_EQ(str(chat_template(tok).render({{"user", "a"}}, true)), "[INST] a [/INST]");
+    CHECK(!has_chat_template(with_template("### Instruction:")));
+    CHECK_ERROR(chat_template(with_template("### Instruction:")), "a plain prompt");
+}
+
+TEST(what_a_template_refuses_and_what_it_cannot_do_are_one_line) {
+    const auto error_of = [](const std::string & source) {
+        try {
+            chat_template(with_template(source)).render(question, true);
+        } catch (const livekv::error & e) {
+            return std::string(e.what());
+        }
+        return std::string();
+    };
+    CHECK_EQ(error_of("{{ raise_exception('roles must ' + messages[0].role) }}"),
+             "the model's chat template: roles must user");
+    for (const char * source : {"{% for m in messages %}", "{{ messages | no_such_filter }}", "{{ messages[ }}",
+                                "{% messages %}"}) {
+        const std::string message = error_of(source);
+        CHECK(message.starts_with("the model's chat template"));
+        CHECK(message.find('\n') == std::string::npos && message.size() > 30);
+    }
+}
+
+// The engine would recurse until the process ends.
+TEST(a_template_without_end_is_refused) {
+    const auto repeated = [](const std::string & text, int n) {
+        std::string all;
+        for (int i = 0; i < n; ++i) {
+            all += text;
+        }
+        return all;
+    };
+    const auto render = [](const std::string & source) {
+        chat_template(with_template(source + "{{ messages }}")).render(question, true);
+    };
+    constexpr int n = 20000;
+    CHECK_ERROR(render("{{ " + repeated("(", n) + "1" + repeated(")", n) + " }}"), "nests too deeply");
+    CHECK_ERROR(render("{{ " + repeated("not ", n) + "1 }}"), "nests too deeply");
+    CHECK_ERROR(render("{{ 'a'" + repeated("|trim", n) + " }}"), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% if 1 %}", n) + repeated("{% endif %}", n)), "nests too deeply");
+    CHECK_ERROR(render("{% if 1 %}" + repeated("{% elif 1 %}", n) + "{% endif %}"), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% set x %}", n) + repeated("{% endset %}", n)), "nests too deeply");
+    CHECK_ERROR(render(repeated("{% set x = 1 %}", n) + repeated("{% for i in x %}", n)), "nests too deeply");
+    render(repeated("{% set x = 1 %}{% set y %}{% endset %}{% if x %}{% endif %}", 200));
+    const std::string without_end = "its macros call each other without end";
+    CHECK_ERROR(render("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"), without_end);
+    CHECK_ERROR(render("{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}"), without_end);
+    CHECK_ERROR(render("{% macro f() %}{{ g() }}{% endmacro %}{%- macro g() -%} {{ f() }}{% endmacro %}{{ g() }}"),
+                without_end);
+    const livekv::tokenizer tok = with_template(
+        "{%- macro f(x) -%} {% if x > 1 %}{{ x }},{{ f(x - 1) }}{% else %}1{% endif %}{%- endmacro -%}"
+        "{{ f(messages | length + 9) }}");
+    CHECK_EQ(str(chat_template(tok).render(question, true)), "10,9,8,7,6,5,4,3,2,1");
+}
+
+TEST(what_a_message_says_is_never_a_control_token) {
+    const livekv::tokenizer tok = with_template(
+        "{% for m in messages %}{{ m.content | trim + '<|im_end|>' }}{% endfor %}");
+    const chat_template format(tok);
+    const auto said = [&](const std::string & content) { return format.encode(format.render({{"user", content}}, true)); };
+    const int32_t end = tok.find("<|im_end|>");
+    for (const char * content : {"a<|im_end|>b", "<|im_end|>", " <|im_end|> </s>", "a<|im_", "</s"}) {
+        const std::vector<int32_t> ids = said(content);
+        CHECK_EQ(std::count(ids.begin(), ids.end(), end), 1);
+        CHECK_EQ(ids.back(), end);
+        CHECK_EQ(std::count(ids.begin(), ids.end(), 2), 0);
+    }
+    CHECK_EQ(tok.decode(said("a<|im_end|>b"), true), "<s>a<|im_end|>b<|im_end|>");
+    CHECK_EQ(check::text(spelled(tok, said("ab")).size()), "3");  // <s>, " ab", <|im_end|>
+}
+
+// Lists of characters are no strings of a message any more: where it came from is lost.
+TEST(a_template_that_hides_where_text_came_from_refuses_control_tokens) {
+    const livekv::tokenizer tok = with_template(
+        "{% for m in messages %}{{ m.content[:4] + m.content[4:] | tojson }}<|im_end|>{% endfor %}");
+    const chat_template format(tok);
+    format.render({{"user", "abcab"}}, true);
+    CHECK_ERROR(format.render({{"user", "abc a<|im_end|>"}}, true), "a message says '<|im_end|>'");
 }
 
 TEST_MAIN

@@ -1,0 +1,44 @@
+"""A conversation as Python has it, checked and made plain for the engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from livekv._livekv import Error
+
+
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Role, content and everything else, the latter as JSON ("" for nothing), of each message. Raises Error for what is
+    no message."""
+    return [_plain(i, message) for i, message in enumerate(messages)]
+
+
+def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        raise Error(f"message {i} is not a mapping with role and content")
+    role, content = message["role"], _text(i, message["content"])
+    if not isinstance(role, str):
+        raise Error(f"the role of message {i} is {type(role).__name__}, not text")
+    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
+    try:
+        more = json.dumps(rest, allow_nan=False, ensure_ascii=False) if rest else ""
+        "".join((role, content, more)).encode()
+    except (TypeError, ValueError, RecursionError) as problem:  # no JSON, or a lone surrogate
+        raise Error(f"message {i} cannot be given to a template: {problem}") from None
+    return role, content, more
+
+
+def _text(i: int, content: object) -> str:
+    """Text as it is, None as none, parts of text joined."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
+        raise Error(f"the content of message {i} is {type(content).__name__}, not text")
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise Error(f'a part of message {i} is not {{"type": "text", "text": ...}}')
+    return "".join(part["text"] for part in content)

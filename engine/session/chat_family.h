@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace livekv {
+
+class tokenizer;
+
+// The chat formats that are built in, for files that bring no template of their own.
+//   llama2   Llama-2-chat and Code Llama
+//   llama3   Llama 3 instruct
+//   chatml   Qwen, SmolLM2, Yi, ...
+//   mistral  Mistral-7B-Instruct v0.1 and v0.2, Mixtral
+//   zephyr   Zephyr, TinyLlama
+enum class chat_family { none, llama2, llama3, chatml, mistral, zephyr };
+
+const char * chat_family_name(chat_family family);
+
+// The names that chat_family_named knows: all but none's.
+std::vector<std::string> chat_family_names();
+
+// Throws livekv::error for an unknown name.
+chat_family chat_family_named(const std::string & name);
+
+// The family's format as a Jinja template, without <bos>; "" for none.
+const char * chat_family_template(chat_family family);
+
+// template_text: tokenizer.chat_template, where known formats leave telling marks; when it is empty, the control tokens
+// of the vocabulary decide.
+chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok);
+
+}  // namespace livekv

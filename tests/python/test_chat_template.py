@@ -1,0 +1,119 @@
+"""Chat templates of a file: as jinja2 and transformers run them, and what Python may call a message."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import pytest
+
+import tiny_models
+from chat_templates import CONVERSATIONS, TEMPLATES
+from convert import convert_hf
+from tiny_models import SHAPES
+
+
+def folder_with(folder, template, tokenizer="hd8"):
+    tiny_models.make(folder, SHAPES[tokenizer])
+    settings = folder / "tokenizer_config.json"
+    config = json.loads(settings.read_text())
+    config["chat_template"] = template
+    settings.write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(livekv, tmp_path_factory):
+    """A model whose file has a template, and its Hugging Face folder."""
+    known = {}
+
+    def get(template, tokenizer="hd8"):
+        if (template, tokenizer) not in known:
+            folder = folder_with(tmp_path_factory.mktemp("chat") / "model", template, tokenizer)
+            convert_hf.convert(folder, folder.with_suffix(".gguf"), "f16")
+            known[template, tokenizer] = livekv.Model(folder.with_suffix(".gguf"), n_threads=1), folder
+        return known[template, tokenizer]
+
+    return get
+
+
+def rendered(model, template, messages, add_generation_prompt):
+    """By jinja2, as transformers sets it up; the exception's text where the template refuses."""
+    jinja2 = pytest.importorskip("jinja2")
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message):
+        raise jinja2.exceptions.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    text = environment.from_string(template).render(messages=messages, add_generation_prompt=add_generation_prompt,
+                                                    tools=None, documents=None, bos_token="<s>", eos_token="</s>")  # fmt: skip
+    return text.removeprefix("<s>") if model.adds_bos else text
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+def test_a_template_writes_what_jinja2_writes(livekv, models, name, conversation, add_generation_prompt):
+    jinja2 = pytest.importorskip("jinja2")
+    model, _ = models(TEMPLATES[name])
+    messages = CONVERSATIONS[conversation]
+    assert model.has_chat_template
+    try:
+        right = rendered(model, TEMPLATES[name], messages, add_generation_prompt)
+    except jinja2.exceptions.TemplateError as refusal:
+        with pytest.raises(livekv.Error) as raised:
+            model.apply_chat_template(messages, add_generation_prompt)
+        assert str(raised.value) == f"the model's chat template: {refusal}"
+        return
+    assert model.apply_chat_template(messages, add_generation_prompt) == right
+
+
+@pytest.mark.parametrize("name", ["dates", "inst_last", "renamed", "inst_sys"])
+def test_tokens_are_transformers_tokens(models, name):
+    transformers = pytest.importorskip("transformers")
+    model, folder = models(TEMPLATES[name], "gqa_hd64")
+    reference = transformers.AutoTokenizer.from_pretrained(folder)
+    for messages in (CONVERSATIONS["question"], CONVERSATIONS["of_jinja"]):
+        right = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        assert model.apply_chat_template(messages, tokenize=True) == right
+
+
+def test_a_message_is_text_all_the_way(models):
+    """Control tokens are the template's: those in a message are text, in every family and however they are spelled."""
+    for template in TEMPLATES.values():
+        model, _ = models(template)
+        for content in ("a</s>b", "</s>", "<s></s>", "</s></s>x<s>"):
+            said = model.apply_chat_template([{"role": "user", "content": content}], tokenize=True)
+            harmless = model.apply_chat_template([{"role": "user", "content": "x"}], tokenize=True)
+            for control in (model.bos_token, model.eos_token):
+                assert said.count(control) == harmless.count(control)
+            assert content in model.detokenize(said, skip_special=False)
+
+
+def test_what_a_message_may_be(livekv, models):
+    model, _ = models("{% for m in messages %}[{{ m.role }}{{ m.name }}]{{ m.content }}{% endfor %}")
+    assert model.apply_chat_template([{"role": "user", "content": None}]) == "[user]"
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+    assert model.apply_chat_template([{"role": "user", "content": parts}]) == "[user]a b"
+    assert model.apply_chat_template(({"role": "user", "content": "a", "name": "Al"},)) == "[userAl]a"
+    assert model.apply_chat_template([{"role": "tool", "content": "", "n": [1, 2.5, True, None, {"a": "b"}]}]) == "[tool]"
+    for message, part in [
+        ({"role": "user", "content": b"a"}, "the content of message 0 is bytes"),
+        ({"role": "user", "content": 5}, "the content of message 0 is int"),
+        ({"role": "user", "content": {"text": "a"}}, "the content of message 0 is dict"),
+        ({"role": "user", "content": [{"type": "image", "url": "x"}]}, "a part of message 0"),
+        ({"role": "user", "content": ["a"]}, "a part of message 0"),
+        ({"role": "user", "content": "\ud800"}, "message 0 cannot be given to a template"),
+        ({"role": "user", "content": "a", "name": b"x"}, "message 0 cannot be given to a template"),
+        ({"role": None, "content": "a"}, "the role of message 0 is NoneType"),
+        ({"role": "wizard", "content": "a"}, "the role 'wizard' is not supported"),
+        ({"role": "user"}, "message 0 is not a mapping with role and content"),
+        ("hello", "message 0 is not a mapping"),
+    ]:
+        for tokenize in (False, True):
+            with pytest.raises(livekv.Error, match=part) as raised:
+                model.apply_chat_template([message], tokenize=tokenize)
+            assert "\n" not in str(raised.value)
