@@ -7,6 +7,7 @@
 
 #include "error.h"
 #include "graph/device_backend.h"
+#include "graph/thread_team.h"
 #include "model/ggml_log.h"
 #include "model/weights.h"
 
@@ -20,7 +21,7 @@ bool emulates_device() {
 
 }  // namespace
 
-backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
+backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) : n_threads_(n_threads) {
     silence_ggml();
     cpu_.reset(ggml_backend_cpu_init());
     if (!cpu_) {
@@ -49,6 +50,12 @@ backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
     }
 }
 
+backend::~backend() {
+    if (cpu_) {
+        thread_team::forget(cpu_.get());
+    }
+}
+
 void backend::allocate(ggml_cgraph * graph) {
     ggml_backend_sched_reset(sched_.get());
     take_ggml_errors();
@@ -58,6 +65,7 @@ void backend::allocate(ggml_cgraph * graph) {
 }
 
 void backend::compute(ggml_cgraph * graph) {
+    const thread_team threads(cpu_.get(), n_threads_);
     take_ggml_errors();
     if (ggml_backend_sched_graph_compute(sched_.get(), graph) != GGML_STATUS_SUCCESS) {
         fail("the computation failed: ", take_ggml_errors());

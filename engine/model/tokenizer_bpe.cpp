@@ -1,7 +1,7 @@
 #include "model/tokenizer_bpe.h"
 
 #include "error.h"
-#include "model/utf8.h"
+#include "utf8.h"
 #include "model/vocab.h"
 
 namespace livekv {
