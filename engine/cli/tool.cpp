@@ -37,10 +37,12 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
 }
 
 void flush_stdout() {
+    const int before = errno;  // of a text that was longer than the buffer
     errno = 0;
     const bool flushed = std::cout.flush() && std::fflush(stdout) == 0;
     if (!flushed || std::ferror(stdout)) {
-        fail("cannot write to stdout: ", errno ? std::strerror(errno) : "an earlier write failed");
+        const int reason = errno ? errno : before;
+        fail("cannot write to stdout: ", reason ? std::strerror(reason) : "an earlier write failed");
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include "error.h"
 #include "graph/device_backend.h"
+#include "graph/require_memory.h"
 #include "graph/thread_team.h"
 #include "model/ggml_log.h"
 #include "model/weights.h"
@@ -43,6 +44,8 @@ backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) : n_threads
         all.push_back(device_.get());
     }
     all.push_back(cpu_.get());
+    constexpr size_t copies_each_node = 64;  // tensors the scheduler has room for
+    require_memory(copies_each_node * max_nodes * sizeof(ggml_tensor) + (1 << 20));
     sched_.reset(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), max_nodes,
                                         /*parallel=*/false, /*op_offload=*/true));
     if (!sched_) {
