@@ -22,7 +22,8 @@ class Model:
     one of them does.
 
     path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
-    threads of its sessions; None: all cores. Raises Error when the file cannot be read or is no such model.
+    threads of its sessions; None: livekv.default_threads(). Raises Error when the file cannot be read or is no such
+    model.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
@@ -121,7 +122,16 @@ class Model:
     def tokenize(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids. add_special: with bos and eos as the model asks. parse_special: control tokens written in the text
         become those tokens."""
+        try:
+            str.encode(text)
+        except UnicodeEncodeError as problem:
+            raise Error(f"the text holds half of a surrogate pair at character {problem.start}") from None
         return self._core.tokenize(text, add_special, parse_special)
+
+    def tokenize_prompt(self, text: str, parse_special: bool = True) -> list[int]:
+        """Token ids of a text that is to be continued: with bos as the model asks, and never with eos."""
+        tokens = self.tokenize(text, True, parse_special)
+        return tokens[:-1] if self._facts["adds_eos"] else tokens
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
         """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the

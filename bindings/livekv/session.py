@@ -151,11 +151,9 @@ class Session:
             return []
         if not isinstance(prompt, str):
             return prompt
-        add_special = add_special and self.n_tokens == 0
-        tokens = self.model.tokenize(prompt, add_special, parse_special)
-        if add_special and self.model._facts["adds_eos"] and tokens:
-            tokens.pop()
-        return tokens
+        if add_special and self.n_tokens == 0:
+            return self.model.tokenize_prompt(prompt, parse_special)
+        return self.model.tokenize(prompt, add_special=False, parse_special=parse_special)
 
     def fork(self) -> Session:
         """Another session that starts with this one's tokens; what is sealed is shared, not copied."""
