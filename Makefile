@@ -10,8 +10,6 @@ LIVEKV_PYTHON ?= $(shell $(PYTHON) -c "import os, sysconfig as s; \
 
 VENV := .venv
 BIN  := $(abspath $(VENV))/bin
-# Tests share their cores with others: threads that wait must not spin.
-test sanitize: export OMP_WAIT_POLICY := passive
 
 export PATH := $(BIN):$(PATH)
 

@@ -23,7 +23,7 @@ class generation_handle {
 
     // The next piece of text that is not empty; none when the text has ended.
     std::optional<std::string> next() {
-        if (ended()) {
+        if (failed_ || ended()) {
             return std::nullopt;
         }
         held_session s(*handle_);
@@ -33,10 +33,25 @@ class generation_handle {
         const py::gil_scoped_release released;
         try {
             return next_piece();
+        } catch (const py::error_already_set &) {  // Ctrl-C, between tokens or chunks: interrupt ends the text
+            throw;
         } catch (...) {
             failed_ = true;
             throw;
         }
+    }
+
+    // Ends the text here, with what was held back.
+    void interrupt() {
+        const session_lock lock(*handle_);
+        if (!failed_) {
+            text_ += generation_->interrupt();
+        }
+    }
+
+    std::string text() const {
+        const session_lock lock(*handle_);
+        return text_;
     }
 
     std::vector<int32_t> tokens() const {
@@ -45,7 +60,7 @@ class generation_handle {
     }
     bool ended() const {
         const session_lock lock(*handle_);
-        return failed_ || generation_->ended();
+        return !failed_ && generation_->ended();
     }
     generate_result result() const {
         const session_lock lock(*handle_);
@@ -55,18 +70,28 @@ class generation_handle {
   private:
     std::optional<std::string> next_piece() {
         while (!generation_->ended()) {
+            check_signals();
             const int64_t n_before = generation_->result().n_generated;
-            const std::string text = generation_->next([](int64_t) {
-                check_signals();
-                return true;
+            std::exception_ptr raised;
+            const std::string text = generation_->next([&](int64_t) {
+                try {
+                    check_signals();
+                    return true;
+                } catch (...) {
+                    raised = std::current_exception();
+                    return false;
+                }
             });
+            if (raised) {
+                std::rethrow_exception(raised);
+            }
             const generate_result & r = generation_->result();
             const bool end_of_text = generation_->ended() && r.reason == stop_reason::end_of_text;
             if (r.n_generated > n_before && !end_of_text) {
                 tokens_.push_back(r.last_token);
             }
-            check_signals();
             if (!text.empty()) {
+                text_ += text;
                 return text;
             }
         }
@@ -76,8 +101,9 @@ class generation_handle {
     std::shared_ptr<session_handle> handle_;
     uint64_t n_changes_ = 0;
     std::optional<generation> generation_;
+    std::string text_;             // all that next gave
     std::vector<int32_t> tokens_;  // generated, without an end-of-text token
-    bool failed_ = false;          // by an exception, Ctrl-C's too: there is no more text
+    bool failed_ = false;          // by an exception: there is no more text
 };
 
 std::unique_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
@@ -120,7 +146,9 @@ void bind_generation(py::module_ & module) {
              py::arg("ignore_eos"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
              py::arg("repeat_penalty"), py::arg("seed"), py::arg("stop"))
         .def("next", &generation_handle::next)
+        .def("interrupt", &generation_handle::interrupt)
         .def("ended", &generation_handle::ended)
+        .def("text", &generation_handle::text)
         .def("tokens", &generation_handle::tokens)
         .def("result", &result_of);
 }

@@ -3,17 +3,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <array>
-#include <thread>
 
 #include "arrays.h"
 #include "bind.h"
+#include "default_threads.h"
 #include "error.h"
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
-#include "model/utf8.h"
 #include "session/chat_template.h"
+#include "utf8.h"
 
 namespace livekv {
 
@@ -94,7 +93,7 @@ void bind_model(py::module_ & module) {
         .def("is_end_of_generation", [](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); })
         .def("chat_as_text", &chat_as_text, py::arg("turns"), py::arg("add_generation_prompt"))
         .def("chat_as_tokens", &chat_as_tokens, py::arg("turns"), py::arg("add_generation_prompt"));
-    module.def("default_threads", [] { return std::max(1u, std::thread::hardware_concurrency()); });
+    module.def("default_threads", &default_threads);
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,
                         py::arg("compiled_for") = compiled_cpu_features());

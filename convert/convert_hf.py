@@ -136,8 +136,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool("convert_hf", lambda: convert(options.hf_dir, options.out, options.type))
+    def body() -> str:
+        options = parse_arguments(arguments)
+        return convert(options.hf_dir, options.out, options.type)
+
+    return run_tool("convert_hf", body)
 
 
 if __name__ == "__main__":

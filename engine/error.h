@@ -6,10 +6,14 @@
 
 namespace livekv {
 
-// The one exception of the library: a message a user can act on, in one line, without a trailing full stop.
+// text as one line of UTF-8: control characters and bytes that belong to no character as \xNN. Messages quote bytes of
+// files.
+std::string printable(const std::string & text);
+
+// The one exception of the library: a message a user can act on, in one printable line, without a trailing full stop.
 class error : public std::runtime_error {
   public:
-    explicit error(const std::string & message) : std::runtime_error(message) {}
+    explicit error(const std::string & message) : std::runtime_error(printable(message)) {}
 };
 
 // Throws error with its arguments joined: fail("key '", key, "' is missing").

@@ -179,8 +179,7 @@ def _write(folder: RunFolder, json_to: str | None) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool(COMMAND, lambda: run(options))
+    return run_tool(COMMAND, lambda: run(parse_arguments(arguments)))
 
 
 if __name__ == "__main__":

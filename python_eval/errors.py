@@ -6,18 +6,29 @@ import signal
 import sys
 from collections.abc import Callable
 
+from .convert_folder import CONVERT_FOLDERS
+
+sys.path.extend(CONVERT_FOLDERS)
+
+from convert_error import flush_stdout
+
 
 class EvalError(Exception):
     """Something a user can mend; the message is one line. Tools print it and exit with 1."""
 
 
 def run_tool(name: str, body: Callable[[], int]) -> int:
-    """The exit status of a tool: `body`'s, or after one line on stderr 1 for an error and 130 for Ctrl-C.
+    """The exit status of a tool: that of `body`, which reads its arguments too, or after one line on stderr 1 for an
+    error and 130 for Ctrl-C.
 
-    Caught are EvalError, livekv.Error and OSError; anything else is a bug and shows its traceback.
+    Output that cannot be written is an error. Caught are EvalError, livekv.Error and OSError; anything else is a bug
+    and shows its traceback.
     """
     try:
-        return body()
+        try:
+            return body()
+        finally:
+            flush_stdout()  # what --help prints too
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

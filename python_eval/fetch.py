@@ -34,8 +34,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool("fetch", lambda: _fetch(options))
+    return run_tool("fetch", lambda: _fetch(parse_arguments(arguments)))
 
 
 def _fetch(options: argparse.Namespace) -> int:

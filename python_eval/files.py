@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ sys.path.extend(CONVERT_FOLDERS)
 
 from whole_file import is_temporary, whole_file
 
-__all__ = ["is_temporary", "parse_line", "write_text", "written_whole"]
+__all__ = ["is_temporary", "lines_of", "parse_line", "write_text", "written_whole"]
 
 
 @contextmanager
@@ -36,10 +36,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def lines_of(content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of a JSONL file's lines, without those at its end that hold nothing."""
+    empty: list[tuple[int, bytes]] = []
+    for number, line in enumerate(content, start=1):
+        if not line.strip():
+            empty.append((number, line))
+            continue
+        yield from empty  # between records they are an error, which parse_line names
+        empty.clear()
+        yield number, line
+
+
 def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """The object on a line of a JSONL file; EvalError names file and line where there is none."""
+    """The object on a line of a JSONL file, the first of which may begin with a byte order mark.
+
+    EvalError names file and line where there is none, or one with half of a surrogate pair, which is no text.
+    """
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as problem:
+        half = f"U+{ord(problem.object[problem.start]):04X}"
+        raise EvalError(f"{path}:{number}: half of a surrogate pair ({half}) in a string") from None
     except (ValueError, RecursionError) as problem:
         raise EvalError(f"{path}:{number}: not JSON: {problem}") from None
     if not isinstance(record, dict):

@@ -122,8 +122,7 @@ def _short(text: str, label: str, measured: Measured, against: Measured) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool(COMMAND, lambda: run(options))
+    return run_tool(COMMAND, lambda: run(parse_arguments(arguments)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import EvalError
-from .files import is_temporary, parse_line, write_text
+from .files import is_temporary, lines_of, parse_line, write_text
 
 Record = dict[str, Any]
 
@@ -81,7 +81,7 @@ class RunFolder:
         if not path.exists():
             return []
         lines = path.read_bytes().split(b"\n")[:-1]
-        return [parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
+        return [parse_line(path, number, line) for number, line in lines_of(lines)]
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one line to `<name>.jsonl` and returns when it is on the disk.

@@ -40,10 +40,13 @@ def run_jobs(
 
 
 def threads_each(n_threads: int | None, n_workers: int) -> int | None:
-    """Threads of one worker: as asked for, or its share of the cores; None, all of them, for a single worker."""
+    """Threads of one worker: as asked for, or its share of those this process has; None, all of them,
+    for a single worker."""
     if n_threads is not None or n_workers == 1:
         return n_threads
-    return max(1, (os.cpu_count() or 1) // n_workers)
+    import livekv
+
+    return max(1, livekv.default_threads() // n_workers)
 
 
 def _run_here(jobs: Sequence[Job], work: Callable[[Job], Result]) -> Iterator[tuple[int, Result]]:

@@ -22,7 +22,7 @@ from livekv.model import Model
 from livekv.options import KVOption, KVOptions, kv_options_table, parse_kv_list
 from livekv.session import Session
 from livekv.stats import KVBytes, KVStats
-from livekv.system import peak_rss, system_info
+from livekv.system import default_threads, peak_rss, system_info
 
 __all__ = [
     "Error",
@@ -36,6 +36,7 @@ __all__ = [
     "Session",
     "Usage",
     "__version__",
+    "default_threads",
     "fidelity",
     "kv",
     "kv_options_table",

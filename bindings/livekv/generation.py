@@ -9,13 +9,14 @@ from typing import Literal
 from livekv import _livekv
 from livekv._livekv import Error
 
-FinishReason = Literal["stop", "length", "eos", "context"]
+FinishReason = Literal["stop", "length", "eos", "context", "interrupted"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop_string": "stop",
     "n_predict": "length",
     "end_of_text": "eos",
     "context_full": "context",
+    "interrupted": "interrupted",
 }
 
 
@@ -28,7 +29,7 @@ class Usage:
     generated_tokens: int
     """Sampled, an end-of-text token included."""
     finish_reason: FinishReason
-    """A stop string, max_tokens, the model's end of text, or a full context."""
+    """A stop string, max_tokens, the model's end of text, a full context, or an exception of a signal's (Ctrl-C)."""
     ttft_s: float
     """To the first token."""
     prefill_s: float
@@ -47,28 +48,32 @@ class Generation(Iterator[str]):
     """A text in the making: iterate over its pieces. Made by Session.generate.
 
     A piece is never a part of a character or of a stop string. The session holds the prompt and all tokens but the last
-    one sampled. Ctrl-C raises KeyboardInterrupt after the token or chunk at hand.
+    one sampled. Ctrl-C raises KeyboardInterrupt after the token or chunk at hand and ends the text.
     """
 
     def __init__(self, core: _livekv.Generation, seed: int) -> None:
         self._core = core
         self._seed = seed
-        self._pieces: list[str] = []
 
     def __iter__(self) -> Generation:
         return self
 
     def __next__(self) -> str:
-        piece = self._core.next()
+        try:
+            piece = self._core.next()
+        except Error:
+            raise
+        except BaseException:  # a signal's
+            self._core.interrupt()
+            raise
         if piece is None:
             raise StopIteration
-        self._pieces.append(piece)
         return piece
 
     @property
     def text(self) -> str:
         """What was generated so far."""
-        return "".join(self._pieces)
+        return self._core.text()
 
     @property
     def tokens(self) -> list[int]:
@@ -79,7 +84,7 @@ class Generation(Iterator[str]):
     def usage(self) -> Usage:
         """What the text took. Raises Error while it has not ended."""
         raw = self._core.result()
-        if not self._core.ended() or raw["reason"] not in _FINISH:
+        if not self._core.ended():
             raise Error("the text has not ended; its usage is known then")
         return Usage(
             prompt_tokens=raw["n_prompt"],

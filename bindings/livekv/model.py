@@ -22,7 +22,8 @@ class Model:
     one of them does.
 
     path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
-    threads of its sessions; None: all cores. Raises Error when the file cannot be read or is no such model.
+    threads of its sessions; None: livekv.default_threads(). Raises Error when the file cannot be read or is no such
+    model.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
@@ -124,13 +125,18 @@ class Model:
         """Token ids. add_special: with bos and eos as the model asks. parse_special: control tokens written in the text
         become those tokens. behind: the token that the text goes on behind; it gets no bos then, and SentencePiece's
         space in front only where the model puts one behind that token. Raises Error when that is none."""
-        return self._core.tokenize(
-            text,
-            add_bos=add_special,
-            add_eos=add_special,
-            parse_special=parse_special,
-            behind=-1 if behind is None else behind,
-        )
+        return self._encode(text, add_special, add_special, parse_special, -1 if behind is None else behind)
+
+    def tokenize_prompt(self, text: str, parse_special: bool = True) -> list[int]:
+        """Token ids of a text that is to be continued: with bos as the model asks, and never with eos."""
+        return self._encode(text, True, False, parse_special)
+
+    def _encode(self, text: str, add_bos: bool, add_eos: bool, parse_special: bool, behind: int = -1) -> list[int]:
+        try:
+            str.encode(text)
+        except UnicodeEncodeError as problem:
+            raise Error(f"the text holds half of a surrogate pair at character {problem.start}") from None
+        return self._core.tokenize(text, add_bos=add_bos, add_eos=add_eos, parse_special=parse_special, behind=behind)
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
         """The text of tokens; bytes that are no character become U+FFFD. Raises Error for an id outside the

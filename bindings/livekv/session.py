@@ -154,9 +154,7 @@ class Session:
         if not isinstance(prompt, str):
             return prompt
         behind = self.tokens[-1] if self.n_tokens else -1
-        tokens = self.model._core.tokenize(
-            prompt, add_bos=add_special, add_eos=False, parse_special=parse_special, behind=behind
-        )
+        tokens = self.model._encode(prompt, add_special, False, parse_special, behind)
         if self.model._core.begins_with_two_bos(tokens):
             warnings.warn(
                 "the prompt begins with the model's bos, which is put in front of every text: now there are two",

@@ -23,6 +23,12 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def default_threads() -> int:
+    """CPU threads a session has unless told otherwise: OMP_NUM_THREADS, or as many as this process has CPUs, by its
+    affinity and its control group's limit."""
+    return _livekv.default_threads()
+
+
 def system_info() -> dict[str, str | int | bool]:
     """What results depend on: version, machine, CPU kernels in use, threads a session has by default, GPU."""
     return {
@@ -31,6 +37,6 @@ def system_info() -> dict[str, str | int | bool]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         **_livekv.build_info(),
-        "n_threads": _livekv.default_threads(),
+        "n_threads": default_threads(),
         "gpu": _livekv.has_gpu(),
     }

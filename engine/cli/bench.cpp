@@ -82,6 +82,22 @@ double timed(const std::function<void()> & work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// n_computed > 0: of the context only so many tokens are computed, then chunks are copied; what is left of a chunk is
+// computed again.
+void fill(session & s, std::span<const int32_t> context, int64_t n_computed) {
+    const auto n = static_cast<int64_t>(context.size());
+    const int64_t n_copied = n - n % s.params().kv.chunk_size;
+    if (n_computed == 0 || n_computed >= n_copied) {
+        s.prefill(context);
+        return;
+    }
+    s.prefill(context.first(static_cast<size_t>(n_computed)));
+    repeat_chunks(s, n_copied);
+    if (n > n_copied) {
+        s.prefill(context.subspan(static_cast<size_t>(n_copied)));
+    }
+}
+
 // All caches at one depth. Their runs alternate, so that a machine that slows down slows them all.
 std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_options & options, int64_t depth) {
     const std::vector<int32_t> tokens =
@@ -94,12 +110,7 @@ std::vector<row> run_depth(const std::shared_ptr<const model> & m, const bench_o
         sessions.push_back(std::make_unique<session>(m, params));
         if (depth > 0) {
             std::cerr << "depth " << depth << ", " << kv << ": filling the cache\n";
-            const bool repeats = options.repeat_prompt > 0 && options.repeat_prompt < depth;
-            sessions.back()->prefill(
-                std::span(tokens).first(static_cast<size_t>(repeats ? options.repeat_prompt : depth)));
-            if (repeats) {
-                repeat_chunks(*sessions.back(), depth);
-            }
+            fill(*sessions.back(), std::span(tokens).first(static_cast<size_t>(depth)), options.repeat_prompt);
         }
         rows.push_back({kv, depth, {}, {}, 0});
     }

@@ -8,7 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/tool.h"
 #include "error.h"
-#include "model/utf8.h"
+#include "utf8.h"
 #include "session/chat.h"
 
 namespace livekv {

@@ -1,14 +1,12 @@
 #include "cli/engine_options.h"
 
-#include <algorithm>
-#include <thread>
-
+#include "default_threads.h"
 #include "policy/kv_option_table.h"
 
 namespace livekv {
 
 void engine_options::declare(option_table & table, bool kv_is_list) {
-    n_threads = std::max(1u, std::thread::hardware_concurrency());
+    n_threads = default_threads();
     table.group("Model and machine");
     table.text("-m,--model", model_path, "FILE", "GGUF file of a LLaMA-architecture model");
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");

@@ -4,6 +4,7 @@
 
 #include "cli/interrupt.h"
 #include "cli/progress.h"
+#include "cli/tool.h"
 
 namespace livekv {
 
@@ -12,14 +13,15 @@ generate_result generate_visibly(session & s, const std::vector<int32_t> & promp
     prefill_progress progress(static_cast<int64_t>(prompt.size()));
     generate_callbacks callbacks;
     callbacks.on_prefill = [&](int64_t n_done) {
-        progress.update(n_done, s.cache().bytes());
+        progress.update(n_done, [&] { return s.cache().bytes(); });
         if (n_done == static_cast<int64_t>(prompt.size())) {
             progress.finish();
         }
         return !interrupted();
     };
     callbacks.on_text = [&](std::string_view piece) {
-        std::cout << piece << std::flush;
+        std::cout << piece;
+        flush_stdout();  // nobody who reads, nothing to generate
         if (on_text) {
             on_text(piece);
         }

@@ -9,7 +9,8 @@ namespace livekv {
 namespace {
 
 constexpr int bar_width = 24;
-constexpr std::chrono::seconds line_interval(2);
+constexpr std::chrono::milliseconds bar_interval(100);
+constexpr std::chrono::milliseconds line_interval(2000);
 
 }  // namespace
 
@@ -23,17 +24,18 @@ prefill_progress::prefill_progress(int64_t n_tokens)
     : n_tokens_(n_tokens),
       terminal_(::isatty(STDERR_FILENO)),
       start_(std::chrono::steady_clock::now()),
-      last_line_(start_) {}
+      last_shown_(start_) {}
 
-void prefill_progress::update(int64_t n_done, size_t cache_bytes) {
+void prefill_progress::update(int64_t n_done, const std::function<size_t()> & cache_bytes) {
     const auto now = std::chrono::steady_clock::now();
-    if (!terminal_ && now - last_line_ < line_interval) {
+    const bool last_of_bar = terminal_ && n_done == n_tokens_;
+    if (now - last_shown_ < (terminal_ ? bar_interval : line_interval) && !last_of_bar) {
         return;
     }
-    last_line_ = now;
+    last_shown_ = now;
     const double seconds = std::chrono::duration<double>(now - start_).count();
     const double tps = seconds > 0.0 ? static_cast<double>(n_done) / seconds : 0.0;
-    const std::string cache = mebibytes(static_cast<double>(cache_bytes));
+    const std::string cache = mebibytes(static_cast<double>(cache_bytes()));
     if (terminal_) {
         const int filled = static_cast<int>(bar_width * n_done / n_tokens_);
         const std::string bar = std::string(filled, '#') + std::string(bar_width - filled, '.');

@@ -60,14 +60,17 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
 std::string summary_text(const session & s, const generate_result & r) {
     const double kv_bytes = static_cast<double>(s.cache().bytes());
     const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
-    const double savings = f16_bytes > 0.0 ? 100.0 * (1.0 - kv_bytes / f16_bytes) : 0.0;
     std::string text =
         format("prompt    %" PRId64 " tokens in %.2f s, %.1f tokens/s\n", r.n_prompt, r.prefill_s, r.prefill_tps());
     text += format("generated %" PRId64 " tokens, %.1f tokens/s, the first after %.2f s; stopped: %s\n", r.n_generated,
                    r.decode_tps(), r.ttft_s, stop_reason_name(r.reason));
-    text += format("cache     %s: %s for %" PRId64 " tokens, f16 %s, saved %.1f %%, %.2f bits a value\n",
-                   s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(), s.n_tokens(),
-                   mebibytes(f16_bytes).c_str(), savings, s.kv_bits_per_value());
+    text += format("cache     %s: %s for %" PRId64 " tokens", s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(),
+                   s.n_tokens());
+    if (s.n_tokens() >= s.params().kv.chunk_size) {  // before that, what is set aside says nothing about the policy
+        text += format(", f16 %s, saved %.1f %%, %.2f bits a value", mebibytes(f16_bytes).c_str(),
+                       100.0 * (1.0 - kv_bytes / f16_bytes), s.kv_bits_per_value());
+    }
+    text += "\n";
     text += format("memory    peak %s\n", mebibytes(static_cast<double>(peak_rss_bytes())).c_str());
     return text;
 }

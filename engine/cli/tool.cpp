@@ -3,20 +3,18 @@
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <new>
-#include <system_error>
+#include <vector>
 
 #include "atomic_file.h"
 #include "policy/kv_option_table.h"
 #include "error.h"
 #include "graph/cpu_features.h"
-#include "model/utf8.h"
 #include "options.h"
+#include "utf8.h"
 
 namespace livekv {
 
@@ -25,7 +23,9 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
         if (const std::string missing = missing_cpu_features(); !missing.empty()) {
             fail("this program was built for a CPU with ", missing, "; build it anew here, or with -DLIVEKV_GGML_CPU=x86-64");
         }
-        return body(argc, argv);
+        const int status = body(argc, argv);
+        flush_stdout();
+        return status;
     } catch (const usage_error & problem) {
         std::cerr << name << ": " << problem.what() << "\n";
         return 2;
@@ -40,9 +40,20 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
     return 1;
 }
 
+void flush_stdout() {
+    const int before = errno;  // of a text that was longer than the buffer
+    errno = 0;
+    const bool flushed = std::cout.flush() && std::fflush(stdout) == 0;
+    if (!flushed || std::ferror(stdout)) {
+        const int reason = errno ? errno : before;
+        fail("cannot write to stdout: ", reason ? std::strerror(reason) : "an earlier write failed");
+    }
+}
+
 void write_file(const std::string & path, const std::string & text) {
     if (path == "-") {
-        std::cout << text << std::flush;
+        std::cout << text;
+        flush_stdout();
         return;
     }
     atomic_file file(path);
@@ -57,17 +68,24 @@ void check_writable(const std::string & path) {
 }
 
 std::string read_text(const std::string & path) {
-    if (path == "-") {
-        return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-    }
-    if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
-        fail("cannot read '", path, "': ", std::strerror(EISDIR));
-    }
+    const bool from_stdin = path == "-";
     errno = 0;
-    std::ifstream in(path, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-    if (!in || (text.empty() && errno != 0)) {
-        fail("cannot read '", path, "': ", errno ? std::strerror(errno) : "unknown reason");
+    FILE * const in = from_stdin ? stdin : std::fopen(path.c_str(), "rb");
+    std::string text;
+    bool whole = false;
+    if (in) {
+        std::vector<char> part(1 << 16);
+        while (const size_t n = std::fread(part.data(), 1, part.size(), in)) {
+            text.append(part.data(), n);
+        }
+        whole = !std::ferror(in);
+    }
+    const int reason = errno;
+    if (in && !from_stdin) {
+        std::fclose(in);
+    }
+    if (!whole) {
+        fail("cannot read ", from_stdin ? "stdin" : "'" + path + "'", ": ", std::strerror(reason));
     }
     return text;
 }

@@ -7,8 +7,11 @@
 namespace livekv {
 
 // Runs a tool's body and turns what it throws into one line on stderr and the exit status: 2 for a usage_error, 1 for
-// anything else.
+// anything else, output that could not be written included.
 int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv);
+
+// Throws livekv::error when something written to stdout is lost: a full disk, nobody reads.
+void flush_stdout();
 
 // Writes text to a file beside path and renames it, so that path is complete or untouched; "-" is stdout.
 // Throws livekv::error when the file cannot be written.

@@ -7,6 +7,8 @@
 
 #include "error.h"
 #include "graph/device_backend.h"
+#include "graph/require_memory.h"
+#include "graph/thread_team.h"
 #include "model/ggml_log.h"
 #include "model/weights.h"
 
@@ -20,7 +22,7 @@ bool emulates_device() {
 
 }  // namespace
 
-backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
+backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) : n_threads_(n_threads) {
     silence_ggml();
     cpu_.reset(ggml_backend_cpu_init());
     if (!cpu_) {
@@ -42,10 +44,18 @@ backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) {
         all.push_back(device_.get());
     }
     all.push_back(cpu_.get());
+    constexpr size_t copies_each_node = 64;  // tensors the scheduler has room for
+    require_memory(copies_each_node * max_nodes * sizeof(ggml_tensor) + (1 << 20));
     sched_.reset(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), max_nodes,
                                         /*parallel=*/false, /*op_offload=*/true));
     if (!sched_) {
         fail("cannot start ggml's scheduler");
+    }
+}
+
+backend::~backend() {
+    if (cpu_) {
+        thread_team::forget(cpu_.get());
     }
 }
 
@@ -58,6 +68,7 @@ void backend::allocate(ggml_cgraph * graph) {
 }
 
 void backend::compute(ggml_cgraph * graph) {
+    const thread_team threads(cpu_.get(), n_threads_);
     take_ggml_errors();
     if (ggml_backend_sched_graph_compute(sched_.get(), graph) != GGML_STATUS_SUCCESS) {
         fail("the computation failed: ", take_ggml_errors());

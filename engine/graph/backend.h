@@ -12,11 +12,13 @@ class backend {
     // with_gpu: the model has weights on the first GPU. max_nodes: of the largest graph it will see.
     // Throws livekv::error when a device cannot be opened.
     backend(int32_t n_threads, bool with_gpu, size_t max_nodes);
+    ~backend();
+    backend(backend &&) = delete;
 
     // Allocates the graph's intermediate tensors; the previous graph's are gone. Throws on too little memory.
     void allocate(ggml_cgraph * graph);
 
-    // Runs the graph last allocated, waits for it. Throws when a device reports failure.
+    // Runs the graph last allocated, waits for it. Throws when a device reports failure or threads cannot be started.
     void compute(ggml_cgraph * graph);
 
     // Where a layer's cache belongs.
@@ -29,6 +31,7 @@ class backend {
     size_t workspace_bytes() const;
 
   private:
+    int32_t n_threads_;
     ggml_backend_ptr gpu_;
     ggml_backend_ptr device_;  // beside gpu_, for the livekv cache's nodes
     ggml_backend_ptr cpu_;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <string>
 
+#include "graph/require_memory.h"
+
 namespace livekv {
 
 namespace {
@@ -132,6 +134,7 @@ size_t llama_graph_nodes(const hparams & hp) {
 ggml_context_ptr make_graph_context(const hparams & hp) {
     const size_t n_nodes = llama_graph_nodes(hp);
     const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
+    require_memory(2 * bytes);  // the graph's allocation takes as much again at most
     return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
 }
 

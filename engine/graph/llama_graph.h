@@ -26,7 +26,7 @@ llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weig
 // The most nodes such a graph has.
 size_t llama_graph_nodes(const hparams & hp);
 
-// A ggml context (metadata only) with room for one such graph.
+// A ggml context (metadata only) with room for one such graph. Throws livekv::error on too little memory.
 ggml_context_ptr make_graph_context(const hparams & hp);
 
 }  // namespace livekv

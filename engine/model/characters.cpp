@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "error.h"
-#include "model/utf8.h"
+#include "utf8.h"
 
 namespace livekv {
 

@@ -6,7 +6,7 @@
 #include <array>
 
 #include "error.h"
-#include "model/utf8.h"
+#include "utf8.h"
 
 namespace livekv {
 

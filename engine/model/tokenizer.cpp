@@ -7,7 +7,7 @@
 #include "model/special_tokens.h"
 #include "model/tokenizer_bpe.h"
 #include "model/tokenizer_spm.h"
-#include "model/utf8.h"
+#include "utf8.h"
 #include "model/vocab.h"
 
 namespace livekv {

@@ -1,6 +1,6 @@
 #include "model/tokenizer_bpe.h"
 
-#include "model/utf8.h"
+#include "utf8.h"
 #include "model/vocab.h"
 
 namespace livekv {

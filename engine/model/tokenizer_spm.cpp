@@ -2,7 +2,7 @@
 
 #include "model/space_marks.h"
 #include "model/symbol_merger.h"
-#include "model/utf8.h"
+#include "utf8.h"
 #include "model/vocab.h"
 
 namespace livekv {

@@ -85,8 +85,12 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
         return self.model.bos_token if self.model.bos_token >= 0 else self.model.eos_token
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Token ids; bos in front as the model asks, unless it is there already or `add_special_tokens` is False."""
-        ids = self.model.tokenize(string, add_special=add_special_tokens is not False, parse_special=True)
+        """Token ids; bos in front as the model asks, unless it is there already or `add_special_tokens` is False; never
+        eos, as every text is a context or begins with one."""
+        if add_special_tokens is False:
+            ids = self.model.tokenize(string, add_special=False, parse_special=True)
+        else:
+            ids = self.model.tokenize_prompt(string)
         bos = self.model.bos_token
         return ids[1:] if ids[:2] == [bos, bos] else ids
 

@@ -65,8 +65,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool("longbench", lambda: _score(options) if options.score else _run(options))
+    def body() -> int:
+        options = parse_arguments(arguments)
+        return _score(options) if options.score else _run(options)
+
+    return run_tool("longbench", body)
 
 
 def _score(options: argparse.Namespace) -> int:

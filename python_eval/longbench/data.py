@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..files import parse_line
+from ..files import lines_of, parse_line
 from .tasks import V2_FIELDS, LongBenchError, Task
 
 
@@ -82,7 +82,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise LongBenchError(f"{path}: no such file")
     # As bytes: a broken character is then a matter of its own line, and only a newline ends one.
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in lines_of(file):
             yield Row(path, number, parse_line(path, number, line))
 
 

@@ -28,7 +28,7 @@ class ModelTokenizer:
         self._model = model
 
     def encode(self, text: str) -> list[int]:
-        return self._model.tokenize(text, add_special=True, parse_special=True)
+        return self._model.tokenize_prompt(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._model.detokenize(list(ids), skip_special=True)

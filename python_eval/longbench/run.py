@@ -64,7 +64,8 @@ class Answerer:
         if self._model is None:
             self._model = livekv.Model(how.model, n_gpu_layers=how.n_gpu_layers)
             # Weights are read when they are first needed: not in a measured answer.
-            self._model.session(n_ctx=64, n_threads=how.n_threads).prefill(self._model.tokenize("Once upon a time"))
+            tokens = self._model.tokenize_prompt("Once upon a time")
+            self._model.session(n_ctx=64, n_threads=how.n_threads).prefill(tokens)
         kv = livekv.KVOptions.parse(how.caches[job.cache])
         if isinstance(job.sample, Sample):
             one = task(job.task)

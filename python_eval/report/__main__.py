@@ -62,8 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    return run_tool(COMMAND, lambda: run(options))
+    return run_tool(COMMAND, lambda: run(parse_arguments(arguments)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvalError
+from ..files import lines_of, parse_line
 
 COMMANDS = ("perplexity", "ablation", "tune", "cache_profile", "longbench", "longbench-e", "longbench-v2")
 
@@ -54,16 +55,8 @@ class Results:
         path = self.path / f"{name}.jsonl"
         if not path.is_file():
             raise EvalError(f"{path}: no such file")
-        records = []
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                record = json.loads(line)
-            except ValueError as problem:
-                raise EvalError(f"{path}:{number}: not JSON: {problem}") from None
-            if not isinstance(record, dict):
-                raise EvalError(f"{path}:{number}: not a JSON object")
-            records.append(record)
-        return records
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return [parse_line(path, number, line) for number, line in lines_of(lines)]
 
 
 def read_results(path: Path) -> Results:

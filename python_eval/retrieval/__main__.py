@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     hay = haystack.made_up(encode)
     if args.haystack:
         hay = text_haystack(encode, [model.token_piece(token) for token in range(model.n_vocab)], args.haystack)
-    bos = next(iter(model.tokenize("")), None)
+    bos = next(iter(model.tokenize_prompt("")), None)
     samples = list(make_samples(encode, bos, hay, tasks, lengths, depths, args.samples, args.seed))
 
     folder = None
@@ -165,8 +165,7 @@ def show(records: list[Record], as_json: bool, folder: RunFolder | None) -> None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse_arguments(arguments)
-    return run_tool("retrieval", lambda: run(args))
+    return run_tool("retrieval", lambda: run(parse_arguments(arguments)))
 
 
 if __name__ == "__main__":

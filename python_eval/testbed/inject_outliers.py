@@ -280,9 +280,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    recipe = Recipe(options.key_share, options.value_share, options.low, options.high, options.seed)
-    return run_tool("inject_outliers", lambda: "\n".join(inject(options.source, options.out, recipe, options.type)))
+    def body() -> str:
+        options = parse_arguments(arguments)
+        recipe = Recipe(options.key_share, options.value_share, options.low, options.high, options.seed)
+        return "\n".join(inject(options.source, options.out, recipe, options.type))
+
+    return run_tool("inject_outliers", body)
 
 
 if __name__ == "__main__":

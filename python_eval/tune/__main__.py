@@ -196,9 +196,8 @@ def _write(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return run_tool(COMMAND, lambda: run(options))
+    return run_tool(COMMAND, lambda: run(parse_arguments(arguments)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 #include "../fixtures/small_vocab.h"
 #include "model/gguf_file.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "utf8.h"
 
 namespace {
 

@@ -18,7 +18,6 @@ mkdir -p "$report" "$work"
 report=$(cd "$report" && pwd)
 work=$(cd "$work" && pwd)
 rm -f "$report"/report.* "$report/log.txt" "$work/steps.jsonl"
-export OMP_WAIT_POLICY=passive
 export PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer
 command -v ninja >/dev/null && export CMAKE_GENERATOR=Ninja
 start=$SECONDS

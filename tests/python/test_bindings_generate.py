@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import convert_hf
 import numpy as np
 import pytest
@@ -190,3 +194,29 @@ def test_prompts_that_do_not_work_are_errors(livekv, model):
         "".join(model.session(8).generate(PROMPT, 5))
     with pytest.raises(livekv.Error, match="not a whole number"):
         model.session(64).generate([0.5], 5)
+
+
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_ctrl_c_is_the_reason_why_a_text_ended(livekv, model, where):
+    session = model.session(60000, kv=livekv.KVOptions(chunk_size=32))
+    prompt = model.tokenize(PROMPT) * (400 if where == "prefill" else 1)
+    generation = session.generate(prompt, max_tokens=None, ignore_eos=True, temperature=0)
+    if where == "decode":
+        next(generation)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            for _ in generation:
+                pass
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert next(generation, None) is None  # the text has ended
+    usage = generation.usage
+    assert usage.finish_reason == "interrupted"
+    assert usage.prompt_tokens <= len(prompt) and session.n_tokens >= usage.prompt_tokens
+    if where == "decode":
+        assert usage.generated_tokens == len(generation.tokens) and usage.generated_tokens > 1
+        assert model.detokenize(generation.tokens) == generation.text  # nothing that was said is lost

@@ -14,6 +14,8 @@ import pytest
 
 from python_eval import run_folder
 from python_eval.errors import EvalError, run_tool
+from python_eval.files import parse_line
+from python_eval.longbench.data import read_rows
 from python_eval.run_folder import RunFolder
 
 CONFIG = {"model": "m.gguf", "kv": ["f16", "livekv"], "limits": {"tokens": 7, "samples": None}}
@@ -182,3 +184,31 @@ def test_tools_say_one_line_and_exit_with_one(capsys, tmp_path):
         run_tool("tool", lambda: 1 // 0)
     assert run_tool("tool", lambda: 3) == 3
     assert os.listdir(tmp_path) == []
+
+
+def test_a_line_with_half_of_a_surrogate_pair_is_named(tmp_path):
+    with pytest.raises(EvalError, match=r"x\.jsonl:3: half of a surrogate pair \(U\+D83D\)"):
+        parse_line(tmp_path / "x.jsonl", 3, rb'{"a": ["\ud83d"]}')
+    assert parse_line(tmp_path / "x.jsonl", 3, rb'{"a": "\ud83d\ude00"}') == {"a": "\U0001f600"}
+
+
+def test_a_byte_order_mark_begins_a_file_and_nothing_else(tmp_path):
+    assert parse_line(tmp_path / "x.jsonl", 1, b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+    with pytest.raises(EvalError, match=r"x\.jsonl:2: not JSON"):
+        parse_line(tmp_path / "x.jsonl", 2, b'\xef\xbb\xbf{"a": 1}')
+
+
+def test_empty_lines_end_a_file_and_do_not_part_it(tmp_path):
+    with RunFolder(tmp_path, {}) as folder:
+        folder.append("done", {"a": 1})
+        with (tmp_path / "done.jsonl").open("ab") as file:
+            file.write(b"\n \r\n\n")
+        assert folder.records("done") == [{"a": 1}]
+        folder.append("done", {"a": 2})  # and now they part it
+        with pytest.raises(EvalError, match=r"done\.jsonl:2: not JSON"):
+            folder.records("done")
+
+
+def test_samples_with_a_mark_and_empty_last_lines_are_read(tmp_path):
+    (tmp_path / "s.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\n\n\r\n')
+    assert [row.fields for row in read_rows(tmp_path / "s.jsonl")] == [{"a": 1}, {"a": 2}]

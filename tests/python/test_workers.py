@@ -61,8 +61,8 @@ def test_giving_up_ends_the_workers_and_what_they_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+def test_workers_share_the_cores(monkeypatch, livekv):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert [threads_each(None, n) for n in (1, 2, 3, 20)] == [None, 4, 2, 1] and threads_each(5, 2) == 5
 
 

@@ -153,7 +153,7 @@ memory memory_at(const std::string & path, size_t n) {
     // One arena, and what is mapped is given back: the peak is then what was needed.
     const finished f =
         run_self("memory '" + path + "' " + std::to_string(n),
-                 "OMP_WAIT_POLICY=passive MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
+                 "MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
     memory m;
     std::istringstream(f.output) >> m.cache >> m.heap >> m.peak;
     if (f.status != 0) {

@@ -13,7 +13,7 @@
 #include "model/gguf_file.h"
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "utf8.h"
 
 using livekv::stream_decoder;
 using livekv::tokenizer;

@@ -1,0 +1,85 @@
+"""Processes that begin with fork, and how many threads they take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+FORKS = """
+import multiprocessing, sys, warnings
+import livekv
+warnings.simplefilter("ignore")  # Python 3.12 warns of threads
+model = livekv.Model(sys.argv[1], n_threads=2)
+session = model.session(256)
+session.prefill([1, 2, 3])
+
+def work(i):
+    fresh = model.session(256).prefill([1, 2, 3, 4 + i])
+    fork = session.fork().prefill([4 + i])
+    return int(fresh.argmax()), int(fork.argmax())
+
+if __name__ == "__main__":
+    expected = [work(i) for i in range(4)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(work, range(4)).get(60) == expected
+    assert [work(i) for i in range(4)] == expected
+    print("done")
+"""
+
+
+def run(code, *arguments, **changes):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | changes
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120, env=environment)  # fmt: skip
+
+
+def test_a_pool_of_forked_processes_computes(livekv, story):
+    done = run(FORKS, story)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_threads_by_default_are_those_of_the_affinity(livekv, tools, story):
+    one = {min(os.sched_getaffinity(0))}
+    command = [str(tools.bin_dir / "livekv-cli"), "--help"]
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+
+    def default(**kwargs):
+        said = subprocess.run(command, capture_output=True, text=True, check=True, **kwargs).stdout
+        return next(line for line in said.splitlines() if "--threads" in line)
+
+    assert "default 1)" in default(env=environment, preexec_fn=lambda: os.sched_setaffinity(0, one))
+    assert "default 7)" in default(env=environment | {"OMP_NUM_THREADS": "7"})
+    told = run("import livekv, os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(livekv.default_threads())")
+    assert told.stdout == "1\n"
+    told = run("import livekv; print(livekv.default_threads(), livekv.system_info()['n_threads'])", OMP_NUM_THREADS="5")
+    assert told.stdout == "5 5\n"
+    assert livekv.default_threads() == livekv.Model(story).n_threads
+
+
+def test_more_threads_than_memory_allows_are_one_line(tools, story):
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+    command = [str(tools.bin_dir / "livekv-cli"), "-m", str(story), "-p", "a", "-n", "2", "-t", "400"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1 and "livekv-cli: cannot compute with 400 threads" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("mib", [12, 16, 17, 18, 19, 20, 21, 22, 24, 26, 28, 29, 30, 31, 32, 64])
+def test_whatever_the_memory_a_tool_runs_or_says_one_line(tools, story, mib):
+    import resource
+
+    command = [str(tools.bin_dir / "livekv-cli"), "-m", str(story), "-p", "a word", "-n", "2", "-t", "2"]
+    done = subprocess.run(command, capture_output=True, text=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20)))  # fmt: skip
+    if done.returncode == 127:
+        pytest.skip("the program itself does not fit")
+    assert done.returncode in (0, 1), done.stderr
+    if done.returncode == 1:
+        assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("livekv-cli: "), done.stderr
