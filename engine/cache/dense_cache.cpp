@@ -75,7 +75,7 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape)
                  " tokens: ", needed / (1 << 20), " MiB; use a shorter context (-c) or a smaller cache (--kv)");
         }
         buffers_.emplace_back(buffer);
-        ggml_backend_buffer_clear(buffer, 0);  // masked rows are read too: no NaN may lie there
+        ggml_backend_buffer_clear(buffer, 0);  // as clear_rows
     }
 }
 
@@ -84,8 +84,18 @@ void dense_cache::begin(int64_t n_new, bool) {
         fail("the context of ", shape_.n_ctx, " tokens is full: ", n_tokens_, " are in it, ", n_new,
              " more do not fit");
     }
+    clear_rows(n_tokens_, n_new_);  // a pass that failed wrote them
     n_new_ = n_new;
     n_kv_ = padded(n_tokens_ + n_new);
+}
+
+void dense_cache::clear_rows(int64_t first, int64_t n) {
+    for (const std::vector<ggml_tensor *> * side : {&k_, &v_}) {
+        for (ggml_tensor * rows : *side) {
+            ggml_backend_tensor_memset(rows, 0, static_cast<size_t>(first) * rows->nb[1],
+                                       static_cast<size_t>(n) * rows->nb[1]);
+        }
+    }
 }
 
 void dense_cache::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
@@ -200,7 +210,9 @@ size_t dense_cache::bytes() const {
 
 void dense_cache::trim(int64_t n_tokens) {
     LIVEKV_ASSERT(n_tokens >= 0 && n_tokens <= n_tokens_);
+    clear_rows(n_tokens, n_tokens_ + n_new_ - n_tokens);
     n_tokens_ = n_tokens;
+    n_new_ = 0;
 }
 
 }  // namespace livekv

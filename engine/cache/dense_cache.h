@@ -30,6 +30,8 @@ class dense_cache : public kv_cache {
 
   private:
     ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache) const;
+    // Sets rows first to first + n - 1 of all layers to 0: masked rows are read too, and no NaN may lie there.
+    void clear_rows(int64_t first, int64_t n);
     kv_side_dump dump_rows(const ggml_tensor * cache, int32_t rotation) const;
 
     ggml_type type_;
@@ -43,7 +45,7 @@ class dense_cache : public kv_cache {
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
     // The pass announced to begin, and its graph's inputs.
-    int64_t n_new_ = 0;
+    int64_t n_new_ = 0;                     // 0 once committed
     int64_t n_kv_ = 0;                      // rows it reads, those beyond its tokens masked
     ggml_tensor * rows_ = nullptr;          // i64 [n_new], where its tokens are stored
     ggml_tensor * mask_ = nullptr;          // f16 [n_kv, n_new], 0 or -inf

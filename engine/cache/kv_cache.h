@@ -29,7 +29,7 @@ struct kv_shape {
 };
 
 // One sequence's keys and values over all layers. A forward pass over n new tokens is
-//   begin(n) - for each layer: attend - set_inputs - compute the graph - commit
+//   begin(n) - for each layer: attend - set_inputs - compute the graph - verify - commit
 // and until commit the sequence is what it was before.
 class kv_cache {
   public:
@@ -57,8 +57,10 @@ class kv_cache {
     // Fills the inputs for the pass announced to begin.
     virtual void set_inputs() {}
 
-    // The pass was computed: its tokens are in the cache now. Throws livekv::error when keys or values were not finite
-    // numbers; then they are not.
+    // The pass was computed. Throws livekv::error when it ran out of memory, or a key or value was not a finite number.
+    virtual void verify() {}
+
+    // The pass is sound: its tokens are in the cache now.
     virtual void commit() = 0;
 
     virtual int64_t n_tokens() const = 0;

@@ -7,6 +7,7 @@
 #include "cache/kv_option_table.h"
 #include "cache/livekv_cache.h"
 #include "error.h"
+#include "finite.h"
 #include "kv/kv_check.h"
 #include "kv/kv_pack.h"
 #include "xxh64.h"
@@ -130,6 +131,9 @@ std::vector<float> livekv_file::logits(int64_t n_vocab) const {
     const uint8_t * from = data(kv_names::logits, GGML_TYPE_F32, {n_vocab});
     std::vector<float> values(static_cast<size_t>(n_vocab));
     std::memcpy(values.data(), from, values.size() * sizeof(float));
+    if (first_not_finite(values)) {
+        refuse("its logits are not numbers");
+    }
     return values;
 }
 

@@ -248,7 +248,7 @@ void livekv_cache::seal_node(ggml_tensor *, int ith, int nth, void * data) {
     }
 }
 
-void livekv_cache::commit() {
+void livekv_cache::verify() {
     if (failed_) {
         try {
             std::rethrow_exception(failure_);
@@ -266,6 +266,9 @@ void livekv_cache::commit() {
              ": a key or value is not a number or too large for 16 bits; "
              "the model's weights or its computation are broken");
     }
+}
+
+void livekv_cache::commit() {
     for (livekv_layer & layer : layers_) {
         layer.commit();
     }

@@ -25,6 +25,7 @@ class livekv_cache : public kv_cache {
     int64_t graph_key() const override { return 0; }
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                          ggml_tensor * v, float scale) override;
+    void verify() override;
     void commit() override;
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     size_t bytes() const override;
@@ -51,7 +52,7 @@ class livekv_cache : public kv_cache {
     ggml_tensor * attend_on_device(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
                                    ggml_tensor * k, ggml_tensor * v);
 
-    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by commit; what
+    // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by verify; what
     // comes after it in the pass is left out.
     template <typename F>
     void guarded(F work);

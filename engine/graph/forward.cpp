@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "finite.h"
 
 namespace livekv {
 
@@ -15,6 +16,14 @@ void forward::fill_inputs(std::span<const int32_t> tokens) {
     ggml_backend_tensor_set(graph_.tokens, tokens.data(), 0, ggml_nbytes(graph_.tokens));
     ggml_backend_tensor_set(graph_.positions, positions_.data(), 0, ggml_nbytes(graph_.positions));
     cache_.set_inputs();
+}
+
+void forward::require_numbers(int64_t first) const {
+    if (const auto bad = first_not_finite(logits_)) {
+        const int64_t at = static_cast<int64_t>(*bad);
+        fail("the model's logits are not numbers: that of token ", at % hp_.n_vocab, " after position ",
+             first + at / hp_.n_vocab, " is ", logits_[*bad], "; its weights may be damaged");
+    }
 }
 
 std::span<const float> forward::run(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt) {
@@ -37,9 +46,11 @@ std::span<const float> forward::run(std::span<const int32_t> tokens, int64_t n_o
     }
     fill_inputs(tokens);
     device_.compute(graph_.graph);
+    cache_.verify();  // what it has to say is nearer to the cause than logits are
     logits_.resize(static_cast<size_t>(n_outputs * hp_.n_vocab));
     if (n_outputs > 0) {
         ggml_backend_tensor_get(graph_.logits, logits_.data(), 0, ggml_nbytes(graph_.logits));
+        require_numbers(cache_.n_tokens() + n_tokens - n_outputs);
     }
     cache_.commit();
     return logits_;

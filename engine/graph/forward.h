@@ -18,11 +18,14 @@ class forward {
 
     // Processes tokens at positions cache.n_tokens()... and returns the logits of the last n_outputs of them,
     // f32 [n_outputs, n_vocab], valid until the next call. At most cache.max_new() tokens; end_of_prompt as in
-    // kv_cache::begin. On an error the sequence is what it was before.
+    // kv_cache::begin. Throws livekv::error when they do not fit or a logit is not finite; then the sequence is what it
+    // was before.
     std::span<const float> run(std::span<const int32_t> tokens, int64_t n_outputs, bool end_of_prompt);
 
   private:
     void fill_inputs(std::span<const int32_t> tokens);
+    // Of logits_; first: the position of the token whose logits are row 0.
+    void require_numbers(int64_t first) const;
 
     const hparams & hp_;
     const weights & w_;
