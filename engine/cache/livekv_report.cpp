@@ -66,7 +66,9 @@ void livekv_layer::add_to(kv_report & report) const {
                 noise += e.noise;
                 report.n_saturated += e.n_saturated;
             }
-            (key ? error.k_snr_db : error.v_snr_db) = noise > 0.0 ? 10.0 * std::log10(signal / noise) : 0.0;
+            if (signal > 0.0 && noise > 0.0) {
+                (key ? error.k_snr_db : error.v_snr_db) = 10.0 * std::log10(signal / noise);
+            }
         }
         report.layers.push_back(error);
     }
