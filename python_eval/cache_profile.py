@@ -113,14 +113,13 @@ def _growth(model: livekv.Model, spec: str, tokens: Sequence[int], options: argp
         "bits_per_value": stats.bits_per_value,
         "outlier_fraction": stats.outlier_fraction,
         "saturated_fraction": stats.saturated_fraction,
-        "snr_k": _measured(stats.snr_k),
-        "snr_v": _measured(stats.snr_v),
+        "snr_k": stats.snr_k,
+        "snr_v": stats.snr_v,
     }
 
 
-def _measured(values: Sequence[float] | None) -> list[float | None] | None:
-    """None for a layer that has sealed nothing, which the engine counts as 0 dB, or sealed without any error."""
-    return None if values is None else [value if np.isfinite(value) and value != 0.0 else None for value in values]
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _look_inside(
@@ -166,8 +165,8 @@ def _write(folder: RunFolder, json_to: str | None) -> int:
                 "cache": record["label"],
                 "bits a value": record["bits_per_value"],
                 "cache, MiB": record["bytes"]["total"][-1] / 2**20,
-                "outliers, %": 100 * record["outlier_fraction"],
-                "saturated, %": None if record["saturated_fraction"] is None else 100 * record["saturated_fraction"],
+                "outliers, %": _percent(record["outlier_fraction"]),
+                "saturated, %": _percent(record["saturated_fraction"]),
                 "keys SNR, dB": float(np.mean(snr["k"])) if snr["k"] else None,
                 "values SNR, dB": float(np.mean(snr["v"])) if snr["v"] else None,
             }

@@ -17,10 +17,10 @@ def summary(label: str, measured: Measured) -> dict[str, str | int | float | Non
     """What livekv-perplexity prints, by its names, and the error of the mean divergence over windows.
 
     `ppl_stderr` and `kl_mean_stderr` take tokens as independent, as livekv-perplexity does; `kl_se` takes windows as
-    independent and is None for a single one.
+    independent and is None for a single one. The base is compared with nothing: all of its divergence is None.
     """
-    nll, kl = measured.nll.ravel(), measured.kl.ravel()
-    mean_nll, mean_kl = mean_se(nll), mean_se(kl)
+    nll = measured.nll.ravel()
+    mean_nll = mean_se(nll)
     ppl = float(np.exp(mean_nll.mean))
     return {
         "cache": label,
@@ -28,16 +28,22 @@ def summary(label: str, measured: Measured) -> dict[str, str | int | float | Non
         "n_windows": len(measured.keys),
         "n_tokens": int(nll.size),
         "ppl": ppl,
-        "ppl_stderr": ppl * (mean_nll.se or 0.0),
-        "kl_mean": mean_kl.mean,
-        "kl_mean_stderr": mean_kl.se or 0.0,
-        "kl_se": mean_se(kl, measured.clusters).se,
-        "kl_median": float(np.median(kl)),
-        "kl_p999": float(np.quantile(kl, 0.999)),
-        "kl_max": float(kl.max()),
-        "same_top": float(measured.same_top.mean()),
+        "ppl_stderr": None if mean_nll.se is None else ppl * mean_nll.se,
+        **_divergence(measured),
         "spec": measured.spec,
     }
+
+
+def _divergence(measured: Measured) -> dict[str, float | None]:
+    names = ("kl_mean", "kl_mean_stderr", "kl_se", "kl_median", "kl_p999", "kl_max", "same_top")
+    if measured.same_top is None:
+        return dict.fromkeys(names)
+    kl = measured.kl.ravel()
+    mean = mean_se(kl)
+    median, p999 = float(np.median(kl)), float(np.quantile(kl, 0.999))
+    of_windows = mean_se(kl, measured.clusters).se
+    values = (mean.mean, mean.se, of_windows, median, p999, float(kl.max()), float(measured.same_top.mean()))
+    return dict(zip(names, values, strict=True))
 
 
 def difference(measured: Measured, against: Measured) -> dict[str, Paired]:

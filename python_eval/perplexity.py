@@ -112,7 +112,7 @@ def _short(text: str, label: str, measured: Measured, against: Measured) -> Row:
     line = summary(label, one)
     row: dict[str, Any] = {"text": text, "cache": label, "bits": line["bits_per_value"], "perplexity": line["ppl"]}
     row |= {"KLD": line["kl_mean"], "± SE": line["kl_se"], "99.9 %": line["kl_p999"]}
-    row |= {"same top, %": round(100 * float(one.same_top.mean()), 2)}
+    row |= {"same top, %": None if one.same_top is None else round(100 * float(one.same_top.mean()), 2)}
     if one.spec != other.spec:
         pair = difference(one, other)
         row |= {"KLD difference": pair["kl_diff"], "NLL difference": pair["nll_diff"]}

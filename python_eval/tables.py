@@ -32,7 +32,9 @@ def write_tables(rows: Sequence[Row], folder: Path, stem: str, notes: Sequence[s
 
 
 def markdown(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
-    """A Markdown table, numbers to the right, four significant digits; `notes` as paragraphs above it."""
+    """A Markdown table, numbers to the right, four significant digits, `-` for what there is not; `notes` as paragraphs
+    above it.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = {
         name: all(isinstance(row.get(name), (int, float, Paired, type(None))) for row in rows) for name in columns
@@ -52,7 +54,7 @@ def _line(cells: Iterable[str]) -> str:
 
 def _text(cell: Cell) -> str:
     if cell is None:
-        return ""
+        return "-"
     if isinstance(cell, float):
         return f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
     return str(cell).replace("|", "\\|").replace("\n", " ")

@@ -67,7 +67,8 @@ class Worker:
     _model: livekv.Model | None = field(default=None, repr=False)
 
     def __call__(self, job: Job) -> tuple[Record, dict[str, Array]]:
-        """The record of a window and its arrays; the base itself has a divergence of 0 and is not compared."""
+        """The record of a window and its arrays. The base is not compared with itself: its divergence, for differences
+        from others, is 0 by definition, and what would have been measured is None."""
         # Reading results does without the engine.
         import livekv
 
@@ -92,8 +93,8 @@ class Worker:
             "chunk_size": kv.chunk_size,
             "n_scored": int(nll.size),
             "nll_mean": float(nll.mean()),
-            "kl_mean": float(kl.mean()),
-            "same_top": 1.0 if measured.same_top is None else float(measured.same_top),
+            "kl_mean": None if of_base else float(kl.mean()),
+            "same_top": measured.same_top,
             "bits_per_value": float(measured.bits_per_value),
         }
         return record, {"nll": nll, "kl": kl}
@@ -134,7 +135,7 @@ class Measured:
     keys: tuple[tuple[str, int], ...]  # (text, index of the window)
     nll: Array  # [n_windows, n_scored], nats
     kl: Array  # [n_windows, n_scored], nats
-    same_top: Array  # [n_windows], share of scored positions
+    same_top: Array | None  # [n_windows], share of scored positions; None for the base, which is compared with nothing
     bits_per_value: float  # of a full window
     chunk_size: int
 
@@ -147,7 +148,8 @@ class Measured:
         """The windows of one text."""
         rows = [row for row, key in enumerate(self.keys) if key[0] == text]
         keys = tuple(self.keys[row] for row in rows)
-        return dataclasses.replace(self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=self.same_top[rows])
+        same_top = None if self.same_top is None else self.same_top[rows]
+        return dataclasses.replace(self, keys=keys, nll=self.nll[rows], kl=self.kl[rows], same_top=same_top)
 
 
 def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
@@ -159,12 +161,13 @@ def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measur
     for spec, some in by_spec.items():
         ordered = sorted({(one["text"], one["window"]): one for one in some}.items())
         arrays = [_window_arrays(folder / one["arrays"]) for _, one in ordered]
+        same_top = [one["same_top"] for _, one in ordered]
         measured[spec] = Measured(
             spec,
             tuple(key for key, _ in ordered),
             np.stack([one["nll"] for one in arrays]),
             np.stack([one["kl"] for one in arrays]),
-            np.array([one["same_top"] for _, one in ordered]),
+            None if None in same_top else np.array(same_top),
             float(ordered[-1][1]["bits_per_value"]),
             int(ordered[-1][1]["chunk_size"]),
         )

@@ -30,16 +30,18 @@ class Usage:
     """Sampled, an end-of-text token included."""
     finish_reason: FinishReason
     """A stop string, max_tokens, the model's end of text, a full context, or an exception of a signal's (Ctrl-C)."""
-    ttft_s: float
-    """To the first token."""
+    ttft_s: float | None
+    """To the first token; None when there is none (max_tokens 0)."""
     prefill_s: float
     """To the prompt's last logits."""
     decode_s: float
     """From the first token to the last."""
     seal_s: float
     """Of the prefill, in sealing chunks."""
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
+    prefill_tokens_per_s: float | None
+    """None when nothing was prefilled."""
+    decode_tokens_per_s: float | None
+    """None with fewer than two tokens."""
     seed: int
     """Of the sampling."""
 

@@ -86,8 +86,8 @@ class Session:
         return self._core.kv_bytes()
 
     @property
-    def kv_bits_per_value(self) -> float:
-        """8 * kv_bytes / values stored; 0 when empty."""
+    def kv_bits_per_value(self) -> float | None:
+        """8 * kv_bytes / values stored; None when empty."""
         return self._core.kv_bits_per_value()
 
     @property

@@ -32,37 +32,42 @@ class KVStats:
     """A session's cache in numbers; the same as in the command line's --stats."""
 
     n_tokens: int
-    bits_per_value: float
-    """8 * bytes.total / (2 * n_layer * n_head_kv * head_dim * n_tokens); 0 for an empty cache."""
-    compression_ratio: float
-    """bytes.total over the bytes of the same tokens in 16-bit floats."""
-    memory_savings: float
+    f16_bytes: int
+    """What the same tokens take in 16-bit floats."""
+    bits_per_value: float | None
+    """8 * bytes.total / (2 * n_layer * n_head_kv * head_dim * n_tokens); None for an empty cache."""
+    compression_ratio: float | None
+    """bytes.total / f16_bytes; None for an empty cache."""
+    memory_savings: float | None
     """1 - compression_ratio."""
     bytes: KVBytes
     workspace_bytes: int
     """Beside the cache, whatever the context."""
-    outlier_fraction: float
-    """Of the values in blocks, those stored apart."""
+    outlier_fraction: float | None
+    """Of the values in blocks, those stored apart. None while there are no blocks."""
     saturated_fraction: float | None
-    """Of the values in blocks, those beyond the range their codes cover. None unless measured (measure_error)."""
-    snr_k: tuple[float, ...] | None
-    """Signal to noise of sealed keys, dB, one a layer. None unless measured (measure_error)."""
-    snr_v: tuple[float, ...] | None
+    """Of the values in blocks, those beyond the range their codes cover. None unless measured (measure_error), and
+    while there are no blocks."""
+    snr_k: tuple[float | None, ...] | None
+    """Signal to noise of sealed keys, dB, one a layer: None for a layer that has sealed nothing, or without any error.
+    None as a whole unless measured (measure_error)."""
+    snr_v: tuple[float | None, ...] | None
     seal_s: float
     """Seconds spent sealing."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:
-    def share(n: int, of: int) -> float:
-        return n / of if of > 0 else 0.0
+    def share(n: int, of: int) -> float | None:
+        return n / of if of > 0 else None
 
     ratio = share(raw["bytes"]["total"], raw["f16_bytes"])
     measured = raw["measured"]
     return KVStats(
         n_tokens=raw["n_tokens"],
+        f16_bytes=raw["f16_bytes"],
         bits_per_value=raw["bits_per_value"],
         compression_ratio=ratio,
-        memory_savings=1.0 - ratio if raw["f16_bytes"] > 0 else 0.0,
+        memory_savings=None if ratio is None else 1.0 - ratio,
         bytes=KVBytes(**raw["bytes"]),
         workspace_bytes=raw["workspace_bytes"],
         outlier_fraction=share(raw["n_outliers"], raw["n_sealed"]),

@@ -4,9 +4,11 @@
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 
 #include "cli/engine_options.h"
+#include "cli/or_null.h"
 #include "cli/progress.h"
 #include "cli/repeat_chunks.h"
 #include "cli/tool.h"
@@ -52,8 +54,11 @@ struct series {
         return n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
     }
 
-    // From the slowest run to the fastest.
-    double spread() const {
+    // From the slowest run to the fastest; none for a single run.
+    std::optional<double> spread() const {
+        if (tps.size() < 2) {
+            return std::nullopt;
+        }
         const auto [slowest, fastest] = std::minmax_element(tps.begin(), tps.end());
         return *fastest - *slowest;
     }
@@ -66,6 +71,12 @@ struct row {
     series tg;
     size_t kv_bytes = 0;
 };
+
+std::string text_of(const char * pattern, const std::optional<double> & value, const char * if_none) {
+    char text[32];
+    std::snprintf(text, sizeof(text), pattern, value.value_or(0.0));
+    return value ? text : if_none;
+}
 
 std::vector<int32_t> random_tokens(int64_t n, int64_t n_vocab) {
     std::mt19937 rng(1);
@@ -142,8 +153,8 @@ void print_json(const std::vector<row> & rows) {
                         {"depth", r.depth},
                         {"pp_tps", r.pp.median()},
                         {"tg_tps", r.tg.median()},
-                        {"pp_spread", r.pp.spread()},
-                        {"tg_spread", r.tg.spread()},
+                        {"pp_spread", or_null(r.pp.spread())},
+                        {"tg_spread", or_null(r.tg.spread())},
                         {"kv_bytes", r.kv_bytes}});
     }
     std::cout << list.dump(1) << "\n";
@@ -152,8 +163,9 @@ void print_json(const std::vector<row> & rows) {
 void print_csv(const std::vector<row> & rows) {
     std::cout << "kv,depth,pp_tps,tg_tps,pp_spread,tg_spread,kv_bytes\n";
     for (const row & r : rows) {
-        std::cout << r.kv << "," << r.depth << "," << r.pp.median() << "," << r.tg.median() << "," << r.pp.spread()
-                  << "," << r.tg.spread() << "," << r.kv_bytes << "\n";
+        std::cout << r.kv << "," << r.depth << "," << r.pp.median() << "," << r.tg.median() << ","
+                  << text_of("%g", r.pp.spread(), "") << "," << text_of("%g", r.tg.spread(), "") << "," << r.kv_bytes
+                  << "\n";
     }
 }
 
@@ -163,8 +175,9 @@ void print_md(const std::vector<row> & rows, const bench_options & options) {
         static_cast<long long>(options.n_prompt), static_cast<long long>(options.n_decode));
     std::printf("|---|---:|---:|---:|---:|---:|---:|\n");
     for (const row & r : rows) {
-        std::printf("| %s | %lld | %.1f | %.1f | %.1f | %.1f | %s |\n", r.kv.c_str(), static_cast<long long>(r.depth),
-                    r.pp.median(), r.pp.spread(), r.tg.median(), r.tg.spread(),
+        std::printf("| %s | %lld | %.1f | %s | %.1f | %s | %s |\n", r.kv.c_str(), static_cast<long long>(r.depth),
+                    r.pp.median(), text_of("%.1f", r.pp.spread(), "-").c_str(), r.tg.median(),
+                    text_of("%.1f", r.tg.spread(), "-").c_str(),
                     mebibytes(static_cast<double>(r.kv_bytes)).c_str());
     }
 }

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "cli/or_null.h"
 #include "cli/progress.h"
 #include "cli/tool.h"
 
@@ -22,21 +23,30 @@ std::string format(const char * pattern, Args... args) {
     return line;
 }
 
-// The cache in numbers; what was not measured is null.
+// part of whole, none when there is no whole.
+std::optional<double> share_of(double part, double whole) {
+    return whole > 0.0 ? std::optional(part / whole) : std::nullopt;
+}
+
+std::string speed_text(const std::optional<double> & tps) {
+    return tps ? format(", %.1f tokens/s", *tps) : "";
+}
+
+// The cache in numbers.
 nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
     const kv_report report = s.cache().report();
     const kv_report::parts & b = report.bytes;
     nlohmann::ordered_json j;
-    j["bits_per_value"] = s.kv_bits_per_value();
-    const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
-    j["compression_ratio"] = f16_bytes > 0.0 ? static_cast<double>(b.total()) / f16_bytes : 0.0;
-    j["memory_savings"] = f16_bytes > 0.0 ? 1.0 - static_cast<double>(b.total()) / f16_bytes : 0.0;
+    j["bits_per_value"] = or_null(s.kv_bits_per_value());
+    const auto ratio = share_of(static_cast<double>(b.total()), static_cast<double>(kv_f16_bytes(s)));
+    j["compression_ratio"] = or_null(ratio);
+    j["memory_savings"] = ratio ? or_null(1.0 - *ratio) : nullptr;
     j["bytes"] = {{"codes", b.codes},     {"scales", b.scales}, {"outliers", b.outliers}, {"sinks", b.sinks},
                   {"warm_up", b.warm_up}, {"bypass", b.bypass}, {"tail", b.tail},         {"statistics", b.statistics},
                   {"padding", b.padding}, {"total", b.total()}};
     j["workspace_bytes"] = report.workspace;
     const auto share = [&](int64_t n) {
-        return report.n_sealed > 0 ? static_cast<double>(n) / static_cast<double>(report.n_sealed) : 0.0;
+        return or_null(share_of(static_cast<double>(n), static_cast<double>(report.n_sealed)));
     };
     j["outlier_fraction"] = share(report.n_outliers);
     j["saturated_fraction"] = nullptr;
@@ -46,12 +56,12 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
         nlohmann::ordered_json k = nlohmann::ordered_json::array();
         nlohmann::ordered_json v = nlohmann::ordered_json::array();
         for (const kv_report::layer_error & layer : report.layers) {
-            k.push_back(layer.k_snr_db);
-            v.push_back(layer.v_snr_db);
+            k.push_back(or_null(layer.k_snr_db));
+            v.push_back(or_null(layer.v_snr_db));
         }
         j["snr_db"] = {{"k", k}, {"v", v}};
     }
-    j["seal_time_share"] = r.prefill_s > 0.0 ? r.seal_s / r.prefill_s : 0.0;
+    j["seal_time_share"] = or_null(share_of(r.seal_s, r.prefill_s));
     return j;
 }
 
@@ -60,15 +70,17 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
 std::string summary_text(const session & s, const generate_result & r) {
     const double kv_bytes = static_cast<double>(s.cache().bytes());
     const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
-    std::string text =
-        format("prompt    %" PRId64 " tokens in %.2f s, %.1f tokens/s\n", r.n_prompt, r.prefill_s, r.prefill_tps());
-    text += format("generated %" PRId64 " tokens, %.1f tokens/s, the first after %.2f s; stopped: %s\n", r.n_generated,
-                   r.decode_tps(), r.ttft_s, stop_reason_name(r.reason));
+    std::string text = format("prompt    %" PRId64 " tokens in %.2f s%s\n", r.n_prompt, r.prefill_s,
+                              speed_text(r.prefill_tps()).c_str());
+    text += format("generated %" PRId64 " tokens%s", r.n_generated, speed_text(r.decode_tps()).c_str());
+    text += r.ttft_s ? format(", the first after %.2f s", *r.ttft_s) : "";
+    text += format("; stopped: %s\n", stop_reason_name(r.reason));
     text += format("cache     %s: %s for %" PRId64 " tokens", s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(),
                    s.n_tokens());
-    if (s.n_tokens() >= s.params().kv.chunk_size) {  // before that, what is set aside says nothing about the policy
+    const auto bits = s.kv_bits_per_value();
+    if (bits && s.n_tokens() >= s.params().kv.chunk_size) {  // before, what is set aside says nothing of the policy
         text += format(", f16 %s, saved %.1f %%, %.2f bits a value", mebibytes(f16_bytes).c_str(),
-                       100.0 * (1.0 - kv_bytes / f16_bytes), s.kv_bits_per_value());
+                       100.0 * (1.0 - kv_bytes / f16_bytes), *bits);
     }
     text += "\n";
     text += format("memory    peak %s\n", mebibytes(static_cast<double>(peak_rss_bytes())).c_str());
@@ -98,15 +110,18 @@ std::string stats_json(const session & s, const generate_params & params, const 
     j["n_prompt"] = r.n_prompt;
     j["n_generated"] = r.n_generated;
     j["stop_reason"] = stop_reason_name(r.reason);
-    j["ttft_s"] = r.ttft_s;
-    j["prefill_tps"] = r.prefill_tps();
-    j["decode_tps"] = r.decode_tps();
+    j["ttft_s"] = or_null(r.ttft_s);
+    j["prefill_tps"] = or_null(r.prefill_tps());
+    j["decode_tps"] = or_null(r.decode_tps());
     j["kv_bytes"] = s.cache().bytes();
-    j["kv_bits_per_value"] = s.kv_bits_per_value();
+    j["kv_bits_per_value"] = or_null(s.kv_bits_per_value());
     j["kv_f16_bytes"] = kv_f16_bytes(s);
     j["kv"] = kv_json(s, r);
     j["peak_rss_bytes"] = peak_rss_bytes();
-    j["logits_hash"] = format("%016" PRIx64, r.logits_hash);
+    j["logits_hash"] = nullptr;
+    if (r.logits_hash) {
+        j["logits_hash"] = format("%016" PRIx64, *r.logits_hash);
+    }
     // A model's name is bytes from a file: what is not UTF-8 in it is replaced, never an error.
     return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

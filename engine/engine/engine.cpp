@@ -4,13 +4,14 @@
 #include <iterator>
 
 #include "error.h"
+#include "finite.h"
 
 namespace livekv {
 
 engine::engine(std::shared_ptr<const model> m, int32_t n_threads)
     : model_(std::move(m)),
       n_threads_(n_threads),
-      device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp)),
+      device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
       forward_(model_->hp, model_->tensors, runner_, device_) {}
 
@@ -76,14 +77,27 @@ void engine::pass(std::span<const batch_item * const> items) {
     }
     runner_.begin(parts);
     forward_.run(tokens_, positions_, outputs_);
+    runner_.check();  // what it has to say is nearer to the cause than logits are
     int64_t first = 0;
     for (const batch_item * item : items) {
         if (item->n_outputs > 0) {
             forward_.logits(first, item->n_outputs, item->logits);
+            require_numbers(*item);
             first += item->n_outputs;
         }
     }
     runner_.commit();
+}
+
+void engine::require_numbers(const batch_item & item) const {
+    const int64_t n_vocab = model_->hp.n_vocab;
+    const std::span<const float> logits(item.logits, static_cast<size_t>(item.n_outputs * n_vocab));
+    if (const auto bad = first_not_finite(logits)) {
+        const int64_t at = static_cast<int64_t>(*bad);
+        const int64_t first = item.cache->n_tokens() + static_cast<int64_t>(item.tokens.size()) - item.n_outputs;
+        fail("the model's logits are not numbers: that of token ", at % n_vocab, " after position ",
+             first + at / n_vocab, " is ", logits[*bad], "; its weights may be damaged");
+    }
 }
 
 size_t engine::workspace_bytes() const {

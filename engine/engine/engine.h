@@ -47,6 +47,8 @@ class engine {
 
   private:
     void pass(std::span<const batch_item * const> items);
+    // Throws livekv::error for logits that are not finite.
+    void require_numbers(const batch_item & item) const;
 
     std::shared_ptr<const model> model_;
     int32_t n_threads_;

@@ -22,35 +22,44 @@ bool emulates_device() {
 
 }  // namespace
 
-backend::backend(int32_t n_threads, bool with_gpu, size_t max_nodes) : n_threads_(n_threads) {
+backend::backend(int32_t n_threads, bool with_gpu, size_t n_nodes) : n_threads_(n_threads) {
     silence_ggml();
     cpu_.reset(ggml_backend_cpu_init());
     if (!cpu_) {
         fail("cannot start ggml's CPU backend: ", take_ggml_errors());
     }
     ggml_backend_cpu_set_n_threads(cpu_.get(), n_threads);
-    std::vector<ggml_backend_t> all;
     if (with_gpu) {
         gpu_.reset(ggml_backend_dev_init(find_gpu(), nullptr));
         if (!gpu_) {
             fail("cannot start the GPU: ", take_ggml_errors());
         }
-        all.push_back(gpu_.get());
         device_ = make_device_backend(find_gpu(), stream_of(gpu_.get()));
     } else if (emulates_device()) {
         device_ = make_device_backend(ggml_backend_get_device(cpu_.get()), nullptr);
     }
-    if (device_) {
-        all.push_back(device_.get());
+    reserve_nodes(n_nodes);
+}
+
+void backend::reserve_nodes(size_t n) {
+    if (n <= n_nodes_) {
+        return;
     }
-    all.push_back(cpu_.get());
+    std::vector<ggml_backend_t> all;
+    for (const ggml_backend_ptr * one : {&gpu_, &device_, &cpu_}) {
+        if (*one) {
+            all.push_back(one->get());
+        }
+    }
     constexpr size_t copies_each_node = 64;  // tensors the scheduler has room for
-    require_memory(copies_each_node * max_nodes * sizeof(ggml_tensor) + (1 << 20));
-    sched_.reset(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), max_nodes,
-                                        /*parallel=*/false, /*op_offload=*/true));
-    if (!sched_) {
+    require_memory(copies_each_node * n * sizeof(ggml_tensor) + (1 << 20));
+    ggml_backend_sched_ptr sched(ggml_backend_sched_new(all.data(), nullptr, static_cast<int>(all.size()), n,
+                                                        /*parallel=*/false, /*op_offload=*/true));
+    if (!sched) {
         fail("cannot start ggml's scheduler");
     }
+    sched_ = std::move(sched);
+    n_nodes_ = n;
 }
 
 backend::~backend() {

@@ -9,11 +9,14 @@ namespace livekv {
 // The devices an engine computes on, and the scheduler that places a graph's nodes on them. Not thread-safe.
 class backend {
   public:
-    // with_gpu: the model has weights on the first GPU. max_nodes: of the largest graph it will see.
+    // with_gpu: the model has weights on the first GPU. n_nodes: as for reserve_nodes.
     // Throws livekv::error when a device cannot be opened.
-    backend(int32_t n_threads, bool with_gpu, size_t max_nodes);
+    backend(int32_t n_threads, bool with_gpu, size_t n_nodes);
     ~backend();
     backend(backend &&) = delete;
+
+    // Makes room for graphs of n nodes. Throws on too little memory. The graph last allocated may be gone.
+    void reserve_nodes(size_t n);
 
     // Allocates the graph's intermediate tensors; the previous graph's are gone. Throws on too little memory.
     void allocate(ggml_cgraph * graph);
@@ -36,6 +39,7 @@ class backend {
     ggml_backend_ptr device_;  // beside gpu_, for the livekv cache's nodes
     ggml_backend_ptr cpu_;
     ggml_backend_sched_ptr sched_;
+    size_t n_nodes_ = 0;  // sched_ has room for
 };
 
 }  // namespace livekv

@@ -13,7 +13,7 @@ class builder {
   public:
     builder(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner, int64_t n_rows)
         : ctx_(ctx), hp_(hp), w_(w), runner_(runner), n_rows_(n_rows) {
-        out_.graph = ggml_new_graph_custom(ctx, llama_graph_nodes(hp), /*grads=*/false);
+        out_.graph = ggml_new_graph_custom(ctx, llama_graph_nodes(hp, runner.n_dense_parts()), /*grads=*/false);
     }
 
     llama_graph build(int64_t n_outputs, bool outputs_are_last) {
@@ -125,14 +125,16 @@ llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weig
     return builder(ctx, hp, w, runner, n_rows).build(n_outputs, outputs_are_last);
 }
 
-size_t llama_graph_nodes(const hparams & hp) {
+size_t llama_graph_nodes(const hparams & hp, size_t n_dense_parts) {
     constexpr size_t outside_layers = 32;
-    constexpr size_t each_layer = 64 + 24 * pass_runner::most_dense_parts;  // views and leaves included
-    return outside_layers + each_layer * static_cast<size_t>(hp.n_layer);
+    constexpr size_t each_layer = 64;  // views and leaves included, and one dense part
+    constexpr size_t each_dense_part = 24;
+    const size_t more_parts = n_dense_parts > 1 ? n_dense_parts - 1 : 0;
+    return outside_layers + (each_layer + each_dense_part * more_parts) * static_cast<size_t>(hp.n_layer);
 }
 
-ggml_context_ptr make_graph_context(const hparams & hp) {
-    const size_t n_nodes = llama_graph_nodes(hp);
+ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts) {
+    const size_t n_nodes = llama_graph_nodes(hp, n_dense_parts);
     const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
     require_memory(2 * bytes);  // the graph's allocation takes as much again at most
     return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));

@@ -23,10 +23,10 @@ struct llama_graph {
 llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
                               int64_t n_rows, int64_t n_outputs, bool outputs_are_last);
 
-// The most nodes such a graph has.
-size_t llama_graph_nodes(const hparams & hp);
+// The most nodes such a graph has for a pass with so many dense parts.
+size_t llama_graph_nodes(const hparams & hp, size_t n_dense_parts);
 
 // A ggml context (metadata only) with room for one such graph. Throws livekv::error on too little memory.
-ggml_context_ptr make_graph_context(const hparams & hp);
+ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts);
 
 }  // namespace livekv

@@ -76,8 +76,33 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape, c
                  " tokens: ", needed / (1 << 20), " MiB; use a shorter context or a smaller cache");
         }
         buffers_.emplace_back(buffer);
-        ggml_backend_buffer_clear(buffer, 0);  // masked rows are read too: no NaN may lie there
+        ggml_backend_buffer_clear(buffer, 0);  // as clear_rows
     }
+}
+
+void dense_cache::clear_rows(int64_t first, int64_t n) noexcept {
+    for (const std::vector<ggml_tensor *> * side : {&k_, &v_}) {
+        for (ggml_tensor * rows : *side) {
+            ggml_backend_tensor_memset(rows, 0, static_cast<size_t>(first) * rows->nb[1],
+                                       static_cast<size_t>(n) * rows->nb[1]);
+        }
+    }
+}
+
+void dense_cache::begin(int64_t n_new) noexcept {
+    clear_rows(n_tokens_, n_new_);  // a pass that failed wrote them
+    n_new_ = n_new;
+}
+
+void dense_cache::commit() noexcept {
+    n_tokens_ += n_new_;
+    n_new_ = 0;
+}
+
+void dense_cache::trim(int64_t n) noexcept {
+    clear_rows(n, n_tokens_ + n_new_ - n);
+    n_tokens_ = n;
+    n_new_ = 0;
 }
 
 int64_t dense_cache::n_rows_read(int64_t n_new) const { return padded(n_tokens_ + n_new); }

@@ -23,7 +23,7 @@ class dense_cache : public kv_cache {
     int64_t n_tokens() const override { return n_tokens_; }
     int64_t n_ctx() const override { return shape_.n_ctx; }
     size_t bytes() const override;
-    void trim(int64_t n) noexcept override { n_tokens_ = n; }
+    void trim(int64_t n) noexcept override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
     kv_layer_dump dump(int64_t il) const override;
@@ -35,13 +35,16 @@ class dense_cache : public kv_cache {
     ggml_tensor * k(int64_t il) const { return k_[static_cast<size_t>(il)]; }  // [n_embd_kv, n_rows]
     ggml_tensor * v(int64_t il) const { return v_[static_cast<size_t>(il)]; }
     const kv_layer_shape & layer(int64_t il) const { return shape_.layers[static_cast<size_t>(il)]; }
-    void commit(int64_t n_new) noexcept { n_tokens_ += n_new; }
+    void begin(int64_t n_new) noexcept;
+    void commit() noexcept;
 
     // Channels that are rotated together; x [head_dim, ...] contiguous.
     static ggml_tensor * rotate_keys(ggml_context * ctx, ggml_tensor * x);
     static ggml_tensor * rotate_values(ggml_context * ctx, ggml_tensor * x);
 
   private:
+    // Sets rows of all layers to 0: masked rows are read too, and no NaN may lie there.
+    void clear_rows(int64_t first, int64_t n) noexcept;
     kv_side_dump dump_rows(const ggml_tensor * cache, const kv_layer_shape & shape, int32_t rotation) const;
 
     ggml_type type_;
@@ -50,6 +53,7 @@ class dense_cache : public kv_cache {
     kv_buffer_types where_;
     uint64_t id_;
     int64_t n_tokens_ = 0;
+    int64_t n_new_ = 0;  // rows a pass writes behind them; 0 once committed
     std::vector<ggml_tensor *> k_;  // [n_layer]
     std::vector<ggml_tensor *> v_;  // [n_layer]
     std::vector<ggml_context_ptr> contexts_;

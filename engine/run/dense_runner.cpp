@@ -23,6 +23,7 @@ void dense_runner::begin(std::span<const pass_part> parts, int64_t first_row) {
     parts_.clear();
     for (const pass_part & p : parts) {
         auto & cache = static_cast<dense_cache &>(*p.cache);
+        cache.begin(p.n_new);
         parts_.push_back({&cache, first_row, p.n_new, cache.n_rows_read(p.n_new)});
         first_row += p.n_new;
     }
@@ -111,7 +112,7 @@ void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, g
 
 void dense_runner::commit() noexcept {
     for (const part & p : parts_) {
-        p.cache->commit(p.n_new);
+        p.cache->commit();
     }
 }
 

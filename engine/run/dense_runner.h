@@ -27,6 +27,7 @@ class dense_runner {
                 float scale, std::vector<ggml_tensor *> & results);
 
     void commit() noexcept;
+    size_t n_parts() const { return parts_.size(); }
 
   private:
     struct part {

@@ -60,8 +60,7 @@ ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64
 
 void pass_runner::set_inputs() { dense_.set_inputs(); }
 
-void pass_runner::commit() {
-    chunked_.check();
+void pass_runner::commit() noexcept {
     chunked_.commit();
     dense_.commit();
 }

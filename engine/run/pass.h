@@ -13,7 +13,7 @@ namespace livekv {
 
 // Runs passes over several sequences at once: the rows of a pass are its parts' tokens, one part after the other. A
 // pass is
-//   begin - graph_key - for each layer: attend - set_inputs - compute the graph - commit
+//   begin - graph_key - for each layer: attend - set_inputs - compute the graph - check - commit
 // and until commit every sequence is what it was before. One object an engine: it owns what passes compute with.
 class pass_runner {
   public:
@@ -22,6 +22,9 @@ class pass_runner {
 
     // Of a pass; each has nodes of its own.
     static constexpr size_t most_dense_parts = 16;
+
+    // Of the pass begun.
+    size_t n_dense_parts() const { return dense_.n_parts(); }
 
     // Parts of these caches come before those of others.
     static bool comes_first(const kv_cache & cache);
@@ -44,9 +47,12 @@ class pass_runner {
     // Fills the inputs for the pass announced to begin.
     void set_inputs();
 
-    // The pass was computed: its tokens are in the caches now. Throws livekv::error when keys or values were not finite
-    // numbers, or memory ran out on the way; then they are not.
-    void commit();
+    // The pass was computed. Throws livekv::error when keys or values were not finite numbers, or memory ran out on the
+    // way.
+    void check() const { chunked_.check(); }
+
+    // The pass is sound: its tokens are in the caches now.
+    void commit() noexcept;
 
     // Beside the caches, whatever the context: chunks' raw rows on their way, attention's scratch.
     size_t workspace_bytes() const;

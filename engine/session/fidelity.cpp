@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "error.h"
@@ -25,6 +26,7 @@ struct mean_error {
     double standard_error;
 };
 
+// values: at least two, as a window of min_window tokens has.
 mean_error mean_of(const std::vector<double> & values) {
     const double n = static_cast<double>(values.size());
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -32,7 +34,7 @@ mean_error mean_of(const std::vector<double> & values) {
     for (const double value : values) {
         squares += (value - mean) * (value - mean);
     }
-    return {mean, values.size() > 1 ? std::sqrt(squares / (n - 1.0) / n) : 0.0};
+    return {mean, std::sqrt(squares / (n - 1.0) / n)};
 }
 
 double quantile(const std::vector<double> & sorted, double share) {
@@ -42,56 +44,93 @@ double quantile(const std::vector<double> & sorted, double share) {
     return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
 }
 
-class scorer {
+// A session that reads windows, and hands out one token's logits after the other.
+class reader {
   public:
-    scorer(const std::shared_ptr<const model> & m, const fidelity_params & params, const fidelity_callbacks & callbacks)
-        : n_vocab_(static_cast<size_t>(m->hp.n_vocab)), n_ctx_(params.test.n_ctx), test_(m, params.test) {
-        if (params.kl_base) {
-            session_params base = params.test;
-            base.kv = *params.kl_base;
-            base_.emplace(m, base);
+    reader(const std::shared_ptr<const model> & m, const session_params & params, std::function<void()> on_pass)
+        : session_(m, params), n_vocab_(static_cast<size_t>(m->hp.n_vocab)), on_pass_(std::move(on_pass)) {}
+
+    // Starts a window anew, of which the logits from token first on are wanted. It must outlive the reading.
+    void begin(std::span<const int32_t> window, int64_t first) {
+        session_.reset();
+        window_ = window;
+        first_ = first;
+        n_taken_ = 0;
+        rows_ = {};
+    }
+
+    // The next token's, f32 [n_vocab], valid until the next call.
+    std::span<const float> next_row() {
+        while (n_taken_ == rows_.n_rows) {
+            pass();
         }
-        if (callbacks.on_chunk) {
-            on_chunk_ = [on_chunk = callbacks.on_chunk](int64_t) {
-                on_chunk();
-                return true;
-            };
+        return rows_.logits.subspan(static_cast<size_t>(n_taken_++) * n_vocab_, n_vocab_);
+    }
+
+    // Reads the rest of the window.
+    void finish() {
+        while (rows_.n_done < static_cast<int64_t>(window_.size())) {
+            pass();
         }
     }
 
-    // Only the scored half's logits are computed, and the base's kept. The last token, which predicts nothing of the
-    // window, is processed too: a full window is what bits_per_value speaks of.
+    const session & get_session() const { return session_; }
+
+  private:
+    void pass() {
+        rows_ = session_.eval_pass(window_, rows_.n_done, first_);
+        n_taken_ = 0;
+        if (on_pass_) {
+            on_pass_();
+        }
+    }
+
+    session session_;
+    size_t n_vocab_;
+    std::function<void()> on_pass_;
+    std::span<const int32_t> window_;
+    int64_t first_ = 0;
+    session::eval_rows rows_;
+    int64_t n_taken_ = 0;  // of rows_
+};
+
+class scorer {
+  public:
+    scorer(const std::shared_ptr<const model> & m, const fidelity_params & params, const fidelity_callbacks & callbacks)
+        : n_ctx_(params.test.n_ctx), test_(m, params.test, callbacks.on_chunk) {
+        if (params.kl_base) {
+            session_params base = params.test;
+            base.kv = *params.kl_base;
+            base_.emplace(m, base, callbacks.on_chunk);
+        }
+    }
+
+    // Only the scored half's logits are computed. Both caches read in turns, so that no more of them are held than
+    // those of a pass each. The last token, which predicts nothing of the window, is processed too: a full window is
+    // what bits_per_value speaks of.
     void score(std::span<const int32_t> window) {
         const int64_t first = n_ctx_ / 2;
-        const auto target = [&](int64_t i) { return static_cast<size_t>(window[static_cast<size_t>(i + 1)]); };
-        std::vector<float> base_logits;
+        test_.begin(window, first);
         if (base_) {
-            base_->reset();
-            const auto keep = [&](int64_t, int64_t, std::span<const float> logits) {
-                base_logits.insert(base_logits.end(), logits.begin(), logits.end());
-            };
-            base_->eval(window, first, keep, on_chunk_);
+            base_->begin(window, first);
         }
-        test_.reset();
-        const auto score_rows = [&](int64_t start, int64_t n_rows, std::span<const float> logits) {
-            for (int64_t r = 0; r < n_rows && start + r + 1 < n_ctx_; ++r) {
-                const auto row = logits.subspan(static_cast<size_t>(r) * n_vocab_, n_vocab_);
-                if (base_) {
-                    const size_t at = static_cast<size_t>(start + r - first) * n_vocab_;
-                    compare(std::span<const float>(base_logits).subspan(at, n_vocab_), row, target(start + r));
-                } else {
-                    nll_.push_back(log_sum_exp(row) - row[target(start + r)]);
-                }
+        for (int64_t i = first; i + 1 < n_ctx_; ++i) {
+            const size_t target = static_cast<size_t>(window[static_cast<size_t>(i + 1)]);
+            const std::span<const float> row = test_.next_row();
+            if (base_) {
+                compare(base_->next_row(), row, target);
+            } else {
+                nll_.push_back(log_sum_exp(row) - row[target]);
             }
-        };
-        test_.eval(window, first, score_rows, on_chunk_);
+        }
+        test_.finish();
     }
 
     fidelity result(int64_t n_windows) const {
         fidelity f;
         f.n_windows = n_windows;
         f.n_tokens = static_cast<int64_t>(nll_.size());
-        f.bits_per_value = test_.kv_bits_per_value();
+        f.bits_per_value = test_.get_session().kv_bits_per_value().value();
         const mean_error nll = mean_of(nll_);
         f.ppl = std::exp(nll.mean);
         f.ppl_stderr = f.ppl * nll.standard_error;
@@ -131,11 +170,9 @@ class scorer {
         n_same_top_ += top(base) == top(test);
     }
 
-    size_t n_vocab_;
     int64_t n_ctx_;
-    session test_;
-    std::optional<session> base_;
-    session::progress on_chunk_;
+    reader test_;
+    std::optional<reader> base_;
     std::vector<double> nll_;       // [n_tokens], nats
     std::vector<double> base_nll_;  // [n_tokens]
     std::vector<double> kl_;        // [n_tokens]

@@ -1,11 +1,11 @@
 #include "session/generate.h"
 
 #include <chrono>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "error.h"
+#include "xxh64.h"
 
 namespace livekv {
 
@@ -23,6 +23,16 @@ std::vector<int32_t> end_tokens(const tokenizer & vocab) {
         }
     }
     return ids;
+}
+
+std::optional<double> tokens_per_second(int64_t n, double seconds) {
+    return n > 0 && seconds > 0.0 ? std::optional(static_cast<double>(n) / seconds) : std::nullopt;
+}
+
+uint64_t hash_of(std::span<const float> logits) {
+    xxh64 hash;
+    hash.update({reinterpret_cast<const uint8_t *>(logits.data()), logits.size_bytes()});
+    return hash.digest();
 }
 
 }  // namespace
@@ -43,16 +53,12 @@ const char * stop_reason_name(stop_reason reason) {
     return "";
 }
 
-uint64_t hash_logits(std::span<const float> logits) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const float logit : logits) {
-        uint32_t bits = 0;
-        std::memcpy(&bits, &logit, sizeof(bits));
-        for (int byte = 0; byte < 4; ++byte) {
-            hash = (hash ^ (bits >> (8 * byte) & 0xff)) * 0x100000001b3u;
-        }
-    }
-    return hash;
+std::optional<double> generate_result::prefill_tps() const {
+    return tokens_per_second(n_prompt, prefill_s);
+}
+
+std::optional<double> generate_result::decode_tps() const {
+    return tokens_per_second(n_generated - 1, decode_s);
 }
 
 generation::generation(session & s, std::vector<int32_t> prompt, const generate_params & params)
@@ -70,7 +76,7 @@ bool generation::prefill_prompt(const session::progress & on_prefill) {
     const int64_t n_before = session_.n_tokens();
     const bool resume = prompt_.empty() && !session_.last_logits().empty();
     const bool done = resume || !session_.prefill(prompt_, on_prefill).empty();
-    result_.prefill_s = result_.ttft_s = seconds_since(start);
+    result_.prefill_s = seconds_since(start);
     result_.seal_s = session_.cache().report().seal_seconds - sealed_before_s;
     result_.n_prompt = session_.n_tokens() - n_before;
     if (!done || params_.n_predict == 0) {
@@ -86,6 +92,9 @@ bool generation::prefill_prompt(const session::progress & on_prefill) {
 std::string generation::end(stop_reason reason) {
     ended_ = true;
     result_.reason = reason;
+    if (const std::span<const float> logits = session_.last_logits(); !logits.empty()) {
+        result_.logits_hash = hash_of(logits);
+    }
     return stops_.push(decoder_.finish()) + stops_.finish();
 }
 
@@ -102,11 +111,9 @@ std::string generation::next(const session::progress & on_prefill) {
     } else if (!prefill_prompt(on_prefill)) {
         return "";
     }
-    const std::span<const float> logits = session_.last_logits();
-    result_.logits_hash = hash_logits(logits);
     // An embedding may have more rows than there are tokens: those have no text.
     const auto n_tokens = static_cast<size_t>(session_.get_model().vocab.n_vocab());
-    const int32_t token = result_.last_token = pick_.next(logits.first(n_tokens), banned_);
+    const int32_t token = result_.last_token = pick_.next(session_.last_logits().first(n_tokens), banned_);
     ++result_.n_generated;
     if (first) {
         result_.ttft_s = seconds_since(start);

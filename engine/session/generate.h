@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,14 +31,17 @@ struct generate_result {
     int64_t n_generated = 0;  // tokens sampled, an end-of-text token included
     double prefill_s = 0.0;   // from the call to the prompt's last logits
     double seal_s = 0.0;      // of that, in sealing chunks
-    double ttft_s = 0.0;      // from the call to the first token
+    std::optional<double> ttft_s;  // from the call to the first token; none when there is none
     double decode_s = 0.0;    // from the first token to the last, without what the caller did in between
     stop_reason reason = stop_reason::n_predict;
-    int32_t last_token = -1;   // the last one sampled; it is not in the cache
-    uint64_t logits_hash = 0;  // of the last logits computed: differs between runs that are not deterministic
+    int32_t last_token = -1;  // the last one sampled; it is not in the cache
+    // XXH64 of the last logits computed, taken when the text has ended: differs between runs that are not
+    // deterministic. None when the prefill was interrupted.
+    std::optional<uint64_t> logits_hash;
 
-    double prefill_tps() const { return prefill_s > 0.0 ? static_cast<double>(n_prompt) / prefill_s : 0.0; }
-    double decode_tps() const { return decode_s > 0.0 ? static_cast<double>(n_generated - 1) / decode_s : 0.0; }
+    // Tokens per second; none when nothing was prefilled, or fewer than two tokens generated.
+    std::optional<double> prefill_tps() const;
+    std::optional<double> decode_tps() const;
 };
 
 // A text in the making, one token a step. The session must outlive it, and be left alone until the text has ended.
@@ -82,8 +86,5 @@ struct generate_callbacks {
 // from the session's last logits. Throws livekv::error as session::prefill does.
 generate_result generate(session & s, std::span<const int32_t> prompt, const generate_params & params,
                          const generate_callbacks & callbacks);
-
-// FNV-1a over the bits of logits.
-uint64_t hash_logits(std::span<const float> logits);
 
 }  // namespace livekv

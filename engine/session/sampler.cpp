@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <unordered_set>
 
 #include "error.h"
+#include "finite.h"
 
 namespace livekv {
 
@@ -46,12 +46,16 @@ void sampler::penalize_repeats() {
     if (params_.repeat_penalty == 1.0) {
         return;
     }
-    const std::unordered_set<int32_t> seen(recent_.begin(), recent_.end());
-    for (candidate & c : candidates_) {
-        if (seen.count(c.id)) {
-            const double factor = c.logit > 0.0f ? 1.0 / params_.repeat_penalty : params_.repeat_penalty;
-            c.logit = static_cast<float>(c.logit * factor);
+    std::vector<int32_t> seen = recent_;
+    std::sort(seen.begin(), seen.end());
+    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+    for (const int32_t id : seen) {
+        if (id < 0 || static_cast<size_t>(id) >= candidates_.size()) {
+            continue;
         }
+        candidate & c = candidates_[static_cast<size_t>(id)];
+        const double factor = c.logit > 0.0f ? 1.0 / params_.repeat_penalty : params_.repeat_penalty;
+        c.logit = static_cast<float>(c.logit * factor);
     }
 }
 
@@ -81,11 +85,11 @@ std::vector<double> sampler::probabilities() const {
 }
 
 int32_t sampler::next(std::span<const float> logits, std::span<const int32_t> banned) {
+    if (const auto bad = first_not_finite(logits)) {
+        fail("cannot choose among logits that are not numbers: that of token ", *bad, " is ", logits[*bad]);
+    }
     candidates_.clear();
     for (size_t i = 0; i < logits.size(); ++i) {
-        if (std::isnan(logits[i])) {
-            fail("the model's logits are not numbers (token ", i, "); its weights may be damaged");
-        }
         candidates_.push_back({static_cast<int32_t>(i), logits[i]});
     }
     for (const int32_t id : banned) {

@@ -26,7 +26,7 @@ class sampler {
     // Throws livekv::error as sampler_params::check does.
     explicit sampler(const sampler_params & params);
 
-    // logits: f32 [n_vocab]. banned: ids never chosen. Throws livekv::error when a logit is not a number.
+    // logits: f32 [n_vocab]. banned: ids never chosen. Throws livekv::error when a logit is not finite.
     int32_t next(std::span<const float> logits, std::span<const int32_t> banned = {});
 
     // Tells the repetition penalty of a token that was not sampled here: the prompt's.
@@ -38,7 +38,7 @@ class sampler {
         float logit;
     };
 
-    void penalize_repeats();
+    void penalize_repeats();  // while candidate i is token i
     void keep_top_k();
     std::vector<double> probabilities() const;
 

@@ -177,29 +177,42 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
     return logits;
 }
 
+session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n_done, int64_t first_wanted) {
+    const int64_t total = static_cast<int64_t>(tokens.size());
+    LIVEKV_ASSERT(n_done >= 0 && n_done < total);
+    require_room(tokens.size() - static_cast<size_t>(n_done));
+    const int64_t n = pass_size(total - n_done);
+    eval_rows r;
+    r.n_done = n_done + n;
+    r.n_rows = std::clamp<int64_t>(r.n_done - first_wanted, 0, n);
+    r.first = r.n_done - r.n_rows;
+    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows,
+                    token_origin::prompt, r.n_done == total);
+    return r;
+}
+
 void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink,
                    const progress & on_chunk) {
     require_room(tokens.size());
-    const int64_t total = static_cast<int64_t>(tokens.size());
-    for (int64_t done = 0; done < total;) {
-        const int64_t n = pass_size(total - done);
-        const int64_t n_wanted = std::clamp<int64_t>(done + n - first_wanted, 0, n);
-        const std::span<const float> logits = 
-            pass(tokens.subspan(done, n), n_wanted, token_origin::prompt, done + n == total);
-        if (n_wanted > 0) {
-            sink(done + n - n_wanted, n_wanted, logits);
+    for (int64_t done = 0; done < static_cast<int64_t>(tokens.size());) {
+        const eval_rows r = eval_pass(tokens, done, first_wanted);
+        if (r.n_rows > 0) {
+            sink(r.first, r.n_rows, r.logits);
         }
-        done += n;
+        done = r.n_done;
         if (on_chunk && !on_chunk(done)) {
             return;
         }
     }
 }
 
-double session::kv_bits_per_value() const {
+std::optional<double> session::kv_bits_per_value() const {
     const hparams & hp = get_model().hp;
+    if (n_tokens() == 0) {
+        return std::nullopt;
+    }
     const double n_values = 2.0 * static_cast<double>(hp.n_layer * hp.n_embd_kv() * n_tokens());
-    return n_values > 0 ? 8.0 * static_cast<double>(cache_->bytes()) / n_values : 0.0;
+    return 8.0 * static_cast<double>(cache_->bytes()) / n_values;
 }
 
 }  // namespace livekv

@@ -44,9 +44,20 @@ class session {
     using logits_sink = std::function<void(int64_t first, int64_t n_rows, std::span<const float> logits)>;
 
     // Appends tokens, chunk by chunk, and hands out the logits of all of them from index first_wanted on. on_chunk: as
-    // for prefill.
+    // for prefill. Throws livekv::error as prefill does.
     void eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink,
               const progress & on_chunk = {});
+
+    // What a pass of eval gave.
+    struct eval_rows {
+        int64_t n_done = 0;             // tokens processed, with those of earlier passes
+        int64_t first = 0;              // index of row 0 in the tokens
+        int64_t n_rows = 0;             // 0: none of the pass's tokens was wanted
+        std::span<const float> logits;  // f32 [n_rows, n_vocab], valid until the next call
+    };
+
+    // One pass of eval, for two sessions in turns: tokens as a whole, n_done of which earlier passes have processed.
+    eval_rows eval_pass(std::span<const int32_t> tokens, int64_t n_done, int64_t first_wanted);
 
     int64_t n_tokens() const { return cache_->n_tokens(); }
 
@@ -85,8 +96,8 @@ class session {
     void load(const kv_file & file);
     void load(const std::string & path) { load(kv_file(path)); }
 
-    // 8 * cache bytes / values stored, for the tokens now in the cache; 0 when empty.
-    double kv_bits_per_value() const;
+    // 8 * cache bytes / values stored, for the tokens now in the cache; none when it is empty.
+    std::optional<double> kv_bits_per_value() const;
 
   private:
     session(std::shared_ptr<engine> e, const session_params & params, std::unique_ptr<kv_cache> cache);

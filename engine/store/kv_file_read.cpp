@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "finite.h"
 #include "kv/kv_check.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
@@ -101,6 +102,9 @@ std::vector<float> kv_file::logits(int64_t n_vocab) const {
     const uint8_t * from = data(kv_names::logits, GGML_TYPE_F32, {n_vocab});
     std::vector<float> values(static_cast<size_t>(n_vocab));
     std::memcpy(values.data(), from, values.size() * sizeof(float));
+    if (first_not_finite(values)) {
+        refuse("its logits are not numbers");
+    }
     return values;
 }
 

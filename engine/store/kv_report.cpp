@@ -59,7 +59,9 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
                 noise += e.noise;
                 report.n_saturated += e.n_saturated;
             }
-            (key ? error.k_snr_db : error.v_snr_db) = noise > 0.0 ? 10.0 * std::log10(signal / noise) : 0.0;
+            if (signal > 0.0 && noise > 0.0) {
+                (key ? error.k_snr_db : error.v_snr_db) = 10.0 * std::log10(signal / noise);
+            }
         }
         report.layers.push_back(error);
     }

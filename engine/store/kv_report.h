@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "store/kv_layer.h"
@@ -33,10 +34,10 @@ struct kv_report {
     double seal_seconds = 0.0;
 
     // Signal to noise of what was sealed, and what lay beyond its range; measured on request
-    // (kv_options::measure_error).
+    // (kv_options::measure_error). None where there is no ratio: nothing was sealed, or without any error.
     struct layer_error {
-        double k_snr_db = 0.0;
-        double v_snr_db = 0.0;
+        std::optional<double> k_snr_db;
+        std::optional<double> v_snr_db;
     };
     bool has_error = false;
     int64_t n_saturated = 0;

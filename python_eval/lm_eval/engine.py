@@ -97,8 +97,7 @@ class Engine:
             else:
                 value, n_tokens, last = _generate(session, request)
             stats = last.kv_stats()
-            f16 = round(stats.bytes.total / stats.compression_ratio) if stats.n_tokens else 0
-            answers[index] = Answer(value, n_read + n_tokens, n_reused, stats.bytes.total, f16)
+            answers[index] = Answer(value, n_read + n_tokens, n_reused, stats.bytes.total, stats.f16_bytes)
         return [answers[index] for index in range(len(batch))]
 
 

@@ -56,7 +56,7 @@ def answer(
         **measures,
         "prompt_tokens": len(prompt),
         "kv_bytes": stats.bytes.total,
-        "kv_f16_bytes": round(stats.bytes.total / stats.compression_ratio),
+        "kv_f16_bytes": stats.f16_bytes,
         "kv_bits_per_value": stats.bits_per_value,
         "rss_before": before,
         "rss_peak": peak_rss() if resettable else None,

@@ -16,18 +16,19 @@ def differences(name: str, study: str, notes: Sequence[str], rows: Sequence[Mapp
     baseline = rows[0]
     at = np.arange(len(settings))[::-1]
     mean = np.array([row["kl_diff"]["mean"] for row in settings])
-    se = np.array([row["kl_diff"]["se"] or 0.0 for row in settings])
+    se = np.array([np.nan if row["kl_diff"]["se"] is None else row["kl_diff"]["se"] for row in settings])
     with canvas(7.2, 1.3 + 0.33 * len(settings)) as (figure, axes):
         axes.axvline(0, color=GREY, lw=1.2)
         axes.errorbar(mean, at, xerr=se, fmt="o", color=PALETTE[0], ms=6, capsize=3, lw=1.2)
         axes.set_yticks(at, [row["setting"] for row in settings])
         axes.set_ylim(-0.7, len(settings) - 0.3)
         # One exceptional setting would squeeze the others into a line.
-        spread = np.abs(mean) + se
+        spread = np.abs(mean) + np.nan_to_num(se)
         middle = np.median(spread[spread > 0]) if np.any(spread > 0) else 0.0
         if middle > 0 and spread.max() > 30 * middle:
             axes.set_xscale("symlog", linthresh=3 * middle)
-        axes.set_xlabel(f"KLD minus the baseline's ({baseline['kl_mean']:.3g}), nats; left is better")
+        own = "" if baseline["kl_mean"] is None else f" ({baseline['kl_mean']:.3g})"
+        axes.set_xlabel(f"KLD minus the baseline's{own}, nats; left is better")
         axes.grid(axis="y", visible=False)
         for y, row in zip(at, settings, strict=True):
             axes.annotate(

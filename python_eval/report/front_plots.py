@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from ..tune.front import pareto
@@ -70,7 +71,7 @@ def _scatter(axes: Axes, points: Sequence[Point]) -> None:
         axes.errorbar(
             [point.bits for point in some],
             [point.value for point in some],
-            yerr=[point.se or 0.0 for point in some],
+            yerr=[np.nan if point.se is None else point.se for point in some],
             fmt=marker(n), color=colour(n), ms=6, mec="white", mew=0.6, capsize=3, lw=1, ls="", label=group or None,
         )  # fmt: skip
     if len(groups) > 1:

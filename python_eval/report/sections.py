@@ -92,6 +92,8 @@ def _ablation(results: Results, stem: str, section: Section) -> None:
         section.pictures.append(differences(f"{stem}-{name}", name, content["notes"], rows))
         section.add_table(f"{name}: {content['notes'][0]} {content['notes'][1]}.", rows, _without(rows, "spec"))
         for row in rows:
+            if row["kl_mean"] is None:  # the base, compared with nothing
+                continue
             named = row["setting"] == "baseline"
             label = f"{name} baseline" if named else f"{name}: {row['setting']}"
             points.append(Point(label, row["bits_per_value"], row["kl_mean"], row["kl_se"], name, named=False))

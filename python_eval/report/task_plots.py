@@ -19,7 +19,7 @@ def task_bars(name: str, rows: Sequence[Mapping[str, Any]], caches: Sequence[str
         for n, cache in enumerate(caches):
             scores = [row[cache] for row in rows]
             pairs = [row.get(f"{cache} - {caches[0]}") for row in rows]
-            se = [(pair["se"] or 0.0) if pair else 0.0 for pair in pairs]
+            se = [np.nan if pair is None or pair["se"] is None else pair["se"] for pair in pairs]
             axes.bar(
                 at + (n - (len(caches) - 1) / 2) * width, scores, width, color=colour(n), label=cache,
                 yerr=None if n == 0 else se, error_kw={"lw": 1, "capsize": 2},

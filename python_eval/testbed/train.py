@@ -191,7 +191,8 @@ class Trainer:
 
     def _log_entry(self, seq_len: int) -> None:
         entry: dict[str, object] = {"step": self.step, "tokens": self.tokens, "seq_len": seq_len}
-        entry |= {"seconds": round(self.seconds, 1), "loss": round(self.mean_loss or 0.0, 4)}
+        loss = None if self.mean_loss is None else round(self.mean_loss, 4)
+        entry |= {"seconds": round(self.seconds, 1), "loss": loss}
         self.log.append(entry | self.evaluate(seq_len))
         tqdm.write(json.dumps(self.log[-1]))
         sys.stdout.flush()

@@ -32,7 +32,7 @@ def test_prefill_and_eval_give_the_same_logits(livekv, model, tokens, session):
     np.testing.assert_array_equal(session.last_logits, last)
     assert session.tokens == tokens and session.n_tokens == len(tokens) and session.n_ctx == 400
     session.reset()
-    assert session.n_tokens == 0 and session.last_logits is None and session.kv_bits_per_value == 0
+    assert session.n_tokens == 0 and session.last_logits is None and session.kv_bits_per_value is None
     one = session.eval(np.array(tokens, np.uint16))
     assert one.shape == (1, model.n_vocab)
     np.testing.assert_array_equal(one[0], last)

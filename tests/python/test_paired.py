@@ -84,7 +84,7 @@ def test_tables_have_three_forms(tmp_path):
         "Scores of so small a model mean nothing.\n\n"
         "| cache | score | tokens/s | n | difference |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
-        "| f16 | 12.35 | 12346 | 3 |  |\n"
-        "| a\\|b |  |  | 3 | -0.5 ± 0.25 |\n"
+        "| f16 | 12.35 | 12346 | 3 | - |\n"
+        "| a\\|b | - | - | 3 | -0.5 ± 0.25 |\n"
     )
     assert (tmp_path / "scores.md").read_text() == markdown(ROWS, read["notes"])

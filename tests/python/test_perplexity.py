@@ -70,6 +70,19 @@ def test_the_numbers_are_those_of_the_command_line(measured, tools, tmp_path):
         assert np.array_equal(kl.ravel(), np.fromfile(tmp_path / "kl"))
 
 
+def test_the_base_is_compared_with_nothing(measured, capsys):
+    divergence = {"kl_mean", "kl_mean_stderr", "kl_se", "kl_median", "kl_p999", "kl_max", "same_top"}
+    for row in json.loads((measured / "perplexity.json").read_text())["rows"]:
+        assert divergence <= row.keys()
+        assert {name for name, cell in row.items() if cell is None} == (divergence if row["cache"] == "f16" else set())
+    assert {(one["kl_mean"] is None, one["same_top"] is None) for one in records(measured) if one["spec"] == "f16"} == {
+        (True, True)
+    }
+    assert run(measured, kv=f"f16,q4_0,{SMALL}") == 0
+    table = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert [cells[5:9] for cells in table if len(cells) > 5 and cells[2] == "f16"] == [["-"] * 4]
+
+
 def test_differences_are_paired_and_their_errors_over_windows(measured):
     caches = windows.load(measured, records(measured))
     labels = json.loads((measured / "caches.json").read_text())
@@ -128,7 +141,7 @@ def test_the_table_shows_differences_from_the_cache_that_is_named(measured, caps
     table = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
     shown = {cells[2]: cells[-3:-1] for cells in table if len(cells) > 5 and cells[1] == TEXT.stem}
     pairs = {(row["against"], row["cache"]): row for row in json.loads((measured / "differences.json").read_text())["rows"]}
-    assert shown.keys() == {"f16", "q4_0", SMALL} and shown["q4_0"] == ["", ""]
+    assert shown.keys() == {"f16", "q4_0", SMALL} and shown["q4_0"] == ["-", "-"]
     for label, sign, pair in (("f16", -1, pairs["f16", "q4_0"]), (SMALL, 1, pairs["q4_0", SMALL])):
         for cell, field in zip(shown[label], ("kl_diff", "nll_diff"), strict=True):
             mean, se = map(float, cell.split(" ± "))

@@ -74,6 +74,15 @@ def test_bars_carry_scores_and_paired_errors(axes_of):
     assert heights == [40.0, 39.0] and whiskers == [[38.5, 39.5]] and ticks == ["qasper"]
 
 
+def test_without_a_standard_error_there_is_no_whisker(axes_of):
+    rows = [{"task": "qasper", "f16": 40.0, "livekv": 39.0, "livekv - f16": {"mean": -1.0, "se": None}}]
+    axes_of.arguments = (rows, ["f16", "livekv"])
+    (whisker,) = axes_of(
+        task_plots.task_bars, lambda figure: [one.get_segments() for one in figure.axes[0].collections]
+    )
+    assert not any(len(segment) for segment in whisker)
+
+
 def test_an_ablation_shows_differences_and_bits(axes_of):
     rows = [{"setting": "baseline", "bits_per_value": 4.0, "kl_mean": 0.1, "kl_diff": None}]
     rows += [{"setting": "s", "bits_per_value": 3.0, "kl_mean": 0.3, "kl_diff": {"mean": 0.2, "se": None, "n": 1}}]

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -40,6 +41,11 @@ std::string text(const T & value) {
     std::ostringstream out;
     out << value;
     return out.str();
+}
+
+template <typename T>
+std::string text(const std::optional<T> & value) {
+    return value ? text(*value) : "none";
 }
 
 inline void report(const char * file, int line, const std::string & what) {

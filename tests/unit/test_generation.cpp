@@ -3,6 +3,7 @@
 #include "check.h"
 #include "session/generate.h"
 #include "tiny_sequences.h"
+#include "xxh64.h"
 
 using namespace livekv;
 using namespace tiny_sequences;
@@ -31,6 +32,56 @@ TEST(generation_stops_for_each_reason) {
     CHECK(run(6, 64, -1).logits_hash != limited.logits_hash);
 }
 
+TEST(the_hash_is_that_of_the_last_logits_and_known_when_the_text_has_ended) {
+    const auto m = tiny_model();
+    const auto hash_of = [](std::span<const float> logits) {
+        xxh64 hash;
+        hash.update({reinterpret_cast<const uint8_t *>(logits.data()), logits.size_bytes()});
+        return hash.digest();
+    };
+    for (const int64_t n_predict : {0, 1, 5}) {
+        session s(m, params_of("f16", 32));
+        generate_params p;
+        p.n_predict = n_predict;
+        p.ignore_eos = true;
+        generation g(s, some_tokens(20), p);
+        while (!g.ended()) {
+            CHECK(!g.result().logits_hash);
+            g.next();
+        }
+        CHECK(g.result().logits_hash == hash_of(s.last_logits()));
+    }
+    session s(m, params_of("f16", 32));
+    generation g(s, some_tokens(20), {});
+    g.next();
+    g.interrupt();
+    CHECK(g.result().logits_hash == hash_of(s.last_logits()));
+}
+
+TEST(what_a_run_did_not_do_has_no_speed) {
+    const auto m = tiny_model();
+    const auto run = [&](int64_t n_predict, bool resume) {
+        session s(m, params_of("f16", 32));
+        generate_params p;
+        p.n_predict = n_predict;
+        p.ignore_eos = true;
+        if (resume) {
+            s.prefill(some_tokens(20));
+        }
+        return generate(s, resume ? std::vector<int32_t>() : some_tokens(20), p, {});
+    };
+    const generate_result both = run(2, false);
+    CHECK(both.ttft_s && both.prefill_tps() && both.decode_tps());
+    CHECK(both.prefill_tps() == 20.0 / both.prefill_s);
+    CHECK(both.decode_tps() == 1.0 / both.decode_s);
+    const generate_result one = run(1, false);
+    CHECK(one.ttft_s && one.prefill_tps() && !one.decode_tps());
+    const generate_result none = run(0, false);
+    CHECK(!none.ttft_s && none.prefill_tps() && !none.decode_tps());
+    const generate_result resumed = run(2, true);
+    CHECK(resumed.ttft_s && !resumed.prefill_tps() && resumed.decode_tps());
+}
+
 TEST(an_interrupted_prefill_keeps_whole_chunks) {
     const auto m = tiny_model();
     session s(m, params_of("f16", 32));
@@ -40,6 +91,7 @@ TEST(an_interrupted_prefill_keeps_whole_chunks) {
     CHECK(r.reason == stop_reason::interrupted);
     CHECK_EQ(r.n_prompt, 64);
     CHECK_EQ(r.n_generated, 0);
+    CHECK(!r.ttft_s && !r.logits_hash && !r.decode_tps());
 }
 
 TEST(steps_say_what_one_call_says) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "store/kv_file.h"
@@ -153,6 +154,27 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     write_bytes(bad.path(), edited);
     CHECK_ERROR(fresh.load(bad.path()), "its blocks have format version 9");
     CHECK_EQ(fresh.n_tokens(), 0);
+}
+
+TEST(saved_logits_that_are_not_numbers_are_refused) {
+    const temporary_file file(".kv");
+    session s(four_layers(), params_of());
+    s.prefill(some_tokens(100));
+    s.save(file.path());
+    std::vector<uint8_t> bytes = read_bytes(file.path());
+    const std::span<const float> logits = s.last_logits();
+    const auto * first = reinterpret_cast<const uint8_t *>(logits.data());
+    const auto at = std::search(bytes.begin(), bytes.end(), first, first + logits.size_bytes());
+    if (at == bytes.end()) {
+        fail("the file does not hold the logits");
+    }
+    const float bad = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(&*at + 4 * sizeof(float), &bad, sizeof(bad));
+    renew_checksum(bytes);
+    write_bytes(file.path(), bytes);
+    session other(four_layers(), params_of());
+    CHECK_ERROR(other.load(file.path()), "its logits are not numbers");
+    CHECK_EQ(other.n_tokens(), 0);
 }
 
 TEST(a_damaged_file_is_always_refused) {

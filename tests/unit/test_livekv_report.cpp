@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "driven_layer.h"
+#include "tiny_sequences.h"
 
 using namespace livekv;
 
@@ -74,6 +75,43 @@ TEST(measured_errors_are_those_of_the_blocks) {
     CHECK(r.layers[0].k_snr_db > 15.0 && r.layers[0].k_snr_db < 22.0);
     CHECK(r.layers[0].v_snr_db > 19.0 && r.layers[0].v_snr_db < 23.0);
     CHECK(r.n_saturated > 0);  // keys beyond the running maximum
+}
+
+TEST(without_a_ratio_there_is_no_signal_to_noise) {
+    chunk_plan plan = plan_of(2);
+    plan.measure_error = true;
+    const auto errors = [](const driven_layer & layer) {
+        const kv_report r = layer.report();
+        CHECK_EQ(r.layers.size(), 1u);
+        return r.layers.at(0);
+    };
+    driven_layer l(plan);
+    CHECK(!errors(l).k_snr_db && !errors(l).v_snr_db);
+    l.grow_to(chunk, chunk);  // values are sealed, keys wait for the warm-up's end
+    CHECK(!errors(l).k_snr_db && errors(l).v_snr_db);
+    l.grow_to(4 * chunk, chunk);
+    CHECK(errors(l).k_snr_db && errors(l).v_snr_db);
+
+    plan.seals = false;
+    driven_layer raw(plan);
+    raw.grow_to(4 * chunk, chunk);
+    CHECK(!errors(raw).k_snr_db && !errors(raw).v_snr_db);
+
+    tiny_spec spec;  // keys and values of 0 are sealed without any error
+    spec.zeroed_tensor = "blk.1.attn_k.weight";
+    spec.edit_values = [](const std::string & name, std::vector<float> & values) {
+        if (name == "blk.0.attn_v.weight") {
+            std::fill(values.begin(), values.end(), 0.0f);
+        }
+    };
+    session_params p = tiny_sequences::params_of("livekv", 32);
+    p.kv.measure_error = true;
+    p.kv.warmup_chunks = 0;
+    session s(tiny_sequences::tiny_model(spec), p);
+    s.prefill(tiny_sequences::some_tokens(128));
+    const std::vector<kv_report::layer_error> layers = s.cache().report().layers;
+    CHECK(layers.at(0).k_snr_db && !layers.at(0).v_snr_db);
+    CHECK(!layers.at(1).k_snr_db && layers.at(1).v_snr_db);
 }
 
 TEST_MAIN

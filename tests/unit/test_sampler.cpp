@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <random>
 
 #include "check.h"
 #include "error.h"
@@ -103,6 +105,37 @@ TEST(the_penalty_forgets_after_repeat_last_n) {
     CHECK_EQ(s.next(std::vector<float>{2.0f, 1.0f}), 0);
 }
 
+TEST(the_penalty_is_its_definition_over_any_history) {
+    std::mt19937 rng(5);
+    constexpr int32_t n_vocab = 50;
+    const auto random = [&](int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(rng); };
+    for (int round = 0; round < 2000; ++round) {
+        sampler_params p = plain(0.0);
+        p.repeat_penalty = random(0, 1) ? 1.7 : 0.6;
+        p.repeat_last_n = random(0, 8);
+        sampler s(p);
+        std::vector<int32_t> history;
+        for (int32_t n = random(0, 20); n > 0; --n) {
+            history.push_back(random(-1, n_vocab + 2));  // ids beyond the logits too: no one's
+            s.observe(history.back());
+        }
+        std::vector<float> given(n_vocab);
+        for (float & x : given) {
+            x = static_cast<float>(random(-400, 400)) / 100.0f;
+        }
+        std::vector<float> expected = given;
+        const size_t n_recent = std::min(history.size(), static_cast<size_t>(p.repeat_last_n));
+        for (int32_t id = 0; id < n_vocab; ++id) {
+            if (std::count(history.end() - static_cast<int64_t>(n_recent), history.end(), id) > 0) {
+                float & x = expected[static_cast<size_t>(id)];
+                x = static_cast<float>(x * (x > 0.0f ? 1.0 / p.repeat_penalty : p.repeat_penalty));
+            }
+        }
+        const auto best = std::max_element(expected.begin(), expected.end()) - expected.begin();
+        CHECK_EQ(s.next(given), best);
+    }
+}
+
 TEST(banned_tokens_are_never_chosen) {
     sampler s(plain(0.0));
     CHECK_EQ(s.next(logits, std::vector<int32_t>{1}), 3);
@@ -110,7 +143,10 @@ TEST(banned_tokens_are_never_chosen) {
 
 TEST(logits_that_are_not_numbers_are_an_error) {
     sampler s(plain(1.0));
-    CHECK_ERROR(s.next(std::vector<float>{1.0f, std::numeric_limits<float>::quiet_NaN()}), "not numbers");
+    CHECK_ERROR(s.next(std::vector<float>{1.0f, std::numeric_limits<float>::quiet_NaN()}),
+                "not numbers: that of token 1 is nan");
+    CHECK_ERROR(s.next(std::vector<float>{std::numeric_limits<float>::infinity(), 1.0f}),
+                "not numbers: that of token 0 is inf");
 }
 
 TEST(parameters_out_of_their_range_are_errors) {

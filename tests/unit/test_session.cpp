@@ -121,6 +121,7 @@ TEST(caches_hold_what_their_type_says) {
     int i = 0;
     for (const char * kv : {"f16", "q8_0", "q4_0"}) {
         session s(m, params_of(kv, 64, 256));  // exactly a view's padding: no spare rows
+        CHECK(!s.kv_bits_per_value());
         s.prefill(some_tokens(256));
         CHECK_EQ(s.kv_bits_per_value(), bits[i++]);
     }
