@@ -20,6 +20,7 @@ struct cli_options {
     std::string kv_save_path;
     std::string kv_load_path;
     std::string stats_path;
+    int64_t prefix_cache_bytes = 0;
     double temperature = 0.8;
     int64_t top_k = 40;
     double top_p = 0.95;
