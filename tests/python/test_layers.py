@@ -35,6 +35,13 @@ def test_only_these_rooms_know_ggml(root):
     assert not others, others
 
 
+def test_an_architecture_is_spelled_out_in_its_own_file_only(root):
+    """Its keys, its layers' tensors and what they are called."""
+    spelled = re.compile(r'"(llama\.|attn_|ffn_|[QKV]cur)')
+    files = {p.name for p in (root / "engine").rglob("*") if p.is_file() and spelled.search(p.read_text())}
+    assert files == {path.name for path in (root / "engine" / "model" / "arch").glob("llama.cpp")} != set()
+
+
 def test_only_the_tools_print(root):
     printing = re.compile(r"std::c(out|err)|\bf?printf\(|\bputs\(|\babort\(|\bexit\(")
     guilty = [
