@@ -208,6 +208,17 @@ TEST(shapes_given_for_each_layer_are_read_when_all_are_equal) {
     }
 }
 
+TEST(layers_may_have_shapes_of_their_own) {
+    hparams hp;
+    hp.n_layer = 2;
+    hp.layers = {{8, 2, 64, 96}, {6, 3, 32, 160}};
+    CHECK(hp.n_head(0) == 8 && hp.n_head(1) == 6 && hp.n_ff(0) == 96 && hp.n_ff(1) == 160);
+    CHECK(hp.n_embd_q(0) == 8 * 64 && hp.n_embd_q(1) == 6 * 32);
+    CHECK(hp.n_embd_kv(0) == 2 * 64 && hp.n_embd_kv(1) == 3 * 32);
+    CHECK_EQ(hp.kv_values_per_token(), 2 * (2 * 64 + 3 * 32));
+    CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * hp.kv_values_per_token());
+}
+
 TEST(every_tensor_is_used_or_refused_by_name) {
     for (const char * name : {"blk.0.attn_q_norm.weight", "blk.1.ffn_down.scale", "output.bias", "rope_factors_long.weight",
                               "blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "anything"}) {
