@@ -64,8 +64,8 @@ py::dict facts_of(const model & m) {
     const hparams & hp = m.hp;
     return py::dict(py::arg("name") = replace_invalid_utf8(hp.name), py::arg("n_params") = m.tensors.n_params,
                     py::arg("weight_bytes") = m.tensors.bytes, py::arg("n_layer") = hp.n_layer,
-                    py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff, py::arg("n_head") = hp.n_head,
-                    py::arg("n_head_kv") = hp.n_head_kv, py::arg("head_dim") = hp.head_dim,
+                    py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff(0), py::arg("n_head") = hp.n_head(0),
+                    py::arg("n_head_kv") = hp.n_head_kv(0), py::arg("head_dim") = hp.head_dim(0),
                     py::arg("n_vocab") = hp.n_vocab, py::arg("n_ctx_train") = hp.n_ctx_train,
                     py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
                     py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),

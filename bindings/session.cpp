@@ -147,8 +147,8 @@ py::tuple dump(session_handle & h, int64_t il) {
         const py::gil_scoped_release released;
         layer = s->cache().dump(il);
     }
-    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv, hp.head_dim),
-                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv, hp.head_dim));
+    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv(il), hp.head_dim(il)),
+                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv(il), hp.head_dim(il)));
 }
 
 // f(session) for what is quick and changes nothing.

@@ -11,7 +11,7 @@ namespace livekv {
 engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes)
     : model_(std::move(m)),
       n_threads_(n_threads),
-      device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp, 1)),
+      device_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
       forward_(model_->hp, model_->tensors, runner_, device_),
       remembers_(prefix_cache_bytes > 0),
@@ -20,9 +20,10 @@ engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
     shape.n_ctx = n_ctx;
-    for (const layer_weights & layer : model_->tensors.layers) {
-        shape.layers.push_back(
-            {model_->hp.n_head, model_->hp.n_head_kv, model_->hp.head_dim, device_.caches_on_device(layer.on_gpu)});
+    const hparams & hp = model_->hp;
+    for (int64_t il = 0; il < hp.n_layer; ++il) {
+        const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;
+        shape.layers.push_back({hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), device_.caches_on_device(on_gpu)});
     }
     return shape;
 }

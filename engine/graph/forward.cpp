@@ -14,8 +14,8 @@ void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> posi
     if (key != key_) {
         key_.clear();  // no graph to reuse, should building this one fail
         ctx_ = make_graph_context(hp_, runner_.n_dense_parts());
-        device_.reserve_nodes(llama_graph_nodes(hp_, runner_.n_dense_parts()));
-        graph_ = build_llama_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
+        device_.reserve_nodes(model_graph_nodes(hp_, runner_.n_dense_parts()));
+        graph_ = build_model_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
         device_.allocate(graph_.graph);
         key_ = key;
     }

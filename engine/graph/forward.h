@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "graph/backend.h"
-#include "graph/llama_graph.h"
+#include "graph/model_graph.h"
 
 namespace livekv {
 
@@ -32,7 +32,7 @@ class forward {
     backend & device_;
 
     ggml_context_ptr ctx_;
-    llama_graph graph_;
+    model_graph graph_;
     std::string key_;  // of what graph_ was built for; empty: there is none
 };
 

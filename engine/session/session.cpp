@@ -234,7 +234,7 @@ std::optional<double> session::kv_bits_per_value() const {
     if (n_tokens() == 0) {
         return std::nullopt;
     }
-    const double n_values = 2.0 * static_cast<double>(hp.n_layer * hp.n_embd_kv() * n_tokens());
+    const double n_values = static_cast<double>(hp.kv_values_per_token() * n_tokens());
     return 8.0 * static_cast<double>(cache_->bytes()) / n_values;
 }
 
