@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
+from livekv._livekv import Error
 from livekv.messages import plain_messages
 from livekv.options import KVOptions
 from livekv.session import Session

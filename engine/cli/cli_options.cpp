@@ -1,5 +1,6 @@
 #include "cli/cli_options.h"
 
+#include <charconv>
 #include <random>
 
 #include "session/chat_family.h"
@@ -18,6 +19,19 @@ void declare_number(option_table & table, const char * flag, int64_t & target, c
     table.integer(flag, target, may.min, may.max, help);
 }
 
+// "512M" and the like.
+int64_t parse_bytes(const std::string & typed) {
+    int64_t n = -1;
+    const char * const end = typed.data() + typed.size();
+    const auto [stopped, problem] = std::from_chars(typed.data(), end, n);
+    const std::string unit(stopped, end);
+    const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
+    if (problem != std::errc() || n < 0 || shift < 0 || n > (INT64_MAX >> shift)) {
+        fail("'", typed, "' is not a number of bytes, such as 1048576, 512M or 4G");
+    }
+    return n << shift;
+}
+
 }  // namespace
 
 void cli_options::declare(option_table & table) {
@@ -28,6 +42,9 @@ void cli_options::declare(option_table & table) {
     table.text(
         "--kv-load", kv_load_path, "FILE",
         "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
+    table.custom("--prefix-cache", "BYTES", "0", "", "in a chat, keep up to so many bytes of chunks that were read, for "
+                 "texts that begin as they do; K, M and G multiply; 0: none",
+                 [this](const std::string & typed) { prefix_cache_bytes = parse_bytes(typed); });
     table.group("Prompt and text");
     table.text("-p,--prompt", prompt, "TEXT", "the prompt");
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
@@ -58,6 +75,9 @@ void cli_options::check(const option_table & table) {
     }
     if (conversation && (tokenize || prompt_file)) {
         throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
+    }
+    if (prefix_cache_bytes > 0 && !conversation) {
+        throw usage_error("--prefix-cache serves the turns of a chat; it needs -cnv");
     }
     if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");

@@ -20,6 +20,7 @@ struct cli_options {
     std::string kv_save_path;
     std::string kv_load_path;
     std::string stats_path;
+    int64_t prefix_cache_bytes = 0;
     sampler_params sampling;  // but the seed, which may be left open
     int64_t seed = -1;  // after check(): the one in use
 

@@ -107,6 +107,7 @@ std::string stats_json(const session & s, const generate_params & params, const 
     });
     j["options"]["seed"] = params.sampling.seed;
     j["n_prompt"] = r.n_prompt;
+    j["n_reused"] = r.n_reused;
     j["n_generated"] = r.n_generated;
     j["stop_reason"] = stop_reason_name(r.reason);
     j["ttft_s"] = or_null(r.ttft_s);

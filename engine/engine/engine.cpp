@@ -8,12 +8,14 @@
 
 namespace livekv {
 
-engine::engine(std::shared_ptr<const model> m, int32_t n_threads)
+engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes)
     : model_(std::move(m)),
       n_threads_(n_threads),
       device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
-      forward_(model_->hp, model_->tensors, runner_, device_) {}
+      forward_(model_->hp, model_->tensors, runner_, device_),
+      remembers_(prefix_cache_bytes > 0),
+      prefixes_(prefix_cache_bytes) {}
 
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
@@ -31,6 +33,32 @@ std::unique_ptr<kv_cache> engine::make_cache(const kv_options & options, int64_t
         where.push_back(device_.buffer_type(layer.on_gpu));
     }
     return make_kv_cache(options, shape(n_ctx), where);
+}
+
+std::unique_ptr<kv_cache> engine::known_beginning(const kv_options & options, int64_t n_ctx,
+                                                  std::span<const int32_t> tokens) {
+    const std::lock_guard lock(mutex_);
+    return prefixes_.longest(options, shape(n_ctx), tokens);
+}
+
+void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (const auto * chunked = dynamic_cast<const chunked_cache *>(&cache)) {
+        try {
+            prefixes_.add(*chunked, tokens);
+        } catch (const std::bad_alloc &) {  // then the next prompt computes it again
+        }
+    }
+}
+
+void engine::forget_unused() noexcept {
+    const std::lock_guard lock(mutex_);
+    prefixes_.shrink();
+}
+
+size_t engine::prefix_idle_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return prefixes_.idle_bytes();
 }
 
 void engine::step(std::span<const batch_item> batch) {

@@ -54,7 +54,7 @@ const char * stop_reason_name(stop_reason reason) {
 }
 
 std::optional<double> generate_result::prefill_tps() const {
-    return tokens_per_second(n_prompt, prefill_s);
+    return tokens_per_second(n_prompt - n_reused, prefill_s);
 }
 
 std::optional<double> generate_result::decode_tps() const {
@@ -79,6 +79,7 @@ bool generation::prefill_prompt(const session::progress & on_prefill) {
     result_.prefill_s = seconds_since(start);
     result_.seal_s = session_.cache().report().seal_seconds - sealed_before_s;
     result_.n_prompt = session_.n_tokens() - n_before;
+    result_.n_reused = resume ? 0 : session_.n_reused();
     if (!done || params_.n_predict == 0) {
         end(done ? stop_reason::n_predict : stop_reason::interrupted);
         return false;

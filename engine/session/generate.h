@@ -28,6 +28,7 @@ const char * stop_reason_name(stop_reason reason);
 
 struct generate_result {
     int64_t n_prompt = 0;     // tokens prefilled
+    int64_t n_reused = 0;     // of these, not computed: known as another prompt's beginning
     int64_t n_generated = 0;  // tokens sampled, an end-of-text token included
     double prefill_s = 0.0;   // from the call to the prompt's last logits
     double seal_s = 0.0;      // of that, in sealing chunks

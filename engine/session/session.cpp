@@ -35,6 +35,13 @@ session::session(std::shared_ptr<engine> e, const session_params & params, std::
     params_.n_threads = engine_->n_threads();
 }
 
+session::~session() {
+    cache_.reset();
+    if (engine_->remembers()) {
+        engine_->forget_unused();
+    }
+}
+
 std::unique_ptr<session> session::fork() const {
     return without_bad_alloc("another sequence", [&] {
         std::unique_ptr<session> copy(new session(engine_, params_, cache_->fork()));
@@ -149,9 +156,25 @@ std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_
         tokens_.resize(static_cast<size_t>(cache_->n_tokens()));
         throw;
     }
+    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_size) {  // a chunk ended here
+        engine_->remember(*cache_, tokens_);
+    }
     const std::span<const float> logits = logits_;
     last_logits_ = n_outputs > 0 ? logits.last(n_vocab) : logits;
     return logits;
+}
+
+size_t session::reuse(std::span<const int32_t> tokens) {
+    n_reused_ = 0;
+    if (engine_->remembers() && n_tokens() == 0) {
+        without_bad_alloc("the beginning of the prompt", [&] {
+            if (auto known = engine_->known_beginning(params_.kv, n_ctx(), tokens)) {
+                n_reused_ = known->n_tokens();
+                adopt(std::move(known), {tokens.begin(), tokens.begin() + n_reused_});
+            }
+        });
+    }
+    return static_cast<size_t>(n_reused_);
 }
 
 std::span<const float> session::append(int32_t token) {
@@ -165,7 +188,7 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
     }
     require_room(tokens.size());
     std::span<const float> logits;
-    for (size_t done = 0; done < tokens.size();) {
+    for (size_t done = reuse(tokens); done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
         const bool last = done + n == tokens.size();
         logits = pass(tokens.subspan(done, n), last ? 1 : 0, token_origin::prompt, last);

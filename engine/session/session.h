@@ -27,7 +27,8 @@ class session {
 
     // With an engine of its own.
     session(std::shared_ptr<const model> m, const session_params & params);
-    session(session &&) = delete;  // what it computes with is referred to from inside
+    session(session &&) = delete;
+    ~session();
 
     // Called after each chunk with the number of tokens of this call done so far; false stops the prefill there.
     using progress = std::function<bool(int64_t n_done)>;
@@ -36,6 +37,9 @@ class session {
     // empty when progress said to stop. Throws livekv::error when they do not fit into the context (checked before
     // the first is processed) or an id is not in the vocabulary.
     std::span<const float> prefill(std::span<const int32_t> tokens, const progress & on_chunk = {});
+
+    // Tokens of the last prefill that were not computed: the engine knew them as the beginning of another prompt.
+    int64_t n_reused() const { return n_reused_; }
 
     // Appends a token that was generated from the logits, and returns its own.
     std::span<const float> append(int32_t token);
@@ -105,6 +109,8 @@ class session {
     void require_room(size_t n_new) const;
     // Tokens of the next pass, of n that are left.
     int64_t pass_size(int64_t n) const;
+    // Starts as the engine knows these tokens' beginning: how many of them the session then holds.
+    size_t reuse(std::span<const int32_t> tokens);
     // Appends tokens for the cache alone.
     void compute(std::span<const int32_t> tokens);
     // One step of the engine with this sequence alone: logits of the last n_outputs tokens.
@@ -117,6 +123,7 @@ class session {
     std::vector<int32_t> tokens_;  // [n_tokens()]
     std::vector<float> logits_;    // [n_outputs, n_vocab] of the last pass; or a file's or a fork's last
     std::span<const float> last_logits_;
+    int64_t n_reused_ = 0;
 };
 
 // The cache options of a saved sequence. Throws livekv::error, with the file's name, when they are not ones this livekv

@@ -86,7 +86,7 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
         """Token ids; bos in front as the model asks, unless it is there already or `add_special_tokens` is False; never
-        eos, as every text is a context or begins with one."""
+        eos, even where the file adds_eos to texts, as every text here is a context or begins with one."""
         if add_special_tokens is False:
             ids = self.model.tokenize(string, add_special=False, parse_special=True)
         else:

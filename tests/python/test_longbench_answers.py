@@ -23,6 +23,7 @@ class WithTemplate:
 
     def __init__(self, model):
         self.tokenize, self.detokenize = model.tokenize, model.detokenize
+        self.tokenize_prompt = model.tokenize_prompt
 
     def apply_chat_template(self, messages):
         return f"[INST] {messages[0]['content']} [/INST]"
