@@ -4,7 +4,8 @@
 #include "arrays.h"
 #include "bind.h"
 #include "calls.h"
-#include "session/generate.h"
+#include "livekv.h"
+#include "sampling.h"
 
 namespace livekv {
 
@@ -107,23 +108,15 @@ class generation_handle {
 };
 
 std::unique_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
-                                         int64_t max_tokens, bool ignore_eos, double temperature, int64_t top_k,
-                                         double top_p, double min_p, double repeat_penalty, uint64_t seed,
-                                         const std::vector<std::string> & stop) {
+                                         int64_t max_tokens, bool ignore_eos, const py::dict & sampling,
+                                         uint64_t seed, const std::vector<std::string> & stop) {
     if (max_tokens < -1 || max_tokens > INT32_MAX) {
         fail("max_tokens is ", max_tokens, "; it must be in 0..", INT32_MAX, ", or none for no limit");
-    }
-    if (top_k < 0 || top_k > INT32_MAX) {
-        fail("top_k ", top_k, " is not a number of 0 or more");
     }
     generate_params p;
     p.n_predict = max_tokens;
     p.ignore_eos = ignore_eos;
-    p.sampling.temperature = temperature;
-    p.sampling.top_k = static_cast<int32_t>(top_k);
-    p.sampling.top_p = top_p;
-    p.sampling.min_p = min_p;
-    p.sampling.repeat_penalty = repeat_penalty;
+    p.sampling = sampling_from(sampling);
     p.sampling.seed = seed;
     p.stop = stop;
     return std::make_unique<generation_handle>(std::move(h), prompt, p);
@@ -141,10 +134,10 @@ py::dict result_of(const generation_handle & g) {
 }  // namespace
 
 void bind_generation(py::module_ & module) {
+    module.def("sampling_defaults", &sampling_defaults);
     py::class_<generation_handle>(module, "Generation")
         .def(py::init(&start), py::arg("session"), py::arg("prompt"), py::kw_only(), py::arg("max_tokens"),
-             py::arg("ignore_eos"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
-             py::arg("repeat_penalty"), py::arg("seed"), py::arg("stop"))
+             py::arg("ignore_eos"), py::arg("sampling"), py::arg("seed"), py::arg("stop"))
         .def("next", &generation_handle::next)
         .def("interrupt", &generation_handle::interrupt)
         .def("ended", &generation_handle::ended)

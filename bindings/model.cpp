@@ -1,5 +1,3 @@
-#include "engine/model.h"
-
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,9 +6,9 @@
 #include "arrays.h"
 #include "bind.h"
 #include "default_threads.h"
-#include "error.h"
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
+#include "livekv.h"
 #include "session/chat_template.h"
 #include "utf8.h"
 

@@ -5,7 +5,6 @@
 
 #include "bind.h"
 #include "calls.h"
-#include "error.h"
 #include "graph/cpu_features.h"
 #include "model/ggml_log.h"
 

@@ -1,5 +1,3 @@
-#include "session/session.h"
-
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,6 +5,7 @@
 #include "bind.h"
 #include "calls.h"
 #include "dump.h"
+#include "livekv.h"
 #include "options_from.h"
 
 namespace livekv {
@@ -15,7 +14,7 @@ namespace {
 
 using handle = std::shared_ptr<session_handle>;
 
-handle open(std::shared_ptr<model> m, int64_t n_ctx, int64_t n_threads, const std::vector<std::string> & kv) {
+handle open(std::shared_ptr<model> m, int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
     const session_params params = session_params_from(n_ctx, n_threads, kv);
     const py::gil_scoped_release released;
     auto h = std::make_shared<session_handle>();
@@ -116,7 +115,8 @@ py::object last_logits(session_handle & h) {
 py::dict stats(session_handle & h) {
     held_session s(h);
     const kv_report r = s->cache().report();
-    const kv_report::parts & b = r.bytes;
+    py::dict bytes;
+    visit_numbers(r.bytes, [&](const char * name, size_t n) { bytes[name] = n; });
     py::list k;
     py::list v;
     for (const kv_report::layer_error & layer : r.layers) {
@@ -125,12 +125,7 @@ py::dict stats(session_handle & h) {
     }
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
-                    py::arg("bytes") = py::dict(py::arg("codes") = b.codes, py::arg("scales") = b.scales,
-                                                py::arg("outliers") = b.outliers, py::arg("sinks") = b.sinks,
-                                                py::arg("warm_up") = b.warm_up, py::arg("bypass") = b.bypass,
-                                                py::arg("tail") = b.tail, py::arg("statistics") = b.statistics,
-                                                py::arg("padding") = b.padding, py::arg("total") = b.total()),
-                    py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
+                    py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
                     py::arg("n_outliers") = r.n_outliers, py::arg("n_saturated") = r.n_saturated,
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
                     py::arg("snr_v") = v);
@@ -179,7 +174,7 @@ void bind_session(py::module_ & module) {
         .def("tokens", reading([](session & s) { return std::vector<int32_t>(s.tokens().begin(), s.tokens().end()); }))
         .def("kv_bytes", reading([](session & s) { return s.cache().bytes(); }))
         .def("kv_bits_per_value", reading([](session & s) { return s.kv_bits_per_value(); }))
-        .def("kv_rows", reading([](session & s) { return kv_option_rows(s.params().kv); }))
+        .def("kv", reading([](session & s) { return s.params().kv; }))
         .def("last_logits", &last_logits)
         .def("stats", &stats)
         .def("dump", &dump, py::arg("layer"));

@@ -1,14 +1,23 @@
 #include "cli/cli_options.h"
 
 #include <charconv>
-#include <limits>
 #include <random>
 
 #include "session/chat_family.h"
+#include "session/sampling_fields.h"
 
 namespace livekv {
 
 namespace {
+
+void declare_number(option_table & table, const char * flag, double & target, const sampling_range<double> & may,
+                    const char * help) {
+    table.real(flag, target, may.min, may.max, help);
+}
+void declare_number(option_table & table, const char * flag, int64_t & target, const sampling_range<int64_t> & may,
+                    const char * help) {
+    table.integer(flag, target, may.min, may.max, help);
+}
 
 // "512M" and the like.
 int64_t parse_bytes(const std::string & typed) {
@@ -49,12 +58,11 @@ void cli_options::declare(option_table & table) {
     table.choice("--chat-template", chat_template, templates, "the chat's format: the model's own, or a known one");
     table.flag("--tokenize", tokenize, "print the prompt's token ids as a JSON array and stop");
     table.group("Sampling");
-    constexpr double unbounded = std::numeric_limits<double>::infinity();
-    table.real("--temp", temperature, 0.0, 100.0, "temperature; 0: greedy");
-    table.integer("--top-k", top_k, 0, INT32_MAX, "choose among the k best tokens; 0: all");
-    table.real("--top-p", top_p, 0.0, 1.0, "choose among the best tokens that reach this probability together");
-    table.real("--min-p", min_p, 0.0, 1.0, "drop tokens below this share of the best one's probability");
-    table.real("--repeat-penalty", repeat_penalty, 0.01, unbounded, "divide the logits of the last 64 tokens; 1: off");
+    for_each_sampling_option([&](const char *, auto member, const auto & may, const char * flag, const char * help) {
+        if (flag) {
+            declare_number(table, flag, sampling.*member, may, help);
+        }
+    });
     table.integer("-s,--seed", seed, -1, INT64_MAX, "seed of the sampling; -1: a new one each run");
     table.group("Report");
     table.text("--stats", stats_path, "FILE", "write the run's facts and timings as JSON; - for stdout");
@@ -97,11 +105,7 @@ generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
     p.ignore_eos = ignore_eos;
-    p.sampling.temperature = temperature;
-    p.sampling.top_k = static_cast<int32_t>(top_k);
-    p.sampling.top_p = top_p;
-    p.sampling.min_p = min_p;
-    p.sampling.repeat_penalty = repeat_penalty;
+    p.sampling = sampling;
     p.sampling.seed = static_cast<uint64_t>(seed);
     return p;
 }

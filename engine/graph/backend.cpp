@@ -72,7 +72,7 @@ void backend::allocate(ggml_cgraph * graph) {
     ggml_backend_sched_reset(sched_.get());
     take_ggml_errors();
     if (!ggml_backend_sched_alloc_graph(sched_.get(), graph)) {
-        fail("not enough memory to compute: ", take_ggml_errors(), "; a smaller --chunk-size needs less");
+        fail("not enough memory to compute: ", take_ggml_errors(), "; a smaller chunk_size needs less");
     }
 }
 

@@ -38,7 +38,7 @@ TEST(options_set_their_targets) {
     CHECK_EQ(p.options.n_predict, 7);
     CHECK_EQ(p.options.n_ctx, 4096);
     CHECK_EQ(p.options.engine.kv.policy, std::string("q8_0"));
-    CHECK_EQ(p.options.temperature, 0.5);
+    CHECK_EQ(p.options.sampling.temperature, 0.5);
     CHECK(p.options.ignore_eos);
 }
 
