@@ -52,7 +52,7 @@ class engine {
 
     std::shared_ptr<const model> model_;
     int32_t n_threads_;
-    backend device_;
+    backend backend_;
     pass_runner runner_;
     forward forward_;
     mutable std::mutex mutex_;
