@@ -8,6 +8,7 @@
 #include "bind.h"
 #include "calls.h"
 #include "options_from.h"
+#include "shared_model.h"
 
 namespace livekv {
 
@@ -18,7 +19,7 @@ py::array_t<double> by_window(const std::vector<double> & values, int64_t n_wind
     return array_of(values, {static_cast<py::ssize_t>(n_windows), static_cast<py::ssize_t>(n)});
 }
 
-py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const session_params & test,
+py::dict measure(const std::shared_ptr<const model> & m, const py::object & tokens, const session_params & test,
                  const std::optional<kv_options> & base, int64_t n_windows, const py::object & progress) {
     fidelity_params params;
     params.test = test;
@@ -54,7 +55,7 @@ py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const sess
 void bind_fidelity(py::module_ & module) {
     module.def(
         "fidelity",
-        [](std::shared_ptr<model> m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
+        [](const shared_model & m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
            const std::vector<std::string> & kv, const std::optional<std::vector<std::string>> & base,
            const py::object & progress) {
             if (n_windows < 0) {
@@ -64,7 +65,7 @@ void bind_fidelity(py::module_ & module) {
             if (base) {
                 base_options = kv_options_from(*base);
             }
-            return measure(std::move(m), tokens, session_params_from(n_ctx, n_threads, kv), base_options, n_windows,
+            return measure(m.get(), tokens, session_params_from(n_ctx, n_threads, kv), base_options, n_windows,
                            progress);
         },
         py::arg("model"), py::arg("tokens"), py::kw_only(), py::arg("n_ctx"), py::arg("windows"), py::arg("n_threads"),
