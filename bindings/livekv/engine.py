@@ -48,8 +48,9 @@ class Engine:
     ) -> list[F32]:
         """Appends to every session its tokens: prompts, parts of them and single tokens in any mix.
 
-        Returns for each the logits of its last token, float32 [n_vocab], or with all_logits of every token, [n, n_vocab].
+        Returns for each the logits of its last token, float32 [n_vocab], or with all_logits of every one, [n, n_vocab].
         They may differ in the last digits from those of a session alone, as products depend on the number of columns.
+
         A session takes as many tokens in a pass of the model as are left of its chunk; who brings more is advanced in
         several passes, and the call returns when all are through. A pass takes prompts of up to 512 tokens together and
         up to 16 sessions whose policy is not livekv; the others follow in the next one. generated: the tokens were made
@@ -65,8 +66,8 @@ class Engine:
         """Runs texts, made by Session.generate and not begun or begun, together; gives each out when it has ended.
 
         texts is drawn from as places become free, so that a generator may open sessions when they are needed. Each text
-        samples as it would alone, with its own settings; the times of its usage are those of the steps it shared. Raises
-        Error for at_most below 1, and as iterating a text does; that, and Ctrl-C, ends all texts under way.
+        samples as it would alone, with its own settings; the times of its usage are those of the steps it shared.
+        Raises Error for at_most below 1, and as iterating a text does; that, and Ctrl-C, ends all texts under way.
         """
         if at_most < 1:
             raise Error(f"at_most is {at_most}; it must be 1 or more")
