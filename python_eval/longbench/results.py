@@ -56,8 +56,8 @@ def summarize(
         cost_notes.append(f"Speeds were measured with {workers} answers at a time on the same cores.")
     if batch > 1:
         cost_notes.append(
-            f"Up to {batch} answers advanced together: decode tokens/s is one answer's share, resident memory that of all. "
-            "--batch 1 measures each alone."
+            f"Up to {batch} answers advanced together: decode tokens/s is one answer's share, resident memory that "
+            "of all of them. --batch 1 measures each alone."
         )
     write_tables(scores, folder.path, "scores", notes)
     write_tables(costs, folder.path, "caches", cost_notes)
