@@ -259,12 +259,15 @@ def test_sessions_of_a_step_refuse_other_calls(livekv, tiny, ids, engine):
 
 
 def test_sessions_of_a_model_share_an_engine(livekv, tiny, ids):
-    engine = livekv.Engine(tiny)
-    sessions = open_sessions(livekv, tiny, 3, specs=["f16"])
+    own = livekv.Model(tiny.path, n_threads=2)
+    engine = livekv.Engine(own)
+    idle = engine.workspace_bytes
+    sessions = open_sessions(livekv, own, 3, specs=["f16"])
     sessions[0].prefill(ids[:256])
     size = engine.workspace_bytes
-    for session in sessions[1:]:
+    assert size > idle
+    for session in (*sessions[1:], sessions[0].fork()):
+        session.reset()
         session.prefill(ids[:256])
-    sessions[0].fork().prefill(ids[256:512])
-    assert engine.workspace_bytes == livekv.Engine(tiny).workspace_bytes == size
-    assert livekv.Engine(tiny, n_threads=1).workspace_bytes < size  # has computed nothing
+    assert engine.workspace_bytes == livekv.Engine(own).workspace_bytes == size
+    assert livekv.Engine(own, n_threads=1).workspace_bytes < size  # another, which has computed nothing
