@@ -30,6 +30,13 @@ size_t n_threads_now() {
     return n;
 }
 
+// Skips the test under ThreadSanitizer, which does not know the threads that a child of several threads starts.
+void require_fork() {
+#if defined(__SANITIZE_THREAD__)
+    SKIP("ThreadSanitizer does not follow a fork");
+#endif
+}
+
 // The child's exit status; -1 when it had to be ended.
 template <typename F>
 int in_child(F run) {
@@ -51,6 +58,7 @@ extern "C" int sched_yield() noexcept {
 }
 
 TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
+    require_fork();
     const auto m = tiny_model();
     const session_params p = params_of("livekv", 32);
     const std::vector<int32_t> tokens = some_tokens(50);
@@ -70,6 +78,7 @@ TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
 }
 
 TEST(a_fork_while_another_thread_computes) {
+    require_fork();
     const auto m = tiny_model();
     const session_params p = params_of("livekv", 32);
     const std::vector<int32_t> tokens = some_tokens(50);
@@ -129,7 +138,8 @@ TEST(threads_on_one_cpu_give_way_to_each_other) {
 }
 
 TEST(threads_that_cannot_be_started_are_an_error_and_the_session_goes_on) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    require_fork();
+#if defined(__SANITIZE_ADDRESS__)
     SKIP("a sanitizer needs more addresses than the limit");
 #endif
     const auto m = tiny_model();
