@@ -6,8 +6,7 @@
 #include <memory>
 #include <mutex>
 
-#include "error.h"
-#include "session/session.h"
+#include "livekv.h"
 
 // What every call into the engine shares: the interpreter's lock, Ctrl-C, and one thread a session.
 namespace livekv {

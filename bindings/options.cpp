@@ -1,10 +1,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bind.h"
-#include "policy/kv_option_table.h"
-#include "policy/kv_policies.h"
+#include "option_values.h"
 #include "options_from.h"
+#include "policy/kv_option_fields.h"
+#include "policy/kv_option_table.h"
 
 namespace livekv {
 
@@ -12,22 +15,28 @@ namespace {
 
 constexpr int64_t max_threads = 512;  // the command line's bound
 
-}  // namespace
-
-kv_options kv_options_from(const std::vector<std::string> & arguments) {
-    kv_options options;
+// Every cache option, one dict each: its flag, its field and the field's default, and range and help as the command
+// line has them.
+py::list kv_option_rows() {
+    kv_options shipped;
     option_table table;
-    declare_kv_options(table, options, /*policy_is_list=*/false);
-    std::vector<const char *> argv = {""};
-    for (const std::string & argument : arguments) {
-        argv.push_back(argument.c_str());
-    }
-    table.parse(static_cast<int>(argv.size()), argv.data());
-    options.check();
-    return options;
+    declare_kv_options(table, shipped, /*dashes=*/"--", /*with_policy=*/true);
+    const py::dict defaults = values_of(shipped);
+    py::list rows;
+    const auto add = [&](const char * field) {
+        const std::string flag = "--" + kv_option_name(field);
+        const auto o = std::ranges::find(table.all(), flag, &option::name);
+        rows.append(py::dict(py::arg("flag") = flag, py::arg("field") = field, py::arg("default") = defaults[field],
+                             py::arg("range") = o->range, py::arg("help") = o->help));
+    };
+    add("policy");
+    for_each_kv_option([&](const char * field, auto, const auto &, const char *) { add(field); });
+    return rows;
 }
 
-session_params session_params_from(int64_t n_ctx, int64_t n_threads, const std::vector<std::string> & kv) {
+}  // namespace
+
+session_params session_params_from(int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
     if (n_ctx < 1 || n_ctx > INT32_MAX) {
         fail("n_ctx is ", n_ctx, "; it must be in 1..", INT32_MAX);
     }
@@ -37,28 +46,16 @@ session_params session_params_from(int64_t n_ctx, int64_t n_threads, const std::
     session_params p;
     p.n_ctx = n_ctx;
     p.n_threads = static_cast<int32_t>(n_threads);
-    p.kv = kv_options_from(kv);
+    p.kv = kv;
     return p;
 }
 
-py::list kv_option_rows(kv_options options) {
-    option_table table;
-    declare_kv_options(table, options, /*policy_is_list=*/false);
-    py::list rows;
-    for (const option & o : table.all()) {
-        rows.append(py::dict(py::arg("flag") = o.name, py::arg("value") = o.value, py::arg("default") = o.initial,
-                             py::arg("range") = o.range, py::arg("help") = o.help, py::arg("is_preset") = o.first));
-    }
-    return rows;
-}
-
 void bind_options(py::module_ & module) {
-    module.def(
-        "kv_option_rows",
-        [](const std::vector<std::string> & arguments) { return kv_option_rows(kv_options_from(arguments)); },
-        py::arg("arguments") = std::vector<std::string>());
-    module.def("kv_policy_names", &kv_policy_names);
-    module.def("kv_preset_names", &kv_preset_names);
+    py::class_<kv_options>(module, "CacheOptions")
+        .def(py::init(&kv_options_from), py::arg("values"), py::arg("preset") = py::none())
+        .def_static("parse", &parse_kv_spec, py::arg("spec"))
+        .def("values", &values_of);
+    module.def("kv_option_rows", &kv_option_rows);
 }
 
 }  // namespace livekv

@@ -1,5 +1,3 @@
-#include "session/session.h"
-
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,7 +5,9 @@
 #include "bind.h"
 #include "calls.h"
 #include "dump.h"
+#include "livekv.h"
 #include "options_from.h"
+#include "shared_model.h"
 
 namespace livekv {
 
@@ -15,11 +15,11 @@ namespace {
 
 using handle = std::shared_ptr<session_handle>;
 
-handle open(std::shared_ptr<model> m, int64_t n_ctx, int64_t n_threads, const std::vector<std::string> & kv) {
+handle open(shared_model & m, int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
     const session_params params = session_params_from(n_ctx, n_threads, kv);
     const py::gil_scoped_release released;
     auto h = std::make_shared<session_handle>();
-    h->s = std::make_unique<session>(std::move(m), params);
+    h->s = std::make_unique<session>(m.engine_of(params.n_threads), params);
     return h;
 }
 
@@ -43,16 +43,11 @@ py::array_t<float> prefill(session_handle & h, const py::object & tokens) {
 // Rows are written as they come, so that logits exist once.
 py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_logits) {
     const std::vector<int32_t> ids = tokens_from(tokens);
-    if (ids.empty()) {
-        fail("nothing to process: there are no tokens");
-    }
     held_session s(h);
     s.note_change();
     const int64_t n = static_cast<int64_t>(ids.size());
     const int64_t first = all_logits ? 0 : n - 1;
-    if (s->n_tokens() + n > s->n_ctx()) {  // before the rows are allocated
-        fail("the context holds ", s->n_ctx(), " tokens, ", s->n_tokens() + n, " are needed");
-    }
+    s->require_room(ids.size());  // before the rows are allocated
     const int64_t n_vocab = s->get_model().hp.n_vocab;
     py::array_t<float> rows({n - first, n_vocab});
     float * const out = rows.mutable_data();
@@ -116,7 +111,8 @@ py::object last_logits(session_handle & h) {
 py::dict stats(session_handle & h) {
     held_session s(h);
     const kv_report r = s->cache().report();
-    const kv_report::parts & b = r.bytes;
+    py::dict bytes;
+    visit_numbers(r.bytes, [&](const char * name, size_t n) { bytes[name] = n; });
     py::list k;
     py::list v;
     for (const kv_report::layer_error & layer : r.layers) {
@@ -125,12 +121,7 @@ py::dict stats(session_handle & h) {
     }
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
-                    py::arg("bytes") = py::dict(py::arg("codes") = b.codes, py::arg("scales") = b.scales,
-                                                py::arg("outliers") = b.outliers, py::arg("sinks") = b.sinks,
-                                                py::arg("warm_up") = b.warm_up, py::arg("bypass") = b.bypass,
-                                                py::arg("tail") = b.tail, py::arg("statistics") = b.statistics,
-                                                py::arg("padding") = b.padding, py::arg("total") = b.total()),
-                    py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
+                    py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace, py::arg("n_sealed") = r.n_sealed,
                     py::arg("n_outliers") = r.n_outliers, py::arg("n_saturated") = r.n_saturated,
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
                     py::arg("snr_v") = v);
@@ -179,7 +170,7 @@ void bind_session(py::module_ & module) {
         .def("tokens", reading([](session & s) { return std::vector<int32_t>(s.tokens().begin(), s.tokens().end()); }))
         .def("kv_bytes", reading([](session & s) { return s.cache().bytes(); }))
         .def("kv_bits_per_value", reading([](session & s) { return s.kv_bits_per_value(); }))
-        .def("kv_rows", reading([](session & s) { return kv_option_rows(s.params().kv); }))
+        .def("kv", reading([](session & s) { return s.params().kv; }))
         .def("last_logits", &last_logits)
         .def("stats", &stats)
         .def("dump", &dump, py::arg("layer"));

@@ -6,9 +6,8 @@
 
 #include "arrays.h"
 #include "bind.h"
-#include "error.h"
 #include "kv/kv_quant.h"
-#include "options_from.h"
+#include "livekv.h"
 
 namespace livekv {
 
@@ -17,8 +16,7 @@ namespace {
 // A sequence's keys or values over all kv heads, sealed chunk by chunk by the scalar reference.
 class stream {
   public:
-    stream(bool keys, const std::vector<std::string> & arguments) : keys_(keys) {
-        const kv_options options = kv_options_from(arguments);
+    stream(bool keys, const kv_options & options) : keys_(keys) {
         if (options.policy != "livekv") {
             fail("only the livekv policy seals chunks, not ", options.policy);
         }
@@ -167,7 +165,7 @@ py::dict stream::seal(const py::object & object) {
 
 void bind_streams(py::module_ & module) {
     py::class_<stream>(module, "Stream")
-        .def(py::init<bool, const std::vector<std::string> &>(), py::arg("keys"), py::arg("kv"))
+        .def(py::init<bool, const kv_options &>(), py::arg("keys"), py::arg("kv"))
         .def("seal", &stream::seal, py::arg("chunk"));
 }
 

@@ -72,8 +72,8 @@ def fidelity(
         n_ctx=n_ctx,
         windows=windows or 0,
         n_threads=model.n_threads if n_threads is None else n_threads,
-        kv=(kv or KVOptions())._arguments(),
-        base=None if base is None else base._arguments(),
+        kv=(kv or KVOptions())._core(),
+        base=None if base is None else base._core(),
         progress=progress,
     )
     return Fidelity(**raw)

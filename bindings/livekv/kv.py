@@ -57,7 +57,7 @@ class Sealed:
 class _Stream:
     def __init__(self, keys: bool, options: KVOptions | None) -> None:
         self.options = KVOptions() if options is None else options
-        self._core = _livekv.Stream(keys, self.options._arguments())
+        self._core = _livekv.Stream(keys, self.options._core())
 
     def seal(self, chunk: F32) -> Sealed:
         """Seals the sequence's next tokens. chunk: float32 [n_head_kv, n, head_dim], contiguous, finite. Raises Error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from livekv.model import Model, Tokens
 
 F32 = npt.NDArray[np.float32]
+# Defaults by name, from the engine's table (engine/session/sampling_fields.h).
+_SAMPLING: dict[str, Any] = _livekv.sampling_defaults()
 
 
 class Session:
@@ -36,7 +38,7 @@ class Session:
         self.model = model
         self._kv = KVOptions() if kv is None else kv
         threads = model.n_threads if n_threads is None else n_threads
-        self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._arguments())
+        self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._core())
 
     def __enter__(self) -> Session:
         return self
@@ -108,11 +110,11 @@ class Session:
         self,
         prompt: str | Tokens | None,
         max_tokens: int | None = 128,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        repeat_penalty: float = 1.0,
+        temperature: float = _SAMPLING["temperature"],
+        top_k: int = _SAMPLING["top_k"],
+        top_p: float = _SAMPLING["top_p"],
+        min_p: float = _SAMPLING["min_p"],
+        repeat_penalty: float = _SAMPLING["repeat_penalty"],
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         add_special: bool = True,
@@ -138,11 +140,13 @@ class Session:
             self._prompt_tokens(prompt, add_special, parse_special),
             max_tokens=-1 if max_tokens is None else max_tokens,
             ignore_eos=ignore_eos,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repeat_penalty=repeat_penalty,
+            sampling={
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "min_p": min_p,
+                "repeat_penalty": repeat_penalty,
+            },
             seed=seed,
             stop=[stop] if isinstance(stop, str) else list(stop),
         )
@@ -187,7 +191,7 @@ class Session:
         """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when
         the file is none, damaged, of another model, or longer than the context; then nothing has changed."""
         self._core.load(os.fsencode(path))
-        self._kv = KVOptions._from_rows(self._core.kv_rows(), measure_error=self._kv.measure_error)
+        self._kv = KVOptions._of(self._core.kv())
 
     def kv_stats(self) -> KVStats:
         """Where the cache's bytes are and what sealing did."""

@@ -1,11 +1,38 @@
 #include "cli/cli_options.h"
 
-#include <limits>
+#include <charconv>
 #include <random>
 
 #include "session/chat_family.h"
+#include "session/sampling_fields.h"
 
 namespace livekv {
+
+namespace {
+
+void declare_number(option_table & table, const char * flag, double & target, const sampling_range<double> & may,
+                    const char * help) {
+    table.real(flag, target, may.min, may.max, help);
+}
+void declare_number(option_table & table, const char * flag, int64_t & target, const sampling_range<int64_t> & may,
+                    const char * help) {
+    table.integer(flag, target, may.min, may.max, help);
+}
+
+// "512M" and the like.
+int64_t parse_bytes(const std::string & typed) {
+    int64_t n = -1;
+    const char * const end = typed.data() + typed.size();
+    const auto [stopped, problem] = std::from_chars(typed.data(), end, n);
+    const std::string unit(stopped, end);
+    const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
+    if (problem != std::errc() || n < 0 || shift < 0 || n > (INT64_MAX >> shift)) {
+        fail("'", typed, "' is not a number of bytes, such as 1048576, 512M or 4G");
+    }
+    return n << shift;
+}
+
+}  // namespace
 
 void cli_options::declare(option_table & table) {
     engine.declare(table, /*kv_is_list=*/false);
@@ -15,6 +42,9 @@ void cli_options::declare(option_table & table) {
     table.text(
         "--kv-load", kv_load_path, "FILE",
         "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
+    table.custom("--prefix-cache", "BYTES", "0", "", "in a chat, keep up to so many bytes of chunks that were read, for "
+                 "texts that begin as they do; K, M and G multiply; 0: none",
+                 [this](const std::string & typed) { prefix_cache_bytes = parse_bytes(typed); });
     table.group("Prompt and text");
     table.text("-p,--prompt", prompt, "TEXT", "the prompt");
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
@@ -28,12 +58,11 @@ void cli_options::declare(option_table & table) {
     table.choice("--chat-template", chat_template, templates, "the chat's format: the model's own, or a known one");
     table.flag("--tokenize", tokenize, "print the prompt's token ids as a JSON array and stop");
     table.group("Sampling");
-    constexpr double unbounded = std::numeric_limits<double>::infinity();
-    table.real("--temp", temperature, 0.0, 100.0, "temperature; 0: greedy");
-    table.integer("--top-k", top_k, 0, INT32_MAX, "choose among the k best tokens; 0: all");
-    table.real("--top-p", top_p, 0.0, 1.0, "choose among the best tokens that reach this probability together");
-    table.real("--min-p", min_p, 0.0, 1.0, "drop tokens below this share of the best one's probability");
-    table.real("--repeat-penalty", repeat_penalty, 0.01, unbounded, "divide the logits of the last 64 tokens; 1: off");
+    for_each_sampling_option([&](const char *, auto member, const auto & may, const char * flag, const char * help) {
+        if (flag) {
+            declare_number(table, flag, sampling.*member, may, help);
+        }
+    });
     table.integer("-s,--seed", seed, -1, INT64_MAX, "seed of the sampling; -1: a new one each run");
     table.group("Report");
     table.text("--stats", stats_path, "FILE", "write the run's facts and timings as JSON; - for stdout");
@@ -46,6 +75,9 @@ void cli_options::check(const option_table & table) {
     }
     if (conversation && (tokenize || prompt_file)) {
         throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
+    }
+    if (prefix_cache_bytes > 0 && !conversation) {
+        throw usage_error("--prefix-cache serves the turns of a chat; it needs -cnv");
     }
     if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");
@@ -73,11 +105,7 @@ generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
     p.ignore_eos = ignore_eos;
-    p.sampling.temperature = temperature;
-    p.sampling.top_k = static_cast<int32_t>(top_k);
-    p.sampling.top_p = top_p;
-    p.sampling.min_p = min_p;
-    p.sampling.repeat_penalty = repeat_penalty;
+    p.sampling = sampling;
     p.sampling.seed = static_cast<uint64_t>(seed);
     return p;
 }

@@ -20,11 +20,8 @@ struct cli_options {
     std::string kv_save_path;
     std::string kv_load_path;
     std::string stats_path;
-    double temperature = 0.8;
-    int64_t top_k = 40;
-    double top_p = 0.95;
-    double min_p = 0.05;
-    double repeat_penalty = 1.0;
+    int64_t prefix_cache_bytes = 0;
+    sampler_params sampling;  // but the seed, which may be left open
     int64_t seed = -1;  // after check(): the one in use
 
     void declare(option_table & table);

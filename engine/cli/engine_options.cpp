@@ -1,9 +1,33 @@
 #include "cli/engine_options.h"
 
+#include <algorithm>
+
 #include "default_threads.h"
+#include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
+#include "policy/kv_policies.h"
 
 namespace livekv {
+
+namespace {
+
+constexpr const char * dashes = "--";
+
+// Throws usage_error for an option that was given though none of these policies reads it.
+void refuse_unread(const option_table & table, const std::string & field, const std::vector<std::string> & policies) {
+    const std::string flag = dashes + kv_option_name(field);
+    const auto reads = [&](const std::string & name) { return find_kv_policy(name).reads(field); };
+    if (std::ranges::find(table.given(), flag) == table.given().end() || std::ranges::any_of(policies, reads)) {
+        return;
+    }
+    std::string at_work;
+    for (const std::string & name : policies) {
+        at_work += (at_work.empty() ? "" : ", ") + name;
+    }
+    throw usage_error(flag + " is an option of --kv " + policies_that_read(field) + ", not of " + at_work);
+}
+
+}  // namespace
 
 void engine_options::declare(option_table & table, bool kv_is_list) {
     n_threads = default_threads();
@@ -11,7 +35,7 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     table.text("-m,--model", model_path, "FILE", "GGUF file of a LLaMA-architecture model");
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");
     table.integer("-ngl,--gpu-layers", n_gpu_layers, 0, 100000, "layers computed on the GPU, when the build has one");
-    declare_kv_options(table, kv, kv_is_list);
+    declare_kv_options(table, kv, dashes, /*with_policy=*/!kv_is_list);
 }
 
 session_params engine_options::params(int64_t n_ctx, const std::string & policy) const {
@@ -26,7 +50,15 @@ void engine_options::check(const option_table & table, const std::vector<std::st
     if (model_path.empty()) {
         throw usage_error("no model given (-m FILE)");
     }
-    check_given_kv_options(table, kv, policies);
+    refuse_unread(table, "preset", policies);
+    for_each_kv_option([&](const char * field, auto, const auto &, const char *) { refuse_unread(table, field, policies); });
+    try {
+        for (const std::string & name : policies) {
+            kv.for_policy(name).check();
+        }
+    } catch (const kv_option_error & problem) {
+        throw usage_error(dashes + kv_option_name(problem.field) + ": " + problem.problem);
+    }
 }
 
 }  // namespace livekv

@@ -128,7 +128,8 @@ int run(int argc, char ** argv) {
     const size_t n_held = saved ? saved->tokens().size() : 0;
     const std::vector<int32_t> prompt = encode_prompt(options, m->vocab, n_held > 0 ? saved->tokens().back() : -1);
     const int64_t n_ctx = choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()));
-    session s(m, options.engine.params(n_ctx, options.engine.kv.policy));
+    const session_params params = options.engine.params(n_ctx, options.engine.kv.policy);
+    session s(std::make_shared<engine>(m, params.n_threads, static_cast<size_t>(options.prefix_cache_bytes)), params);
     if (saved) {
         s.load(*saved);
         saved.reset();
@@ -136,9 +137,10 @@ int run(int argc, char ** argv) {
             fail("'", options.kv_load_path, "' was saved where no text was to follow; -p gives it some");
         }
     }
-    const generate_params params = options.generation();
+    const generate_params generation = options.generation();
     catch_interrupt();
-    const generate_result result = options.conversation ? converse(s, options) : generate_visibly(s, prompt, params);
+    const generate_result result =
+        options.conversation ? converse(s, options) : generate_visibly(s, prompt, generation);
     if (!options.conversation) {
         std::cout << std::endl;
     }
@@ -147,7 +149,7 @@ int run(int argc, char ** argv) {
         save(s, options, result);
     }
     if (!options.stats_path.empty()) {
-        write_file(options.stats_path, stats_json(s, params, result));
+        write_file(options.stats_path, stats_json(s, generation, result));
     }
     return 0;
 }

@@ -7,6 +7,7 @@
 #include "cli/or_null.h"
 #include "cli/progress.h"
 #include "cli/tool.h"
+#include "session/sampling_fields.h"
 
 namespace livekv {
 
@@ -41,9 +42,7 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
     const auto ratio = share_of(static_cast<double>(b.total()), static_cast<double>(kv_f16_bytes(s)));
     j["compression_ratio"] = or_null(ratio);
     j["memory_savings"] = ratio ? or_null(1.0 - *ratio) : nullptr;
-    j["bytes"] = {{"codes", b.codes},     {"scales", b.scales}, {"outliers", b.outliers}, {"sinks", b.sinks},
-                  {"warm_up", b.warm_up}, {"bypass", b.bypass}, {"tail", b.tail},         {"statistics", b.statistics},
-                  {"padding", b.padding}, {"total", b.total()}};
+    visit_numbers(b, [&](const char * name, size_t bytes) { j["bytes"][name] = bytes; });
     j["workspace_bytes"] = report.workspace;
     const auto share = [&](int64_t n) {
         return or_null(share_of(static_cast<double>(n), static_cast<double>(report.n_sealed)));
@@ -100,14 +99,15 @@ std::string stats_json(const session & s, const generate_params & params, const 
                     {"n_threads", s.params().n_threads},
                     {"n_gpu_layers", m.tensors.n_gpu_layers},
                     {"n_predict", params.n_predict},
-                    {"ignore_eos", params.ignore_eos},
-                    {"temperature", params.sampling.temperature},
-                    {"top_k", params.sampling.top_k},
-                    {"top_p", params.sampling.top_p},
-                    {"min_p", params.sampling.min_p},
-                    {"repeat_penalty", params.sampling.repeat_penalty},
-                    {"seed", params.sampling.seed}};
+                    {"ignore_eos", params.ignore_eos}};
+    for_each_sampling_option([&](const char * name, auto member, const auto &, const char * flag, const char *) {
+        if (flag) {
+            j["options"][name] = params.sampling.*member;
+        }
+    });
+    j["options"]["seed"] = params.sampling.seed;
     j["n_prompt"] = r.n_prompt;
+    j["n_reused"] = r.n_reused;
     j["n_generated"] = r.n_generated;
     j["stop_reason"] = stop_reason_name(r.reason);
     j["ttft_s"] = or_null(r.ttft_s);

@@ -30,7 +30,7 @@ int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, c
         std::cerr << name << ": " << problem.what() << "\n";
         return 2;
     } catch (const kv_option_error & problem) {
-        std::cerr << name << ": " << kv_flag_of(problem.field) << ": " << problem.problem << "\n";
+        std::cerr << name << ": " << "--" << kv_option_name(problem.field) << ": " << problem.problem << "\n";
         return 2;
     } catch (const std::bad_alloc &) {
         std::cerr << name << ": not enough memory\n";

@@ -8,12 +8,14 @@
 
 namespace livekv {
 
-engine::engine(std::shared_ptr<const model> m, int32_t n_threads)
+engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes)
     : model_(std::move(m)),
       n_threads_(n_threads),
-      device_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
+      backend_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
-      forward_(model_->hp, model_->tensors, runner_, device_) {}
+      forward_(model_->hp, model_->tensors, runner_, backend_),
+      remembers_(prefix_cache_bytes > 0),
+      prefixes_(prefix_cache_bytes) {}
 
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
@@ -21,7 +23,7 @@ kv_shape engine::shape(int64_t n_ctx) const {
     const hparams & hp = model_->hp;
     for (int64_t il = 0; il < hp.n_layer; ++il) {
         const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;
-        shape.layers.push_back({hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), device_.caches_on_device(on_gpu)});
+        shape.layers.push_back({hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), backend_.caches_on_device(on_gpu)});
     }
     return shape;
 }
@@ -29,9 +31,35 @@ kv_shape engine::shape(int64_t n_ctx) const {
 std::unique_ptr<kv_cache> engine::make_cache(const kv_options & options, int64_t n_ctx) const {
     kv_buffer_types where;
     for (const layer_weights & layer : model_->tensors.layers) {
-        where.push_back(device_.buffer_type(layer.on_gpu));
+        where.push_back(backend_.buffer_type(layer.on_gpu));
     }
     return make_kv_cache(options, shape(n_ctx), where);
+}
+
+std::unique_ptr<kv_cache> engine::known_beginning(const kv_options & options, int64_t n_ctx,
+                                                  std::span<const int32_t> tokens) {
+    const std::lock_guard lock(mutex_);
+    return prefixes_.longest(options, shape(n_ctx), tokens);
+}
+
+void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (const auto * chunked = dynamic_cast<const chunked_cache *>(&cache)) {
+        try {
+            prefixes_.add(*chunked, tokens);
+        } catch (const std::bad_alloc &) {  // then the next prompt computes it again
+        }
+    }
+}
+
+void engine::forget_unused() noexcept {
+    const std::lock_guard lock(mutex_);
+    prefixes_.shrink();
+}
+
+size_t engine::prefix_idle_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return prefixes_.idle_bytes();
 }
 
 void engine::step(std::span<const batch_item> batch) {
@@ -103,7 +131,7 @@ void engine::require_numbers(const batch_item & item) const {
 
 size_t engine::workspace_bytes() const {
     const std::lock_guard lock(mutex_);
-    return runner_.workspace_bytes() + device_.workspace_bytes();
+    return runner_.workspace_bytes() + backend_.workspace_bytes();
 }
 
 }  // namespace livekv

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model.h"
+#include "engine/prefix_tree.h"
 #include "graph/forward.h"
 #include "run/make_cache.h"
 
@@ -26,8 +27,9 @@ struct batch_item {
 // from several threads take turns.
 class engine {
   public:
+    // prefix_cache_bytes: of chunks kept for prompts that begin as one did that was read before (prefix_tree.h).
     // Throws livekv::error when a device cannot be opened.
-    engine(std::shared_ptr<const model> m, int32_t n_threads);
+    engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes = 0);
     engine(engine &&) = delete;
 
     // Advances every item's sequence by its tokens, all in one pass of the model. A sequence's cache and attention do
@@ -37,6 +39,17 @@ class engine {
 
     // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.
     std::unique_ptr<kv_cache> make_cache(const kv_options & options, int64_t n_ctx) const;
+
+    // A sequence of at most n_ctx tokens that begins as tokens do, as far as that was read before, and lacks at least the
+    // last of them; null when nothing of it was.
+    std::unique_ptr<kv_cache> known_beginning(const kv_options & options, int64_t n_ctx,
+                                              std::span<const int32_t> tokens);
+    // Notes what a sequence, whose tokens these are, has read, for the sequences to come; where memory allows.
+    void remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept;
+    // A sequence ended or was shortened: what was kept for it may go.
+    void forget_unused() noexcept;
+    bool remembers() const { return remembers_; }
+    size_t prefix_idle_bytes() const;  // of chunks that no sequence uses
 
     kv_shape shape(int64_t n_ctx) const;
     const std::shared_ptr<const model> & get_model() const { return model_; }
@@ -52,10 +65,12 @@ class engine {
 
     std::shared_ptr<const model> model_;
     int32_t n_threads_;
-    backend device_;
+    backend backend_;
     pass_runner runner_;
     forward forward_;
-    mutable std::mutex mutex_;
+    bool remembers_;
+    prefix_tree prefixes_;
+    mutable std::mutex mutex_;  // of all but what never changes
 
     std::vector<int32_t> tokens_;     // [n_rows]
     std::vector<int32_t> positions_;  // [n_rows]

@@ -15,7 +15,7 @@ namespace livekv {
 // generated token to the next. Everything passed in must outlive it. Not thread-safe.
 class forward {
   public:
-    forward(const hparams & hp, const weights & w, pass_runner & runner, backend & device);
+    forward(const hparams & hp, const weights & w, pass_runner & runner, backend & b);
     forward(forward &&) = delete;
 
     // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows whose logits
@@ -29,7 +29,7 @@ class forward {
     const hparams & hp_;
     const weights & w_;
     pass_runner & runner_;
-    backend & device_;
+    backend & backend_;
 
     ggml_context_ptr ctx_;
     model_graph graph_;

@@ -27,8 +27,8 @@ struct kv_real {
 struct kv_on_off {};
 struct kv_one_of {};  // enumerators, by the names below
 struct kv_widths {};  // kv_bits
-struct kv_switch {    // false, and true where the flag is given; shapes nothing, so files do not carry it
-    const char * flag;
+struct kv_switch {    // false, and true where a text names it; shapes nothing, so files do not carry it
+    const char * name;  // in texts
 };
 
 constexpr std::array<int64_t, 5> kv_code_widths = {2, 3, 4, 5, 8};
@@ -45,7 +45,7 @@ inline std::array<const char *, 2> names_of(kv_bypass) {
 }
 
 // Calls f(name, member of kv_options, what it may be, help) for each option but the policy, in the order help shows
-// them. name: of the Python field; the flag is the same with dashes.
+// them. name: the field's, in Python too; what texts call it: kv_option_name.
 template <typename F>
 void for_each_kv_option(F && f) {
     using o = kv_options;
@@ -73,7 +73,7 @@ void for_each_kv_option(F && f) {
       "first layers kept at higher precision; auto: a tenth of them");
     f("bypass_type", &o::bypass_type, kv_one_of{}, "how they are kept: blocks of 8-bit codes, or 16 bits");
     f("seal_decode", &o::seal_decode, kv_on_off{}, "seal generated text too");
-    f("measure_error", &o::measure_error, kv_switch{"--kv-error"},
+    f("measure_error", &o::measure_error, kv_switch{"kv-error"},
       "measure signal to noise while sealing, for --stats");
 }
 

@@ -10,8 +10,6 @@ namespace livekv {
 
 namespace {
 
-constexpr const char * preset_flag = "--preset";
-
 template <typename Names>
 std::string joined(const Names & names, const char * separator) {
     std::string text;
@@ -25,34 +23,34 @@ std::string joined(const Names & names, const char * separator) {
 struct declaration {
     option_table & table;
 
-    void operator()(const std::string & flag, int64_t & target, const kv_whole & may, const char * help) const {
+    void operator()(const std::string & name, int64_t & target, const kv_whole & may, const char * help) const {
         if (may.word) {
-            table.integer_or(flag, target, may.word, may.word_value, may.min, may.max, help);
+            table.integer_or(name, target, may.word, may.word_value, may.min, may.max, help);
         } else {
-            table.integer(flag, target, may.min, may.max, help);
+            table.integer(name, target, may.min, may.max, help);
         }
         if (may.multiple > 1) {
             table.require([&target, n = may.multiple](const std::string &) { return target % n == 0; },
                           "a multiple of " + std::to_string(may.multiple));
         }
     }
-    void operator()(const std::string & flag, double & target, const kv_real & may, const char * help) const {
+    void operator()(const std::string & name, double & target, const kv_real & may, const char * help) const {
         if (may.word) {
-            table.real_or(flag, target, may.word, may.word_value, may.min, may.max, help);
+            table.real_or(name, target, may.word, may.word_value, may.min, may.max, help);
         } else {
-            table.real(flag, target, may.min, may.max, help);
+            table.real(name, target, may.min, may.max, help);
         }
     }
-    void operator()(const std::string & flag, bool & target, kv_on_off, const char * help) const {
-        table.toggle(flag, target, help);
+    void operator()(const std::string & name, bool & target, kv_on_off, const char * help) const {
+        table.toggle(name, target, help);
     }
-    void operator()(const std::string &, bool & target, const kv_switch & may, const char * help) const {
-        table.flag(may.flag, target, help);
+    void operator()(const std::string & name, bool & target, const kv_switch &, const char * help) const {
+        table.flag(name, target, help);
     }
     template <typename E>
-    void operator()(const std::string & flag, E & target, kv_one_of, const char * help) const {
+    void operator()(const std::string & name, E & target, kv_one_of, const char * help) const {
         const auto names = names_of(target);
-        table.custom(flag, "NAME", names[static_cast<size_t>(target)], joined(names, "|"), help,
+        table.custom(name, "NAME", names[static_cast<size_t>(target)], joined(names, "|"), help,
                      [&target, names](const std::string & typed) {
                          const auto found = std::find(names.begin(), names.end(), typed);
                          if (found == names.end()) {
@@ -61,83 +59,57 @@ struct declaration {
                          target = static_cast<E>(found - names.begin());
                      });
     }
-    void operator()(const std::string & flag, kv_bits & target, kv_widths, const char * help) const {
+    void operator()(const std::string & name, kv_bits & target, kv_widths, const char * help) const {
         const std::string k = std::to_string(target.k);
-        table.custom(flag, "N,N,...", target.k == target.v ? k : k + "," + std::to_string(target.v), "2..8", help,
-                     [&target](const std::string & typed) { target = parse_bits(typed); });
-    }
-
-    static kv_bits parse_bits(const std::string & typed) {
-        const auto width = [&](const std::string & one) {
-            const bool known = one.size() == 1 && std::any_of(kv_code_widths.begin(), kv_code_widths.end(),
-                                                              [&](int64_t w) { return one[0] - '0' == w; });
-            if (!known) {
-                fail("'", typed, "' is not one or two of 2, 3, 4, 5 and 8");
-            }
-            return static_cast<int64_t>(one[0] - '0');
-        };
-        const size_t comma = typed.find(',');
-        return comma == std::string::npos ? kv_bits(width(typed))
-                                          : kv_bits(width(typed.substr(0, comma)), width(typed.substr(comma + 1)));
+        table.custom(name, "N,N,...", target.k == target.v ? k : k + "," + std::to_string(target.v), "2..8", help,
+                     [&target](const std::string & typed) { target = parse_kv_bits(typed); });
     }
 };
 
 }  // namespace
 
-std::string kv_flag_of(const std::string & field) {
-    std::string flag = "--" + field;
-    for_each_kv_option([&](const char * name, auto, const auto & may, const char *) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(may)>, kv_switch>) {
-            flag = field == name ? may.flag : flag;
+kv_bits parse_kv_bits(const std::string & text) {
+    const auto width = [&](const std::string & one) {
+        const bool known = one.size() == 1 && std::any_of(kv_code_widths.begin(), kv_code_widths.end(),
+                                                          [&](int64_t w) { return one[0] - '0' == w; });
+        if (!known) {
+            fail("'", text, "' is not one or two of 2, 3, 4, 5 and 8");
         }
-    });
-    std::replace(flag.begin(), flag.end(), '_', '-');
-    return flag;
+        return static_cast<int64_t>(one[0] - '0');
+    };
+    const size_t comma = text.find(',');
+    return comma == std::string::npos ? kv_bits(width(text))
+                                      : kv_bits(width(text.substr(0, comma)), width(text.substr(comma + 1)));
 }
 
-void declare_kv_options(option_table & table, kv_options & o, bool policy_is_list) {
+std::string kv_option_name(const std::string & field) {
+    std::string text = field == "policy" ? "kv" : field;
+    for_each_kv_option([&](const char * name, auto, const auto & may, const char *) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(may)>, kv_switch>) {
+            text = field == name ? may.name : text;
+        }
+    });
+    std::replace(text.begin(), text.end(), '_', '-');
+    return text;
+}
+
+void declare_kv_options(option_table & table, kv_options & o, const std::string & dashes, bool with_policy) {
     table.group("Cache");
-    if (!policy_is_list) {
-        table.choice("--kv", o.policy, kv_policy_names(), "how keys and values are stored");
+    if (with_policy) {
+        table.choice(dashes + kv_option_name("policy"), o.policy, kv_policy_names(), "how keys and values are stored");
     }
     bool compresses = false;
-    for_each_kv_option([&](const char * name, auto member, const auto & may, const char * help) {
-        if (!compresses && !find_kv_policy("f16").reads(name)) {
+    for_each_kv_option([&](const char * field, auto member, const auto & may, const char * help) {
+        if (!compresses && !find_kv_policy("f16").reads(field)) {
             compresses = true;
-            table.group("Compression (--kv livekv)");
+            table.group("Compression (" + dashes + "kv livekv)");
             table.preset(
-                preset_flag, kv_preset_names(), [&o](const std::string & preset) { apply_kv_preset(preset, o); },
+                dashes + "preset", kv_preset_names(), [&o](const std::string & preset) { apply_kv_preset(preset, o); },
                 "settings to start from, changed by other options wherever they stand: the published method; about 5 "
                 "bits; under 4 bits");
         }
-        declaration{table}(kv_flag_of(name), o.*member, may, help);
+        declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
     });
-}
-
-void check_given_kv_options(const option_table & table, const kv_options & o,
-                            const std::vector<std::string> & policies) {
-    const auto somebody_reads = [&](const std::string & field) {
-        return std::any_of(policies.begin(), policies.end(),
-                           [&](const std::string & name) { return find_kv_policy(name).reads(field); });
-    };
-    const auto refuse_unread = [&](const std::string & flag, const std::string & field) {
-        const auto & given = table.given();
-        if (std::find(given.begin(), given.end(), flag) != given.end() && !somebody_reads(field)) {
-            throw usage_error(flag + " is an option of --kv " + policies_that_read(field) + ", not of " +
-                              joined(policies, ", "));
-        }
-    };
-    refuse_unread(preset_flag, "preset");
-    for_each_kv_option([&](const char * name, auto, const auto &, const char *) {
-        refuse_unread(kv_flag_of(name), name);
-    });
-    try {
-        for (const std::string & name : policies) {
-            o.for_policy(name).check();
-        }
-    } catch (const kv_option_error & problem) {
-        throw usage_error(kv_flag_of(problem.field) + ": " + problem.problem);
-    }
 }
 
 const std::vector<std::string> & kv_preset_names() {
@@ -167,7 +139,7 @@ void apply_kv_preset(const std::string & name, kv_options & o) {
     } else if (name == "small") {
         p.bits = {4, 3};
     } else if (name != "default") {
-        fail("unknown preset '", name, "'");
+        throw kv_option_error("preset", "'" + name + "' is not one of " + joined(kv_preset_names(), ", "));
     }
     o = p;
 }

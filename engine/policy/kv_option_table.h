@@ -8,18 +8,17 @@
 
 namespace livekv {
 
-// Declares every cache option, as fields of o, with its range and help. policy_is_list: the caller declares --kv
-// itself, as a list of policies to compare.
-void declare_kv_options(option_table & table, kv_options & o, bool policy_is_list);
+// Declares every cache option, as fields of o, with its range and help, each by its name in texts behind `dashes`: "--"
+// on a command line, "" elsewhere. with_policy: the policy too, as "kv".
+void declare_kv_options(option_table & table, kv_options & o, const std::string & dashes, bool with_policy);
 
-// "--key-group" for "key_group".
-std::string kv_flag_of(const std::string & field);
+// What texts call a field: "key-group" for "key_group", "kv" for "policy".
+std::string kv_option_name(const std::string & field);
 
-// Throws usage_error, in flags, for what o.check() refuses and for options that were given though none of these
-// policies reads them.
-void check_given_kv_options(const option_table & table, const kv_options & o, const std::vector<std::string> & policies);
+// "4" or "4,3". Throws livekv::error.
+kv_bits parse_kv_bits(const std::string & text);
 
-// Presets: named sets of all fields of the livekv policy.
+// Presets: named sets of all fields of the livekv policy. apply_kv_preset throws kv_option_error for a name that is none.
 const std::vector<std::string> & kv_preset_names();
 void apply_kv_preset(const std::string & name, kv_options & o);
 

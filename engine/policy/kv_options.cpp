@@ -50,12 +50,12 @@ void check_range(const char *, bool, kv_switch) {}
 }  // namespace
 
 void kv_options::check() const {
-    const kv_policy & how = find_kv_policy(policy);
+    find_kv_policy(policy);
     const kv_options shipped;
     for_each_kv_option([&](const char * name, auto member, const auto & may, const char *) {
         check_range(name, this->*member, may);
-        if (!how.reads(name) && !(this->*member == shipped.*member)) {
-            refuse(name, "the cache ", how.name, " does not read it, ", policies_that_read(name), " does");
+        if (!(this->*member == shipped.*member)) {
+            require_read(policy, name);
         }
     });
     if (sink_tokens > chunk_size) {

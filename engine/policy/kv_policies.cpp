@@ -1,6 +1,6 @@
 #include "policy/kv_policies.h"
 
-#include "error.h"
+#include "policy/kv_options.h"
 
 namespace livekv {
 
@@ -28,6 +28,12 @@ const kv_policy & find_kv_policy(const std::string & name) {
         }
     }
     fail("unknown cache policy '", name, "'");
+}
+
+void require_read(const std::string & policy, const std::string & option) {
+    if (!find_kv_policy(policy).reads(option)) {
+        throw kv_option_error(option, "the cache " + policy + " does not read it, " + policies_that_read(option) + " does");
+    }
 }
 
 std::string policies_that_read(const std::string & option) {

@@ -22,6 +22,9 @@ std::vector<std::string> kv_policy_names();
 // Throws livekv::error for a name that is none of them.
 const kv_policy & find_kv_policy(const std::string & name);
 
+// Throws kv_option_error when the policy does not read the option, a field of kv_options.
+void require_read(const std::string & policy, const std::string & option);
+
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
 

@@ -17,19 +17,15 @@ struct gone {
 };
 constexpr std::array options_gone = {gone{"scale-search", "off"}, gone{"tail-chunks", "0"}};
 
-std::string name_of(const option & o) {
-    return o.name.substr(o.name.find_first_not_of('-'));
-}
-
 }  // namespace
 
 kv_texts texts_of(kv_options options) {
     kv_texts texts;
     option_table table;
-    declare_kv_options(table, options, /*policy_is_list=*/false);
+    declare_kv_options(table, options, /*dashes=*/"", /*with_policy=*/true);
     for (const option & o : table.all()) {
         if (!o.initial.empty()) {  // else it shapes nothing, or several others
-            texts[name_of(o)] = o.initial;
+            texts[o.name] = o.initial;
         }
     }
     return texts;
@@ -38,7 +34,7 @@ kv_texts texts_of(kv_options options) {
 kv_options options_from(const kv_texts & texts, uint32_t version) {
     kv_options options;
     option_table table;
-    declare_kv_options(table, options, /*policy_is_list=*/false);
+    declare_kv_options(table, options, /*dashes=*/"", /*with_policy=*/true);
     read_saved_options(table, texts, version);
     options.check();
     return options;
@@ -49,9 +45,9 @@ void read_saved_options(const option_table & table, kv_texts texts, uint32_t ver
         if (o.initial.empty()) {
             continue;
         }
-        const auto found = texts.find(name_of(o));
+        const auto found = texts.find(o.name);
         if (found == texts.end() && o.since <= static_cast<int>(version)) {
-            fail("its option '", name_of(o), "' is missing");
+            fail("its option '", o.name, "' is missing");
         }
         o.set(found == texts.end() ? o.unspoken : found->second);
         if (found != texts.end()) {

@@ -50,6 +50,7 @@ void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt
     const bool close = n_new == max_new() || (!options_.seal_decode && seal && end_of_prompt);
     for (layer_step & step : steps_) {
         step.begin(n_new, close, seal);
+        step.closed.from_one_pass = step.passes_through() && origin == token_origin::prompt;
     }
 }
 

@@ -6,28 +6,28 @@
 
 #include "error.h"
 #include "finite.h"
+#include "session/sampling_fields.h"
 
 namespace livekv {
 
 namespace {
 
-void require_range(const char * name, double value, double min, double max) {
-    if (!(value >= min && value <= max)) {
-        std::isinf(max) ? fail(name, " ", value, " is not a number of ", min, " or more")
-                        : fail(name, " ", value, " is not a number in ", min, "..", max);
+template <typename T>
+void require_range(const char * name, T value, T min, T max) {
+    if (value >= min && value <= max) {  // false for NaN
+        return;
     }
+    const bool unbounded = max == std::numeric_limits<double>::infinity() || (value < min && max == INT32_MAX);
+    unbounded ? fail(name, " ", value, " is not a number of ", min, " or more")
+              : fail(name, " ", value, " is not a number in ", min, "..", max);
 }
 
 }  // namespace
 
 void sampler_params::check() const {
-    constexpr double unbounded = std::numeric_limits<double>::infinity();
-    require_range("temperature", temperature, 0.0, 100.0);
-    require_range("top_k", top_k, 0, unbounded);
-    require_range("top_p", top_p, 0.0, 1.0);
-    require_range("min_p", min_p, 0.0, 1.0);
-    require_range("repeat_penalty", repeat_penalty, 0.01, unbounded);
-    require_range("repeat_last_n", repeat_last_n, 0, unbounded);
+    for_each_sampling_option([&](const char * name, auto member, const auto & may, const char *, const char *) {
+        require_range(name, this->*member, may.min, may.max);
+    });
 }
 
 sampler::sampler(const sampler_params & params) : params_(params), rng_(params.seed) { params_.check(); }

@@ -7,13 +7,14 @@
 
 namespace livekv {
 
+// How the next token is chosen. What each field may be and what it is for: sampling_fields.h.
 struct sampler_params {
     double temperature = 0.8;     // 0: greedy
-    int32_t top_k = 40;           // 0: off
+    int64_t top_k = 40;           // 0: off
     double top_p = 0.95;          // 1: off
     double min_p = 0.05;          // 0: off
     double repeat_penalty = 1.0;  // 1: off; Keskar et al. 2019 (CTRL), section 4.1
-    int32_t repeat_last_n = 64;   // tokens the penalty looks back over
+    int64_t repeat_last_n = 64;   // tokens the penalty looks back over
     uint64_t seed = 0;
 
     // Throws livekv::error for a value out of its range, or none.

@@ -75,6 +75,7 @@ class kv_file {
         int32_t v_sealed;
         int32_t n_sinks;
         int32_t has_state;
+        int32_t from_one_pass;
     };
 
     void verify_checksum() const;

@@ -45,7 +45,7 @@ std::vector<kv_file::chunk_facts> kv_file::chunks_of(int64_t il) const {
         return {};
     }
     const int64_t n_chunks = t->ne[1];
-    const int64_t each = version_ == 2 ? 3 : 6;
+    const int64_t each = version_ == 2 ? 3 : 7;
     const uint8_t * from = data(name, GGML_TYPE_I32, {each, n_chunks});
     const uint8_t * sizes = version_ == 2 ? data(kv_names::chunks, GGML_TYPE_I32, {2, n_chunks}) : nullptr;
     std::vector<chunk_facts> all;
@@ -54,9 +54,9 @@ std::vector<kv_file::chunk_facts> kv_file::chunks_of(int64_t il) const {
         if (version_ == 2) {
             const int32_t newest = i + 1 == static_cast<size_t>(n_chunks);
             all.push_back({load<int32_t>(sizes, 2 * i), load<int32_t>(sizes, 2 * i + 1), number(0), number(1),
-                           number(2), newest});
+                           number(2), newest, 0});
         } else {
-            all.push_back({number(0), number(1), number(2), number(3), number(4), number(5)});
+            all.push_back({number(0), number(1), number(2), number(3), number(4), number(5), number(6)});
         }
     }
     return all;
@@ -157,13 +157,14 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
             const int32_t max_sealed = format.seals ? 1 : 0;
             const auto in = [](int32_t x, int32_t max) { return x >= 0 && x <= max; };
             if (!in(f.k_sealed, max_sealed) || !in(f.v_sealed, max_sealed) || !in(f.n_sinks, max_sinks) ||
-                !in(f.has_state, 1)) {
+                !in(f.has_state, 1) || !in(f.from_one_pass, 1)) {
                 refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
             }
             kv_chunk c;
             c.n_stored = f.n_stored;
             c.n_tokens = f.n_tokens;
             c.n_sinks = f.n_sinks;
+            c.from_one_pass = f.from_one_pass == 1;
             c.k = take_side(kv_side::key, f.k_sealed == 1, f.n_stored, k);
             c.v = take_side(kv_side::value, f.v_sealed == 1, f.n_stored, v);
             layer.n_chunked += c.n_tokens;

@@ -10,8 +10,8 @@
 //           livekv.option.*       strings: options as on the command line, without the dashes
 //           livekv.tokens         i32 [n_tokens]
 // Tensors   logits                f32 [n_vocab], of the last token
-//           blk.N.chunks          i32 [6, n_chunks]: tokens stored, of them what a trim left, keys sealed, values
-//                                 sealed (0 or 1), tokens that are sinks, state known (0 or 1)
+//           blk.N.chunks          i32 [7, n_chunks]: tokens stored, of them what a trim left, keys sealed, values
+//                                 sealed (0 or 1), tokens that are sinks, state known, read in one pass (0 or 1)
 //           blk.N.k, .v           i8: the chunks one after the other, blocks [n_head_kv] or f16 rows
 //           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]

@@ -114,13 +114,14 @@ void add_pages(container & out, const std::string & name, ggml_type type, std::v
 }
 
 void add_layer(container & out, const kv_layer & layer, int64_t il) {
-    std::vector<int32_t> facts;  // [n_chunks, 6]
+    std::vector<int32_t> facts;  // [n_chunks, 7]
     std::vector<bytes> k;
     std::vector<bytes> v;
     std::vector<bytes> states;
     for (const kv_chunk & c : layer.chunks) {
         facts.insert(facts.end(),
-                     {c.n_stored, c.n_tokens, c.k.sealed(), c.v.sealed(), c.n_sinks, c.state ? 1 : 0});
+                     {c.n_stored, c.n_tokens, c.k.sealed(), c.v.sealed(), c.n_sinks, c.state ? 1 : 0,
+                      c.from_one_pass});
         k.push_back({c.k.bytes->data(), c.k.bytes->bytes()});
         v.push_back({c.v.bytes->data(), c.v.bytes->bytes()});
         if (c.state) {
@@ -129,7 +130,7 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     }
     const int64_t row = static_cast<int64_t>(layer.row());
     if (!layer.chunks.empty()) {
-        out.add(kv_names::blk(il, "chunks"), GGML_TYPE_I32, 6, static_cast<int64_t>(layer.chunks.size()), facts);
+        out.add(kv_names::blk(il, "chunks"), GGML_TYPE_I32, 7, static_cast<int64_t>(layer.chunks.size()), facts);
         add_pages(out, kv_names::blk(il, "k"), GGML_TYPE_I8, std::move(k));
         add_pages(out, kv_names::blk(il, "v"), GGML_TYPE_I8, std::move(v));
         add_pages(out, kv_names::blk(il, "states"), GGML_TYPE_F32, std::move(states));

@@ -8,6 +8,12 @@
 
 namespace livekv {
 
+size_t kv_report::parts::total() const {
+    size_t sum = 0;
+    for_each_part([&](const char *, auto part) { sum += this->*part; });
+    return sum;
+}
+
 void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
     kv_report::parts parts;
     const size_t heads = static_cast<size_t>(layer.n_head_kv);
@@ -39,14 +45,7 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
         report.bytes.bypass += parts.total() - parts.tail;
         report.bytes.tail += parts.tail;
     } else {
-        report.bytes.codes += parts.codes;
-        report.bytes.scales += parts.scales;
-        report.bytes.outliers += parts.outliers;
-        report.bytes.sinks += parts.sinks;
-        report.bytes.warm_up += parts.warm_up;
-        report.bytes.tail += parts.tail;
-        report.bytes.statistics += parts.statistics;
-        report.bytes.padding += parts.padding;
+        for_each_part([&](const char *, auto part) { report.bytes.*part += parts.*part; });
     }
     if (!layer.errors.empty()) {
         kv_report::layer_error error;

@@ -22,9 +22,7 @@ struct kv_report {
         size_t statistics = 0;
         size_t padding = 0;
 
-        size_t total() const {
-            return codes + scales + outliers + sinks + warm_up + bypass + tail + statistics + padding;
-        }
+        size_t total() const;
     };
     parts bytes;
     size_t workspace = 0;  // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
@@ -43,6 +41,28 @@ struct kv_report {
     int64_t n_saturated = 0;
     std::vector<layer_error> layers;  // [n_layer] when measured
 };
+
+// The parts, each once and in order: f(name, member).
+template <typename F>
+void for_each_part(F && f) {
+    using p = kv_report::parts;
+    f("codes", &p::codes);
+    f("scales", &p::scales);
+    f("outliers", &p::outliers);
+    f("sinks", &p::sinks);
+    f("warm_up", &p::warm_up);
+    f("bypass", &p::bypass);
+    f("tail", &p::tail);
+    f("statistics", &p::statistics);
+    f("padding", &p::padding);
+}
+
+// The parts and what they sum up to: visit(name, bytes).
+template <typename Visit>
+void visit_numbers(const kv_report::parts & parts, const Visit & visit) {
+    for_each_part([&](const char * name, auto part) { visit(name, parts.*part); });
+    visit("total", parts.total());
+}
 
 // Adds what a layer holds; bypass: it counts as one kept at higher precision.
 void add_layer(kv_report & report, const kv_layer & layer, bool bypass);

@@ -199,6 +199,8 @@ def preset_options(name: str) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 

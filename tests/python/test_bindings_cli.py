@@ -87,7 +87,7 @@ def test_fidelity_is_the_command_lines(livekv, tools, story, model, opening, tmp
     told = json.loads(tools.run("livekv-perplexity", *options, *CACHES[spec], "-o", "json").stdout)
     kv = livekv.KVOptions.parse(spec)
     seen = []
-    result = livekv.fidelity(model, opening.read_text(), 512, kv=kv, base=kv.replace(policy="q8_0"),
+    result = livekv.fidelity(model, opening.read_text(), 512, kv=kv, base=livekv.KVOptions(policy="q8_0", chunk_size=kv.chunk_size),
                              progress=lambda done, total: seen.append((done, total)))  # fmt: skip
     assert seen == [(1, 3), (2, 3), (3, 3)]
     names = {"perplexity": "ppl", "perplexity_se": "ppl_stderr", "n_scored": "n_tokens", "n_windows": "n_windows",

@@ -8,6 +8,7 @@ import dataclasses
 import pickle
 import re
 
+import numpy as np
 import pytest
 
 
@@ -44,42 +45,84 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "arguments"),
+    ("field", "value", "arguments", "why"),
     [
-        ("kv_bits", 7, ("--kv-bits", "7")),
-        ("kv_bits", (4, 4, 4), ("--kv-bits", "4,4,4")),
-        ("kv_bits", "", ("--kv-bits", "")),
-        ("chunk_size", 33, ("--chunk-size", "33")),
-        ("chunk_size", 0, ("--chunk-size", "0")),
-        ("chunk_size", 64.5, ("--chunk-size", "64.5")),
-        ("policy", "q5_0", ("--kv", "q5_0")),
-        ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2")),
-        ("ema_alpha", float("nan"), ("--ema-alpha", "nan")),
-        ("rotate", "both", ("--rotate", "both")),
-        ("bypass_layers", -1, ("--bypass-layers", "-1")),
-        ("sink_tokens", 600, ("--sink-tokens", "600")),
-        ("zero_point", "yes", ("--zero-point", "yes")),
+        ("kv_bits", 7, ("--kv-bits", "7"), "7 is not one or two of 2, 3, 4, 5 and 8"),
+        ("kv_bits", (4, 4, 4), ("--kv-bits", "4,4,4"), "(4, 4, 4) is not one or two of"),
+        ("kv_bits", (4, "3"), ("--kv-bits", "4,x"), "(4, '3') is not one or two of"),
+        ("kv_bits", (), ("--kv-bits", ""), "() is not one or two of"),
+        ("kv_bits", "", ("--kv-bits", ""), "'' is not one or two of"),
+        ("chunk_size", 33, ("--chunk-size", "33"), "33 is not a multiple of 32 in 32..4096"),
+        ("chunk_size", 0, ("--chunk-size", "0"), "0 is not a multiple of 32 in 32..4096"),
+        ("chunk_size", 64.5, ("--chunk-size", "64.5"), "64.5 is not a whole number in 32..4096"),
+        ("chunk_size", 2**64 + 64, ("--chunk-size", str(2**64 + 64)), "is not a whole number in 32..4096"),
+        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, f16, "),
+        ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2"), "0.2 is not in 0..0.1"),
+        ("v_outlier_ratio", "x", ("--v-outlier-ratio", "x"), "'x' is not same or a number in 0..0.1"),
+        ("v_outlier_ratio", -1.0, ("--v-outlier-ratio", "-1"), "-1.0 is not same or a number in 0..0.1"),
+        ("ema_alpha", float("nan"), ("--ema-alpha", "nan"), "nan is not in 1e-06..1"),
+        ("rotate", "both", ("--rotate", "both"), "'both' is not one of none, k, v, kv"),
+        ("bypass_layers", -1, ("--bypass-layers", "-1"), "-1 is not auto or a whole number in 0..100000"),
+        ("sink_tokens", 600, ("--sink-tokens", "600"), "600 is more than the chunk size, 512"),
+        ("zero_point", "yes", ("--zero-point", "yes"), "'yes' is not one of True, False"),
     ],
 )
-def test_what_the_command_line_refuses_raises_the_same_message_with_the_fields_name(livekv, tools, story, field, value, arguments):
+def test_what_the_command_line_refuses_of_a_flag_is_refused_of_its_field(livekv, tools, story, field, value, arguments, why):
     refused = tools.run("livekv-cli", "-m", story, "-p", "x", *arguments, check=False)
-    assert refused.returncode == 2
+    assert refused.returncode == 2 and refused.stderr.startswith(f"livekv-cli: {arguments[0]}: ")
     with pytest.raises(livekv.Error) as raised:
         livekv.KVOptions(**{field: value})
-    said = str(raised.value)
-    assert refused.stderr in (f"livekv-cli: {said}\n", f"livekv-cli: {said.replace(field, arguments[0], 1)}\n")
+    assert str(raised.value).startswith(f"{field}: ") and why in str(raised.value)
+    for change in (livekv.KVOptions().replace, lambda **changes: livekv.KVOptions.preset("small", **changes)):
+        with pytest.raises(livekv.Error, match=f"^{field}: "):
+            change(**{field: value})
+
+
+NOT_OF_TYPE = {
+    int: ["64", "on", "", None, True, 64.0, float("nan"), [64], 2**70, np.zeros(3), np.float64(64), object()],
+    float: ["0.01", "", None, False, [0.01], 1j, np.ones(2), object()],
+    str: [None, 1, True, 0.5, "", "LIVEKV", ["k"], b"k", object()],
+    bool: [None, 0, 1, "on", "off", "True", 0.0, np.zeros(2)],
+}
+
+
+def test_every_field_takes_values_of_its_type_alone(livekv):
+    for row in livekv.kv_options_table():
+        for value in NOT_OF_TYPE[type(row.default)]:
+            with pytest.raises(livekv.Error) as raised:
+                livekv.KVOptions(**{row.field: value})
+            said = str(raised.value)
+            assert said.startswith(f"{row.field}: ") and "\n" not in said and len(said) < 200, (row.field, value)
+
+
+def test_numbers_of_numpy_are_numbers(livekv):
+    taken = livekv.KVOptions(chunk_size=np.int64(64), ema_alpha=np.float64(0.25), clip_factor=np.float32(2), kv_bits=np.int8(3))
+    assert taken == livekv.KVOptions(chunk_size=64, ema_alpha=0.25, clip_factor=2, kv_bits=3)
+    assert all(type(getattr(taken, row.field)) is type(row.default) for row in livekv.kv_options_table())
 
 
 def test_values_take_one_form(livekv):
-    assert livekv.KVOptions(kv_bits=(4, 3)) == livekv.KVOptions(kv_bits="4,3")
-    assert livekv.KVOptions(kv_bits=5).kv_bits == "5"
-    assert livekv.KVOptions(clip_factor=2).clip_factor == 2.0
+    forms = [livekv.KVOptions(kv_bits=bits) for bits in ((4, 3), [4, 3], "4,3")]
+    assert forms[0] == forms[1] == forms[2] and forms[0].kv_bits == (4, 3)
+    assert [livekv.KVOptions(kv_bits=bits).kv_bits for bits in (5, (5,), (5, 5), "5")] == [5, 5, 5, 5]
+    assert repr(livekv.KVOptions(clip_factor=2).clip_factor) == "2.0"
     words = livekv.KVOptions(key_group="chunk", v_outlier_ratio="same", bypass_layers="auto")
     assert (words.key_group, words.v_outlier_ratio, words.bypass_layers) == ("chunk", "same", "auto")
     assert hash(words) == hash(livekv.KVOptions.parse(words.spec))
     assert pickle.loads(pickle.dumps(words)) == words == copy.deepcopy(words)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        words.kv_bits = "4"
+        words.kv_bits = 4
+
+
+def test_a_session_has_the_options_it_was_given(livekv, model, tmp_path):
+    options = livekv.KVOptions(kv_bits=(5, 3), key_group="chunk", chunk_size=32, rotate="kv", ema_alpha=1 / 3, measure_error=True)
+    assert livekv.KVOptions._of(model.session(64, kv=options)._core.kv()) == options
+    session = model.session(64, kv=options)
+    session.prefill([1] * 40)
+    session.save(tmp_path / "a.kv")
+    loaded = model.session(64, kv=livekv.KVOptions(measure_error=True))
+    loaded.load(tmp_path / "a.kv")
+    assert loaded.kv == options
 
 
 def test_presets_start_and_changes_follow(livekv):
@@ -121,10 +164,13 @@ def test_specs_are_what_they_say(livekv):
         ("livekv:kv=f16", "there is no option 'kv'"),
         ("livekv:preset=small", "there is no option 'preset'"),
         ("livekv:kv-bits", "kv-bits needs a value"),
-        ("livekv:kv-bits=", "--kv-bits: '' is not"),
+        ("livekv:kv-bits=", ": kv-bits: '' is not"),
         ("livekv:kv-bits=4:kv-bits=3", "kv-bits is given twice"),
-        ("livekv:kv-error=maybe", "--kv-error: 'maybe' is not one of on, off"),
-        ("livekv:chunk-size=33", "--chunk-size: '33' is not a multiple of 32"),
+        ("livekv:kv-error=maybe", ": kv-error: 'maybe' is not one of on, off"),
+        ("livekv:chunk-size=33", ": chunk-size: '33' is not a multiple of 32"),
+        ("livekv:", "there is no option ''"),
+        ("livekv:--chunk-size=64", "there is no option '--chunk-size'"),
+        ("livekv:sink-tokens=600", "sink_tokens: 600 is more than the chunk size, 512"),
     ],
 )
 def test_a_bad_spec_is_named_in_the_message(livekv, spec, message):
@@ -132,6 +178,21 @@ def test_a_bad_spec_is_named_in_the_message(livekv, spec, message):
         livekv.KVOptions.parse(spec)
     assert str(raised.value).startswith(f"cache '{spec}': ") and message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose_it_is(livekv):
+    for row in livekv.kv_options_table():
+        if row.field in ("policy", "chunk_size"):
+            continue
+        value = ("off", "on")[row.default] if isinstance(row.default, bool) else row.default
+        for policy in ("f16", "q8_0", "q4_0_rot"):
+            spec = f"{policy}:{row.flag.removeprefix('--')}={value}"  # its default, which changes nothing
+            with pytest.raises(livekv.Error) as raised:
+                livekv.KVOptions.parse(spec)
+            assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, livekv does"
+    assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")
+    with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv does"):
+        livekv.KVOptions.preset("default", policy="f16")
 
 
 def test_a_number_in_a_list_of_caches_continues_the_value_before_it(livekv):

@@ -78,7 +78,7 @@ def test_more_text_is_appended_without_a_new_beginning(cli, tools, models, tmp_p
     from_file = cli("-f", more, "-n", 5, "--kv-load", path, "--stats", stats, *GREEDY, m="other")
     from_argument = cli("-p", " and then", "-n", 5, "--kv-load", path, *GREEDY, m="other")
     assert from_file.returncode == 0 and from_file.stdout == from_argument.stdout
-    first, *rest = tools.tokenize(models["other"], " and then")
+    first, space, *rest = tools.tokenize(models["other"], " and then")  # space: that which begins every text
     assert first == 1 and json.loads(stats.read_text())["n_prompt"] == len(rest)
 
 

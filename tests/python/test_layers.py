@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-# From the bottom up. A room may include itself and those before it.
-ROOMS = ["base", "model", "kv", "kernels", "memory", "store", "policy", "run", "graph", "engine", "session", "cli"]
+# From the bottom up, the public header among them. A room may include itself and those before it.
+ROOMS = ["base", "model", "kv", "kernels", "memory", "store", "policy", "run", "graph", "engine", "session", "livekv.h",
+         "cli"]
 # ggml is known where tensors and files are: not in the tokenizers, the sessions' logic or the tools.
 KNOW_GGML = {"model", "store", "run", "graph"}
 
@@ -23,7 +24,7 @@ def test_includes_point_only_downward(root):
     upward = []
     for path, room, quoted, _ in includes(root):
         if quoted:
-            target = quoted.split("/")[0] if "/" in quoted else "base"
+            target = quoted.split("/")[0] if "/" in quoted or quoted in ROOMS else "base"
             assert target in ROOMS, f"{path}: {quoted} is in no known room"
             if ROOMS.index(target) > ROOMS.index(room):
                 upward.append(f"{path.name} ({room}) includes {quoted}")

@@ -58,8 +58,8 @@ TEST(divergence_is_its_definition_whatever_the_chunks) {
         }
         return static_cast<double>(max) + std::log(sum);
     };
-    for (const int64_t chunk : {16, 33, 99, 100}) {
-        for (const int64_t base_chunk : {16, 50, 7}) {
+    for (const int64_t chunk : {32, 64, 96, 128}) {
+        for (const int64_t base_chunk : {32, 96, 128}) {
             fidelity_params p;
             p.test = params_of("livekv", chunk, 100);
             const session_params base = params_of("livekv", base_chunk, 100);

@@ -49,7 +49,7 @@ TEST(memory_does_not_grow_with_the_window) {
     spec.n_vocab = 4000;
     const auto m = tiny_model(spec);
     constexpr int64_t n_ctx = 1024;
-    constexpr int64_t chunk = 16;
+    constexpr int64_t chunk = 32;
     fidelity_params p;
     p.test = params_of("livekv", chunk, n_ctx);
     p.kl_base = params_of("f16", chunk, n_ctx).kv;

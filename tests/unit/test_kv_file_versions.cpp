@@ -51,8 +51,8 @@ TEST(an_option_that_came_later_means_what_it_was_when_the_file_was_written) {
         int64_t first = 1;
         bool later = true;
         option_table table;
-        table.integer("--first", first, 0, 10, "there from the start");
-        table.toggle("--later", later, "came with version 3");
+        table.integer("first", first, 0, 10, "there from the start");
+        table.toggle("later", later, "came with version 3");
         table.since(3, "off");
         read_saved_options(table, {{"first", "7"}}, version);
         CHECK_EQ(first, 7);

@@ -38,8 +38,15 @@ TEST(options_set_their_targets) {
     CHECK_EQ(p.options.n_predict, 7);
     CHECK_EQ(p.options.n_ctx, 4096);
     CHECK_EQ(p.options.engine.kv.policy, std::string("q8_0"));
-    CHECK_EQ(p.options.temperature, 0.5);
+    CHECK_EQ(p.options.sampling.temperature, 0.5);
     CHECK(p.options.ignore_eos);
+}
+
+TEST(sizes_are_bytes_with_units) {
+    const std::vector<std::pair<const char *, int64_t>> sizes = {{"0", 0}, {"77", 77}, {"3K", 3072}, {"4G", 4LL << 30}};
+    for (const auto & [typed, bytes] : sizes) {
+        CHECK_EQ(parsed({"-m", "a", "-cnv", "--prefix-cache", typed}).options.prefix_cache_bytes, bytes);
+    }
 }
 
 TEST(help_is_not_a_run) {
@@ -63,6 +70,10 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-m", "a", "--kv", "q5"}, "one of livekv, f16, q8_0, q4_0");
     refuses({"-m", "a", "-p", "x", "-f", "y"}, "choose one");
     refuses({"-m", "a", "--system", "x"}, "needs -cnv");
+    refuses({"-m", "a", "--prefix-cache", "1M"}, "it needs -cnv");
+    for (const char * size : {"", "M", "-1", "1.5G", "12X", "9999999999G", "99999999999999999999"}) {
+        refuses({"-m", "a", "-cnv", "--prefix-cache", size}, "is not a number of bytes");
+    }
     refuses({"-m", "a", "--kv-bits", "6"}, "--kv-bits: '6' is not one or two of");
     refuses({"-m", "a", "--kv-bits", "4,4,4"}, "--kv-bits: '4,4,4'");
     refuses({"-m", "a", "--rotate", "q"}, "--rotate: 'q' is not one of none, k, v, kv");

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "run/chunked_cache.h"
+
+namespace livekv {
+
+// The sealed chunks of prompts that were read, by their tokens: a new sequence starts from the longest beginning that
+// is known. Chunks are shared with the sequences that made or use them. What no sequence uses any more is kept up to a
+// budget, and leaves from the ends of the branches, the least recently used first; what is in use costs the tree
+// nothing and never leaves. Not thread-safe.
+class prefix_tree {
+  public:
+    // budget: bytes of chunks that are kept for nobody but the next prompt; 0: nothing is remembered.
+    explicit prefix_tree(size_t budget) : budget_(budget) {}
+
+    // Notes the chunks of a sequence, whose tokens these are, as far as they were read as a prompt, a pass each, so
+    // that another sequence that reads the same text has the same bytes. Throws std::bad_alloc.
+    void add(const chunked_cache & cache, std::span<const int32_t> tokens);
+
+    // A sequence that begins as tokens do, with at most all but the last of them; null when none of it is known. Only
+    // beginnings after which a new sequence would hold the same are taken: not those within the warm-up.
+    std::unique_ptr<chunked_cache> longest(const kv_options & options, const kv_shape & shape,
+                                           std::span<const int32_t> tokens);
+
+    // Lets go of what is over the budget.
+    void shrink() noexcept;
+
+    size_t n_chunks() const;
+    size_t idle_bytes() const;  // of chunks that no sequence uses
+
+  private:
+    struct node {
+        std::vector<kv_chunk> layers;  // [n_layer]
+        std::vector<raw_rows> sinks;   // [n_layer], of a first chunk
+        size_t bytes = 0;
+        uint64_t last_used = 0;
+        std::map<std::vector<int32_t>, std::unique_ptr<node>> next;  // by their chunk's tokens
+
+        bool idle() const;
+    };
+
+    // The leaf that was used least recently among those that are idle, with who holds it.
+    struct leaf {
+        node * parent = nullptr;
+        const std::vector<int32_t> * tokens = nullptr;
+        uint64_t last_used = UINT64_MAX;
+    };
+    static void find_oldest(node & parent, leaf & oldest);
+    static size_t count(const node & n);
+    static size_t idle_bytes(const node & n);
+
+    size_t budget_;
+    uint64_t clock_ = 0;
+    std::map<std::string, node> roots_;  // by cache options
+};
+
+}  // namespace livekv
