@@ -51,7 +51,8 @@ tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std
       gpu_(gpu),
       cpu_extra_(extra_buffer_types(cpu_)) {}
 
-ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose,
+                                 bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
     ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
@@ -66,7 +67,8 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     return tensor;
 }
 
-ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::vector<int64_t> & shape,
+                                          tensor_use purpose, bool on_gpu) {
     return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
 }
 
