@@ -9,6 +9,7 @@ void bind_options(pybind11::module_ & m);
 void bind_model(pybind11::module_ & m);
 void bind_session(pybind11::module_ & m);
 void bind_generation(pybind11::module_ & m);
+void bind_engine(pybind11::module_ & m);
 void bind_streams(pybind11::module_ & m);
 void bind_fidelity(pybind11::module_ & m);
 

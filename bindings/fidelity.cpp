@@ -7,6 +7,7 @@
 #include "calls.h"
 #include "livekv.h"
 #include "options_from.h"
+#include "shared_model.h"
 
 namespace livekv {
 
@@ -17,7 +18,7 @@ py::array_t<double> by_window(const std::vector<double> & values, int64_t n_wind
     return array_of(values, {static_cast<py::ssize_t>(n_windows), static_cast<py::ssize_t>(n)});
 }
 
-py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const session_params & test,
+py::dict measure(const std::shared_ptr<const model> & m, const py::object & tokens, const session_params & test,
                  const std::optional<kv_options> & base, int64_t n_windows, const py::object & progress) {
     fidelity_params params;
     params.test = test;
@@ -53,13 +54,13 @@ py::dict measure(std::shared_ptr<model> m, const py::object & tokens, const sess
 void bind_fidelity(py::module_ & module) {
     module.def(
         "fidelity",
-        [](std::shared_ptr<model> m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
+        [](const shared_model & m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
            const kv_options & kv, const std::optional<kv_options> & base,
            const py::object & progress) {
             if (n_windows < 0) {
                 fail("windows is ", n_windows, "; it must be 1 or more");
             }
-            return measure(std::move(m), tokens, session_params_from(n_ctx, n_threads, kv), base, n_windows, progress);
+            return measure(m.get(), tokens, session_params_from(n_ctx, n_threads, kv), base, n_windows, progress);
         },
         py::arg("model"), py::arg("tokens"), py::kw_only(), py::arg("n_ctx"), py::arg("windows"), py::arg("n_threads"),
         py::arg("kv"), py::arg("base"), py::arg("progress"));

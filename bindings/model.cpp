@@ -9,20 +9,19 @@
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "livekv.h"
+#include "shared_model.h"
 #include "utf8.h"
 
 namespace livekv {
 
 namespace {
 
-using shared_model = std::shared_ptr<const model>;
-
-shared_model load(const std::string & path, int64_t n_gpu_layers) {
+std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers) {
     if (n_gpu_layers < 0) {
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
     const py::gil_scoped_release released;
-    return model::load(path, n_gpu_layers);
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
@@ -61,8 +60,8 @@ py::dict facts_of(const model & m) {
     const hparams & hp = m.hp;
     return py::dict(py::arg("name") = replace_invalid_utf8(hp.name), py::arg("n_params") = m.tensors.n_params,
                     py::arg("weight_bytes") = m.tensors.bytes, py::arg("n_layer") = hp.n_layer,
-                    py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff, py::arg("n_head") = hp.n_head,
-                    py::arg("n_head_kv") = hp.n_head_kv, py::arg("head_dim") = hp.head_dim,
+                    py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff(0), py::arg("n_head") = hp.n_head(0),
+                    py::arg("n_head_kv") = hp.n_head_kv(0), py::arg("head_dim") = hp.head_dim(0),
                     py::arg("n_vocab") = hp.n_vocab, py::arg("n_ctx_train") = hp.n_ctx_train,
                     py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
                     py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),
@@ -71,25 +70,28 @@ py::dict facts_of(const model & m) {
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
 }
 
+// f(the model, ...) as a method.
+template <typename R, typename... A>
+auto of_model(R (*f)(const model &, A...)) {
+    return [f](const shared_model & m, A... arguments) { return f(*m.get(), std::forward<A>(arguments)...); };
+}
+
 }  // namespace
 
 void bind_model(py::module_ & module) {
-    py::class_<model, std::shared_ptr<model>>(module, "Model")
-        .def(py::init([](const std::string & path, int64_t n_gpu_layers) {
-                 return std::const_pointer_cast<model>(load(path, n_gpu_layers));  // bound const below
-             }),
-             py::arg("path"), py::arg("n_gpu_layers"))
-        .def("facts", &facts_of)
-        .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
+    py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"))
+        .def("facts", of_model(&facts_of))
+        .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
              py::arg("parse_special"), py::arg("behind"))
-        .def("begins_with_two_bos", [](const model & m, const py::object & tokens) {
-            return m.vocab.begins_with_two_bos(tokens_from(tokens));
-        })
-        .def("detokenize", &detokenize, py::arg("tokens"), py::arg("skip_special"))
-        .def("token_piece", [](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); })
-        .def("is_end_of_generation", [](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); })
-        .def("chat_as_text", &chat_as_text, py::arg("turns"), py::arg("add_generation_prompt"))
-        .def("chat_as_tokens", &chat_as_tokens, py::arg("turns"), py::arg("add_generation_prompt"));
+        .def("begins_with_two_bos", of_model(+[](const model & m, const py::object & tokens) {
+                 return m.vocab.begins_with_two_bos(tokens_from(tokens));
+             }))
+        .def("detokenize", of_model(&detokenize), py::arg("tokens"), py::arg("skip_special"))
+        .def("token_piece", of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
+        .def("is_end_of_generation", of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
+        .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"))
+        .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"));
     module.def("default_threads", &default_threads);
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,

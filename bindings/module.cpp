@@ -31,6 +31,7 @@ PYBIND11_MODULE(_livekv, m) {
     livekv::bind_model(m);
     livekv::bind_session(m);
     livekv::bind_generation(m);
+    livekv::bind_engine(m);
     livekv::bind_streams(m);
     livekv::bind_fidelity(m);
 }

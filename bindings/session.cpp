@@ -7,6 +7,7 @@
 #include "dump.h"
 #include "livekv.h"
 #include "options_from.h"
+#include "shared_model.h"
 
 namespace livekv {
 
@@ -14,11 +15,11 @@ namespace {
 
 using handle = std::shared_ptr<session_handle>;
 
-handle open(std::shared_ptr<model> m, int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
+handle open(shared_model & m, int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
     const session_params params = session_params_from(n_ctx, n_threads, kv);
     const py::gil_scoped_release released;
     auto h = std::make_shared<session_handle>();
-    h->s = std::make_unique<session>(std::move(m), params);
+    h->s = std::make_unique<session>(m.engine_of(params.n_threads), params);
     return h;
 }
 
@@ -42,16 +43,11 @@ py::array_t<float> prefill(session_handle & h, const py::object & tokens) {
 // Rows are written as they come, so that logits exist once.
 py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_logits) {
     const std::vector<int32_t> ids = tokens_from(tokens);
-    if (ids.empty()) {
-        fail("nothing to process: there are no tokens");
-    }
     held_session s(h);
     s.note_change();
     const int64_t n = static_cast<int64_t>(ids.size());
     const int64_t first = all_logits ? 0 : n - 1;
-    if (s->n_tokens() + n > s->n_ctx()) {  // before the rows are allocated
-        fail("the context holds ", s->n_ctx(), " tokens, ", s->n_tokens() + n, " are needed");
-    }
+    s->require_room(ids.size());  // before the rows are allocated
     const int64_t n_vocab = s->get_model().hp.n_vocab;
     py::array_t<float> rows({n - first, n_vocab});
     float * const out = rows.mutable_data();
@@ -142,8 +138,8 @@ py::tuple dump(session_handle & h, int64_t il) {
         const py::gil_scoped_release released;
         layer = s->cache().dump(il);
     }
-    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv, hp.head_dim),
-                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv, hp.head_dim));
+    return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv(il), hp.head_dim(il)),
+                          dump_arrays(layer.v, /*keys=*/false, hp.n_head_kv(il), hp.head_dim(il)));
 }
 
 // f(session) for what is quick and changes nothing.

@@ -14,7 +14,7 @@ from json_fields import Fields
 # Each with its model_type.
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
 
-# The engine's own limits (engine/model/hparams.cpp); a file beyond them would not load.
+# The engine's own limits (engine/model/hparams.cpp and arch/common_shape.cpp); a file beyond them would not load.
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
 MAX_VOCAB = 1 << 24

@@ -46,6 +46,7 @@
 #include "policy/kv_options.h"      // kv_options: how keys and values are stored
 #include "policy/kv_policies.h"     // the policies there are, by name
 #include "policy/kv_spec.h"         // parse_kv_spec: options from "livekv:kv-bits=4,3"
+#include "session/batch.h"          // batch: sessions that generate together
 #include "session/chat.h"           // chat: turns in a session; chat_template: a conversation as the model's own text
 #include "session/fidelity.h"       // measure_fidelity: perplexity, and divergence from another cache
 #include "session/generate.h"       // generate, generation: text, at once or step by step

@@ -11,11 +11,12 @@
 
 What goes wrong is a `livekv.Error` with one line that says what and, where it can, what to do. Long calls release the
 interpreter's lock, and Ctrl-C ends them after the chunk or token at hand. A model may be shared by threads; a session
-belongs to one call at a time.
+belongs to one call at a time. `livekv.Engine` advances several sessions in one pass.
 """
 
 from livekv import kv
 from livekv._livekv import Error, __version__
+from livekv.engine import Engine
 from livekv.fidelity import Fidelity, fidelity
 from livekv.generation import Generation, Usage
 from livekv.model import Model
@@ -25,6 +26,7 @@ from livekv.stats import KVBytes, KVStats
 from livekv.system import default_threads, peak_rss, system_info
 
 __all__ = [
+    "Engine",
     "Error",
     "Fidelity",
     "Generation",

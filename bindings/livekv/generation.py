@@ -47,7 +47,8 @@ class Usage:
 
 
 class Generation(Iterator[str]):
-    """A text in the making: iterate over its pieces. Made by Session.generate.
+    """A text in the making: iterate over its pieces. Made by Session.generate;
+    Engine.generate_batch runs several together.
 
     A piece is never a part of a character or of a stop string. The session holds the prompt and all tokens but the last
     one sampled. Ctrl-C raises KeyboardInterrupt after the token or chunk at hand and ends the text.
@@ -81,6 +82,11 @@ class Generation(Iterator[str]):
     def tokens(self) -> list[int]:
         """Token ids generated so far, without an end-of-text token; with those of a stop string."""
         return self._core.tokens()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no more text to come, be it that a step has failed."""
+        return self._core.over()
 
     @property
     def usage(self) -> Usage:

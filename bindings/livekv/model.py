@@ -20,7 +20,7 @@ Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 class Model:
     """A GGUF file of a LLaMA-architecture model. Immutable; sessions and threads may share it, and it lives as long as
-    one of them does.
+    one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
     path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
     threads of its sessions; None: livekv.default_threads(). Raises Error when the file cannot be read or is no such

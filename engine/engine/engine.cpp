@@ -11,18 +11,19 @@ namespace livekv {
 engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes)
     : model_(std::move(m)),
       n_threads_(n_threads),
-      device_(n_threads, model_->tensors.n_gpu_layers > 0, llama_graph_nodes(model_->hp, 1)),
+      backend_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
-      forward_(model_->hp, model_->tensors, runner_, device_),
+      forward_(model_->hp, model_->tensors, runner_, backend_),
       remembers_(prefix_cache_bytes > 0),
       prefixes_(prefix_cache_bytes) {}
 
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
     shape.n_ctx = n_ctx;
-    for (const layer_weights & layer : model_->tensors.layers) {
-        shape.layers.push_back(
-            {model_->hp.n_head, model_->hp.n_head_kv, model_->hp.head_dim, device_.caches_on_device(layer.on_gpu)});
+    const hparams & hp = model_->hp;
+    for (int64_t il = 0; il < hp.n_layer; ++il) {
+        const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;
+        shape.layers.push_back({hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), backend_.caches_on_device(on_gpu)});
     }
     return shape;
 }
@@ -30,7 +31,7 @@ kv_shape engine::shape(int64_t n_ctx) const {
 std::unique_ptr<kv_cache> engine::make_cache(const kv_options & options, int64_t n_ctx) const {
     kv_buffer_types where;
     for (const layer_weights & layer : model_->tensors.layers) {
-        where.push_back(device_.buffer_type(layer.on_gpu));
+        where.push_back(backend_.buffer_type(layer.on_gpu));
     }
     return make_kv_cache(options, shape(n_ctx), where);
 }
@@ -130,7 +131,7 @@ void engine::require_numbers(const batch_item & item) const {
 
 size_t engine::workspace_bytes() const {
     const std::lock_guard lock(mutex_);
-    return runner_.workspace_bytes() + device_.workspace_bytes();
+    return runner_.workspace_bytes() + backend_.workspace_bytes();
 }
 
 }  // namespace livekv

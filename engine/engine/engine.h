@@ -65,7 +65,7 @@ class engine {
 
     std::shared_ptr<const model> model_;
     int32_t n_threads_;
-    backend device_;
+    backend backend_;
     pass_runner runner_;
     forward forward_;
     bool remembers_;

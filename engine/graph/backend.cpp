@@ -2,25 +2,16 @@
 
 #include <ggml-cpu.h>
 
-#include <cstdlib>
 #include <vector>
 
 #include "error.h"
-#include "graph/device_backend.h"
+#include "graph/kv_backend.h"
 #include "graph/require_memory.h"
 #include "graph/thread_team.h"
 #include "model/ggml_log.h"
 #include "model/weights.h"
 
 namespace livekv {
-
-namespace {
-
-bool emulates_device() {
-    return device::is_emulated() && std::getenv("LIVEKV_EMULATE");
-}
-
-}  // namespace
 
 backend::backend(int32_t n_threads, bool with_gpu, size_t n_nodes) : n_threads_(n_threads) {
     silence_ggml();
@@ -34,9 +25,9 @@ backend::backend(int32_t n_threads, bool with_gpu, size_t n_nodes) : n_threads_(
         if (!gpu_) {
             fail("cannot start the GPU: ", take_ggml_errors());
         }
-        device_ = make_device_backend(find_gpu(), stream_of(gpu_.get()));
-    } else if (emulates_device()) {
-        device_ = make_device_backend(ggml_backend_get_device(cpu_.get()), nullptr);
+        kv_ = make_kv_backend(find_gpu(), stream_of(gpu_.get()));
+    } else if (device::stands_in()) {
+        kv_ = make_kv_backend(ggml_backend_get_device(cpu_.get()), nullptr);
     }
     reserve_nodes(n_nodes);
 }
@@ -46,7 +37,7 @@ void backend::reserve_nodes(size_t n) {
         return;
     }
     std::vector<ggml_backend_t> all;
-    for (const ggml_backend_ptr * one : {&gpu_, &device_, &cpu_}) {
+    for (const ggml_backend_ptr * one : {&gpu_, &kv_, &cpu_}) {
         if (*one) {
             all.push_back(one->get());
         }
@@ -89,7 +80,7 @@ ggml_backend_buffer_type_t backend::buffer_type(bool on_gpu) const {
 }
 
 bool backend::caches_on_device(bool on_gpu) const {
-    return device_ && (on_gpu || !gpu_);
+    return kv_ && (on_gpu || !gpu_);
 }
 
 size_t backend::workspace_bytes() const {

@@ -27,8 +27,8 @@ class backend {
     // Where a layer's cache belongs.
     ggml_backend_buffer_type_t buffer_type(bool on_gpu) const;
 
-    // Whether the livekv cache of a layer is the device's: it is where the layer is on the GPU. Builds without CUDA
-    // compute every layer's with the emulated device when LIVEKV_EMULATE is set, for tests.
+    // Whether the livekv cache of a layer is the device's: it is where the layer is on the GPU. Where
+    // a device stands in for the GPU (tests), every layer's is.
     bool caches_on_device(bool on_gpu) const;
 
     size_t workspace_bytes() const;
@@ -36,7 +36,7 @@ class backend {
   private:
     int32_t n_threads_;
     ggml_backend_ptr gpu_;
-    ggml_backend_ptr device_;  // beside gpu_, for the livekv cache's nodes
+    ggml_backend_ptr kv_;  // beside gpu_, for the livekv cache's nodes
     ggml_backend_ptr cpu_;
     ggml_backend_sched_ptr sched_;
     size_t n_nodes_ = 0;  // sched_ has room for

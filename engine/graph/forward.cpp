@@ -2,8 +2,8 @@
 
 namespace livekv {
 
-forward::forward(const hparams & hp, const weights & w, pass_runner & runner, backend & device)
-    : hp_(hp), w_(w), runner_(runner), device_(device) {}
+forward::forward(const hparams & hp, const weights & w, pass_runner & runner, backend & b)
+    : hp_(hp), w_(w), runner_(runner), backend_(b) {}
 
 void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> positions,
                   std::span<const int32_t> outputs) {
@@ -14,9 +14,9 @@ void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> posi
     if (key != key_) {
         key_.clear();  // no graph to reuse, should building this one fail
         ctx_ = make_graph_context(hp_, runner_.n_dense_parts());
-        device_.reserve_nodes(llama_graph_nodes(hp_, runner_.n_dense_parts()));
-        graph_ = build_llama_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
-        device_.allocate(graph_.graph);
+        backend_.reserve_nodes(model_graph_nodes(hp_, runner_.n_dense_parts()));
+        graph_ = build_model_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
+        backend_.allocate(graph_.graph);
         key_ = key;
     }
     ggml_backend_tensor_set(graph_.tokens, tokens.data(), 0, ggml_nbytes(graph_.tokens));
@@ -25,7 +25,7 @@ void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> posi
         ggml_backend_tensor_set(graph_.outputs, outputs.data(), 0, ggml_nbytes(graph_.outputs));
     }
     runner_.set_inputs();
-    device_.compute(graph_.graph);
+    backend_.compute(graph_.graph);
 }
 
 void forward::logits(int64_t first, int64_t n, float * out) const {

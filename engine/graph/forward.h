@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "graph/backend.h"
-#include "graph/llama_graph.h"
+#include "graph/model_graph.h"
 
 namespace livekv {
 
@@ -15,7 +15,7 @@ namespace livekv {
 // generated token to the next. Everything passed in must outlive it. Not thread-safe.
 class forward {
   public:
-    forward(const hparams & hp, const weights & w, pass_runner & runner, backend & device);
+    forward(const hparams & hp, const weights & w, pass_runner & runner, backend & b);
     forward(forward &&) = delete;
 
     // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows whose logits
@@ -29,10 +29,10 @@ class forward {
     const hparams & hp_;
     const weights & w_;
     pass_runner & runner_;
-    backend & device_;
+    backend & backend_;
 
     ggml_context_ptr ctx_;
-    llama_graph graph_;
+    model_graph graph_;
     std::string key_;  // of what graph_ was built for; empty: there is none
 };
 

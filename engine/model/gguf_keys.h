@@ -2,7 +2,7 @@
 
 #include <string>
 
-// The metadata keys and tensor names of LLaMA models in GGUF files. convert/ writes the same ones.
+// Metadata keys and tensor names of GGUF files. convert/ writes the same ones.
 namespace livekv::keys {
 
 inline constexpr const char * architecture = "general.architecture";
@@ -10,21 +10,22 @@ inline constexpr const char * name = "general.name";
 inline constexpr const char * split_no = "split.no";  // from 0
 inline constexpr const char * split_count = "split.count";
 
-inline constexpr const char * context_length = "llama.context_length";
-inline constexpr const char * embedding_length = "llama.embedding_length";
-inline constexpr const char * block_count = "llama.block_count";
-inline constexpr const char * feed_forward_length = "llama.feed_forward_length";
-inline constexpr const char * head_count = "llama.attention.head_count";
-inline constexpr const char * head_count_kv = "llama.attention.head_count_kv";
-inline constexpr const char * key_length = "llama.attention.key_length";
-inline constexpr const char * value_length = "llama.attention.value_length";
-inline constexpr const char * norm_rms_eps = "llama.attention.layer_norm_rms_epsilon";
-inline constexpr const char * rope_dimension_count = "llama.rope.dimension_count";
-inline constexpr const char * rope_freq_base = "llama.rope.freq_base";
-inline constexpr const char * rope_scaling_type = "llama.rope.scaling.type";
-inline constexpr const char * rope_scaling_factor = "llama.rope.scaling.factor";
-inline constexpr const char * rope_scale_linear = "llama.rope.scale_linear";  // older files
-inline constexpr const char * expert_count = "llama.expert_count";
+// An architecture's, behind its name and a dot: "llama.context_length".
+inline constexpr const char * context_length = "context_length";
+inline constexpr const char * embedding_length = "embedding_length";
+inline constexpr const char * block_count = "block_count";
+inline constexpr const char * feed_forward_length = "feed_forward_length";
+inline constexpr const char * head_count = "attention.head_count";
+inline constexpr const char * head_count_kv = "attention.head_count_kv";
+inline constexpr const char * key_length = "attention.key_length";
+inline constexpr const char * value_length = "attention.value_length";
+inline constexpr const char * norm_rms_eps = "attention.layer_norm_rms_epsilon";
+inline constexpr const char * rope_dimension_count = "rope.dimension_count";
+inline constexpr const char * rope_freq_base = "rope.freq_base";
+inline constexpr const char * rope_scaling_type = "rope.scaling.type";
+inline constexpr const char * rope_scaling_factor = "rope.scaling.factor";
+inline constexpr const char * rope_scale_linear = "rope.scale_linear";  // older files
+inline constexpr const char * expert_count = "expert_count";
 
 // Keys of our own, for what Hugging Face's tokenizers do and the ecosystem's keys cannot say. All are optional; files
 // of other tools lack them. docs/gguf-keys.md says what they mean.

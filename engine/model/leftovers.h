@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "model/gguf_file.h"
+#include "model/arch/arch_keys.h"
 #include "model/hparams.h"
 
 namespace livekv {
@@ -10,10 +10,9 @@ namespace livekv {
 // Whatever a file holds is used, known to be harmless, or refused by name: what is left out in silence makes another
 // model of it. The lists of what is harmless stand in leftovers.cpp.
 
-// Throws livekv::error naming the first metadata key that may change what the model computes, is not read by
-// hparams::read, and holds other than the value that means "as a plain LLaMA". hp: the shape, for the values that
-// depend on it.
-void refuse_unread_keys(const gguf_file & file, const hparams & hp);
+// Throws livekv::error naming the first metadata key that may change what the model computes, was not asked for, and
+// holds other than the value that means "no such thing". hp: the shape, for the values that depend on it.
+void refuse_unread_keys(const arch_keys & read, const hparams & hp);
 
 // Throws livekv::error naming the first three tensors of the file that are not in `used`, and how many there are.
 // used: the file's own descriptions, as gguf_file::find_tensor gives them.

@@ -7,7 +7,7 @@
 namespace livekv {
 
 // A custom node of a graph whose work is put into the GPU's stream. ggml's CUDA backend has no custom nodes: the
-// scheduler hands these to a backend of ours (graph/device_backend.h), which calls run.
+// scheduler hands these to a backend of ours (graph/kv_backend.h), which calls run.
 struct device_node {
     void (*run)(const device_node & node, ggml_tensor * dst, device::stream s) = nullptr;
     void * runner = nullptr;

@@ -47,8 +47,10 @@ double quantile(const std::vector<double> & sorted, double share) {
 // A session that reads windows, and hands out one token's logits after the other.
 class reader {
   public:
-    reader(const std::shared_ptr<const model> & m, const session_params & params, std::function<void()> on_pass)
-        : session_(m, params), n_vocab_(static_cast<size_t>(m->hp.n_vocab)), on_pass_(std::move(on_pass)) {}
+    reader(const std::shared_ptr<engine> & e, const session_params & params, std::function<void()> on_pass)
+        : session_(e, params),
+          n_vocab_(static_cast<size_t>(e->get_model()->hp.n_vocab)),
+          on_pass_(std::move(on_pass)) {}
 
     // Starts a window anew, of which the logits from token first on are wanted. It must outlive the reading.
     void begin(std::span<const int32_t> window, int64_t first) {
@@ -97,11 +99,13 @@ class reader {
 class scorer {
   public:
     scorer(const std::shared_ptr<const model> & m, const fidelity_params & params, const fidelity_callbacks & callbacks)
-        : n_ctx_(params.test.n_ctx), test_(m, params.test, callbacks.on_chunk) {
+        : n_ctx_(params.test.n_ctx),
+          engine_(std::make_shared<engine>(m, params.test.n_threads)),
+          test_(engine_, params.test, callbacks.on_chunk) {
         if (params.kl_base) {
             session_params base = params.test;
             base.kv = *params.kl_base;
-            base_.emplace(m, base, callbacks.on_chunk);
+            base_.emplace(engine_, base, callbacks.on_chunk);
         }
     }
 
@@ -171,6 +175,7 @@ class scorer {
     }
 
     int64_t n_ctx_;
+    std::shared_ptr<engine> engine_;  // of both
     reader test_;
     std::optional<reader> base_;
     std::vector<double> nll_;       // [n_tokens], nats

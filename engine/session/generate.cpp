@@ -70,27 +70,18 @@ generation::generation(session & s, std::vector<int32_t> prompt, const generate_
       stops_(params.stop),
       banned_(params.ignore_eos ? end_tokens(s.get_model().vocab) : std::vector<int32_t>()) {}
 
-bool generation::prefill_prompt(const session::progress & on_prefill) {
-    const auto start = std::chrono::steady_clock::now();
-    const double sealed_before_s = session_.cache().report().seal_seconds;
-    const int64_t n_before = session_.n_tokens();
-    const bool resume = prompt_.empty() && !session_.last_logits().empty();
-    const bool done = resume || !session_.prefill(prompt_, on_prefill).empty();
-    result_.prefill_s = seconds_since(start);
-    result_.seal_s = session_.cache().report().seal_seconds - sealed_before_s;
-    result_.n_prompt = session_.n_tokens() - n_before;
-    result_.n_reused = resume ? 0 : session_.n_reused();
-    if (!done || params_.n_predict == 0) {
-        end(done ? stop_reason::n_predict : stop_reason::interrupted);
-        return false;
-    }
-    for (const int32_t token : session_.tokens()) {
-        pick_.observe(token);
-    }
-    return true;
+void generation::measure_prefill() {
+    in_prefill_ = false;
+    result_.prefill_s = seconds_since(step_start_);
+    result_.seal_s = session_.cache().report().seal_seconds - seal_before_s_;
+    result_.n_prompt = session_.n_tokens() - n_before_;
+    result_.n_reused = prompt_.empty() ? 0 : session_.n_reused();
 }
 
 std::string generation::end(stop_reason reason) {
+    if (in_prefill_) {
+        measure_prefill();
+    }
     ended_ = true;
     result_.reason = reason;
     if (const std::span<const float> logits = session_.last_logits(); !logits.empty()) {
@@ -103,23 +94,55 @@ std::string generation::interrupt() {
     return ended_ ? "" : end(stop_reason::interrupted);
 }
 
-std::string generation::next(const session::progress & on_prefill) {
+token_origin generation::origin() const {
+    return result_.n_generated == 0 ? token_origin::prompt : token_origin::generated;
+}
+
+std::span<const int32_t> generation::begin_step() {
     LIVEKV_ASSERT(!ended_);
-    const auto start = std::chrono::steady_clock::now();
+    step_start_ = std::chrono::steady_clock::now();
+    if (result_.n_generated > 0) {
+        session_.require_room(1);
+        return {&result_.last_token, 1};
+    }
+    if (!prompt_.empty() || session_.last_logits().empty()) {
+        session_.require_room(prompt_.size());
+    }
+    in_prefill_ = true;
+    n_before_ = session_.n_tokens();
+    seal_before_s_ = session_.cache().report().seal_seconds;
+    return prompt_;
+}
+
+std::string generation::next(const session::progress & on_prefill) {
+    const std::span<const int32_t> tokens = begin_step();
+    if (origin() == token_origin::generated) {
+        session_.append(tokens.front());
+    } else if (!tokens.empty() && session_.prefill(tokens, on_prefill).empty()) {
+        return interrupt();
+    }
+    return end_step();
+}
+
+std::string generation::end_step() {
     const bool first = result_.n_generated == 0;
-    if (!first) {
-        session_.append(result_.last_token);
-    } else if (!prefill_prompt(on_prefill)) {
-        return "";
+    if (first) {
+        measure_prefill();
+        if (params_.n_predict == 0) {
+            return end(stop_reason::n_predict);
+        }
+        for (const int32_t token : session_.tokens()) {
+            pick_.observe(token);
+        }
     }
     // An embedding may have more rows than there are tokens: those have no text.
     const auto n_tokens = static_cast<size_t>(session_.get_model().vocab.n_vocab());
     const int32_t token = result_.last_token = pick_.next(session_.last_logits().first(n_tokens), banned_);
     ++result_.n_generated;
     if (first) {
-        result_.ttft_s = seconds_since(start);
+        result_.ttft_s = seconds_since(step_start_);
     } else {
-        result_.decode_s += seconds_since(start);
+        result_.decode_s += seconds_since(step_start_);
     }
     if (session_.get_model().vocab.is_end_of_generation(token) && !params_.ignore_eos) {
         return end(stop_reason::end_of_text);

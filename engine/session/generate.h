@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -30,9 +31,9 @@ struct generate_result {
     int64_t n_prompt = 0;     // tokens prefilled
     int64_t n_reused = 0;     // of these, not computed: known as another prompt's beginning
     int64_t n_generated = 0;  // tokens sampled, an end-of-text token included
-    double prefill_s = 0.0;   // from the call to the prompt's last logits
+    double prefill_s = 0.0;   // from the first step's begin to the prompt's last logits, who shares its passes included
     double seal_s = 0.0;      // of that, in sealing chunks
-    std::optional<double> ttft_s;  // from the call to the first token; none when there is none
+    std::optional<double> ttft_s;  // from there to the first token; none when there is none
     double decode_s = 0.0;    // from the first token to the last, without what the caller did in between
     stop_reason reason = stop_reason::n_predict;
     int32_t last_token = -1;  // the last one sampled; it is not in the cache
@@ -55,15 +56,23 @@ class generation {
     // characters that are no part of a stop string, often none. Throws livekv::error as session::prefill does.
     std::string next(const session::progress & on_prefill = {});
 
+    // The same in halves, so that several may share a pass: the tokens to be appended to the session (none where its last
+    // logits are to be gone on from), and, once they are, the text of a token sampled from its last logits. Throws
+    // livekv::error when there is nothing to go on from, or no room.
+    std::span<const int32_t> begin_step();
+    std::string end_step();
+    token_origin origin() const;  // of begin_step's tokens
+
     // Ends the text here, for the reason `interrupted`: what was held back.
     std::string interrupt();
+
+    session & get_session() const { return session_; }
 
     bool ended() const { return ended_; }
     const generate_result & result() const { return result_; }
 
   private:
-    // False when there is nothing to sample from: the prefill was interrupted, or no token is wanted.
-    bool prefill_prompt(const session::progress & on_prefill);
+    void measure_prefill();
     std::string end(stop_reason reason);
 
     session & session_;
@@ -75,6 +84,11 @@ class generation {
     std::vector<int32_t> banned_;
     generate_result result_;
     bool ended_ = false;
+
+    std::chrono::steady_clock::time_point step_start_;
+    bool in_prefill_ = false;  // of the first step; then these are what was there before it
+    int64_t n_before_ = 0;
+    double seal_before_s_ = 0.0;
 };
 
 struct generate_callbacks {

@@ -46,8 +46,7 @@ std::unique_ptr<session> session::fork() const {
     return without_bad_alloc("another sequence", [&] {
         std::unique_ptr<session> copy(new session(engine_, params_, cache_->fork()));
         copy->tokens_ = tokens_;
-        copy->logits_.assign(last_logits_.begin(), last_logits_.end());
-        copy->last_logits_ = copy->logits_;
+        copy->last_logits_ = last_logits_;
         return copy;
     });
 }
@@ -64,7 +63,7 @@ void session::trim(int64_t n) {
         cache_->trim(n);
     }
     tokens_.resize(static_cast<size_t>(n));
-    last_logits_ = {};
+    last_logits_.clear();
 }
 
 void session::compute(std::span<const int32_t> tokens) {
@@ -79,7 +78,7 @@ void session::adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens
     LIVEKV_ASSERT(cache->n_tokens() == static_cast<int64_t>(tokens.size()));
     cache_ = std::move(cache);
     tokens_ = std::move(tokens);
-    last_logits_ = {};
+    last_logits_.clear();
 }
 
 void session::save(const std::string & path) const {
@@ -127,8 +126,7 @@ void session::load(const kv_file & file) {
         cache_ = std::move(cache);
         params_ = std::move(params);
         tokens_ = std::move(tokens);
-        logits_ = std::move(logits);
-        last_logits_ = logits_;
+        last_logits_ = std::move(logits);
     });
 }
 
@@ -137,31 +135,53 @@ int64_t session::pass_size(int64_t n) const {
 }
 
 void session::require_room(size_t n_new) const {
+    if (n_new == 0) {
+        fail("nothing to process: there are no tokens");
+    }
     const int64_t total = n_tokens() + static_cast<int64_t>(n_new);
     if (total > n_ctx()) {
         fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one");
     }
 }
 
-std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
-                                     bool end_of_prompt) {
-    const size_t n_vocab = static_cast<size_t>(get_model().hp.n_vocab);
-    last_logits_ = {};
-    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+void session::pass(engine & e, std::span<const share> shares) {
+    const size_t n_vocab = static_cast<size_t>(e.get_model()->hp.n_vocab);
+    std::vector<batch_item> items;
     try {
-        logits_.resize(static_cast<size_t>(n_outputs) * n_vocab);
-        const batch_item item = {cache_.get(), tokens, origin, end_of_prompt, n_outputs, logits_.data()};
-        engine_->step({&item, 1});
+        for (const share & x : shares) {
+            session & s = *x.who;
+            LIVEKV_ASSERT(s.engine_.get() == &e);
+            s.tokens_.insert(s.tokens_.end(), x.tokens.begin(), x.tokens.end());
+            s.logits_.resize(static_cast<size_t>(x.n_outputs) * n_vocab);
+            s.last_logits_.reserve(n_vocab);
+            items.push_back({s.cache_.get(), x.tokens, x.origin, x.end_of_prompt, x.n_outputs, s.logits_.data()});
+        }
+        e.step(items);
     } catch (...) {
-        tokens_.resize(static_cast<size_t>(cache_->n_tokens()));
+        for (const share & x : shares) {
+            x.who->tokens_.resize(static_cast<size_t>(x.who->n_tokens()));
+        }
         throw;
     }
+    for (const share & x : shares) {
+        const std::span<const float> last =
+            std::span<const float>(x.who->logits_).last(x.n_outputs > 0 ? n_vocab : 0);
+        x.who->last_logits_.assign(last.begin(), last.end());
+        x.who->remember();
+    }
+}
+
+std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
+                                     bool end_of_prompt) {
+    const share alone = {this, tokens, n_outputs, origin, end_of_prompt};
+    pass(*engine_, {&alone, 1});
+    return logits_;
+}
+
+void session::remember() noexcept {
     if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_size) {  // a chunk ended here
         engine_->remember(*cache_, tokens_);
     }
-    const std::span<const float> logits = logits_;
-    last_logits_ = n_outputs > 0 ? logits.last(n_vocab) : logits;
-    return logits;
 }
 
 size_t session::reuse(std::span<const int32_t> tokens) {
@@ -183,9 +203,6 @@ std::span<const float> session::append(int32_t token) {
 }
 
 std::span<const float> session::prefill(std::span<const int32_t> tokens, const progress & on_chunk) {
-    if (tokens.empty()) {
-        fail("nothing to process: the prompt has no tokens");
-    }
     require_room(tokens.size());
     std::span<const float> logits;
     for (size_t done = reuse(tokens); done < tokens.size();) {
@@ -234,7 +251,7 @@ std::optional<double> session::kv_bits_per_value() const {
     if (n_tokens() == 0) {
         return std::nullopt;
     }
-    const double n_values = 2.0 * static_cast<double>(hp.n_layer * hp.n_embd_kv() * n_tokens());
+    const double n_values = static_cast<double>(hp.kv_values_per_token() * n_tokens());
     return 8.0 * static_cast<double>(cache_->bytes()) / n_values;
 }
 

@@ -63,13 +63,39 @@ class session {
     // One pass of eval, for two sessions in turns: tokens as a whole, n_done of which earlier passes have processed.
     eval_rows eval_pass(std::span<const int32_t> tokens, int64_t n_done, int64_t first_wanted);
 
+    // A session's share of a pass that several of one engine may make together.
+    struct share {
+        session * who = nullptr;
+        std::span<const int32_t> tokens;  // that come next, pass_size() of what is left
+        int64_t n_outputs = 0;            // its last tokens whose logits are wanted
+        token_origin origin = token_origin::prompt;
+        bool end_of_prompt = false;  // the sequence's next tokens will be generated
+    };
+
+    // One pass of the model for sessions of engine e, each listed once. Throws livekv::error; then every session is what
+    // it was before, last logits included.
+    static void pass(engine & e, std::span<const share> shares);
+
+    // Of the wanted tokens of the last pass, f32 [n_outputs, n_vocab], valid until the next one.
+    std::span<const float> pass_logits() const { return logits_; }
+
+    // Tokens of the next pass, of n that are left.
+    int64_t pass_size(int64_t n) const;
+
+    // Of an empty session: starts as the engine knows these tokens' beginning, all but the last of them at most. How many
+    // of them the session then holds.
+    size_t reuse(std::span<const int32_t> tokens);
+
+    // Throws livekv::error when n_new tokens are none, or do not fit into the context.
+    void require_room(size_t n_new) const;
+
     int64_t n_tokens() const { return cache_->n_tokens(); }
 
     // The sequence, n_tokens() of them.
     std::span<const int32_t> tokens() const { return tokens_; }
 
     // Of the sequence's last token, f32 [n_vocab], valid until the next call; empty when they are not known: after
-    // trim and reset, and after a call that did not ask for them.
+    // trim and reset, and after a pass that did not ask for them.
     std::span<const float> last_logits() const { return last_logits_; }
 
     int64_t n_ctx() const { return params_.n_ctx; }
@@ -106,23 +132,20 @@ class session {
   private:
     session(std::shared_ptr<engine> e, const session_params & params, std::unique_ptr<kv_cache> cache);
 
-    void require_room(size_t n_new) const;
-    // Tokens of the next pass, of n that are left.
-    int64_t pass_size(int64_t n) const;
-    // Starts as the engine knows these tokens' beginning: how many of them the session then holds.
-    size_t reuse(std::span<const int32_t> tokens);
+    // Tells the engine of a chunk that was read.
+    void remember() noexcept;
     // Appends tokens for the cache alone.
     void compute(std::span<const int32_t> tokens);
-    // One step of the engine with this sequence alone: logits of the last n_outputs tokens.
+    // A pass with this sequence alone: logits of the last n_outputs tokens.
     std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
                                 bool end_of_prompt);
 
     std::shared_ptr<engine> engine_;
     session_params params_;
     std::unique_ptr<kv_cache> cache_;
-    std::vector<int32_t> tokens_;  // [n_tokens()]
-    std::vector<float> logits_;    // [n_outputs, n_vocab] of the last pass; or a file's or a fork's last
-    std::span<const float> last_logits_;
+    std::vector<int32_t> tokens_;     // [n_tokens()]
+    std::vector<float> logits_;       // [n_outputs, n_vocab] of the last pass
+    std::vector<float> last_logits_;  // [n_vocab], or none
     int64_t n_reused_ = 0;
 };
 

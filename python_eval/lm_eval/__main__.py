@@ -1,13 +1,17 @@
 """lm-evaluation-harness's own command line, with the model `livekv` known and taken when no other is named.
 
-python -m python_eval.lm_eval --model_args path=M.gguf,kv=livekv --tasks NAMES [lm_eval's other arguments]
+python -m python_eval.lm_eval --model_args path=M.gguf,kv=livekv --tasks NAMES [--batch N] [lm_eval's other arguments]
+
+--batch N: sequences that livekv advances together (8), the model argument `batch`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
+from ..arguments import positive
 from ..errors import EvalError, run_tool
 
 
@@ -26,10 +30,18 @@ def _run() -> int:
     from . import model  # noqa: F401  registers `livekv`
 
     setup_logging()
+    own = argparse.ArgumentParser("python -m python_eval.lm_eval", add_help=False, allow_abbrev=False)
+    own.add_argument("--batch", type=positive, metavar="N")
+    batch, sys.argv[1:] = own.parse_known_args()  # the harness reads sys.argv
     parser = HarnessCLI()
     options = parser.parse_args()
-    if getattr(options, "command", None) == "run" and not options.model and not options.config:
+    is_run = getattr(options, "command", None) == "run"
+    if is_run and not options.model and not options.config:
         options.model = "livekv"
+    if batch.batch is not None:
+        if not is_run or options.model != "livekv":
+            raise EvalError("--batch is the model livekv's: give --model livekv")
+        options.model_args = {**(options.model_args or {}), "batch": batch.batch}
     parser.execute(options)
     return 0
 

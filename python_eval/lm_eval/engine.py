@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import EvalError
-from .prefixes import STEP, sessions
+from .prefixes import STEP, sessions, split_runs
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -57,10 +57,12 @@ PIECE = 512
 
 
 class Engine:
-    """Answers batches; loads the model at the first one."""
+    """Answers requests, up to `batch` sequences at a time; loads the model at the first one."""
 
-    def __init__(self, model: Path, kv: str, n_ctx: int, n_threads: int | None, n_gpu_layers: int) -> None:
-        self.path, self.kv, self.n_ctx = model, kv, n_ctx
+    def __init__(
+        self, model: Path, kv: str, n_ctx: int, n_threads: int | None, n_gpu_layers: int, batch: int = 8
+    ) -> None:
+        self.path, self.kv, self.n_ctx, self.batch = model, kv, n_ctx, batch
         self.n_threads, self.n_gpu_layers = n_threads, n_gpu_layers
         self._model: livekv.Model | None = None
 
@@ -75,30 +77,54 @@ class Engine:
             self._model = livekv.Model(self.path, n_gpu_layers=self.n_gpu_layers)
         return self._model
 
-    def __call__(self, batch: Sequence[Score | Generate]) -> list[Answer]:
-        """Answers in the order of the requests, which share beginnings of their contexts."""
+    def __call__(self, requests: Sequence[Score | Generate]) -> list[Answer]:
+        """Answers in the order of the requests; those that share the beginning of their contexts read it once."""
+        import livekv
+
+        room = max(map(_length, requests))
+        if room > self.n_ctx:
+            raise EvalError(f"a request needs {room} tokens; the context has {self.n_ctx}")
+        engine = livekv.Engine(self.model, self.n_threads)
+        answers: dict[int, Answer] = {}
+        under_way: dict[livekv.Generation, tuple[int, livekv.Session, int, int]] = {}
+
+        def texts() -> Iterator[livekv.Generation]:
+            for index, session, n_read in self._sessions(requests):
+                request = requests[index]
+                n_reused = session.n_tokens - n_read
+                if isinstance(request, Score):
+                    values, n_tokens, last = _score(engine, self.batch, session, request)
+                    answers[index] = _answer(values, n_read + n_tokens, n_reused, last)
+                else:
+                    text = _begin(session, request)
+                    under_way[text] = index, session, n_read, n_reused
+                    yield text
+
+        for text in engine.generate_batch(texts(), self.batch):
+            index, session, n_read, n_reused = under_way.pop(text)
+            answers[index] = _answer(text.text, n_read + text.usage.generated_tokens, n_reused, session)
+        return [answers[index] for index in range(len(requests))]
+
+    def _sessions(self, requests: Sequence[Score | Generate]) -> Iterator[tuple[int, livekv.Session, int]]:
+        """(index, a session that holds the head of its context, tokens read for it), those related one after another.
+
+        A session has room for the longest of its relatives."""
         import livekv
 
         kv = livekv.KVOptions.parse(self.kv)
-        room = max(_length(request) for request in batch)
-        if room > self.n_ctx:
-            raise EvalError(f"a request needs {room} tokens; the context has {self.n_ctx}")
-        answers: dict[int, Answer] = {}
+        for run in split_runs([request.context for request in requests], len(requests)):
+            room = max(_length(requests[index]) for index in run)
 
-        def open_session() -> livekv.Session:
-            return self.model.session(n_ctx=room, kv=kv, n_threads=self.n_threads)
+            def open_session(n_ctx: int = room) -> livekv.Session:
+                return self.model.session(n_ctx=n_ctx, kv=kv, n_threads=self.n_threads)
 
-        for index, session, n_read in sessions(open_session, [_head(request) for request in batch]):
-            request = batch[index]
-            n_reused = session.n_tokens - n_read
-            value: Any
-            if isinstance(request, Score):
-                value, n_tokens, last = _score(session, request)
-            else:
-                value, n_tokens, last = _generate(session, request)
-            stats = last.kv_stats()
-            answers[index] = Answer(value, n_read + n_tokens, n_reused, stats.bytes.total, stats.f16_bytes)
-        return [answers[index] for index in range(len(batch))]
+            for at, session, n_read in sessions(open_session, [_head(requests[index]) for index in run]):
+                yield run[at], session, n_read
+
+
+def _answer(value: Any, n_tokens: int, n_reused: int, session: livekv.Session) -> Answer:
+    stats = session.kv_stats()
+    return Answer(value, n_tokens, n_reused, stats.bytes.total, stats.f16_bytes)
 
 
 def _length(request: Score | Generate) -> int:
@@ -115,15 +141,38 @@ def _head(request: Score | Generate) -> list[int]:
     return request.context[: max(0, n // STEP - 1) * STEP if isinstance(request, Score) else n - 1]
 
 
-def _score(session: livekv.Session, request: Score) -> tuple[list[tuple[float, bool]], int, livekv.Session]:
-    """`session` holds the head of the context; the rest of it is processed here, once for each continuation."""
+def _score(
+    engine: livekv.Engine, batch: int, session: livekv.Session, request: Score
+) -> tuple[list[tuple[float, bool]], int, livekv.Session]:
+    """`session` holds the head of the context; the rest of it is processed here, once for each continuation, in forks
+    that advance together."""
     tail = request.context[session.n_tokens :]
-    values, n_tokens, last = [], 0, session
-    for at, continuation in enumerate(request.continuations):
-        last = session if at + 1 == len(request.continuations) else session.fork()
-        values.append(_continue(last, tail, continuation))
-        n_tokens += len(tail) + len(continuation) - 1
-    return values, n_tokens, last
+    parts = [tail + continuation[:-1] for continuation in request.continuations]
+    values: list[tuple[float, bool]] = []
+    for group in _groups([len(part) for part in parts], batch):
+        last = group[-1] + 1 == len(parts)
+        forks = [session.fork() for _ in group[last:]] + [session] * last
+        chosen = [request.continuations[at] for at in group]
+        if len(group) == 1:
+            values.append(_continue(forks[0], tail, chosen[0]))
+            continue
+        steps = engine.step([(fork, parts[at]) for fork, at in zip(forks, group, strict=True)], all_logits=True)
+        values += [log_likelihood(rows[len(tail) - 1 :], one) for rows, one in zip(steps, chosen, strict=True)]
+    return values, sum(map(len, parts)), session
+
+
+def _groups(lengths: Sequence[int], at_most: int) -> list[list[int]]:
+    """Indices in order, `at_most` together and no more than a piece of tokens, unless one alone has more."""
+    groups: list[list[int]] = []
+    n_tokens = 0
+    for index, length in enumerate(lengths):
+        if groups and len(groups[-1]) < at_most and n_tokens + length <= PIECE:
+            groups[-1].append(index)
+            n_tokens += length
+        else:
+            groups.append([index])
+            n_tokens = length
+    return groups
 
 
 def _continue(session: livekv.Session, tail: list[int], continuation: list[int]) -> tuple[float, bool]:
@@ -149,8 +198,8 @@ def log_likelihood(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> tu
     return float((chosen - normalizer).sum()), bool((rows.argmax(axis=1) == np.asarray(tokens)).all())
 
 
-def _generate(session: livekv.Session, request: Generate) -> tuple[str, int, livekv.Session]:
-    text = session.generate(
+def _begin(session: livekv.Session, request: Generate) -> livekv.Generation:
+    return session.generate(
         request.context[-1:],
         max_tokens=request.max_tokens,
         temperature=request.temperature,
@@ -161,6 +210,3 @@ def _generate(session: livekv.Session, request: Generate) -> tuple[str, int, liv
         seed=request.seed,
         stop=list(request.stop),
     )
-    for _ in text:
-        pass
-    return text.text, text.usage.generated_tokens, session

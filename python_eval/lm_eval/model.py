@@ -1,8 +1,8 @@
 """The model `livekv` of lm-evaluation-harness.
 
 Model arguments: path=FILE (GGUF), kv=SPEC (livekv), n_ctx=N (what the model was trained with), threads=N (all cores),
-n_gpu_layers=N (0), max_gen_toks=N (256, for tasks that do not say), seed=N (0, of sampling), workers=N (1),
-ray=ADDRESS.
+n_gpu_layers=N (0), max_gen_toks=N (256, for tasks that do not say), seed=N (0, of sampling), batch=N (8,
+sequences that advance together), workers=N (1), ray=ADDRESS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .engine import Answer, Engine, Generate, Score
 from .prefixes import split_runs
 
 # Requests that a worker takes at once: enough to share their beginnings, few enough to be lost with it.
-BATCH = 16
+REQUESTS = 16
 
 _SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 # Given by tasks and without effect on one sequence at a time.
@@ -47,6 +47,7 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
         n_gpu_layers: int = 0,
         max_gen_toks: int = 256,
         seed: int = 0,
+        batch: int = 8,
         workers: int = 1,
         ray: str | None = None,
         batch_size: object = None,
@@ -61,9 +62,11 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
             raise EvalError(f"unknown model argument '{next(iter(unknown))}'; see python_eval/lm_eval/model.py")
         if not path:
             raise EvalError("which model? --model_args path=FILE.gguf")
+        if batch < 1:
+            raise EvalError(f"batch is {batch}; it must be 1 or more")
         self.identity = fingerprint(Path(path))
         self.kv = livekv.KVOptions.parse(str(kv)).spec
-        engine = Engine(Path(path).resolve(), self.kv, 0, threads_each(threads, workers), n_gpu_layers)
+        engine = Engine(Path(path).resolve(), self.kv, 0, threads_each(threads, workers), n_gpu_layers, batch)
         self.model = engine.model
         engine.n_ctx = self.max_length = n_ctx or self.model.n_ctx_train
         self._engine, self._workers, self._ray = engine, workers, ray
@@ -189,7 +192,8 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
     def _run(
         self, requests: Sequence[Score | Generate], n: int, what: str, disable_tqdm: bool
     ) -> list[tuple[int, Answer]]:
-        runs = split_runs([request.context for request in requests], BATCH)
+        size = self._engine.batch
+        runs = split_runs([request.context for request in requests], max(REQUESTS, size), size)
         batches = [[requests[index] for index in run] for run in runs]
         answers = []
         with tqdm(total=n, desc=what, disable=disable_tqdm or not n, unit="request") as bar:

@@ -22,13 +22,13 @@ def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
-def split_runs(contexts: Sequence[list[int]], at_most: int) -> list[list[int]]:
+def split_runs(contexts: Sequence[list[int]], at_most: int, at_least: int = 1) -> list[list[int]]:
     """Indices of the contexts, sorted, in runs of neighbours that share a beginning, `at_most` a run: what one worker
-    takes at once."""
+    takes at once. With `at_least` a run that has fewer goes on with strangers."""
     runs: list[list[int]] = []
     for index in sorted(range(len(contexts)), key=lambda i: contexts[i]):
         related = bool(runs) and common_length(contexts[runs[-1][-1]], contexts[index]) >= STEP
-        if related and len(runs[-1]) < at_most:
+        if runs and len(runs[-1]) < (at_most if related else at_least):
             runs[-1].append(index)
         else:
             runs.append([index])

@@ -59,6 +59,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     run.add_argument("--n-gpu-layers", type=int, default=0, metavar="N", help="layers computed on the GPU (0)")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of v2's sampling; v1 and -E are greedy (0)")
+    run.add_argument(
+        "--batch", type=positive, default=8, metavar="N", help="answers that advance together, of a worker each (8)"
+    )
     run.add_argument("--workers", type=positive, default=1, metavar="N", help="answers at a time, a process each (1)")
     run.add_argument("--ray", metavar="ADDRESS", help="workers of a Ray cluster: auto, local, HOST:PORT or ray://...")
     return parser.parse_args(arguments)
@@ -120,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     with RunFolder(options.out or _default_folder(config), config) as folder:
         folder.write_json("model.json", facts)
-        predict(folder, settings, data, options.workers, options.ray)
+        predict(folder, settings, data, options.workers, options.ray, options.batch)
         print(summarize(folder, caches, list(data.samples), facts, e=options.e))
         print(f"results in {folder.path}", file=sys.stderr)
     return 0

@@ -48,10 +48,17 @@ def summarize(
     scores = [_row(group, list(caches)) for group in groups]
     scores += _averages(groups, list(caches))
     costs = [_cost_row(cache, spec, recorded[cache]) for cache, spec in caches.items()]
-    workers = {record["workers"] for by_name in recorded.values() for some in by_name.values() for record in some}
+    records = [record for by_name in recorded.values() for some in by_name.values() for record in some]
+    workers = max(record["workers"] for record in records)
+    batch = max(record.get("batch", 1) for record in records)  # folders from before batches lack it
     cost_notes = [*notes, MEMORY_NOTE]
-    if workers != {1}:
-        cost_notes.append(f"Speeds were measured with {max(workers)} answers at a time on the same cores.")
+    if workers > 1:
+        cost_notes.append(f"Speeds were measured with {workers} answers at a time on the same cores.")
+    if batch > 1:
+        cost_notes.append(
+            f"Up to {batch} answers advanced together: decode tokens/s is one answer's share, resident memory that "
+            "of all of them. --batch 1 measures each alone."
+        )
     write_tables(scores, folder.path, "scores", notes)
     write_tables(costs, folder.path, "caches", cost_notes)
     summary = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from ..run_folder import RunFolder
 from ..workers import run_jobs
-from .answer import answer, decoding, decoding_v2
+from .answer import Decoding, answer_together, decoding, decoding_v2
 from .data import Sample
-from .prepare import prepare, prepare_v2
+from .prepare import Prompt, prepare, prepare_v2
 from .source import DataSet
 from .tasks import task, v2_answer
 
@@ -57,7 +57,8 @@ class Answerer:
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self.settings, "_model": None}
 
-    def __call__(self, job: Job) -> dict[str, Any]:
+    def __call__(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """Records of jobs with one cache, whose answers advance together."""
         import livekv
 
         how = self.settings
@@ -66,51 +67,72 @@ class Answerer:
             # Weights are read when they are first needed: not in a measured answer.
             tokens = self._model.tokenize_prompt("Once upon a time")
             self._model.session(n_ctx=64, n_threads=how.n_threads).prefill(tokens)
-        kv = livekv.KVOptions.parse(how.caches[job.cache])
+        kv = livekv.KVOptions.parse(how.caches[jobs[0].cache])
+        prepared = [self._prepare(self._model, job) for job in jobs]
+        questions = [(prompt.ids, decoding) for prompt, decoding in prepared]
+        measures = answer_together(self._model, questions, kv, how.n_threads)
+        return [
+            _official(job, measured.pop("pred")) | {"index": job.index, "cut": prompt.cut} | measured
+            for job, (prompt, _), measured in zip(jobs, prepared, measures, strict=True)
+        ]
+
+    def _prepare(self, model: livekv.Model, job: Job) -> tuple[Prompt, Decoding]:
+        how = self.settings
         if isinstance(job.sample, Sample):
             one = task(job.task)
-            prompt = prepare(self._model, one, job.sample, how.n_ctx, how.max_length, chat=how.chat)
-            measured = answer(self._model, prompt.ids, decoding(one), kv, how.n_threads)
-            official = {
-                "pred": measured.pop("pred"),
-                "answers": list(job.sample.answers),
-                "all_classes": list(job.sample.classes) or None,
-                "length": job.sample.length,
-                "_id": job.sample.id,
-            }
-        else:
-            prompt = prepare_v2(self._model, job.sample, how.n_ctx, how.max_length, chat=how.chat)
-            # A seed of its own for each sample, whichever worker comes to it; the same for every cache.
-            seed = zlib.crc32(f"{how.seed} {job.sample['_id']}".encode())
-            measured = answer(self._model, prompt.ids, decoding_v2(seed), kv, how.n_threads)
-            response = measured.pop("pred").strip()
-            chosen = v2_answer(response)
-            official = {name: job.sample[name] for name in ("_id", "difficulty", "length", "question", "answer")}
-            official |= {"response": response, "pred": chosen, "judge": chosen == job.sample["answer"]}
-        return official | {"index": job.index, "cut": prompt.cut} | measured
+            return prepare(model, one, job.sample, how.n_ctx, how.max_length, chat=how.chat), decoding(one)
+        # A seed of its own for each sample, whichever worker comes to it; the same for every cache.
+        seed = zlib.crc32(f"{how.seed} {job.sample['_id']}".encode())
+        return prepare_v2(model, job.sample, how.n_ctx, how.max_length, chat=how.chat), decoding_v2(seed)
+
+
+def _official(job: Job, text: str) -> dict[str, Any]:
+    """The fields that the official scorers read."""
+    if isinstance(job.sample, Sample):
+        return {
+            "pred": text,
+            "answers": list(job.sample.answers),
+            "all_classes": list(job.sample.classes) or None,
+            "length": job.sample.length,
+            "_id": job.sample.id,
+        }
+    response = text.strip()
+    chosen = v2_answer(response)
+    fields = {name: job.sample[name] for name in ("_id", "difficulty", "length", "question", "answer")}
+    return fields | {"response": response, "pred": chosen, "judge": chosen == job.sample["answer"]}
 
 
 def predict(
-    folder: RunFolder, settings: Settings, data: DataSet, n_workers: int = 1, ray_address: str | None = None
+    folder: RunFolder,
+    settings: Settings,
+    data: DataSet,
+    n_workers: int = 1,
+    ray_address: str | None = None,
+    batch: int = 1,
 ) -> None:
-    """Adds to `folder` every answer that it lacks.
+    """Adds to `folder` every answer that it lacks, `batch` of a task with a cache at a time.
 
-    Caches take turns at each sample, so that they share what the machine does meanwhile.
+    Caches take turns at the same samples, so that they share what the machine does meanwhile.
     """
-    jobs = [
-        Job(cache, name, index, sample)
-        for name, samples in data.samples.items()
-        for index, sample in enumerate(samples)
-        for cache in settings.caches
-    ]
     done = {(cache, name): _indices(folder, cache, name) for cache in settings.caches for name in data.samples}
-    missing = [job for job in jobs if job.index not in done[job.cache, job.task]]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="answer", desc="longbench") as bar:
-        for number, record in run_jobs(missing, Answerer(settings), n_workers, ray_address):
-            job = missing[number]
-            folder.append(records_name(job.cache, job.task), record | {"workers": n_workers})
-            bar.set_postfix_str(f"{job.task} {job.cache}", refresh=False)
-            bar.update()
+    missing = []
+    n_samples = 0
+    for name, samples in data.samples.items():
+        n_samples += len(samples)
+        for begin in range(0, len(samples), batch):
+            numbered = list(enumerate(samples))[begin : begin + batch]
+            for cache in settings.caches:
+                jobs = [Job(cache, name, i, sample) for i, sample in numbered if i not in done[cache, name]]
+                missing += [jobs] if jobs else []
+    n_all = n_samples * len(settings.caches)
+    n_done = n_all - sum(map(len, missing))
+    with tqdm(total=n_all, initial=n_done, unit="answer", desc="longbench") as bar:
+        for number, records in run_jobs(missing, Answerer(settings), n_workers, ray_address):
+            for job, record in zip(missing[number], records, strict=True):
+                how_many = {"workers": n_workers, "batch": len(records)}
+                folder.append(records_name(job.cache, job.task), record | how_many)
+                bar.set_postfix_str(f"{job.task} {job.cache}", refresh=False)
+                bar.update()
 
 
 def answers(folder: RunFolder, cache: str, name: str) -> list[dict[str, Any]]:

@@ -235,7 +235,10 @@ def test_a_session_in_use_refuses_a_second_call(livekv, model, tokens):
 
 def test_the_interpreters_lock_is_released_in_long_calls(livekv, model, tokens, tmp_path):
     long = tokens * 12
+    engine = livekv.Engine(model)
     for call in (lambda: model.session(4000).prefill(long), lambda: model.session(4000).eval(long),
+                 lambda: engine.step([(model.session(4000), long)]),
+                 lambda: list(engine.generate_batch([model.session(4000).generate(long, 1)])),
                  lambda: livekv.fidelity(model, long, 1800), lambda: next(model.session(4000).generate(long, 1))):  # fmt: skip
         worker = threading.Thread(target=call)
         worker.start()
@@ -251,26 +254,27 @@ import signal, sys, time
 import livekv
 model = livekv.Model(sys.argv[1], n_threads=1)
 tokens = [1] + [300 + i % 500 for i in range(29_999)]
-session = model.session(40_000, kv=livekv.KVOptions(chunk_size=128))
+session, engine = model.session(40_000, kv=livekv.KVOptions(chunk_size=128)), livekv.Engine(model)
 text = session.generate([1], None, temperature=0, ignore_eos=True)
 call = {"prefill": lambda: session.prefill(tokens), "eval": lambda: session.eval(tokens),
         "fidelity": lambda: livekv.fidelity(model, tokens, n_ctx=15_000, kv=livekv.KVOptions(chunk_size=128),
                                             progress=lambda done, total: print("window", flush=True)),
-        "generate": lambda: "".join(text)}[sys.argv[2]]
+        "step": lambda: engine.step([(session, tokens), (model.session(40_000), tokens)]),
+        "generate": lambda: "".join(text), "batch": lambda: list(engine.generate_batch([text]))}[sys.argv[2]]
 print("ready", flush=True)
 try:
     call()
 except KeyboardInterrupt:
     print("interrupted", session.n_tokens, flush=True)
-    if sys.argv[2] != "generate":
+    if sys.argv[2] not in ("generate", "batch"):
         session.reset()
         assert session.prefill([1, 2]).shape == (4096,)
     else:
-        assert next(text, None) is None and text.text
+        assert next(text, None) is None and text.text and text.usage.finish_reason == "interrupted"
 """
 
 
-@pytest.mark.parametrize("what", ["prefill", "eval", "fidelity", "generate"])
+@pytest.mark.parametrize("what", ["prefill", "eval", "step", "fidelity", "generate", "batch"])
 def test_ctrl_c_ends_a_long_call_within_a_chunk(livekv, build_dir, story, what):
     environment = os.environ | {"PYTHONPATH": str(build_dir / "python")}
     with subprocess.Popen([sys.executable, "-c", CTRL_C, story, what], env=environment, text=True,
@@ -287,9 +291,9 @@ def test_ctrl_c_ends_a_long_call_within_a_chunk(livekv, build_dir, story, what):
             run.kill()  # one that does not listen
     assert (run.returncode, out.split()[:1], err) == (0, ["interrupted"], "")  # before the first window was done
     n_tokens = int(out.split()[1])
-    if what == "generate":
+    if what in ("generate", "batch"):
         assert 0 < n_tokens < 40_000
-    if what in ("prefill", "eval"):
+    if what in ("prefill", "eval", "step"):
         assert 0 < n_tokens < 30_000 and n_tokens % 128 == 0
 
 

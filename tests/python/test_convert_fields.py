@@ -198,18 +198,19 @@ def test_what_is_converted_loads(livekv, folder, capsys, key):
     assert n_loaded > 0
 
 
-LIMITS = {"max_layers": "MAX_LAYERS", "max_width": "MAX_WIDTH", "max_vocab": "MAX_VOCAB"}
+LIMITS = {"max_layers": "MAX_LAYERS", "max_width": "MAX_WIDTH", "max_vocab": "MAX_VOCAB", "max_head_dim": "MAX_HEAD_DIM"}
 
 
 def test_limits_are_the_engines():
-    source = (ROOT / "engine" / "model" / "hparams.cpp").read_text()
+    model = ROOT / "engine" / "model"
+    names = ("hparams.h", "hparams.cpp", "arch/common_shape.cpp")
+    source = "".join((model / name).read_text() for name in names)
     for name, value in re.findall(r"constexpr uint32_t (max_\w+) = (.*);", source):
         base, _, shift = value.partition(" << ")
         assert getattr(hf_config, LIMITS.pop(name)) == int(base) << int(shift or 0), name
     assert not LIMITS
-    assert re.search(rf"value_or\(default_dim\), {hf_config.MAX_HEAD_DIM}\)", source)
-    assert f"hp.head_dim % {hf_config.HEAD_DIM_UNIT} != 0" in source
-    precheck = (ROOT / "engine" / "model" / "gguf_precheck.cpp").read_text()
+    assert f"head_dim_unit = {hf_config.HEAD_DIM_UNIT};" in source
+    precheck = (model / "gguf_precheck.cpp").read_text()
     assert f"max_names = {tensor_plan.MAX_TENSORS};" in precheck
 
 

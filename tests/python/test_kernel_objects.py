@@ -1,5 +1,5 @@
-"""The object files of the AVX levels define nothing but their table: the linker keeps one copy of a function many files
-define, and may keep the one with instructions this machine lacks."""
+"""What is in the object files. Those of the AVX levels define nothing but their table: the linker keeps one copy of a
+function many files define, and may keep the one with instructions this machine lacks."""
 
 from __future__ import annotations
 
@@ -35,3 +35,22 @@ def test_symbols_other_files_are_given_are_found(build_dir):
     if not nm or not found:
         pytest.skip("no nm, or no objects")
     assert ("T", "livekv::chunk_sealer::split_keys(livekv::chunk_rows const&)") in defined_globals(nm, found[0])
+
+
+def test_the_product_holds_no_emulated_gpu(build_dir):
+    """It is the tests' library (livekv_device_emulated); what is shipped says that there is no GPU."""
+    nm = shutil.which("nm")
+    if not nm:
+        pytest.skip("no nm")
+
+    def is_emulation(path) -> bool:
+        found = subprocess.run([nm, "-C", path], capture_output=True, text=True, check=True).stdout
+        return "simt::emulated" in found
+
+    emulating = build_dir / "bin" / "test_cuda_cache"
+    if not emulating.exists():
+        pytest.skip("built for CUDA, or without tests")
+    assert is_emulation(emulating)  # what is looked for would be found
+    products = [build_dir / "bin" / f"livekv-{name}" for name in ("cli", "bench", "perplexity")]
+    products += [*build_dir.glob("engine/liblivekv_engine.a"), *build_dir.glob("python/livekv/_livekv*.so")]
+    assert [path.name for path in products if is_emulation(path)] == []

@@ -36,6 +36,13 @@ def test_only_these_rooms_know_ggml(root):
     assert not others, others
 
 
+def test_an_architecture_is_spelled_out_in_its_own_file_only(root):
+    """Its keys, its layers' tensors and what they are called."""
+    spelled = re.compile(r'^(?!\s*//).*"(llama\.|attn_|ffn_|[QKV]cur)', re.M)
+    sources = [path for path in (root / "engine").rglob("*") if path.suffix in {".h", ".cpp"}]
+    assert [path.name for path in sources if spelled.search(path.read_text())] == ["llama.cpp"]
+
+
 def test_only_the_tools_print(root):
     printing = re.compile(r"std::c(out|err)|\bf?printf\(|\bputs\(|\babort\(|\bexit\(")
     guilty = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,7 +65,7 @@ def test_an_answer_is_the_command_lines(livekv, model, tools, tmp_path):
     (tmp_path / "prompt.txt").write_text(model.detokenize(ids))
     assert model.tokenize((tmp_path / "prompt.txt").read_text()) == ids
     for kv in ("f16", "livekv"):
-        got = answer.answer(model, ids, answer.Decoding(40), livekv.KVOptions.parse(kv), 1)
+        (got,) = answer.answer_together(model, [(ids, answer.Decoding(40))], livekv.KVOptions.parse(kv), 1)
         said = tools.run(
             "livekv-cli", "-m", STORY, "-f", tmp_path / "prompt.txt", "-n", 40, "--temp", 0, "--kv", kv, "-t", 1
         ).stdout
@@ -76,15 +75,15 @@ def test_an_answer_is_the_command_lines(livekv, model, tools, tmp_path):
         assert got["rss_before"] < got["rss_peak"] < got["rss_before"] + (64 << 20)
 
 
+def row(order):
+    """Logits of eight tokens, 6 the newline and 7 the end, that prefer those of `order`, the first most."""
+    return np.array([float(8 - order.index(t)) if t in order else 0.0 for t in range(8)])
+
+
 class Scripted:
-    """A model of eight tokens, 6 the newline and 7 the end, that prefers given tokens one after the other."""
+    """Vocabulary and engine of sessions that are lists of the rows to come."""
 
     n_vocab = 8
-
-    def __init__(self, *preferred):
-        self.rows = [
-            np.array([float(8 - order.index(t)) if t in order else 0.0 for t in range(8)]) for order in preferred
-        ]
 
     def tokenize(self, text, add_special=True):
         return [6]
@@ -92,26 +91,29 @@ class Scripted:
     def is_end_of_generation(self, token):
         return token == 7
 
-    def prefill(self, tokens):
-        return self.rows.pop(0)
-
-    def eval(self, tokens):
-        return self.rows.pop(0)[None]
-
-    def kv_stats(self):
-        return SimpleNamespace(seal_s=0.0)
+    def step(self, batch, generated):
+        assert generated and all(len(tokens) == 1 for _, tokens in batch)
+        return [session.pop(0) for session, _ in batch]
 
 
-@pytest.mark.parametrize(
-    ("preferred", "tokens", "reason"),
-    [
-        ([[6, 7, 3], [4], [6]], [3, 4, 6], "stop"),  # neither newline nor end comes first
-        ([[2], [7]], [2], "eos"),
-        ([[2], [3], [4], [5]], [2, 3, 4, 5], "length"),
-    ],
-)
-def test_samsum_ends_at_a_newline_but_does_not_begin_with_one(preferred, tokens, reason):
-    script = Scripted(*preferred)
+def test_samsum_ends_at_a_newline_but_does_not_begin_with_one():
     assert tasks.task("samsum").stop_at_newline and answer.decoding(tasks.task("samsum")).stop_at_newline
-    got, measures = answer._until_newline(script, script, [0], answer.Decoding(4, stop_at_newline=True))
-    assert got == tokens and measures["finish_reason"] == reason and not script.rows
+    cases = [
+        ([[6, 7, 3], [4], [6]], [3, 4, 6], "stop", 3),  # neither newline nor end comes first
+        ([[2], [7]], [2], "eos", 2),
+        ([[2], [3], [4], [5]], [2, 3, 4, 5], "length", 4),
+    ]
+    how = answer.Decoding(4, stop_at_newline=True)
+    for chosen in ([cases[0]], [cases[1]], [cases[2]], cases):
+        asked = []
+        for preferred, *_ in chosen:
+            first, *later = map(row, preferred)
+            asked.append(answer.Asked(later, how, first, 1, 0.5, 0.25))
+        answer._until_newline(Scripted(), Scripted(), asked)
+        for one, (_, tokens, reason, n_generated) in zip(asked, chosen, strict=True):
+            assert one.tokens == tokens and one.session == []
+            assert (one.measures["finish_reason"], one.measures["generated_tokens"]) == (reason, n_generated)
+            assert one.measures["prefill_s"] == 0.5 <= one.measures["ttft_s"] and one.measures["seal_s"] == 0.25
+    (short,) = [answer.Asked([], answer.Decoding(1, stop_at_newline=True), row([6, 3]), 1, 0.5, 0.25)]
+    answer._until_newline(Scripted(), Scripted(), [short])
+    assert short.tokens == [3] and short.measures["finish_reason"] == "length"

@@ -68,6 +68,31 @@ def test_a_run_scores_and_is_gone_on_with(samples, tmp_path, capsys):
     assert again[0] == lines[0] and json.loads(again[1])["pred"] == json.loads(lines[1])["pred"]
 
 
+@pytest.mark.parametrize("kv", ["f16,livekv:chunk-size=32", "q8_0,reference:chunk-size=32"])
+def test_answers_of_a_batch_are_those_of_each_alone(samples, tmp_path, kv):
+    tiny = ["--model", str(STORY.with_name("tiny.gguf"))]
+    for out, batch in (("one", 1), ("four", 4)):
+        given = arguments(samples, tmp_path / out, "--batch", batch, kv=kv, wanted="trec,samsum,passage_count", limit=3)
+        assert main(given + tiny) == 0
+    assert answered(tmp_path / "one") == answered(tmp_path / "four")
+    records = [json.loads(line) for content in predictions(tmp_path / "four").values() for line in content.splitlines()]
+    assert {record["batch"] for record in records} == {3}  # of a task and cache
+    assert all(0 < record["prefill_s"] <= record["ttft_s"] for record in records)
+    alone, together = ((tmp_path / out / "caches.md").read_text() for out in ("one", "four"))
+    assert "Up to 3 answers advanced together" in together and "advanced together" not in alone
+
+
+def test_a_run_goes_on_with_another_batch(samples, tmp_path):
+    out = tmp_path / "out"
+    assert main(arguments(samples, out, "--batch", 2, limit=3)) == 0
+    whole = answered(out)
+    victim = out / "predictions" / "f16" / "trec.jsonl"
+    kept = victim.read_bytes().splitlines(keepends=True)[:1]
+    victim.write_bytes(b"".join(kept))
+    assert main(arguments(samples, out, "--batch", 3, limit=3)) == 0
+    assert answered(out) == whole and victim.read_bytes().startswith(kept[0])
+
+
 def test_another_configuration_is_refused_by_name(samples, tmp_path, capsys):
     assert main(arguments(samples, tmp_path / "out", kv="f16", wanted="trec", limit=1)) == 0
     row = json.loads((samples / "trec.jsonl").read_text().splitlines()[0])

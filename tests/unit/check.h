@@ -1,8 +1,10 @@
 #pragma once
 
 // A test is a function registered by TEST; CHECK reports a failed claim and goes on. TEST_MAIN runs them all and prints
-// one line for each; SKIP leaves a test with its reason, and a file whose tests were all skipped exits with 77.
+// one line for each; SKIP leaves a test with its reason, and a file whose tests were all skipped exits with 77. In a loop
+// over cases, IN("bits=", bits, " n=", n) says which one a claim that failed was about, to the end of its scope.
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -30,7 +32,7 @@ inline std::vector<test_case> & all() {
     return cases;
 }
 
-inline int failures = 0;
+inline std::atomic<int> failures{0};
 
 struct registrar {
     registrar(const char * name, void (*run)()) { all().push_back({name, run}); }
@@ -48,8 +50,40 @@ std::string text(const std::optional<T> & value) {
     return value ? text(*value) : "none";
 }
 
+// The case that this thread is in, from the outermost scope of IN to the innermost; and the one that an exception that
+// is on its way, or was last, left.
+inline thread_local std::vector<std::string> cases;
+inline thread_local std::string left_case;
+
+inline std::string where() {
+    std::string all;
+    for (const std::string & one : cases) {
+        all += (all.empty() ? " [" : ", ") + one;
+    }
+    return all.empty() ? all : all + "]";
+}
+
+class in_case {
+  public:
+    template <typename... Parts>
+    explicit in_case(const Parts &... parts) : n_exceptions_(std::uncaught_exceptions()) {
+        cases.push_back((text(parts) + ...));
+        left_case.clear();
+    }
+    ~in_case() {
+        if (std::uncaught_exceptions() > n_exceptions_ && left_case.empty()) {
+            left_case = where();
+        }
+        cases.pop_back();
+    }
+    in_case(in_case &&) = delete;
+
+  private:
+    int n_exceptions_;
+};
+
 inline void report(const char * file, int line, const std::string & what) {
-    std::printf("  %s:%d: %s\n", file, line, what.c_str());
+    std::printf("  %s:%d: %s%s\n", file, line, what.c_str(), where().c_str());
     ++failures;
 }
 
@@ -76,6 +110,7 @@ inline int run_all() {
             continue;
         }
         const int before = failures;
+        left_case.clear();
         try {
             test.run();
             std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", test.name);
@@ -83,7 +118,7 @@ inline int run_all() {
             ++n_skipped;
             std::printf("skip %s: %s\n", test.name, skip.reason.c_str());
         } catch (const std::exception & problem) {
-            report(test.name, 0, std::string("unexpected exception: ") + problem.what());
+            report(test.name, 0, std::string("unexpected exception: ") + problem.what() + left_case);
         }
     }
     const bool all_skipped = n_skipped == static_cast<int>(all().size());
@@ -96,6 +131,10 @@ inline int run_all() {
     static void name();                                           \
     static const check::registrar name##_registrar(#name, &name); \
     static void name()
+
+#define CHECK_JOIN_(a, b) a##b
+#define CHECK_NAME_(line) CHECK_JOIN_(in_case_, line)
+#define IN(...) const check::in_case CHECK_NAME_(__LINE__)(__VA_ARGS__)
 
 #define CHECK(condition)                                             \
     do {                                                             \

@@ -52,6 +52,7 @@ double worst_nmse(random_sequence & seq) {
 
 TEST(rows_alone_are_exact) {
     for (const int32_t n : {1, 2, 31, 32, 33, 100, 515}) {
+        IN("n=", n);
         sequence_setup s;
         random_sequence seq(s);
         seq.add(n, false, false);
@@ -64,6 +65,7 @@ TEST(blocks_of_every_width_and_awkward_length) {
     for (const int32_t bits : {2, 3, 4, 5, 8}) {
         for (const bool zero_point : {false, true}) {
             for (const int32_t n : {1, 4, 15, 16, 17, 31, 32, 33, 63, 64, 65, 103, 512}) {
+                IN("bits=", bits, " zero_point=", zero_point, " n=", n);
                 sequence_setup s;
                 s.n_head = 32;
                 s.n_head_kv = 8;
@@ -86,6 +88,7 @@ TEST(blocks_of_every_width_and_awkward_length) {
 TEST(every_query_group_and_head_dim) {
     for (int32_t group = 1; group <= 8; ++group) {
         for (const int32_t head_dim : {8, 40, 64, 72, 128, 256, 264}) {
+            IN("group=", group, " head_dim=", head_dim);
             sequence_setup s;
             s.n_head_kv = 8;
             s.n_head = 8 * group;
@@ -102,6 +105,7 @@ TEST(every_query_group_and_head_dim) {
 TEST(many_queries_see_only_what_is_before_them) {
     for (const int32_t n_new : {2, 3, 16, 17, 64}) {
         for (const int32_t before : {0, 1, 30}) {
+            IN("n_new=", n_new, " before=", before);
             sequence_setup s;
             s.n_new = n_new;
             random_sequence seq(s);
@@ -114,6 +118,7 @@ TEST(many_queries_see_only_what_is_before_them) {
 
 TEST(sinks_warm_up_keys_and_shortened_blocks) {
     for (const int32_t n_new : {1, 5}) {
+        IN("n_new=", n_new);
         sequence_setup s;
         s.n_new = n_new;
         random_sequence seq(s);
@@ -137,12 +142,14 @@ TEST(long_contexts_are_cut_into_spans_and_joined) {
     seq.add(7, false, false);
     CHECK_BELOW(worst_nmse(seq), rounded_nmse);
     for (const cpu_kernels * level : cpu_levels()) {
+        IN(level->name);
         CHECK(run(seq, *level, 1) == run(seq, *level, 4));
     }
 }
 
 TEST(rotated_storage_gives_the_same_attention) {
     for (const int32_t head_dim : {64, 96, 128}) {
+        IN("head_dim=", head_dim);
         sequence_setup s;
         s.head_dim = head_dim;
         s.rotation = head_dim == 96 ? 32 : head_dim;
@@ -155,6 +162,7 @@ TEST(rotated_storage_gives_the_same_attention) {
 
 TEST(extreme_values_stay_finite_and_close) {
     for (const float size : {1e-6f, 1e-3f, 30.0f}) {
+        IN("size=", size);
         sequence_setup s;
         s.k_size = size;
         random_sequence seq(s);
@@ -164,12 +172,14 @@ TEST(extreme_values_stay_finite_and_close) {
                     size > 1.0f ? 1e-2 : rounded_nmse);  // huge scores: a rounding step is worth a whole nat
     }
     for (const float q_size : {0.0f, 1e-20f, 1e20f, 3e38f}) {
+        IN("q_size=", q_size);
         sequence_setup s;
         s.q_size = q_size;
         random_sequence seq(s);
         seq.add(64, true, true);
         seq.add(9, false, false);
         for (const cpu_kernels * level : cpu_levels()) {
+            IN(level->name);
             for (const float x : run(seq, *level)) {
                 CHECK(std::isfinite(x));
             }
@@ -179,6 +189,7 @@ TEST(extreme_values_stay_finite_and_close) {
 
 TEST(a_zero_channel_and_a_heavy_one) {
     for (const bool zero_point : {false, true}) {
+        IN("zero_point=", zero_point);
         sequence_setup s;
         s.zero_channel = 5;
         s.heavy_channel = 9;

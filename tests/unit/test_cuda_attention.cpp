@@ -70,6 +70,7 @@ TEST(a_key_far_ahead_of_the_others_gives_its_value) {
 
 TEST(rows_alone) {
     for (const int32_t n : {1, 2, 31, 32, 33, 100}) {
+        IN("n=", n);
         sequence_setup s;
         device_sequence seq(s);
         seq.add(n, false, false);
@@ -83,6 +84,8 @@ TEST(blocks_of_every_width_and_awkward_length) {
         for (const auto & [k_bits, v_bits] : {std::pair{4, 4}, {5, 4}, {4, 3}, {8, 8}, {2, 5}}) {
             for (const bool zero_point : {false, true}) {
                 for (const int32_t n : {1, 4, 15, 17, 31, 33, 65, 103, 160}) {
+                    IN("head_dim=", head_dim, " k_bits=", k_bits, " v_bits=", v_bits, " zero_point=", zero_point,
+                       " n=", n);
                     sequence_setup s;
                     s.n_head = 4;
                     s.n_head_kv = 1;
@@ -109,6 +112,7 @@ TEST(blocks_of_every_width_and_awkward_length) {
 TEST(every_query_group_and_head_dim) {
     for (int32_t group = 1; group <= 8; ++group) {
         for (const int32_t head_dim : {8, 40, 64, 72, 128, 256, 264}) {
+            IN("group=", group, " head_dim=", head_dim);
             sequence_setup s;
             s.n_head_kv = 2;
             s.n_head = 2 * group;
@@ -126,6 +130,7 @@ TEST(every_query_group_and_head_dim) {
 TEST(many_queries_see_only_what_is_before_them) {
     for (const int32_t n_new : {2, 3, 17, 64, 70}) {
         for (const int32_t before : {0, 1, 30}) {
+            IN("n_new=", n_new, " before=", before);
             sequence_setup s;
             s.n_new = n_new;
             s.method = default_method();
@@ -139,6 +144,7 @@ TEST(many_queries_see_only_what_is_before_them) {
 
 TEST(sinks_warm_up_keys_and_shortened_blocks) {
     for (const int32_t n_new : {1, 5}) {
+        IN("n_new=", n_new);
         sequence_setup s;
         s.n_new = n_new;
         s.method = default_method();
@@ -172,6 +178,7 @@ TEST(long_contexts_are_cut_into_spans_and_joined) {
 
 TEST(rotated_storage_gives_the_same_attention) {
     for (const int32_t head_dim : {64, 96, 128}) {
+        IN("head_dim=", head_dim);
         sequence_setup s;
         s.head_dim = head_dim;
         s.rotation = head_dim == 96 ? 32 : head_dim;
@@ -185,6 +192,7 @@ TEST(rotated_storage_gives_the_same_attention) {
 
 TEST(extreme_values_stay_finite_and_close) {
     for (const float size : {1e-3f, 30.0f}) {
+        IN("size=", size);
         sequence_setup s;
         s.k_size = size;
         s.method = default_method();
@@ -194,6 +202,7 @@ TEST(extreme_values_stay_finite_and_close) {
         check_all(seq, s, size > 1.0f ? 1e-2 : half_nmse, size > 1.0f ? 1e-4 : plain_nmse);
     }
     for (const float q_size : {0.0f, 1e-20f, 1e20f, 3e38f}) {
+        IN("q_size=", q_size);
         sequence_setup s;
         s.q_size = q_size;
         s.method = default_method();
@@ -212,6 +221,7 @@ TEST(extreme_values_stay_finite_and_close) {
 TEST(rows_are_stored_as_the_cpu_stores_them) {
     std::mt19937 rng(4);
     for (const int32_t d : {8, 40, 64, 128}) {
+        IN("head_dim=", d);
         constexpr int32_t n = 5;
         constexpr int32_t heads = 2;
         const size_t size = static_cast<size_t>(n * heads * d);
@@ -257,6 +267,7 @@ TEST(rows_are_stored_as_the_cpu_stores_them) {
 TEST(the_order_of_threads_does_not_matter) {
     for (const auto & [head_dim, k_bits, v_bits, outliers] :
          {std::tuple{128, 4, 4, 0.005}, {64, 5, 4, 0.0}, {64, 8, 8, 0.02}}) {
+        IN("head_dim=", head_dim, " k_bits=", k_bits, " v_bits=", v_bits);
         sequence_setup s;
         s.n_head = s.n_head_kv = 4;  // so that few spans fill the GPU, and a warp has several tiles
         s.n_new = 3;
@@ -279,7 +290,9 @@ TEST(the_order_of_threads_does_not_matter) {
                 continue;  // slow, and the same for every width
             }
             const std::vector<float> forward = seq.run(kernel);
+            IN("kernel ", static_cast<int>(kernel));
             for (const simt::emulated::order o : simt::emulated::all_orders) {
+                IN("order ", static_cast<int>(o));
                 simt::emulated::set_order(o);
                 CHECK(seq.run(kernel) == forward);
             }

@@ -2,12 +2,12 @@
 // tokens alike, and either reads the other's files.
 
 #include <cmath>
-#include <cstdlib>
 
 #include "check.h"
 #include "cli/repeat_chunks.h"
 #include "error.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/simt_emulated.h"
 #include "session/session.h"
 #include "tiny_model.h"
 
@@ -50,9 +50,9 @@ session_params params(const std::function<void(kv_options &)> & edit = {}) {
 }
 
 std::unique_ptr<session> make(bool on_device, const session_params & p) {
-    on_device ? setenv("LIVEKV_EMULATE", "1", 1) : unsetenv("LIVEKV_EMULATE");
+    simt::emulated::set_stands_in(on_device);
     auto s = std::make_unique<session>(tiny(), p);
-    unsetenv("LIVEKV_EMULATE");
+    simt::emulated::set_stands_in(false);
     return s;
 }
 
@@ -140,9 +140,9 @@ TEST(a_sequence_can_be_shortened_and_shared) {
         s->trim(150);
     }
     CHECK_CLOSE(logits_after(*gpu, text(30, 2)), logits_after(*cpu, text(30, 2)));
-    setenv("LIVEKV_EMULATE", "1", 1);
+    simt::emulated::set_stands_in(true);
     const auto other = gpu->fork();
-    unsetenv("LIVEKV_EMULATE");
+    simt::emulated::set_stands_in(false);
     const std::vector<float> here = logits_after(*gpu, text(40, 3));
     CHECK(logits_after(*other, text(40, 3)) == here);
     CHECK_CLOSE(here, logits_after(*cpu, text(40, 3)));
@@ -204,9 +204,9 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
     };
     temporary_file file(".gguf");
     write_tiny_model(broken, file.path());
-    setenv("LIVEKV_EMULATE", "1", 1);
+    simt::emulated::set_stands_in(true);
     session s(model::load(file.path(), 0), params());
-    unsetenv("LIVEKV_EMULATE");
+    simt::emulated::set_stands_in(false);
     CHECK_ERROR(s.prefill(text(5)), "layer 1, position 0: a key or value is not a number");
     CHECK_EQ(s.n_tokens(), 0);
 }

@@ -171,6 +171,7 @@ TEST(words_of_a_brick_are_its_codes) {
                 std::memcpy(&w, u.data() + 8 * r + 4 * quad, sizeof(w));
                 return w;
             };
+            IN("bits=", bits, " quad=", quad);
             for (int32_t r = 0; r < 16; ++r) {
                 CHECK_EQ(brick_row(bricks + quad * 8 * bits, bits, r), row(r));
             }
@@ -190,6 +191,7 @@ TEST(the_device_gives_the_references_bytes) {
 TEST(whole_chunks_of_the_default_options) {
     std::mt19937 rng(22);
     for (const row_kind kind : {row_kind::normal, row_kind::heavy_tailed, row_kind::shifted}) {
+        IN(name_of(kind));
         configuration c;
         c.method.scale_method = kv_method::scale::ema_clipped;
         c.method.key_group = 128;
@@ -207,6 +209,7 @@ TEST(whole_chunks_of_the_default_options) {
 TEST(long_chunks_take_narrower_slabs) {
     std::mt19937 rng(23);
     for (const int64_t n : {1600, 4096}) {
+        IN("n=", n);
         configuration c;
         c.n = n;
         c.d = 24;
@@ -218,6 +221,7 @@ TEST(long_chunks_take_narrower_slabs) {
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
     for (const simt::emulated::order o : simt::emulated::all_orders) {
+        IN("order ", static_cast<int>(o));
         simt::emulated::set_order(o);
         check_against_reference(LIVEKV_CUDA_DRAWS / 10, 24);
     }

@@ -147,6 +147,7 @@ TEST(texts_in_a_batch_are_those_of_each_alone) {
         }
     }
     for (size_t i = 0; i < texts.size(); ++i) {
+        IN("text ", i);
         CHECK(ids[i] == alone[i]);
         CHECK_EQ(caches[i]->n_tokens(), static_cast<int64_t>(prompts[i].size()) + n_new - 1);
     }

@@ -40,6 +40,7 @@ TEST(the_hash_is_that_of_the_last_logits_and_known_when_the_text_has_ended) {
         return hash.digest();
     };
     for (const int64_t n_predict : {0, 1, 5}) {
+        IN("n_predict=", n_predict);
         session s(m, params_of("f16", 32));
         generate_params p;
         p.n_predict = n_predict;

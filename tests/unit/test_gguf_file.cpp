@@ -4,6 +4,7 @@
 #include "check.h"
 #include "error.h"
 #include "model/gguf_file.h"
+#include "model/arch/arch.h"
 #include "model/hparams.h"
 #include "model/weights.h"
 #include "tiny_model.h"
@@ -43,8 +44,8 @@ TEST(reads_shape_and_tensors_of_a_model) {
     const gguf_file file(path.path());
     const hparams hp = hparams::read(file);
     CHECK_EQ(hp.n_layer, 2);
-    CHECK_EQ(hp.n_embd_q(), 128);
-    CHECK_EQ(hp.n_embd_kv(), 64);
+    CHECK_EQ(hp.n_embd_q(1), 128);
+    CHECK_EQ(hp.n_embd_kv(1), 64);
     CHECK_EQ(hp.n_vocab, 259);
     CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * 2 * 64 * 2);
     const weights w(file, hp, 0);
@@ -117,7 +118,11 @@ TEST(flipped_bytes_are_errors_or_harmless_and_never_crash) {
 }
 
 TEST(wrong_or_missing_metadata_is_named) {
-    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, "'mamba'");
+    std::string supported = "'mamba' is not supported; supported: ";
+    for (const architecture * a : architectures()) {
+        supported += (a == architectures().front() ? "'" : ", '") + std::string(a->name) + "'";
+    }
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, supported);
     for (const char * key : {"general.architecture", "llama.block_count", "llama.embedding_length",
                              "llama.attention.layer_norm_rms_epsilon", "llama.context_length"}) {
         refuses_keys([&](gguf_context * g) { gguf_remove_key(g, key); }, key);
@@ -175,6 +180,8 @@ TEST(keys_that_change_the_result_and_are_not_read_are_refused_unless_neutral) {
         gguf_set_val_f32(g, "llama.attention.scale", 1.0f / std::sqrt(32.0f));
         gguf_set_val_u32(g, "llama.vocab_size", 259);
         gguf_set_val_str(g, "llama.tensor_data_layout", "Meta AI original pth");
+        gguf_set_val_f32(g, "llama.rope.scaling.factor", 2.0f);
+        gguf_set_val_f32(g, "llama.rope.scale_linear", 2.0f);  // older files' name of it
         gguf_set_val_u32(g, "llama.rope.scaling.original_context_length", 512);
         gguf_set_val_str(g, "somebody.note", "of no concern");
     });
@@ -199,6 +206,17 @@ TEST(shapes_given_for_each_layer_are_read_when_all_are_equal) {
             gguf_set_arr_data(g, key, GGUF_TYPE_FLOAT32, halves, 2);
         }, key);
     }
+}
+
+TEST(layers_may_have_shapes_of_their_own) {
+    hparams hp;
+    hp.n_layer = 2;
+    hp.layers = {{8, 2, 64, 96}, {6, 3, 32, 160}};
+    CHECK(hp.n_head(0) == 8 && hp.n_head(1) == 6 && hp.n_ff(0) == 96 && hp.n_ff(1) == 160);
+    CHECK(hp.n_embd_q(0) == 8 * 64 && hp.n_embd_q(1) == 6 * 32);
+    CHECK(hp.n_embd_kv(0) == 2 * 64 && hp.n_embd_kv(1) == 3 * 32);
+    CHECK_EQ(hp.kv_values_per_token(), 2 * (2 * 64 + 3 * 32));
+    CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * hp.kv_values_per_token());
 }
 
 TEST(every_tensor_is_used_or_refused_by_name) {

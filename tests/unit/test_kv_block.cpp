@@ -116,6 +116,7 @@ TEST(a_code_lies_in_the_bits_the_format_says) {
         for (const kv_side side : {kv_side::key, kv_side::value}) {
             for (const auto & [token, channel] :
                  {std::pair(0, 0), std::pair(5, 3), std::pair(37, 21), std::pair(39, 39)}) {
+                IN("bits=", bits, side == kv_side::key ? " keys" : " values", " token=", token, " channel=", channel);
                 const kv_block_header h = kv_header(side, 40, 40, bits, 40, 1, false);
                 const kv_block_map m = kv_map(h);
                 std::vector<uint8_t> block(m.bytes);
@@ -150,6 +151,7 @@ TEST(codes_written_in_any_order_stay_what_they_are) {
     for (const int32_t bits : all_bits) {
         for (const kv_side side : {kv_side::key, kv_side::value}) {
             for (const auto & [n, d] : {std::pair(1, 8), std::pair(33, 40), std::pair(70, 264)}) {
+                IN("bits=", bits, side == kv_side::key ? " keys" : " values", " n=", n, " head_dim=", d);
                 const kv_block_header h = kv_header(side, n, d, bits, n, 1, true);
                 std::vector<uint8_t> block(kv_map(h).bytes, 0xa5);  // what was there before must not show
                 std::memcpy(block.data(), &h, sizeof(h));
@@ -177,10 +179,12 @@ TEST(codes_written_in_any_order_stay_what_they_are) {
 TEST(shapes_the_format_cannot_hold_are_errors) {
     const kv_method m;
     for (const int64_t d : {-8, 0, 4, 12, 100, 2056}) {
+        IN("head_dim=", d);
         CHECK_ERROR(block_header(m, kv_side::key, 32, d),
                     "multiple of 8 values, up to 2048, but head_dim is " + std::to_string(d));
     }
     for (const int64_t n : {-1, 0, 4097}) {
+        IN("n=", n);
         CHECK_ERROR(block_header(m, kv_side::key, n, 64), "n_tokens");
     }
     CHECK_EQ(block_header(m, kv_side::value, 4096, 2048).head_dim, 2048);

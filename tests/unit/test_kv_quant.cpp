@@ -65,6 +65,8 @@ TEST(a_block_stands_for_what_was_sealed) {
                 for (const double ratio : {0.0, 0.01, 0.1}) {
                     for (const auto & [n, d] : {std::pair(1, 8), std::pair(33, 264), std::pair(100, 40)}) {
                         for (const kv_side side : {kv_side::key, kv_side::value}) {
+                            IN(name_of(kind), " bits=", bits, " zero_point=", zero_point, " outliers=", ratio,
+                               " n=", n, " head_dim=", d, side == kv_side::key ? " keys" : " values");
                             const sealed_pair p =
                                 seal(own_range(bits, zero_point, ratio, 32), side, random_rows(kind, n, d, rng), d);
                             const std::vector<float> expected = reconstruct(p.sealed);
@@ -158,6 +160,7 @@ TEST(a_mean_out_of_reach_costs_steps_not_more) {
         for (size_t i = 0; i < x.size(); ++i) {
             x[i] = 1000.0f + static_cast<float>(i % 7);
         }
+        IN("bits=", bits);
         const sealed_pair p = seal(own_range(bits, true, 0.0), kv_side::key, x, 8);
         const std::vector<float> y = unpack_block(p.block.data());
         const float reach = 1006.0f / static_cast<float>(centre_limit - (1 << (bits - 1)));

@@ -18,6 +18,7 @@ TEST(every_level_converts_rows_as_the_scalar_code_does) {
     }
     std::mt19937 rng(15);
     for (const cpu_kernels * level : cpu_levels()) {
+        IN(level->name);
         std::vector<float> floats(halves.size());
         level->to_f32(halves.data(), floats.data(), halves.size());
         int n_wrong = 0;
@@ -28,6 +29,7 @@ TEST(every_level_converts_rows_as_the_scalar_code_does) {
         }
         CHECK_EQ(n_wrong, 0);
         for (size_t n = 1; n < 70; ++n) {  // every end of a row; nothing beyond it is written
+            IN("n=", n);
             std::vector<float> row(n);
             for (float & x : row) {
                 x = std::ldexp(random_value(row_kind::normal, 0, rng), static_cast<int>(rng() % 30) - 20);
@@ -58,6 +60,7 @@ TEST(rotated_rows_keep_their_length_and_turn_back) {
     std::mt19937 rng(16);
     for (const cpu_kernels * level : cpu_levels()) {
         for (const auto & [d, run] : {std::pair(64, 64), std::pair(40, 8), std::pair(128, 64), std::pair(264, 8)}) {
+            IN(level->name, " head_dim=", d, " run=", run);
             const std::vector<float> x = random_rows(row_kind::heavy_tailed, 3, d, rng);
             std::vector<uint16_t> turned(x.size());
             std::vector<uint16_t> back(x.size());

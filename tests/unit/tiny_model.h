@@ -5,6 +5,7 @@
 #include <ggml-cpp.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -39,7 +40,7 @@ struct tiny_spec {
 class temporary_file {
   public:
     explicit temporary_file(const std::string & suffix) {
-        static int serial = 0;
+        static std::atomic<int> serial{0};
         path_ = (std::filesystem::temp_directory_path() /
                  ("livekv-test-" + std::to_string(::getpid()) + "-" + std::to_string(serial++) + suffix))
                     .string();

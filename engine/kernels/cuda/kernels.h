@@ -37,8 +37,9 @@ memory_use memory();
 int32_t n_multiprocessors();
 size_t shared_memory_limit();  // bytes a block of threads may have
 
-// Whether the device is the emulation: builds without CUDA have no other, for tests.
-bool is_emulated();
+// Whether the device computes the caches of a machine without a GPU: never, but for the emulation when a test asks it
+// to (simt_emulated.h).
+bool stands_in();
 
 // Seconds the device spent between start and stop, once it is through; the pair may be used again then.
 class stopwatch {

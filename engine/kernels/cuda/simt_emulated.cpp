@@ -66,6 +66,7 @@ struct machine {
 machine * now = nullptr;
 order wanted = order::forward;
 bool late_writes = false;
+bool in_use = false;
 std::mt19937 rng(1);
 
 fiber & current() {
@@ -176,6 +177,14 @@ void set_order(order o) {
 
 void set_late_writes(bool on) {
     late_writes = on;
+}
+
+void set_stands_in(bool on) {
+    in_use = on;
+}
+
+bool stands_in() {
+    return in_use;
 }
 
 int32_t thread() {

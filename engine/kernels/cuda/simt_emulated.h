@@ -46,6 +46,10 @@ void set_order(order o);
 // (shared_view.h): finds barriers that only shuffles stand in for. Slow.
 void set_late_writes(bool on);
 
+// Whether engines made from now on compute their caches here, some thousand times slower than the CPU would.
+void set_stands_in(bool on);
+bool stands_in();
+
 int32_t thread();
 int32_t n_threads();
 dim block();

@@ -9,7 +9,7 @@
 namespace livekv {
 
 // The tensors a graph's caller fills before it runs and reads after.
-struct llama_graph {
+struct model_graph {
     ggml_cgraph * graph = nullptr;
     ggml_tensor * tokens = nullptr;     // i32 [n_rows]
     ggml_tensor * positions = nullptr;  // i32 [n_rows]
@@ -17,14 +17,14 @@ struct llama_graph {
     ggml_tensor * logits = nullptr;     // f32 [n_vocab, n_outputs], null when n_outputs is 0
 };
 
-// The graph of the pass over n_rows tokens that the runner has begun, with logits for n_outputs of the rows: the last
-// ones, or those an input names. With n_outputs = 0 the last layer only fills the caches. Every node is named as
-// llama.cpp names it, so that dumps of both can be compared.
-llama_graph build_llama_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
+// A model's graph: embedding, every layer of its architecture around the runner's attention, logits. It is of the pass
+// over n_rows tokens that the runner has begun, with logits for n_outputs of the rows: the last ones, or those an input
+// names. With n_outputs = 0 the last layer only fills the caches.
+model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
                               int64_t n_rows, int64_t n_outputs, bool outputs_are_last);
 
 // The most nodes such a graph has for a pass with so many dense parts.
-size_t llama_graph_nodes(const hparams & hp, size_t n_dense_parts);
+size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts);
 
 // A ggml context (metadata only) with room for one such graph. Throws livekv::error on too little memory.
 ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts);

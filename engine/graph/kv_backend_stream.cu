@@ -3,7 +3,7 @@
 #include <ggml-backend-impl.h>
 
 #include "common.cuh"
-#include "graph/device_backend.h"
+#include "graph/kv_backend.h"
 
 namespace livekv {
 

@@ -1,4 +1,4 @@
-#include "graph/device_backend.h"
+#include "graph/kv_backend.h"
 
 #include <ggml-backend-impl.h>
 
@@ -92,7 +92,7 @@ ggml_guid_t identity() {
 
 }  // namespace
 
-ggml_backend_ptr make_device_backend(ggml_backend_dev_t device, device::stream s) {
+ggml_backend_ptr make_kv_backend(ggml_backend_dev_t device, device::stream s) {
     auto * c = new companion;
     c->memory = ggml_backend_dev_buffer_type(device);
     c->stream = s;
@@ -123,7 +123,7 @@ ggml_backend_ptr make_device_backend(ggml_backend_dev_t device, device::stream s
 
 #if !defined(LIVEKV_CUDA)
 device::stream stream_of(ggml_backend_t) {
-    return nullptr;  // the emulation does everything at once
+    return nullptr;  // what stands in for a GPU does everything at once
 }
 #endif
 

@@ -1,0 +1,85 @@
+"""Several sessions of a model that advance together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from livekv import _livekv
+from livekv._livekv import Error
+from livekv.generation import Generation
+
+if TYPE_CHECKING:
+    from livekv.model import Model, Tokens
+    from livekv.session import Session
+
+F32 = npt.NDArray[np.float32]
+
+
+class Engine:
+    """What the sessions of a model compute with; a step of several takes little longer than a step of one.
+
+    A model has one for each number of threads, whose weights and workspace all sessions with that number share; every
+    object for the same number is the same engine. Calls from several threads take turns at it. n_threads: None: the
+    model's.
+    """
+
+    def __init__(self, model: Model, n_threads: int | None = None) -> None:
+        self.model = model
+        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else n_threads)
+
+    def __repr__(self) -> str:
+        return f"livekv.Engine({self.model.path!r}, n_threads={self.n_threads})"
+
+    @property
+    def n_threads(self) -> int:
+        return self._core.n_threads()
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What passes compute with, beside weights and caches. Waits for the step that another thread is in."""
+        return self._core.workspace_bytes()
+
+    def step(
+        self, batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False, generated: bool = False
+    ) -> list[F32]:
+        """Appends to every session its tokens: prompts, parts of them and single tokens in any mix.
+
+        Returns for each the logits of its last token, float32 [n_vocab], or with all_logits of every one, [n, n_vocab].
+        They may differ in the last digits from those of a session alone, as products depend on the number of columns.
+
+        A session takes as many tokens in a pass of the model as are left of its chunk; who brings more is advanced in
+        several passes, and the call returns when all are through. A pass takes prompts of up to 512 tokens together and
+        up to 16 sessions whose policy is not livekv; the others follow in the next one. generated: the tokens were made
+        from the logits, which matters to caches that do not seal those (seal_decode).
+
+        Raises Error, before anything is computed, when a session is listed twice, closed, in use by another call, of
+        another model or number of threads, or has no room for its tokens, or there are none; and when an id is not in
+        the vocabulary, or memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
+        """
+        return self._core.step([(session._core, tokens) for session, tokens in batch], all_logits, generated)
+
+    def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
+        """Runs texts, made by Session.generate and not begun or begun, together; gives each out when it has ended.
+
+        texts is drawn from as places become free, so that a generator may open sessions when they are needed. Each text
+        samples as it would alone, with its own settings; the times of its usage are those of the steps it shared.
+        Raises Error for at_most below 1, and as iterating a text does; that, and Ctrl-C, ends all texts under way.
+        """
+        if at_most < 1:
+            raise Error(f"at_most is {at_most}; it must be 1 or more")
+        waiting = iter(texts)
+        running: list[Generation] = []
+        while True:
+            while len(running) < at_most and (text := next(waiting, None)) is not None:
+                running.append(text)
+            if not running:
+                return
+            if all(not text.ended for text in running):
+                self._core.advance([text._core for text in running])
+            done = [text for text in running if text.ended]
+            running = [text for text in running if not text.ended]
+            yield from done

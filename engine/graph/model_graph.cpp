@@ -1,0 +1,103 @@
+#include "graph/model_graph.h"
+
+#include <string>
+
+#include "graph/require_memory.h"
+#include "model/arch/arch.h"
+
+namespace livekv {
+
+namespace {
+
+class builder {
+  public:
+    builder(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner, int64_t n_rows)
+        : ctx_(ctx), hp_(hp), w_(w), runner_(runner), n_rows_(n_rows) {
+        out_.graph = ggml_new_graph_custom(ctx, model_graph_nodes(hp, runner.n_dense_parts()), /*grads=*/false);
+    }
+
+    model_graph build(int64_t n_outputs, bool outputs_are_last) {
+        out_.tokens = input("inp_tokens", n_rows_);
+        out_.positions = input("inp_pos", n_rows_);
+        if (!outputs_are_last) {
+            out_.outputs = input("inp_out_ids", n_outputs);
+        }
+        runner_.add_inputs(ctx_, out_.graph);
+        ggml_tensor * x = named(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_rows]
+        for (int64_t il = 0; il < hp_.n_layer; ++il) {
+            const bool last = il + 1 == hp_.n_layer;
+            x = layer(x, il, last ? n_outputs : n_rows_);
+        }
+        if (n_outputs > 0) {
+            x = named(rms_norm(ctx_, x, w_.output_norm, hp_.norm_rms_eps), "result_norm", -1);
+            out_.logits = named(ggml_mul_mat(ctx_, w_.output, x), "result_output", -1);
+            ggml_set_output(out_.logits);
+            ggml_build_forward_expand(out_.graph, out_.logits);
+        }
+        return out_;
+    }
+
+  private:
+    ggml_tensor * input(const char * label, int64_t n) {
+        ggml_tensor * t = ggml_new_tensor_1d(ctx_, GGML_TYPE_I32, n);
+        ggml_set_input(t);
+        ggml_build_forward_expand(out_.graph, t);
+        return named(t, label, -1);
+    }
+
+    // Keeps the columns of x [n, n_rows] whose logits are wanted.
+    ggml_tensor * output_columns(ggml_tensor * x, int64_t n_outputs) {
+        if (n_outputs == x->ne[1]) {
+            return x;
+        }
+        if (out_.outputs) {
+            return ggml_get_rows(ctx_, x, out_.outputs);
+        }
+        return ggml_view_2d(ctx_, x, x->ne[0], n_outputs, x->nb[1], (x->ne[1] - n_outputs) * x->nb[1]);
+    }
+
+    // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
+    ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
+        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, out_.positions};
+        const attention_inputs in = hp_.arch->pre(nodes, x);
+        if (n_outputs == 0) {
+            runner_.attend(ctx_, out_.graph, il, nullptr, in.k, in.v, in.scale);
+            return nullptr;
+        }
+        ggml_build_forward_expand(out_.graph, in.q);  // before attention, as the caches' rows are
+        ggml_tensor * attended = nodes.name(runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.v, in.scale), "kqv_out");
+        attended = output_columns(attended, n_outputs);
+        return hp_.arch->post(nodes, attended, output_columns(x, n_outputs));
+    }
+
+    ggml_context * ctx_;
+    const hparams & hp_;
+    const weights & w_;
+    pass_runner & runner_;
+    int64_t n_rows_;
+    model_graph out_;
+};
+
+}  // namespace
+
+model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
+                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last) {
+    return builder(ctx, hp, w, runner, n_rows).build(n_outputs, outputs_are_last);
+}
+
+size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {
+    constexpr size_t outside_layers = 32;
+    constexpr size_t each_layer = 64;  // of any architecture, views and leaves included, and one dense part
+    constexpr size_t each_dense_part = 24;
+    const size_t more_parts = n_dense_parts > 1 ? n_dense_parts - 1 : 0;
+    return outside_layers + (each_layer + each_dense_part * more_parts) * static_cast<size_t>(hp.n_layer);
+}
+
+ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts) {
+    const size_t n_nodes = model_graph_nodes(hp, n_dense_parts);
+    const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
+    require_memory(2 * bytes);  // the graph's allocation takes as much again at most
+    return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
+}
+
+}  // namespace livekv

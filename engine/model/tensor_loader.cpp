@@ -1,0 +1,160 @@
+#include "model/tensor_loader.h"
+
+#include <ggml-cpu.h>
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace livekv {
+
+namespace {
+
+bool computes_with(ggml_backend_dev_t device, const ggml_tensor * tensor, tensor_use purpose,
+                   ggml_backend_buffer_type_t buft) {
+    ggml_context_ptr ctx(ggml_init({8 * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
+    ggml_tensor * w = ggml_dup_tensor(ctx.get(), tensor);
+    // Repacked layouts are recognised by the weight's buffer, which an empty one stands in for.
+    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buft, 0));
+    w->buffer = buffer.get();
+    ggml_tensor * op = nullptr;
+    if (purpose == tensor_use::matrix) {
+        op = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, w->ne[0], 64));
+    } else {
+        op = ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 64));
+    }
+    return ggml_backend_dev_supports_op(device, op);
+}
+
+std::vector<ggml_backend_buffer_type_t> extra_buffer_types(ggml_backend_dev_t cpu) {
+    auto * get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_backend_dev_get_extra_bufts"));
+    std::vector<ggml_backend_buffer_type_t> types;
+    for (auto * next = get ? get(cpu) : nullptr; next && *next; ++next) {
+        types.push_back(*next);
+    }
+    return types;
+}
+
+ggml_backend_buffer_type_t mapped_type() {
+    return ggml_backend_cpu_buffer_type();
+}
+
+}  // namespace
+
+tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
+                             std::vector<ggml_backend_buffer_ptr> & buffers)
+    : file_(file),
+      contexts_(contexts),
+      buffers_(buffers),
+      cpu_(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)),
+      gpu_(gpu),
+      cpu_extra_(extra_buffer_types(cpu_)) {}
+
+ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+    const ggml_tensor * source = file_.get_tensor(name, shape);
+    check_type(source, purpose);
+    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
+    if (ggml_tensor * again = placed_[{buft, name}]) {
+        return again;
+    }
+    ggml_tensor * tensor = ggml_dup_tensor(context(buft), source);
+    ggml_set_name(tensor, source->name);
+    used_.insert(source);
+    placed_[{buft, name}] = tensor;
+    sources_.emplace_back(tensor, source);
+    return tensor;
+}
+
+ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+    return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
+}
+
+void tensor_loader::fill() {
+    for (auto & [buft, ctx] : by_type_) {
+        ggml_backend_buffer_t buffer = buft == mapped_type() ? map(ctx) : allocate(ctx, buft);
+        ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    }
+    for (auto [tensor, source] : sources_) {
+        if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
+            ggml_backend_tensor_set(tensor, file_.tensor_data(source), 0, ggml_nbytes(source));
+            file_.release(source);
+        }
+    }
+}
+
+void tensor_loader::check_type(const ggml_tensor * source, tensor_use purpose) const {
+    const bool is_float = source->type == GGML_TYPE_F32;
+    const bool known = purpose == tensor_use::vector ? is_float
+                                              : is_float || (ggml_get_type_traits(source->type)->to_float &&
+                                                             ggml_get_type_traits_cpu(source->type)->vec_dot);
+    if (!known) {
+        fail("'", file_.path(), "': tensor '", source->name, "' has type ", ggml_type_name(source->type),
+             purpose == tensor_use::vector ? ", expected f32" : ", which ggml cannot compute with");
+    }
+}
+
+ggml_backend_buffer_type_t tensor_loader::choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const {
+    if (purpose == tensor_use::matrix) {
+        for (ggml_backend_buffer_type_t buft : cpu_extra_) {
+            if (computes_with(cpu_, source, purpose, buft)) {
+                return buft;
+            }
+        }
+    }
+    return mapped_type();
+}
+
+ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
+    ggml_context *& ctx = by_type_[buft];
+    if (!ctx) {
+        const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
+        ctx = ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true});
+        contexts_.emplace_back(ctx);
+    }
+    return ctx;
+}
+
+// The tensors of ctx point into the file's mapping: nothing is read until it is used. Files whose data is not
+// aligned as ggml's kernels need it are copied instead.
+ggml_backend_buffer_t tensor_loader::map(ggml_context * ctx) {
+    const uint8_t * first = nullptr;
+    const uint8_t * last = nullptr;
+    bool aligned = true;
+    for (auto [tensor, source] : sources_) {
+        if (ggml_get_tensor(ctx, tensor->name) != tensor) {
+            continue;
+        }
+        const uint8_t * data = file_.tensor_data(source);
+        first = first ? std::min(first, data) : data;
+        last = std::max(last, data + ggml_nbytes(source));
+        aligned = aligned && reinterpret_cast<uintptr_t>(data) % ggml_backend_buft_get_alignment(mapped_type()) == 0;
+    }
+    if (!aligned) {
+        return allocate(ctx, mapped_type());
+    }
+    ggml_backend_buffer_t buffer =
+        ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
+    buffers_.emplace_back(buffer);
+    for (auto [tensor, source] : sources_) {
+        if (ggml_get_tensor(ctx, tensor->name) == tensor) {
+            ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(file_.tensor_data(source)));
+        }
+    }
+    return buffer;
+}
+
+ggml_backend_buffer_t tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+    if (!buffer) {
+        size_t needed = 0;
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
+            needed += ggml_nbytes(t);
+        }
+        fail("not enough memory for the weights: ", needed / (1 << 20), " MiB on ", ggml_backend_buft_name(buft));
+    }
+    buffers_.emplace_back(buffer);
+    return buffer;
+}
+
+}  // namespace livekv

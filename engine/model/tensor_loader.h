@@ -1,0 +1,59 @@
+#pragma once
+
+#include <ggml-cpp.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/gguf_file.h"
+
+namespace livekv {
+
+// What is done with a tensor: rows are looked up, columns are multiplied with it, or it is a vector of f32.
+enum class tensor_use { lookup, matrix, vector };
+
+// Decides for each tensor where it lives, then allocates and fills the buffers in one go.
+class tensor_loader {
+  public:
+    // gpu: null when there is none. Contexts and buffers receive what the tensors live in; they and file outlive this.
+    tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
+                  std::vector<ggml_backend_buffer_ptr> & buffers);
+
+    // The tensor, to be filled; the same one when it is asked for twice. Throws livekv::error when it is missing, has
+    // another shape, or a type that ggml cannot compute with.
+    ggml_tensor * add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu);
+
+    // The same, or null when the file has none of the name.
+    ggml_tensor * add_optional(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose,
+                               bool on_gpu);
+
+    // The tensors of the file that became weights.
+    const std::set<const ggml_tensor *> & used() const { return used_; }
+
+    // After the last one. Throws livekv::error on too little memory.
+    void fill();
+
+  private:
+    void check_type(const ggml_tensor * source, tensor_use purpose) const;
+    ggml_backend_buffer_type_t choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const;
+    ggml_context * context(ggml_backend_buffer_type_t buft);
+    ggml_backend_buffer_t map(ggml_context * ctx);
+    ggml_backend_buffer_t allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
+
+    const gguf_file & file_;
+    std::vector<ggml_context_ptr> & contexts_;
+    std::vector<ggml_backend_buffer_ptr> & buffers_;
+    ggml_backend_dev_t cpu_;
+    ggml_backend_dev_t gpu_;
+    std::vector<ggml_backend_buffer_type_t> cpu_extra_;
+    std::map<ggml_backend_buffer_type_t, ggml_context *> by_type_;
+    std::map<std::pair<ggml_backend_buffer_type_t, std::string>, ggml_tensor *> placed_;
+    std::vector<std::pair<ggml_tensor *, const ggml_tensor *>> sources_;  // (ours, the file's)
+    std::set<const ggml_tensor *> used_;
+};
+
+}  // namespace livekv
