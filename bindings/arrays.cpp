@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "error.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "error.h"
+#include "livekv.h"
 
 // Between numpy and the engine's buffers.
 namespace livekv {

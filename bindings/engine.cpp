@@ -10,7 +10,7 @@
 #include "calls.h"
 #include "generation_handle.h"
 #include "options_from.h"
-#include "session/batch.h"
+#include "livekv.h"
 #include "shared_model.h"
 
 namespace livekv {

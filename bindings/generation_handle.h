@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "calls.h"
-#include "session/generate.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -9,7 +9,6 @@
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "livekv.h"
-#include "session/chat_template.h"
 #include "shared_model.h"
 #include "utf8.h"
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <mutex>
 
-#include "engine/engine.h"
+#include "livekv.h"
 
 namespace livekv {
 

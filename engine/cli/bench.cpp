@@ -12,7 +12,7 @@
 #include "cli/progress.h"
 #include "cli/repeat_chunks.h"
 #include "cli/tool.h"
-#include "policy/kv_policies.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -7,9 +7,8 @@
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
 #include "cli/tool.h"
-#include "error.h"
+#include "livekv.h"
 #include "utf8.h"
-#include "session/chat.h"
 
 namespace livekv {
 

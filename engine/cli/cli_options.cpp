@@ -3,7 +3,7 @@
 #include <charconv>
 #include <random>
 
-#include "session/chat_family.h"
+#include "livekv.h"
 #include "session/sampling_fields.h"
 
 namespace livekv {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "cli/engine_options.h"
-#include "session/generate.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -5,7 +5,7 @@
 #include "default_threads.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
-#include "policy/kv_policies.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "options.h"
-#include "session/session.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "session/generate.h"
+#include "livekv.h"
 
 namespace livekv {
 

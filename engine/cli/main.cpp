@@ -3,7 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "store/kv_file.h"
+#include "livekv.h"
 #include "policy/saved_options.h"
 #include "cli/chat.h"
 #include "cli/cli_options.h"
@@ -11,9 +11,6 @@
 #include "cli/interrupt.h"
 #include "cli/report.h"
 #include "cli/tool.h"
-#include "error.h"
-#include "model/gguf_file.h"
-#include "model/tokenizer.h"
 
 namespace livekv {
 

@@ -7,8 +7,7 @@
 
 #include "cli/engine_options.h"
 #include "cli/tool.h"
-#include "policy/kv_policies.h"
-#include "session/fidelity.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "error.h"
+#include "livekv.h"
 #include "run/chunked_cache.h"
 
 namespace livekv {

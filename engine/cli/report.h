@@ -2,8 +2,7 @@
 
 #include <string>
 
-#include "session/generate.h"
-#include "session/session.h"
+#include "livekv.h"
 
 namespace livekv {
 

@@ -11,7 +11,7 @@
 
 #include "atomic_file.h"
 #include "policy/kv_option_table.h"
-#include "error.h"
+#include "livekv.h"
 #include "graph/cpu_features.h"
 #include "options.h"
 #include "utf8.h"
