@@ -100,7 +100,7 @@ std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, cons
 
 py::dict result_of(const generation_handle & g) {
     const generate_result r = g.result();
-    return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_generated") = r.n_generated,
+    return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_reused") = r.n_reused, py::arg("n_generated") = r.n_generated,
                     py::arg("reason") = stop_reason_name(r.reason), py::arg("ttft_s") = r.ttft_s,
                     py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s, py::arg("seal_s") = r.seal_s,
                     py::arg("prefill_tps") = r.prefill_tps(), py::arg("decode_tps") = r.decode_tps(),
