@@ -88,8 +88,8 @@ void tensor_loader::fill() {
 void tensor_loader::check_type(const ggml_tensor * source, tensor_use purpose) const {
     const bool is_float = source->type == GGML_TYPE_F32;
     const bool known = purpose == tensor_use::vector ? is_float
-                                              : is_float || (ggml_get_type_traits(source->type)->to_float &&
-                                                             ggml_get_type_traits_cpu(source->type)->vec_dot);
+                                                     : is_float || (ggml_get_type_traits(source->type)->to_float &&
+                                                                    ggml_get_type_traits_cpu(source->type)->vec_dot);
     if (!known) {
         fail("'", file_.path(), "': tensor '", source->name, "' has type ", ggml_type_name(source->type),
              purpose == tensor_use::vector ? ", expected f32" : ", which ggml cannot compute with");

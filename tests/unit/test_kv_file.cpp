@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <functional>
 
-#include "policy/kv_option_table.h"
 #include "error.h"
+#include "policy/kv_option_table.h"
 #include "saved_sequence.h"
 
 using namespace livekv;

@@ -7,12 +7,12 @@
 #include <limits>
 #include <random>
 
-#include "store/kv_file.h"
-#include "store/kv_file_names.h"
 #include "error.h"
 #include "kv/kv_check.h"
 #include "kv/kv_pack.h"
 #include "saved_sequence.h"
+#include "store/kv_file.h"
+#include "store/kv_file_names.h"
 #include "xxh64.h"
 
 using namespace livekv;

@@ -1,5 +1,5 @@
-// Bytes, bricks and outliers in the vector lanes of every CPU level this machine runs: what the plain C++ lanes give, bit
-// by bit.
+// Bytes, bricks and outliers in the vector lanes of every CPU level this machine runs: what the plain C++ lanes give,
+// bit by bit.
 
 #include <algorithm>
 #include <cmath>

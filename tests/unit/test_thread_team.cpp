@@ -69,7 +69,8 @@ TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
     const std::vector<float> expected = decode(*before.fork(), first, 5);
     const int status = in_child([&] {
         session fresh(m, p);
-        const bool same = same_bits(last_logits(fresh, tokens), first) && same_bits(decode(*before.fork(), first, 5), expected);
+        const bool same =
+            same_bits(last_logits(fresh, tokens), first) && same_bits(decode(*before.fork(), first, 5), expected);
         const int grandchild = in_child([&] { return same_bits(decode(*idle.fork(), first, 5), expected) ? 0 : 1; });
         return same && grandchild == 0 ? 0 : 1;
     });
@@ -153,7 +154,8 @@ TEST(threads_that_cannot_be_started_are_an_error_and_the_session_goes_on) {
             s.prefill(some_tokens(20));
             return 1;
         } catch (const error & problem) {
-            return std::string(problem.what()).find("cannot compute with 400 threads") == 0 && s.n_tokens() == 0 ? 0 : 2;
+            return std::string(problem.what()).find("cannot compute with 400 threads") == 0 && s.n_tokens() == 0 ? 0
+                                                                                                                 : 2;
         }
     });
     CHECK_EQ(status, 0);

@@ -60,10 +60,23 @@ std::string random_bytes(std::mt19937 & rng) {
 
 // Letters, spaces, marks and rare characters that the vocabularies treat specially, in any order.
 std::string random_text(std::mt19937 & rng) {
-    static const strings parts = {
-        " ", " ", "a", "b", "c", "ab", "12", "3", "▁", "é", "\n", "\t", "<s>", "<0x41>", "</s>", "<mark>", "<unk>",
-        "<|eot|>", "'s", "zyx", "我", "😁", "\xC2\xA0", "\xE2\x96", "\x81", "½", "Ġ", "\xF0\x9F", "\u200D", "\u0301",
-        ".", "!", "\xFF", std::string(1, '\0')};
+    static const strings parts = {" ",        " ",
+                                  "a",        "b",
+                                  "c",        "ab",
+                                  "12",       "3",
+                                  "▁",        "é",
+                                  "\n",       "\t",
+                                  "<s>",      "<0x41>",
+                                  "</s>",     "<mark>",
+                                  "<unk>",    "<|eot|>",
+                                  "'s",       "zyx",
+                                  "我",       "😁",
+                                  "\xC2\xA0", "\xE2\x96",
+                                  "\x81",     "½",
+                                  "Ġ",        "\xF0\x9F",
+                                  "\u200D",   "\u0301",
+                                  ".",        "!",
+                                  "\xFF",     std::string(1, '\0')};
     std::string text;
     for (size_t n = rng() % 12; n > 0; --n) {
         text += parts[rng() % parts.size()];
@@ -72,8 +85,8 @@ std::string random_text(std::mt19937 & rng) {
 }
 
 strings edge_cases() {
-    strings cases = {"",     " ",    "  ",           "   ",              "\n", "\t \n",
-                     "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "▁",  " ▁ ▁▁a"};
+    strings cases = {"",  " ",     "  ", "   ", "\n", "\t \n", "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                     "▁", " ▁ ▁▁a"};
     cases.push_back(std::string(5, '\0'));
     cases.push_back(std::string(100000, 'a'));
     cases.push_back(std::string(100000, ' '));
@@ -113,9 +126,15 @@ void check_round_trip(const tokenizer & tok, int n_random) {
 
 }  // namespace
 
-TEST(llama_sentencepiece_gives_the_recorded_ids) { check_recorded_ids("llama-spm"); }
-TEST(llama3_bpe_gives_the_recorded_ids) { check_recorded_ids("llama-bpe"); }
-TEST(gpt2_bpe_gives_the_recorded_ids) { check_recorded_ids("gpt-2"); }
+TEST(llama_sentencepiece_gives_the_recorded_ids) {
+    check_recorded_ids("llama-spm");
+}
+TEST(llama3_bpe_gives_the_recorded_ids) {
+    check_recorded_ids("llama-bpe");
+}
+TEST(gpt2_bpe_gives_the_recorded_ids) {
+    check_recorded_ids("gpt-2");
+}
 
 TEST(every_byte_string_comes_back_from_real_vocabularies) {
     for (const char * name : {"llama-spm", "llama-bpe", "gpt-2"}) {
@@ -134,7 +153,7 @@ TEST(every_byte_string_comes_back_from_small_vocabularies) {
 
 TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
     const tokenizer tok = spm();
-    check_pieces(pieces(tok, "abc"), {" ab", "c"});    // ▁a and ab score higher than abc
+    check_pieces(pieces(tok, "abc"), {" ab", "c"});  // ▁a and ab score higher than abc
     check_pieces(pieces(tok, "cabc"), {" ", "c", "abc"});
     check_pieces(pieces(tok, "   "), {"    "});
     check_pieces(pieces(tok, "éa"), {" ", "éa"});
@@ -160,9 +179,9 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
     check_split("llama-bpe", clock,
                 {"It", "'s", " ", "123", "45", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("gpt-2", clock, {"It", "'s", " 12345", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
-    check_split("smollm", clock,
-                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL",
-                 " go"});
+    check_split(
+        "smollm", clock,
+        {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     check_split("default", clock,
                 {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";

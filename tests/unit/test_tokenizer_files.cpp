@@ -78,10 +78,9 @@ TEST(inconsistent_files_are_errors) {
     }
     CHECK_ERROR(bpe("gpt-2", set("tokenizer.ggml.merges", remove)), "tokenizer.ggml.merges' is missing");
     const float score = std::numeric_limits<float>::quiet_NaN();
-    CHECK_ERROR(spm([&](gguf_context * g) {
-                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1);
-                }),
-                "scores has 1 values");
+    CHECK_ERROR(
+        spm([&](gguf_context * g) { gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1); }),
+        "scores has 1 values");
     CHECK_ERROR(spm([&](gguf_context * g) {
                     const std::vector<float> scores(fixtures::spm_tokens().size(), score);
                     gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores.data(), scores.size());
