@@ -9,8 +9,8 @@
 #include "bind.h"
 #include "calls.h"
 #include "generation_handle.h"
-#include "options_from.h"
 #include "livekv.h"
+#include "options_from.h"
 #include "shared_model.h"
 
 namespace livekv {

@@ -55,8 +55,7 @@ void bind_fidelity(py::module_ & module) {
     module.def(
         "fidelity",
         [](const shared_model & m, const py::object & tokens, int64_t n_ctx, int64_t n_windows, int64_t n_threads,
-           const kv_options & kv, const std::optional<kv_options> & base,
-           const py::object & progress) {
+           const kv_options & kv, const std::optional<kv_options> & base, const py::object & progress) {
             if (n_windows < 0) {
                 fail("windows is ", n_windows, "; it must be 1 or more");
             }

@@ -84,8 +84,8 @@ std::optional<std::string> generation_handle::next_piece() {
 namespace {
 
 std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
-                                         int64_t max_tokens, bool ignore_eos, const py::dict & sampling,
-                                         uint64_t seed, const std::vector<std::string> & stop) {
+                                         int64_t max_tokens, bool ignore_eos, const py::dict & sampling, uint64_t seed,
+                                         const std::vector<std::string> & stop) {
     if (max_tokens < -1 || max_tokens > INT32_MAX) {
         fail("max_tokens is ", max_tokens, "; it must be in 0..", INT32_MAX, ", or none for no limit");
     }
@@ -100,11 +100,11 @@ std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, cons
 
 py::dict result_of(const generation_handle & g) {
     const generate_result r = g.result();
-    return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_generated") = r.n_generated,
-                    py::arg("reason") = stop_reason_name(r.reason), py::arg("ttft_s") = r.ttft_s,
-                    py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s, py::arg("seal_s") = r.seal_s,
-                    py::arg("prefill_tps") = r.prefill_tps(), py::arg("decode_tps") = r.decode_tps(),
-                    py::arg("logits_hash") = r.logits_hash);
+    return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_reused") = r.n_reused,
+                    py::arg("n_generated") = r.n_generated, py::arg("reason") = stop_reason_name(r.reason),
+                    py::arg("ttft_s") = r.ttft_s, py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s,
+                    py::arg("seal_s") = r.seal_s, py::arg("prefill_tps") = r.prefill_tps(),
+                    py::arg("decode_tps") = r.decode_tps(), py::arg("logits_hash") = r.logits_hash);
 }
 
 }  // namespace

@@ -16,12 +16,15 @@ namespace livekv {
 
 namespace {
 
-std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers) {
+std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes) {
+    if (prefix_cache_bytes < 0) {
+        fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
+    }
     if (n_gpu_layers < 0) {
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
     const py::gil_scoped_release released;
-    return std::make_shared<shared_model>(model::load(path, n_gpu_layers));
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers), static_cast<size_t>(prefix_cache_bytes));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
@@ -65,8 +68,7 @@ py::dict facts_of(const model & m) {
                     py::arg("n_vocab") = hp.n_vocab, py::arg("n_ctx_train") = hp.n_ctx_train,
                     py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
                     py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),
-                    py::arg("adds_eos") = m.vocab.adds_eos(),
-                    py::arg("has_chat_template") = has_chat_template(m.vocab),
+                    py::arg("adds_eos") = m.vocab.adds_eos(), py::arg("has_chat_template") = has_chat_template(m.vocab),
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
 }
 
@@ -80,7 +82,7 @@ auto of_model(R (*f)(const model &, A...)) {
 
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"))
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"))
         .def("facts", of_model(&facts_of))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
              py::arg("parse_special"), py::arg("behind"))
@@ -88,8 +90,10 @@ void bind_model(py::module_ & module) {
                  return m.vocab.begins_with_two_bos(tokens_from(tokens));
              }))
         .def("detokenize", of_model(&detokenize), py::arg("tokens"), py::arg("skip_special"))
-        .def("token_piece", of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
-        .def("is_end_of_generation", of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
+        .def("token_piece",
+             of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
+        .def("is_end_of_generation",
+             of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
         .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"))
         .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"));
     module.def("default_threads", &default_threads);

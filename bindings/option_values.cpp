@@ -29,16 +29,16 @@ bool is_word(py::handle value, const char * word) {
 template <typename May>
 std::string not_a(const char * kind, const May & may) {
     std::ostringstream text;
-    text << " is not " << (may.word ? std::string(may.word) + " or " : "") << kind << " in " << may.min << ".." << may.max;
+    text << " is not " << (may.word ? std::string(may.word) + " or " : "") << kind << " in " << may.min << ".."
+         << may.max;
     return text.str();
 }
 
 // The place of a text among names. Throws kv_option_error.
 template <typename Names>
 size_t place_of(const char * field, py::handle value, const Names & names) {
-    const auto found = py::isinstance<py::str>(value)
-                           ? std::find(names.begin(), names.end(), value.cast<std::string>())
-                           : names.end();
+    const auto found =
+        py::isinstance<py::str>(value) ? std::find(names.begin(), names.end(), value.cast<std::string>()) : names.end();
     if (found == names.end()) {
         throw kv_option_error(field, shown(value) + " is not one of " + listed(names));
     }
@@ -118,8 +118,12 @@ py::object value_of(int64_t number, const kv_whole & may) {
 py::object value_of(double number, const kv_real & may) {
     return may.word && number == may.word_value ? py::object(py::str(may.word)) : py::object(py::float_(number));
 }
-py::object value_of(bool on, kv_on_off) { return py::bool_(on); }
-py::object value_of(bool on, const kv_switch &) { return py::bool_(on); }
+py::object value_of(bool on, kv_on_off) {
+    return py::bool_(on);
+}
+py::object value_of(bool on, const kv_switch &) {
+    return py::bool_(on);
+}
 template <typename E>
 py::object value_of(const E & one, kv_one_of) {
     return py::str(names_of(one)[static_cast<size_t>(one)]);

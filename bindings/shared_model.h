@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "livekv.h"
 
@@ -12,7 +13,9 @@ namespace livekv {
 // uses it.
 class shared_model {
   public:
-    explicit shared_model(std::shared_ptr<const model> m) : model_(std::move(m)) {}
+    // prefix_cache_bytes: of each engine (engine.h).
+    shared_model(std::shared_ptr<const model> m, size_t prefix_cache_bytes)
+        : model_(std::move(m)), prefix_cache_bytes_(prefix_cache_bytes) {}
 
     const std::shared_ptr<const model> & get() const { return model_; }
 
@@ -21,8 +24,11 @@ class shared_model {
         const std::lock_guard lock(mutex_);
         std::shared_ptr<engine> found = engines_[n_threads].lock();
         if (!found) {
-            found = std::make_shared<engine>(model_, n_threads);
+            found = std::make_shared<engine>(model_, n_threads, prefix_cache_bytes_);
             engines_[n_threads] = found;
+            if (prefix_cache_bytes_ > 0) {
+                kept_.push_back(found);  // with what it remembers, also while nobody has a session
+            }
         }
         return found;
     }
@@ -31,6 +37,8 @@ class shared_model {
     std::shared_ptr<const model> model_;
     std::mutex mutex_;
     std::map<int32_t, std::weak_ptr<engine>> engines_;
+    size_t prefix_cache_bytes_;
+    std::vector<std::shared_ptr<engine>> kept_;
 };
 
 }  // namespace livekv

@@ -27,9 +27,9 @@ template <typename... Parts>
 }  // namespace livekv
 
 // A contract between parts of livekv, checked in release builds too.
-#define LIVEKV_ASSERT(condition)                                                                            \
-    do {                                                                                                    \
-        if (!(condition)) {                                                                                 \
+#define LIVEKV_ASSERT(condition)                                                                              \
+    do {                                                                                                      \
+        if (!(condition)) {                                                                                   \
             ::livekv::fail("internal error: ", #condition, " does not hold (", __FILE__, ":", __LINE__, ")"); \
-        }                                                                                                   \
+        }                                                                                                     \
     } while (0)

@@ -42,15 +42,15 @@
 //
 // CMake: link livekv_engine, whose include folder is engine/. Each header below says shapes, units and errors.
 
-#include "engine/engine.h"          // engine: what the sessions of a model share
-#include "engine/model.h"           // model: file, shape (hp), tokenizer (vocab), weights (tensors)
-#include "error.h"                  // error: the one exception
-#include "policy/kv_options.h"      // kv_options: how keys and values are stored
-#include "policy/kv_policies.h"     // the policies there are, by name
-#include "policy/kv_spec.h"         // parse_kv_spec: options from "livekv:kv-bits=4,3"
-#include "session/batch.h"          // step: sessions that advance together, and texts that are generated together
-#include "session/chat.h"           // chat: turns in a session; chat_template: a conversation as the model's own text
-#include "session/fidelity.h"       // measure_fidelity: perplexity, and divergence from another cache
-#include "session/generate.h"       // generate, generation: text, at once or step by step
-#include "session/sampler.h"        // sampler_params, sampler: the next token from logits
-#include "session/session.h"        // session: prefill, append, eval, trim, fork, save, load
+#include "engine/engine.h"       // engine: what the sessions of a model share
+#include "engine/model.h"        // model: file, shape (hp), tokenizer (vocab), weights (tensors)
+#include "error.h"               // error: the one exception
+#include "policy/kv_options.h"   // kv_options: how keys and values are stored
+#include "policy/kv_policies.h"  // the policies there are, by name
+#include "policy/kv_spec.h"      // parse_kv_spec: options from "livekv:kv-bits=4,3"
+#include "session/batch.h"       // step: sessions that advance together, and texts that are generated together
+#include "session/chat.h"        // chat: turns in a session; chat_template: a conversation as the model's own text
+#include "session/fidelity.h"    // measure_fidelity: perplexity, and divergence from another cache
+#include "session/generate.h"    // generate, generation: text, at once or step by step
+#include "session/sampler.h"     // sampler_params, sampler: the next token from logits
+#include "session/session.h"     // session: prefill, append, eval, trim, fork, save, load

@@ -1,6 +1,6 @@
 // Included in front of ggml-cpu.c (CMakeLists.txt). ggml's threads wait for each other in a loop of
-// ggml_thread_cpu_relax(), which never gives the core away, not even to the thread that is waited for. Its calls, and not
-// its definition, are replaced here by pauses that do.
+// ggml_thread_cpu_relax(), which never gives the core away, not even to the thread that is waited for. Its calls, and
+// not its definition, are replaced here by pauses that do.
 #ifndef LIVEKV_GGML_WAITING_H
 #define LIVEKV_GGML_WAITING_H
 

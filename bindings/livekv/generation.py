@@ -26,6 +26,8 @@ class Usage:
 
     prompt_tokens: int
     """Prefilled for this text."""
+    cached_tokens: int
+    """Of these, not computed: known as another prompt's beginning (Model's prefix_cache_bytes)."""
     generated_tokens: int
     """Sampled, an end-of-text token included."""
     finish_reason: FinishReason
@@ -96,6 +98,7 @@ class Generation(Iterator[str]):
             raise Error("the text has not ended; its usage is known then")
         return Usage(
             prompt_tokens=raw["n_prompt"],
+            cached_tokens=raw["n_reused"],
             generated_tokens=raw["n_generated"],
             finish_reason=_FINISH[raw["reason"]],
             ttft_s=raw["ttft_s"],

@@ -23,14 +23,21 @@ class Model:
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
     path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
-    threads of its sessions; None: livekv.default_threads(). Raises Error when the file cannot be read or is no such
+    threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of sealed chunks kept, beyond those in use,
+    so that a session whose prompt begins as another's did starts behind what is known; 0: none. Raises Error when the file cannot be read or is no such
     model.
     """
 
-    def __init__(self, path: str | os.PathLike[str], n_gpu_layers: int = 0, n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        n_gpu_layers: int = 0,
+        n_threads: int | None = None,
+        prefix_cache_bytes: int = 0,
+    ) -> None:
         self.path = os.fsdecode(path)
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
-        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers)
+        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

@@ -177,8 +177,7 @@ void print_md(const std::vector<row> & rows, const bench_options & options) {
     for (const row & r : rows) {
         std::printf("| %s | %lld | %.1f | %s | %.1f | %s | %s |\n", r.kv.c_str(), static_cast<long long>(r.depth),
                     r.pp.median(), text_of("%.1f", r.pp.spread(), "-").c_str(), r.tg.median(),
-                    text_of("%.1f", r.tg.spread(), "-").c_str(),
-                    mebibytes(static_cast<double>(r.kv_bytes)).c_str());
+                    text_of("%.1f", r.tg.spread(), "-").c_str(), mebibytes(static_cast<double>(r.kv_bytes)).c_str());
     }
 }
 

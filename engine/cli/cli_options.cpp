@@ -42,7 +42,8 @@ void cli_options::declare(option_table & table) {
     table.text(
         "--kv-load", kv_load_path, "FILE",
         "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
-    table.custom("--prefix-cache", "BYTES", "0", "", "in a chat, keep up to so many bytes of chunks that were read, for "
+    table.custom("--prefix-cache", "BYTES", "0", "",
+                 "in a chat, keep up to so many bytes of chunks that were read, for "
                  "texts that begin as they do; K, M and G multiply; 0: none",
                  [this](const std::string & typed) { prefix_cache_bytes = parse_bytes(typed); });
     table.group("Prompt and text");

@@ -22,7 +22,7 @@ struct cli_options {
     std::string stats_path;
     int64_t prefix_cache_bytes = 0;
     sampler_params sampling;  // but the seed, which may be left open
-    int64_t seed = -1;  // after check(): the one in use
+    int64_t seed = -1;        // after check(): the one in use
 
     void declare(option_table & table);
 

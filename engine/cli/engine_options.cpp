@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "default_threads.h"
+#include "livekv.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
-#include "livekv.h"
 
 namespace livekv {
 
@@ -51,7 +51,8 @@ void engine_options::check(const option_table & table, const std::vector<std::st
         throw usage_error("no model given (-m FILE)");
     }
     refuse_unread(table, "preset", policies);
-    for_each_kv_option([&](const char * field, auto, const auto &, const char *) { refuse_unread(table, field, policies); });
+    for_each_kv_option(
+        [&](const char * field, auto, const auto &, const char *) { refuse_unread(table, field, policies); });
     try {
         for (const std::string & name : policies) {
             kv.for_policy(name).check();

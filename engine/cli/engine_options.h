@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "options.h"
 #include "livekv.h"
+#include "options.h"
 
 namespace livekv {
 

@@ -24,7 +24,9 @@ void catch_interrupt() {
     ::sigaction(SIGINT, &action, nullptr);
 }
 
-bool interrupted() { return noted != 0; }
+bool interrupted() {
+    return noted != 0;
+}
 
 void clear_interrupt() {
     noted = 0;

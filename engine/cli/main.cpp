@@ -3,14 +3,14 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "livekv.h"
-#include "policy/saved_options.h"
 #include "cli/chat.h"
 #include "cli/cli_options.h"
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
 #include "cli/report.h"
 #include "cli/tool.h"
+#include "livekv.h"
+#include "policy/saved_options.h"
 
 namespace livekv {
 
@@ -57,8 +57,8 @@ void warn_of_overruled(const kv_options & asked, const kv_options & saved) {
     const kv_texts wanted = texts_of(asked);
     for (const auto & [name, value] : texts_of(saved)) {
         if (wanted.at(name) != value && wanted.at(name) != shipped.at(name)) {
-            std::cerr << "livekv-cli: warning: the saved cache has --" << name << " " << value << "; " << wanted.at(name)
-                      << " is ignored\n";
+            std::cerr << "livekv-cli: warning: the saved cache has --" << name << " " << value << "; "
+                      << wanted.at(name) << " is ignored\n";
         }
     }
 }

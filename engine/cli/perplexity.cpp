@@ -26,7 +26,8 @@ struct perplexity_options {
         engine.declare(table, /*kv_is_list=*/false);
         table.group("Measurement");
         table.text("-f,--file", text_path, "FILE", "the text");
-        table.integer("-c,--ctx-size", n_ctx, fidelity_params::min_window, INT32_MAX, "tokens a window; its second half is scored");
+        table.integer("-c,--ctx-size", n_ctx, fidelity_params::min_window, INT32_MAX,
+                      "tokens a window; its second half is scored");
         table.integer("--windows", max_windows, 0, INT32_MAX, "windows to measure; 0: all the text has");
         std::vector<std::string> bases = kv_policy_names();
         bases.insert(bases.begin(), "none");

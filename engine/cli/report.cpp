@@ -89,17 +89,14 @@ std::string summary_text(const session & s, const generate_result & r) {
 std::string stats_json(const session & s, const generate_params & params, const generate_result & r) {
     const model & m = s.get_model();
     nlohmann::ordered_json j;
-    j["model"] = {{"path", m.file.path()},        {"name", m.hp.name},         {"n_params", m.tensors.n_params},
-                  {"bytes", m.tensors.bytes},     {"n_layer", m.hp.n_layer},   {"n_embd", m.hp.n_embd},
-                  {"n_ff", m.hp.n_ff(0)},         {"n_head", m.hp.n_head(0)},  {"n_head_kv", m.hp.n_head_kv(0)},
-                  {"head_dim", m.hp.head_dim(0)}, {"n_vocab", m.hp.n_vocab},   {"n_ctx_train", m.hp.n_ctx_train}};
-    j["options"] = {{"kv", s.params().kv.policy},
-                    {"chunk_size", s.params().kv.chunk_size},
-                    {"n_ctx", s.n_ctx()},
-                    {"n_threads", s.params().n_threads},
-                    {"n_gpu_layers", m.tensors.n_gpu_layers},
-                    {"n_predict", params.n_predict},
-                    {"ignore_eos", params.ignore_eos}};
+    j["model"] = {{"path", m.file.path()},        {"name", m.hp.name},        {"n_params", m.tensors.n_params},
+                  {"bytes", m.tensors.bytes},     {"n_layer", m.hp.n_layer},  {"n_embd", m.hp.n_embd},
+                  {"n_ff", m.hp.n_ff(0)},         {"n_head", m.hp.n_head(0)}, {"n_head_kv", m.hp.n_head_kv(0)},
+                  {"head_dim", m.hp.head_dim(0)}, {"n_vocab", m.hp.n_vocab},  {"n_ctx_train", m.hp.n_ctx_train}};
+    j["options"] = {
+        {"kv", s.params().kv.policy},        {"chunk_size", s.params().kv.chunk_size}, {"n_ctx", s.n_ctx()},
+        {"n_threads", s.params().n_threads}, {"n_gpu_layers", m.tensors.n_gpu_layers}, {"n_predict", params.n_predict},
+        {"ignore_eos", params.ignore_eos}};
     for_each_sampling_option([&](const char * name, auto member, const auto &, const char * flag, const char *) {
         if (flag) {
             j["options"][name] = params.sampling.*member;

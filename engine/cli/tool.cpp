@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "atomic_file.h"
-#include "policy/kv_option_table.h"
-#include "livekv.h"
 #include "graph/cpu_features.h"
+#include "livekv.h"
 #include "options.h"
+#include "policy/kv_option_table.h"
 #include "utf8.h"
 
 namespace livekv {
@@ -21,7 +21,8 @@ namespace livekv {
 int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv) {
     try {
         if (const std::string missing = missing_cpu_features(); !missing.empty()) {
-            fail("this program was built for a CPU with ", missing, "; build it anew here, or with -DLIVEKV_GGML_CPU=x86-64");
+            fail("this program was built for a CPU with ", missing,
+                 "; build it anew here, or with -DLIVEKV_GGML_CPU=x86-64");
         }
         const int status = body(argc, argv);
         flush_stdout();

@@ -81,9 +81,8 @@ void engine::step(std::span<const batch_item> batch) {
     }
     std::vector<const batch_item *> ordered;
     for (const bool first : {true, false}) {
-        std::copy_if(items.begin(), items.end(), std::back_inserter(ordered), [&](const batch_item * item) {
-            return pass_runner::comes_first(*item->cache) == first;
-        });
+        std::copy_if(items.begin(), items.end(), std::back_inserter(ordered),
+                     [&](const batch_item * item) { return pass_runner::comes_first(*item->cache) == first; });
     }
     pass(ordered);
 }

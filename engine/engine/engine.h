@@ -40,8 +40,8 @@ class engine {
     // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.
     std::unique_ptr<kv_cache> make_cache(const kv_options & options, int64_t n_ctx) const;
 
-    // A sequence of at most n_ctx tokens that begins as tokens do, as far as that was read before, and lacks at least the
-    // last of them; null when nothing of it was.
+    // A sequence of at most n_ctx tokens that begins as tokens do, as far as that was read before, and lacks at least
+    // the last of them; null when nothing of it was.
     std::unique_ptr<kv_cache> known_beginning(const kv_options & options, int64_t n_ctx,
                                               std::span<const int32_t> tokens);
     // Notes what a sequence, whose tokens these are, has read, for the sequences to come; where memory allows.

@@ -72,8 +72,8 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
     const size_t n = static_cast<size_t>(options.chunk_size);
     node * at = &root->second;
     for (size_t end = n; end < tokens.size(); end += n) {  // one token is left, for its logits
-        const auto found = at->next.find({tokens.begin() + static_cast<int64_t>(end - n),
-                                          tokens.begin() + static_cast<int64_t>(end)});
+        const auto found =
+            at->next.find({tokens.begin() + static_cast<int64_t>(end - n), tokens.begin() + static_cast<int64_t>(end)});
         if (found == at->next.end()) {
             break;
         }

@@ -65,8 +65,8 @@ class builder {
             return nullptr;
         }
         ggml_build_forward_expand(out_.graph, in.q);  // before attention, as the caches' rows are
-        ggml_tensor * attended = nodes.name(runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.v, in.scale), "kqv_out");
-        attended = output_columns(attended, n_outputs);
+        ggml_tensor * attended = runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.v, in.scale);
+        attended = output_columns(nodes.name(attended, "kqv_out"), n_outputs);
         return hp_.arch->post(nodes, attended, output_columns(x, n_outputs));
     }
 

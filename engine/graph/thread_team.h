@@ -7,7 +7,8 @@
 namespace livekv {
 
 // Threads for the length of one graph. Teams are shared by the process: there are as many of n_threads as graphs are
-// computed at the same time, and a backend that computes again finds its own awake. After fork the child starts new ones.
+// computed at the same time, and a backend that computes again finds its own awake. After fork the child starts new
+// ones.
 class thread_team {
   public:
     // cpu: a backend of ggml's CPU device, told to compute with n_threads until this is destroyed. Throws livekv::error

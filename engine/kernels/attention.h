@@ -1,5 +1,7 @@
 #pragma once
 
+// What a call of attention is. README.md beside this: how one goes through the kernels, and the words they use.
+
 #include <cstddef>
 #include <cstdint>
 

@@ -13,8 +13,8 @@ namespace livekv {
 namespace {
 
 constexpr size_t cache_line = 64;
-// A call has at least so many pieces where its context allows, more the longer that is, so that threads find work; a span
-// is long enough for what it costs to join it. Nothing of it may depend on the number of threads: results would.
+// A call has at least so many pieces where its context allows, more the longer that is, so that threads find work; a
+// span is long enough for what it costs to join it. Nothing of it may depend on the number of threads: results would.
 constexpr int64_t least_items = 16;
 constexpr int64_t most_items = 256;
 constexpr int64_t tiles_per_item = 128;
@@ -121,8 +121,8 @@ void attention_job::cut(const call & c, size_t index, int64_t context_tiles, siz
                 item.first_row = r * kernels_.row_tile;
                 item.n_rows =
                     static_cast<int32_t>(std::min<int64_t>(kernels_.row_tile, args.n_rows() - item.first_row));
-                pieces_.push_back({item, index, first_tile + static_cast<size_t>(head * row_tiles + r),
-                                   static_cast<int64_t>(span)});
+                pieces_.push_back(
+                    {item, index, first_tile + static_cast<size_t>(head * row_tiles + r), static_cast<int64_t>(span)});
             }
         }
     }

@@ -71,7 +71,7 @@ class attention_job {
         std::atomic<int64_t> next{0};
         int64_t end = 0;
     };
-    std::vector<share> shares_;  // [n_threads]
+    std::vector<share> shares_;                     // [n_threads]
     std::vector<std::atomic<int64_t>> spans_left_;  // [tiles of all calls]
 };
 

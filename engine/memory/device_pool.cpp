@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <new>
 
-#include "memory/memory_pool.h"
 #include "kernels/cuda/kernels.h"
 #include "kv/kv_block.h"
+#include "memory/memory_pool.h"
 
 namespace livekv::device_pool {
 

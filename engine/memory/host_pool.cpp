@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "memory/memory_pool.h"
 #include "kv/kv_block.h"
+#include "memory/memory_pool.h"
 
 #if defined(__linux__) && !defined(MADV_COLLAPSE)
 #define MADV_COLLAPSE 25  // Linux 6.1; older kernels refuse it, and older headers do not know it

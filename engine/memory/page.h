@@ -8,7 +8,8 @@
 
 namespace livekv {
 
-// Bytes of one chunk of one layer, 64-byte aligned and never changed once they are filled, so that sequences share them.
+// Bytes of one chunk of one layer, 64-byte aligned and never changed once they are filled, so that sequences share
+// them.
 class page {
   public:
     // Not initialized. Throws std::bad_alloc. The place outlives the page.

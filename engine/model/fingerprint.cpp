@@ -64,6 +64,7 @@ std::string vocabulary_hash(const gguf_file & file) {
 
 model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
     return {
+        // of the first layer, where layers may differ: the weights' hash covers the shapes of all
         {"n_vocab", exact_text(hp.n_vocab)},
         {"n_embd", exact_text(hp.n_embd)},
         {"n_layer", exact_text(hp.n_layer)},

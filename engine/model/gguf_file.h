@@ -46,7 +46,8 @@ class gguf_file {
 
     bool is_array(const std::string & key) const;
 
-    // A number, or an array's numbers, of whatever type; booleans are 0 and 1. Nothing for texts and where key is absent.
+    // A number, or an array's numbers, of whatever type; booleans are 0 and 1. Nothing for texts and where key is
+    // absent.
     std::optional<std::vector<double>> find_numbers(const std::string & key) const;
 
     // Metadata arrays, of exactly this element type.

@@ -45,6 +45,8 @@ inline constexpr const char * output = "output.weight";
 inline constexpr const char * rope_freqs = "rope_freqs.weight";
 
 // blk.<il>.<part>, e.g. blk(3, "attn_q.weight")
-inline std::string blk(int64_t il, const std::string & part) { return "blk." + std::to_string(il) + "." + part; }
+inline std::string blk(int64_t il, const std::string & part) {
+    return "blk." + std::to_string(il) + "." + part;
+}
 
 }  // namespace livekv::keys

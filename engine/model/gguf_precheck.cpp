@@ -106,8 +106,9 @@ void precheck_gguf(const uint8_t * data, size_t size) {
     }
     const uint32_t version = in.take<uint32_t>("header");
     if (const uint32_t swapped = __builtin_bswap32(version); swapped >= 1 && swapped <= GGUF_VERSION) {
-        fail("the file is big-endian, and only little-endian ones are read (gguf-convert-endian of the Python package "
-             "gguf turns one into the other)");
+        fail(
+            "the file is big-endian, and only little-endian ones are read (gguf-convert-endian of the Python package "
+            "gguf turns one into the other)");
     }
     if (version < 2 || version > GGUF_VERSION) {
         fail("GGUF version ", version, " is not supported (2 and ", GGUF_VERSION, " are)");

@@ -23,7 +23,7 @@ struct layer_weights {
     ggml_tensor * b_gate = nullptr;      // [n_ff], null in most models; so are the next two
     ggml_tensor * b_up = nullptr;        // [n_ff]
     ggml_tensor * b_down = nullptr;      // [n_embd]
-    ggml_tensor * rope_freqs = nullptr;  // [n_rot/2] frequency divisors (llama3 scaling), or null; on the layer's device
+    ggml_tensor * rope_freqs = nullptr;  // [n_rot/2] frequency divisors (llama3 scaling), or null
     bool on_gpu = false;
 };
 

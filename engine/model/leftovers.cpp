@@ -116,8 +116,7 @@ void refuse_unused_tensors(const gguf_file & file, const std::set<const ggml_ten
     }
     if (n_unused > 0) {
         fail("'", file.path(), "': ", n_unused, n_unused == 1 ? " tensor has" : " tensors have",
-             " no place in this model and may change what it computes: ", names,
-             n_unused > most_named ? ", ..." : "");
+             " no place in this model and may change what it computes: ", names, n_unused > most_named ? ", ..." : "");
     }
 }
 

@@ -111,8 +111,8 @@ class matcher {
             if (found < 0) {
                 PCRE2_UCHAR message[128];
                 pcre2_get_error_message(found, message, sizeof message);
-                fail("cutting a text of ", text.size(), " bytes into words failed: ",
-                     reinterpret_cast<const char *>(message));
+                fail("cutting a text of ", text.size(),
+                     " bytes into words failed: ", reinterpret_cast<const char *>(message));
             }
             const PCRE2_SIZE * bounds = pcre2_get_ovector_pointer(data_);
             const size_t end = bounds[1];
@@ -129,7 +129,9 @@ class matcher {
 
 }  // namespace
 
-void pretokenizer::free_code::operator()(pcre2_real_code_8 * code) const { pcre2_code_free(code); }
+void pretokenizer::free_code::operator()(pcre2_real_code_8 * code) const {
+    pcre2_code_free(code);
+}
 
 pretokenizer::pretokenizer(const std::string & name, uint32_t match_limit) : match_limit_(match_limit) {
     std::string supported;

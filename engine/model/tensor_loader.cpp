@@ -51,7 +51,8 @@ tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std
       gpu_(gpu),
       cpu_extra_(extra_buffer_types(cpu_)) {}
 
-ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose,
+                                 bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
     ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
@@ -66,7 +67,8 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     return tensor;
 }
 
-ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose, bool on_gpu) {
+ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::vector<int64_t> & shape,
+                                          tensor_use purpose, bool on_gpu) {
     return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
 }
 
@@ -86,8 +88,8 @@ void tensor_loader::fill() {
 void tensor_loader::check_type(const ggml_tensor * source, tensor_use purpose) const {
     const bool is_float = source->type == GGML_TYPE_F32;
     const bool known = purpose == tensor_use::vector ? is_float
-                                              : is_float || (ggml_get_type_traits(source->type)->to_float &&
-                                                             ggml_get_type_traits_cpu(source->type)->vec_dot);
+                                                     : is_float || (ggml_get_type_traits(source->type)->to_float &&
+                                                                    ggml_get_type_traits_cpu(source->type)->vec_dot);
     if (!known) {
         fail("'", file_.path(), "': tensor '", source->name, "' has type ", ggml_type_name(source->type),
              purpose == tensor_use::vector ? ", expected f32" : ", which ggml cannot compute with");

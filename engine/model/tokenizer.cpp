@@ -7,8 +7,8 @@
 #include "model/special_tokens.h"
 #include "model/tokenizer_bpe.h"
 #include "model/tokenizer_spm.h"
-#include "utf8.h"
 #include "model/vocab.h"
+#include "utf8.h"
 
 namespace livekv {
 
@@ -46,13 +46,27 @@ tokenizer::tokenizer(const gguf_file & file) : vocab_(std::make_unique<vocab>(fi
 tokenizer::~tokenizer() = default;
 tokenizer::tokenizer(tokenizer && other) noexcept = default;
 
-int32_t tokenizer::n_vocab() const { return vocab_->n_tokens(); }
-int32_t tokenizer::bos() const { return vocab_->bos; }
-int32_t tokenizer::eos() const { return vocab_->eos; }
-bool tokenizer::adds_bos() const { return vocab_->add_bos; }
-bool tokenizer::adds_eos() const { return vocab_->add_eos; }
-int32_t tokenizer::find(std::string_view token_text) const { return vocab_->find(token_text); }
-const std::string & tokenizer::chat_template() const { return vocab_->chat_template; }
+int32_t tokenizer::n_vocab() const {
+    return vocab_->n_tokens();
+}
+int32_t tokenizer::bos() const {
+    return vocab_->bos;
+}
+int32_t tokenizer::eos() const {
+    return vocab_->eos;
+}
+bool tokenizer::adds_bos() const {
+    return vocab_->add_bos;
+}
+bool tokenizer::adds_eos() const {
+    return vocab_->add_eos;
+}
+int32_t tokenizer::find(std::string_view token_text) const {
+    return vocab_->find(token_text);
+}
+const std::string & tokenizer::chat_template() const {
+    return vocab_->chat_template;
+}
 
 void tokenizer::check_id(int32_t id) const {
     if (id < 0 || id >= n_vocab()) {

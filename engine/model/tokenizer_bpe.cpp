@@ -1,7 +1,7 @@
 #include "model/tokenizer_bpe.h"
 
-#include "utf8.h"
 #include "model/vocab.h"
+#include "utf8.h"
 
 namespace livekv {
 
@@ -48,7 +48,10 @@ std::string read_alphabet(std::string_view text, bool & is_plain) {
 
 }  // namespace
 
-tokenizer_bpe::tokenizer_bpe(const vocab & tokens) : tokens_(tokens), words_(tokens.pre), merges_(tokens),
+tokenizer_bpe::tokenizer_bpe(const vocab & tokens)
+    : tokens_(tokens),
+      words_(tokens.pre),
+      merges_(tokens),
       ignores_merges_(tokens.ignore_merges.value_or(words_.ignores_merges())) {
     bytes_.resize(static_cast<size_t>(tokens.n_tokens()));
     for (int32_t id = 0; id < tokens.n_tokens(); ++id) {

@@ -2,8 +2,8 @@
 
 #include "model/space_marks.h"
 #include "model/symbol_merger.h"
-#include "utf8.h"
 #include "model/vocab.h"
+#include "utf8.h"
 
 namespace livekv {
 
@@ -92,6 +92,8 @@ void tokenizer_spm::append_bytes(std::string_view character, size_t first, std::
     }
 }
 
-std::string tokenizer_spm::bytes(int32_t id) const { return unmark_spaces(tokens_.text(id)); }
+std::string tokenizer_spm::bytes(int32_t id) const {
+    return unmark_spaces(tokens_.text(id));
+}
 
 }  // namespace livekv

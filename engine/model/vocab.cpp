@@ -158,8 +158,8 @@ void vocab::read_rules(const gguf_file & file) {
     if (model != "llama") {
         return;
     }
-    prefix = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(true) ? space_prefix::always
-                                                                              : space_prefix::never;
+    prefix =
+        file.find_bool("tokenizer.ggml.add_space_prefix").value_or(true) ? space_prefix::always : space_prefix::never;
     if (const std::optional<std::string> scheme = file.find_string(keys::prepend_scheme)) {
         const auto * found = std::find_if(std::begin(prefix_names), std::end(prefix_names),
                                           [&](const auto & known) { return *scheme == known.name; });

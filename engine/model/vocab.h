@@ -26,9 +26,9 @@ enum class token_type : int32_t {
 // written out in it.
 enum class space_prefix {
     never,
-    first_piece,   // the piece that begins the text, where it does not begin with a space
-    each_piece,    // where it does not begin with a space
-    always,        // each piece, a space at its beginning or not
+    first_piece,  // the piece that begins the text, where it does not begin with a space
+    each_piece,   // where it does not begin with a space
+    always,       // each piece, a space at its beginning or not
 };
 
 // A token that is found where it is written out in a text, before the text is cut into tokens.

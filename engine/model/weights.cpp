@@ -9,7 +9,9 @@
 
 namespace livekv {
 
-ggml_backend_dev_t find_gpu() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU); }
+ggml_backend_dev_t find_gpu() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
+}
 
 weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers_wanted) {
     silence_ggml();

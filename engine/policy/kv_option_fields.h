@@ -25,9 +25,9 @@ struct kv_real {
     double word_value = 0.0;
 };
 struct kv_on_off {};
-struct kv_one_of {};  // enumerators, by the names below
-struct kv_widths {};  // kv_bits
-struct kv_switch {    // false, and true where a text names it; shapes nothing, so files do not carry it
+struct kv_one_of {};    // enumerators, by the names below
+struct kv_widths {};    // kv_bits
+struct kv_switch {      // false, and true where a text names it; shapes nothing, so files do not carry it
     const char * name;  // in texts
 };
 
@@ -73,8 +73,7 @@ void for_each_kv_option(F && f) {
       "first layers kept at higher precision; auto: a tenth of them");
     f("bypass_type", &o::bypass_type, kv_one_of{}, "how they are kept: blocks of 8-bit codes, or 16 bits");
     f("seal_decode", &o::seal_decode, kv_on_off{}, "seal generated text too");
-    f("measure_error", &o::measure_error, kv_switch{"kv-error"},
-      "measure signal to noise while sealing, for --stats");
+    f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 
 }  // namespace livekv

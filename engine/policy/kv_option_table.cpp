@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "error.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_policies.h"
-#include "error.h"
 
 namespace livekv {
 

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "policy/kv_options.h"
 #include "options.h"
+#include "policy/kv_options.h"
 
 namespace livekv {
 
@@ -18,7 +18,8 @@ std::string kv_option_name(const std::string & field);
 // "4" or "4,3". Throws livekv::error.
 kv_bits parse_kv_bits(const std::string & text);
 
-// Presets: named sets of all fields of the livekv policy. apply_kv_preset throws kv_option_error for a name that is none.
+// Presets: named sets of all fields of the livekv policy. apply_kv_preset throws kv_option_error for a name that is
+// none.
 const std::vector<std::string> & kv_preset_names();
 void apply_kv_preset(const std::string & name, kv_options & o);
 

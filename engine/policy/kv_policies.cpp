@@ -6,9 +6,12 @@ namespace livekv {
 
 const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
-        {"livekv", true},         {"f16", false, "f16"},
-        {"q8_0", false, "q8_0"},  {"q4_0", false, "q4_0"},
-        {"q8_0_rot", false, "q8_0", true}, {"q4_0_rot", false, "q4_0", true},
+        {"livekv", true},
+        {"f16", false, "f16"},
+        {"q8_0", false, "q8_0"},
+        {"q4_0", false, "q4_0"},
+        {"q8_0_rot", false, "q8_0", true},
+        {"q4_0_rot", false, "q4_0", true},
     };
     return all;
 }
@@ -32,7 +35,8 @@ const kv_policy & find_kv_policy(const std::string & name) {
 
 void require_read(const std::string & policy, const std::string & option) {
     if (!find_kv_policy(policy).reads(option)) {
-        throw kv_option_error(option, "the cache " + policy + " does not read it, " + policies_that_read(option) + " does");
+        throw kv_option_error(option,
+                              "the cache " + policy + " does not read it, " + policies_that_read(option) + " does");
     }
 }
 

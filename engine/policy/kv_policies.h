@@ -8,9 +8,9 @@ namespace livekv {
 // A way to store keys and values, by name. What makes its caches: run/make_cache.h.
 struct kv_policy {
     const char * name;
-    bool compresses;            // seals chunks, and reads every option; the others read the chunk's size alone
-    const char * row_type = ""; // of the others: what a token's keys and values are stored as
-    bool rotated = false;       // before that
+    bool compresses;             // seals chunks, and reads every option; the others read the chunk's size alone
+    const char * row_type = "";  // of the others: what a token's keys and values are stored as
+    bool rotated = false;        // before that
 
     bool reads(const std::string & option) const { return compresses || option == "chunk_size"; }
 };

@@ -41,7 +41,9 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
     return std::make_unique<chunked_cache>(options_, shape_, layers_);
 }
 
-int64_t chunked_cache::max_new() const { return options_.chunk_size - layers_.front().n_tail; }
+int64_t chunked_cache::max_new() const {
+    return options_.chunk_size - layers_.front().n_tail;
+}
 
 void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt) {
     LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
@@ -82,7 +84,9 @@ int64_t chunked_cache::exact_trim(int64_t n) const {
     return n;
 }
 
-size_t chunked_cache::bytes() const { return report().bytes.total(); }
+size_t chunked_cache::bytes() const {
+    return report().bytes.total();
+}
 
 kv_report chunked_cache::report() const {
     kv_report r;

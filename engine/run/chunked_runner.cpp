@@ -49,9 +49,10 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     } catch (const std::bad_alloc &) {
         const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
                                            [](const kv_layer_shape & l) { return l.on_device; });
-        fail("not enough memory for the cache beyond ", growing->n_tokens(), " tokens (", growing->bytes() / (1 << 20),
-             " MiB)",
-             on_device ? ", on the GPU or beside it; put fewer layers there or use a smaller cache (preset small)" : "");
+        fail(
+            "not enough memory for the cache beyond ", growing->n_tokens(), " tokens (", growing->bytes() / (1 << 20),
+            " MiB)",
+            on_device ? ", on the GPU or beside it; put fewer layers there or use a smaller cache (preset small)" : "");
     }
 }
 
@@ -89,7 +90,8 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
-        // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's concern.
+        // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's
+        // concern.
         ggml_tensor * args[] = {k, v, q};
         ggml_tensor * out = make_device_node(ctx, q ? q->ne[0] * q->ne[1] : 1, q ? q->ne[2] : 1, args, q ? 3 : 2,
                                              device_nodes_[static_cast<size_t>(il)]);

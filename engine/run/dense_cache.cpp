@@ -53,8 +53,8 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape, c
     for (size_t il = 0; il < k_.size(); ++il) {
         const kv_layer_shape & layer = shape.layers[il];
         if (layer.head_dim % ggml_blck_size(type) != 0) {
-            fail("the ", ggml_type_name(type), " cache stores ", ggml_blck_size(type), " values a block, but head_dim is ",
-                 layer.head_dim, "; use the f16 cache");
+            fail("the ", ggml_type_name(type), " cache stores ", ggml_blck_size(type),
+                 " values a block, but head_dim is ", layer.head_dim, "; use the f16 cache");
         }
         if (rotated && layer.head_dim % value_run != 0) {
             fail("a rotated cache takes heads of a multiple of ", value_run, " values, but head_dim is ",
@@ -105,10 +105,16 @@ void dense_cache::trim(int64_t n) noexcept {
     n_new_ = 0;
 }
 
-int64_t dense_cache::n_rows_read(int64_t n_new) const { return padded(n_tokens_ + n_new); }
+int64_t dense_cache::n_rows_read(int64_t n_new) const {
+    return padded(n_tokens_ + n_new);
+}
 
-ggml_tensor * dense_cache::rotate_keys(ggml_context * ctx, ggml_tensor * x) { return rotate<false>(ctx, x); }
-ggml_tensor * dense_cache::rotate_values(ggml_context * ctx, ggml_tensor * x) { return rotate<true>(ctx, x); }
+ggml_tensor * dense_cache::rotate_keys(ggml_context * ctx, ggml_tensor * x) {
+    return rotate<false>(ctx, x);
+}
+ggml_tensor * dense_cache::rotate_values(ggml_context * ctx, ggml_tensor * x) {
+    return rotate<true>(ctx, x);
+}
 
 std::unique_ptr<kv_cache> dense_cache::fork() const {
     auto copy = std::make_unique<dense_cache>(type_, rotated_, shape_, where_);

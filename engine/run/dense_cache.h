@@ -30,8 +30,8 @@ class dense_cache : public kv_cache {
 
     // For the nodes of a pass over n_new tokens.
     bool rotated() const { return rotated_; }
-    uint64_t id() const { return id_; }                        // no other cache has it
-    int64_t n_rows_read(int64_t n_new) const;                  // rows a pass reads, those beyond its tokens masked
+    uint64_t id() const { return id_; }        // no other cache has it
+    int64_t n_rows_read(int64_t n_new) const;  // rows a pass reads, those beyond its tokens masked
     ggml_tensor * k(int64_t il) const { return k_[static_cast<size_t>(il)]; }  // [n_embd_kv, n_rows]
     ggml_tensor * v(int64_t il) const { return v_[static_cast<size_t>(il)]; }
     const kv_layer_shape & layer(int64_t il) const { return shape_.layers[static_cast<size_t>(il)]; }
@@ -53,7 +53,7 @@ class dense_cache : public kv_cache {
     kv_buffer_types where_;
     uint64_t id_;
     int64_t n_tokens_ = 0;
-    int64_t n_new_ = 0;  // rows a pass writes behind them; 0 once committed
+    int64_t n_new_ = 0;             // rows a pass writes behind them; 0 once committed
     std::vector<ggml_tensor *> k_;  // [n_layer]
     std::vector<ggml_tensor *> v_;  // [n_layer]
     std::vector<ggml_context_ptr> contexts_;

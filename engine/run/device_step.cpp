@@ -67,12 +67,13 @@ void device_workspace::reserve(const chunk_plan & plan, int64_t n_head) {
     const auto n_tokens = static_cast<int32_t>(plan.chunk_size);
     const auto n_head_kv = static_cast<int32_t>(plan.n_head_kv);
     const auto head_dim = static_cast<int32_t>(plan.head_dim);
-    grow(attention_, sizeof(float) * device::attention_floats(n_tokens, static_cast<int32_t>(n_head), n_head_kv, head_dim));
+    grow(attention_,
+         sizeof(float) * device::attention_floats(n_tokens, static_cast<int32_t>(n_head), n_head_kv, head_dim));
     if (plan.k_rotation > 1) {
         grow(queries_, sizeof(float) * static_cast<size_t>(plan.chunk_size * n_head * plan.head_dim));
     }
-    if (grow(sealing_, sizeof(uint32_t) *
-                           device::seal_words(n_tokens, n_head_kv, head_dim, plan.method.k_outliers(plan.chunk_size)))) {
+    if (grow(sealing_, sizeof(uint32_t) * device::seal_words(n_tokens, n_head_kv, head_dim,
+                                                             plan.method.k_outliers(plan.chunk_size)))) {
         device::clear(sealing_->data(), sealing_->bytes(), nullptr);
         device::wait(nullptr);
     }
@@ -94,10 +95,9 @@ void device_step::require_supported(const chunk_plan & plan) {
              plan.head_dim, "; compute on the CPU");
     }
     if (plan.chunk_size > device::longest_chunk()) {
-        throw kv_option_error("chunk_size", std::to_string(plan.chunk_size) +
-                                                " tokens, but this GPU seals chunks of up to " +
-                                                std::to_string(device::longest_chunk()) +
-                                                "; use a smaller one, or compute on the CPU");
+        throw kv_option_error(
+            "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
+                              std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
     if (plan.measure_error) {
         throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");

@@ -124,8 +124,7 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
         return chunk_rows{rows + head * plan.head_dim, plan.row(), chunk.n_stored, plan.head_dim, chunk.n_sinks};
     };
     const auto error_of = [&](bool keys) {
-        return step.errors.empty() ? nullptr
-                                   : &step.errors[static_cast<size_t>(keys ? head : plan.n_head_kv + head)];
+        return step.errors.empty() ? nullptr : &step.errors[static_cast<size_t>(keys ? head : plan.n_head_kv + head)];
     };
     if (job == 0 && c.n_sinks > 0) {  // now: the rows may be another layer's before the pass ends
         std::copy_n(step.k_rows, step.sinks.k.size(), step.sinks.k.data());
@@ -156,8 +155,8 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     }
     seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c),
                     before ? std::span(before->as<float>() + at, n_state) : std::span<const float>(),
-                    c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(), side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late,
-                    error_of(true));
+                    c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(),
+                    side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late, error_of(true));
 }
 
 }  // namespace livekv

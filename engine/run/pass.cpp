@@ -33,10 +33,12 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     key_ = "chunked " + std::to_string(chunked_.n_rows()) + dense_.graph_key();
 }
 
-void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) { dense_.add_inputs(ctx, graph); }
+void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
+    dense_.add_inputs(ctx, graph);
+}
 
-ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
-                                  ggml_tensor * k, ggml_tensor * v, float scale) {
+ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
+                                  ggml_tensor * v, float scale) {
     std::vector<ggml_tensor *> results;  // of consecutive rows
     const int64_t n_chunked = chunked_.n_rows();
     if (n_chunked > 0) {
@@ -58,13 +60,17 @@ ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64
     return all;
 }
 
-void pass_runner::set_inputs() { dense_.set_inputs(); }
+void pass_runner::set_inputs() {
+    dense_.set_inputs();
+}
 
 void pass_runner::commit() noexcept {
     chunked_.commit();
     dense_.commit();
 }
 
-size_t pass_runner::workspace_bytes() const { return chunked_.workspace_bytes(); }
+size_t pass_runner::workspace_bytes() const {
+    return chunked_.workspace_bytes();
+}
 
 }  // namespace livekv

@@ -29,7 +29,8 @@ class pass_runner {
     // Parts of these caches come before those of others.
     static bool comes_first(const kv_cache & cache);
 
-    // Makes room for the parts' tokens, in that order. Throws livekv::error when they do not fit; then nothing has changed.
+    // Makes room for the parts' tokens, in that order. Throws livekv::error when they do not fit; then nothing has
+    // changed.
     void begin(std::span<const pass_part> parts);
 
     // A graph built after one begin serves after any other with an equal key.

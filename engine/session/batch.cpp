@@ -93,7 +93,8 @@ std::vector<std::string> step(engine & e, std::span<generation * const> texts, c
     std::vector<session_step> batch;
     for (generation * text : texts) {
         if (const std::span<const int32_t> tokens = text->begin_step(); !tokens.empty()) {
-            batch.push_back({&text->get_session(), tokens, static_cast<int64_t>(tokens.size()) - 1, text->origin(), {}});
+            batch.push_back(
+                {&text->get_session(), tokens, static_cast<int64_t>(tokens.size()) - 1, text->origin(), {}});
         }
     }
     step(e, batch, go_on);

@@ -15,7 +15,9 @@ std::string_view stripped(std::string_view text) {
 
 // A text that is part of none of the messages.
 std::string unique_mark(const std::vector<chat_message> & messages) {
-    std::string mark = "\x02" "answer ends\x03";
+    std::string mark =
+        "\x02"
+        "answer ends\x03";
     while (std::ranges::any_of(messages, [&](const auto & m) { return m.content.find(mark) != std::string::npos; })) {
         mark += '\x03';
     }

@@ -9,8 +9,8 @@ namespace livekv {
 
 namespace {
 
-constexpr chat_family families[] = {chat_family::llama2, chat_family::llama3, chat_family::chatml,
-                                    chat_family::mistral, chat_family::zephyr};
+constexpr chat_family families[] = {chat_family::llama2, chat_family::llama3, chat_family::chatml, chat_family::mistral,
+                                    chat_family::zephyr};
 
 // What llama2 and mistral share: the system message is the beginning of the first user message, roles alternate.
 #define LIVEKV_ALTERNATING_TURNS(family)                                                                             \

@@ -90,8 +90,9 @@ std::string source_for(const tokenizer & tok) {
     }
     const chat_family family = detect_chat_family(tok.chat_template(), tok);
     if (family == chat_family::none) {
-        fail("the model has no chat template, nor the marks of a family livekv knows (llama2, llama3, chatml, mistral, "
-             "zephyr); give it a plain prompt");
+        fail(
+            "the model has no chat template, nor the marks of a family livekv knows (llama2, llama3, chatml, mistral, "
+            "zephyr); give it a plain prompt");
     }
     return chat_family_template(family);
 }
@@ -189,7 +190,9 @@ size_t chat_template::bos_length(const chat_text & text) const {
     return !text.empty() && !text[0].from_message && text[0].text.starts_with(bos) ? bos.size() : 0;
 }
 
-std::string chat_template::without_bos(const chat_text & text) const { return str(behind(text, bos_length(text))); }
+std::string chat_template::without_bos(const chat_text & text) const {
+    return str(behind(text, bos_length(text)));
+}
 
 // A template may build new strings of what a message says, and lose where it came from. With another word in place of
 // every content that holds control tokens there must be as many of them.

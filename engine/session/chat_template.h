@@ -37,8 +37,8 @@ bool has_chat_template(const tokenizer & tok);
 
 // How a model's conversations are written as text: the Jinja program in its file (tokenizer.chat_template), with the
 // variables and functions that transformers gives it (messages, add_generation_prompt, bos_token, eos_token, tools and
-// documents as none; raise_exception, strftime_now). A file without one, or with a text that reads no messages, gets the
-// template of the family it is recognized as. Const and shareable between threads.
+// documents as none; raise_exception, strftime_now). A file without one, or with a text that reads no messages, gets
+// the template of the family it is recognized as. Const and shareable between threads.
 class chat_template {
   public:
     // tok must outlive this object. Throws livekv::error when the template cannot be read, and where there is none.

@@ -34,7 +34,7 @@ struct generate_result {
     double prefill_s = 0.0;   // from the first step's begin to the prompt's last logits, who shares its passes included
     double seal_s = 0.0;      // of that, in sealing chunks
     std::optional<double> ttft_s;  // from there to the first token; none when there is none
-    double decode_s = 0.0;    // from the first token to the last, without what the caller did in between
+    double decode_s = 0.0;         // from the first token to the last, without what the caller did in between
     stop_reason reason = stop_reason::n_predict;
     int32_t last_token = -1;  // the last one sampled; it is not in the cache
     // XXH64 of the last logits computed, taken when the text has ended: differs between runs that are not
@@ -56,8 +56,8 @@ class generation {
     // characters that are no part of a stop string, often none. Throws livekv::error as session::prefill does.
     std::string next(const session::progress & on_prefill = {});
 
-    // The same in halves, so that several may share a pass: the tokens to be appended to the session (none where its last
-    // logits are to be gone on from), and, once they are, the text of a token sampled from its last logits. Throws
+    // The same in halves, so that several may share a pass: the tokens to be appended to the session (none where its
+    // last logits are to be gone on from), and, once they are, the text of a token sampled from its last logits. Throws
     // livekv::error when there is nothing to go on from, or no room.
     std::span<const int32_t> begin_step();
     std::string end_step();

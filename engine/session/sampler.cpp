@@ -30,7 +30,9 @@ void sampler_params::check() const {
     });
 }
 
-sampler::sampler(const sampler_params & params) : params_(params), rng_(params.seed) { params_.check(); }
+sampler::sampler(const sampler_params & params) : params_(params), rng_(params.seed) {
+    params_.check();
+}
 
 void sampler::observe(int32_t token) {
     const size_t capacity = static_cast<size_t>(params_.repeat_last_n);
@@ -61,8 +63,8 @@ void sampler::penalize_repeats() {
 
 // Leaves the candidates sorted, best first; equal logits by id, so that the order is the same everywhere.
 void sampler::keep_top_k() {
-    const size_t k = params_.top_k > 0 ? std::min(candidates_.size(), static_cast<size_t>(params_.top_k))
-                                       : candidates_.size();
+    const size_t k =
+        params_.top_k > 0 ? std::min(candidates_.size(), static_cast<size_t>(params_.top_k)) : candidates_.size();
     const auto better = [](const candidate & a, const candidate & b) {
         return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
     };
@@ -98,9 +100,9 @@ int32_t sampler::next(std::span<const float> logits, std::span<const int32_t> ba
     penalize_repeats();
     int32_t chosen = 0;
     if (params_.temperature <= 0.0) {
-        chosen = std::max_element(candidates_.begin(), candidates_.end(),
-                                  [](const candidate & a, const candidate & b) { return a.logit < b.logit; })
-                     ->id;
+        chosen = std::max_element(candidates_.begin(), candidates_.end(), [](const candidate & a, const candidate & b) {
+                     return a.logit < b.logit;
+                 })->id;
     } else {
         keep_top_k();
         const std::vector<double> p = probabilities();

@@ -27,7 +27,8 @@ void for_each_sampling_option(F && f) {
     constexpr double unbounded = std::numeric_limits<double>::infinity();
     f("temperature", &p::temperature, real{0.0, 100.0}, "--temp", "temperature; 0: greedy");
     f("top_k", &p::top_k, count{0, INT32_MAX}, "--top-k", "choose among the k best tokens; 0: all");
-    f("top_p", &p::top_p, real{0.0, 1.0}, "--top-p", "choose among the best tokens that reach this probability together");
+    f("top_p", &p::top_p, real{0.0, 1.0}, "--top-p",
+      "choose among the best tokens that reach this probability together");
     f("min_p", &p::min_p, real{0.0, 1.0}, "--min-p", "drop tokens below this share of the best one's probability");
     f("repeat_penalty", &p::repeat_penalty, real{0.01, unbounded}, "--repeat-penalty",
       "divide the logits of the last 64 tokens; 1: off");

@@ -57,7 +57,8 @@ void session::trim(int64_t n) {
     if (exact < n) {  // on a copy, which takes this one's place when it is whole
         const std::unique_ptr<session> copy = fork();
         copy->trim(exact);
-        copy->compute(std::span<const int32_t>(tokens_).subspan(static_cast<size_t>(exact), static_cast<size_t>(n - exact)));
+        copy->compute(
+            std::span<const int32_t>(tokens_).subspan(static_cast<size_t>(exact), static_cast<size_t>(n - exact)));
         cache_ = std::move(copy->cache_);
     } else {
         cache_->trim(n);
@@ -164,8 +165,7 @@ void session::pass(engine & e, std::span<const share> shares) {
         throw;
     }
     for (const share & x : shares) {
-        const std::span<const float> last =
-            std::span<const float>(x.who->logits_).last(x.n_outputs > 0 ? n_vocab : 0);
+        const std::span<const float> last = std::span<const float>(x.who->logits_).last(x.n_outputs > 0 ? n_vocab : 0);
         x.who->last_logits_.assign(last.begin(), last.end());
         x.who->remember();
     }
@@ -226,8 +226,8 @@ session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n
     r.n_done = n_done + n;
     r.n_rows = std::clamp<int64_t>(r.n_done - first_wanted, 0, n);
     r.first = r.n_done - r.n_rows;
-    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows,
-                    token_origin::prompt, r.n_done == total);
+    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows, token_origin::prompt,
+                    r.n_done == total);
     return r;
 }
 

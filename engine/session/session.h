@@ -18,8 +18,8 @@ struct session_params {
     kv_options kv;  // with the number of tokens prefilled together
 };
 
-// One sequence of tokens on one model: a thin front over a cache of an engine, which sessions may share. One thread at a
-// time.
+// One sequence of tokens on one model: a thin front over a cache of an engine, which sessions may share. One thread at
+// a time.
 class session {
   public:
     // Throws livekv::error when the cache does not fit into memory or the policy cannot store this model.
@@ -72,8 +72,8 @@ class session {
         bool end_of_prompt = false;  // the sequence's next tokens will be generated
     };
 
-    // One pass of the model for sessions of engine e, each listed once. Throws livekv::error; then every session is what
-    // it was before, last logits included.
+    // One pass of the model for sessions of engine e, each listed once. Throws livekv::error; then every session is
+    // what it was before, last logits included.
     static void pass(engine & e, std::span<const share> shares);
 
     // Of the wanted tokens of the last pass, f32 [n_outputs, n_vocab], valid until the next one.
@@ -82,8 +82,8 @@ class session {
     // Tokens of the next pass, of n that are left.
     int64_t pass_size(int64_t n) const;
 
-    // Of an empty session: starts as the engine knows these tokens' beginning, all but the last of them at most. How many
-    // of them the session then holds.
+    // Of an empty session: starts as the engine knows these tokens' beginning, all but the last of them at most. How
+    // many of them the session then holds.
     size_t reuse(std::span<const int32_t> tokens);
 
     // Throws livekv::error when n_new tokens are none, or do not fit into the context.

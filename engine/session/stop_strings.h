@@ -5,8 +5,8 @@
 
 namespace livekv {
 
-// Ends a stream of text before the first of some strings to be complete, however the stream is cut into pieces: what may
-// be the beginning of one is held back until it is known.
+// Ends a stream of text before the first of some strings to be complete, however the stream is cut into pieces: what
+// may be the beginning of one is held back until it is known.
 class stop_strings {
   public:
     // Throws livekv::error for an empty string, which would end every text before it begins.

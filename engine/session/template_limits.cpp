@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t max_tag_tokens = 1000;  // of one {{ }} or {% %}: an expression nests no deeper
 constexpr int max_block_depth = 100;
-constexpr int max_elifs = 500;  // each nests in the one before
+constexpr int max_elifs = 500;                 // each nests in the one before
 constexpr std::ptrdiff_t max_stack = 1 << 20;  // bytes of calls within calls; threads have 8 MiB
 
 constexpr const char * guard_name = "livekv_stack_guard";
@@ -66,10 +66,10 @@ void limit_nesting(jinja::lexer_result & tokens) {
         guarded.push_back(t);
         if (in_macro_head && t.t == token::close_statement) {
             in_macro_head = false;
-            for (const auto & [type, text] : {std::pair(token::open_expression, "{{"),
-                                              std::pair(token::identifier, guard_name),
-                                              std::pair(token::open_paren, "("), std::pair(token::close_paren, ")"),
-                                              std::pair(token::close_expression, "}}")}) {
+            for (const auto & [type, text] :
+                 {std::pair(token::open_expression, "{{"), std::pair(token::identifier, guard_name),
+                  std::pair(token::open_paren, "("), std::pair(token::close_paren, ")"),
+                  std::pair(token::close_expression, "}}")}) {
                 guarded.push_back({type, text, t.pos});
             }
         }

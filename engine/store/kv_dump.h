@@ -40,8 +40,8 @@ struct kv_layer_dump {
     kv_side_dump v;
 };
 
-// One side of a layer in the host's memory, copied. rotation: channels that are stored rotated together; bits: of a code,
-// 0: this layer seals nothing.
+// One side of a layer in the host's memory, copied. rotation: channels that are stored rotated together; bits: of a
+// code, 0: this layer seals nothing.
 kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, int32_t bits);
 
 }  // namespace livekv

@@ -18,10 +18,10 @@ namespace livekv {
 struct kv_layer_format {
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
-    int64_t chunk_size = 0;   // the most tokens of a chunk; the tail has fewer
-    int32_t max_sinks = 0;    // of the first chunk
-    bool seals = true;        // false: rows only
-    size_t state_floats = 0;  // after a chunk
+    int64_t chunk_size = 0;                                            // the most tokens of a chunk; the tail has fewer
+    int32_t max_sinks = 0;                                             // of the first chunk
+    bool seals = true;                                                 // false: rows only
+    size_t state_floats = 0;                                           // after a chunk
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks
 };
 

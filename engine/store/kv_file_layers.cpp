@@ -73,8 +73,7 @@ std::shared_ptr<page> kv_file::state_page(const uint8_t * floats, size_t n_float
     return state;
 }
 
-void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats,
-                          int64_t il) const {
+void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats, int64_t il) const {
     const auto known = static_cast<int64_t>(
         std::count_if(facts.begin(), facts.end(), [](const chunk_facts & f) { return f.has_state == 1; }));
     if (n_floats == 0 || known == 0) {
@@ -83,8 +82,8 @@ void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & fac
     if (version_ == 2) {  // one state: [n_head_kv, 3, head_dim], whose first or first two rows are ours
         const size_t heads = static_cast<size_t>(layer.n_head_kv);
         const size_t each = 3 * static_cast<size_t>(layer.head_dim);
-        const uint8_t * from = data(kv_names::blk(il, "statistics"), GGML_TYPE_F32,
-                                    {static_cast<int64_t>(each), layer.n_head_kv});
+        const uint8_t * from =
+            data(kv_names::blk(il, "statistics"), GGML_TYPE_F32, {static_cast<int64_t>(each), layer.n_head_kv});
         std::vector<uint8_t> ours;
         for (size_t head = 0; head < heads; ++head) {
             const uint8_t * row = from + head * each * sizeof(float);
@@ -93,8 +92,7 @@ void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & fac
         layer.chunks.back().state = state_page(ours.data(), n_floats, il);
         return;
     }
-    const uint8_t * from =
-        data(kv_names::blk(il, "states"), GGML_TYPE_F32, {static_cast<int64_t>(n_floats), known});
+    const uint8_t * from = data(kv_names::blk(il, "states"), GGML_TYPE_F32, {static_cast<int64_t>(n_floats), known});
     for (size_t i = 0; i < facts.size(); ++i) {
         if (facts[i].has_state == 1) {
             layer.chunks[i].state = state_page(from, n_floats, il);
@@ -125,8 +123,8 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
             out.header = format.header(side, n);
             block_bytes = kv_map(*out.header).bytes;
         }
-        const size_t n_bytes = sealed ? block_bytes * static_cast<size_t>(format.n_head_kv)
-                                      : 2 * static_cast<size_t>(n) * layer.row();
+        const size_t n_bytes =
+            sealed ? block_bytes * static_cast<size_t>(format.n_head_kv) : 2 * static_cast<size_t>(n) * layer.row();
         if (!from.has(n_bytes)) {
             refuse("tensor '", tensor, "' has ", from.n_bytes, " bytes, its chunks need more");
         }

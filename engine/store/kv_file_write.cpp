@@ -120,8 +120,7 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     std::vector<bytes> states;
     for (const kv_chunk & c : layer.chunks) {
         facts.insert(facts.end(),
-                     {c.n_stored, c.n_tokens, c.k.sealed(), c.v.sealed(), c.n_sinks, c.state ? 1 : 0,
-                      c.from_one_pass});
+                     {c.n_stored, c.n_tokens, c.k.sealed(), c.v.sealed(), c.n_sinks, c.state ? 1 : 0, c.from_one_pass});
         k.push_back({c.k.bytes->data(), c.k.bytes->bytes()});
         v.push_back({c.v.bytes->data(), c.v.bytes->bytes()});
         if (c.state) {

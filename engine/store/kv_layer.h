@@ -29,7 +29,8 @@ struct kv_chunk {
     int32_t n_stored = 0;         // tokens in the pages
     int32_t n_tokens = 0;         // of these, what a trim left
     int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
-    bool from_one_pass = false;   // read as a prompt, all of it in one pass: another sequence's would have the same bytes
+    bool from_one_pass =
+        false;  // read as a prompt, all of it in one pass: another sequence's would have the same bytes
 };
 
 // What was lost by sealing so far, measured on request.

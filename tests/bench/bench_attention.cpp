@@ -15,12 +15,12 @@
 #include <random>
 #include <vector>
 
-#include "memory/host_pool.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_ref.h"
 #include "kernels/seal.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
+#include "memory/host_pool.h"
 
 using namespace livekv;
 

@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
             if (const ggml_tensor * tensor = gguf.find_tensor(name); tensor && ggml_nbytes(tensor) > 0) {
                 static volatile uint8_t touched;
                 touched = gguf.tensor_data(tensor)[ggml_nbytes(tensor) - 1];
-                (void) touched;
+                (void)touched;
             }
         }
         const livekv::tokenizer tok(gguf);

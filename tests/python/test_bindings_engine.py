@@ -74,6 +74,9 @@ def test_more_sessions_than_a_pass_takes_all_advance(livekv, tiny, ids, engine):
     for i, session in enumerate(expected):
         assert near(results[i], session.prefill(ids[i : i + 40]))
         assert sessions[i].tokens == session.tokens
+    results = engine.step([(s, ids[i : i + 1]) for i, s in enumerate(sessions)])  # a pass has room for all these rows
+    for i, session in enumerate(expected):
+        assert near(results[i], session.prefill(ids[i : i + 1]))
 
 
 def test_forks_of_one_session_step_together(livekv, tiny, ids, engine):

@@ -153,6 +153,8 @@ def test_a_batch_answers_as_one_by_one(kv, root, livekv):
     ]
     one, four = (engine(tiny, kv, batch=batch)(requests) for batch in (1, 4))
     assert len({answer.value for answer in one if isinstance(answer.value, str)}) > 5
+    # The cache of a request without relatives is as long as it needs, whoever is asked beside it.
+    assert engine(tiny, kv)([requests[1]])[0].kv_bytes == four[1].kv_bytes
     for alone, together, request in zip(one, four, requests, strict=True):
         assert (alone.n_tokens, alone.n_reused, alone.kv_bytes, alone.kv_f16_bytes) == (
             together.n_tokens, together.n_reused, together.kv_bytes, together.kv_f16_bytes)  # fmt: skip

@@ -1,8 +1,8 @@
 // livekv-embed MODEL KV_FILE: the example of the public header, as a program that includes nothing else of ours.
 
-#include "livekv.h"
-
 #include <iostream>
+
+#include "livekv.h"
 
 namespace {
 

@@ -6,8 +6,8 @@
 
 #include "cli/engine_options.h"
 #include "cli/tool.h"
-#include "policy/kv_policies.h"
 #include "error.h"
+#include "policy/kv_policies.h"
 #include "session/generate.h"
 
 namespace livekv {
@@ -50,7 +50,8 @@ int run(int argc, char ** argv) {
     }
     const std::vector<int32_t> tokens(ids.begin(), ids.end());
     engine.kv.chunk_size = 4096;  // never less than a pass
-    session s(model::load(engine.model_path), engine.params(static_cast<int64_t>(tokens.size()) + n_generate, engine.kv.policy));
+    session s(model::load(engine.model_path),
+              engine.params(static_cast<int64_t>(tokens.size()) + n_generate, engine.kv.policy));
     std::vector<float> last;
     std::ofstream out;
     if (!out_path.empty()) {

@@ -1,8 +1,8 @@
 #pragma once
 
 // A test is a function registered by TEST; CHECK reports a failed claim and goes on. TEST_MAIN runs them all and prints
-// one line for each; SKIP leaves a test with its reason, and a file whose tests were all skipped exits with 77. In a loop
-// over cases, IN("bits=", bits, " n=", n) says which one a claim that failed was about, to the end of its scope.
+// one line for each; SKIP leaves a test with its reason, and a file whose tests were all skipped exits with 77. In a
+// loop over cases, IN("bits=", bits, " n=", n) says which one a claim that failed was about, to the end of its scope.
 
 #include <atomic>
 #include <cstdio>
@@ -136,33 +136,39 @@ inline int run_all() {
 #define CHECK_NAME_(line) CHECK_JOIN_(in_case_, line)
 #define IN(...) const check::in_case CHECK_NAME_(__LINE__)(__VA_ARGS__)
 
-#define CHECK(condition)                                             \
-    do {                                                             \
+#define CHECK(condition)                                                 \
+    do {                                                                 \
         if (!(condition)) check::report(__FILE__, __LINE__, #condition); \
     } while (0)
 
-#define CHECK_EQ(actual, expected)                                                                            \
-    do {                                                                                                      \
-        const auto & actual_ = (actual);                                                                      \
-        const auto & expected_ = (expected);                                                                  \
-        if (!(actual_ == expected_))                                                                          \
-            check::report(__FILE__, __LINE__,                                                                 \
-                          #actual " is " + check::text(actual_) + ", expected " + check::text(expected_));    \
+#define CHECK_EQ(actual, expected)                                                                         \
+    do {                                                                                                   \
+        const auto & actual_ = (actual);                                                                   \
+        const auto & expected_ = (expected);                                                               \
+        if (!(actual_ == expected_))                                                                       \
+            check::report(__FILE__, __LINE__,                                                              \
+                          #actual " is " + check::text(actual_) + ", expected " + check::text(expected_)); \
     } while (0)
 
 // The statement must throw livekv::error whose message holds the given text.
-#define CHECK_ERROR(statement, part)                                                                            \
-    do {                                                                                                        \
-        try {                                                                                                   \
-            statement;                                                                                          \
-            check::report(__FILE__, __LINE__, #statement " did not throw");                                     \
-        } catch (const livekv::error & e_) {                                                                    \
-            if (std::string(e_.what()).find(part) == std::string::npos)                                         \
-                check::report(__FILE__, __LINE__, std::string("the error says '") + e_.what() + "', not '" + (part) + "'"); \
-        }                                                                                                       \
+#define CHECK_ERROR(statement, part)                                                                    \
+    do {                                                                                                \
+        try {                                                                                           \
+            statement;                                                                                  \
+            check::report(__FILE__, __LINE__, #statement " did not throw");                             \
+        } catch (const livekv::error & e_) {                                                            \
+            if (std::string(e_.what()).find(part) == std::string::npos)                                 \
+                check::report(__FILE__, __LINE__,                                                       \
+                              std::string("the error says '") + e_.what() + "', not '" + (part) + "'"); \
+        }                                                                                               \
     } while (0)
 
-#define SKIP(reason) throw check::skipped{reason}
+#define SKIP(reason)       \
+    throw check::skipped { \
+        reason             \
+    }
 
-#define TEST_MAIN \
-    int main() { return check::run_all(); }
+#define TEST_MAIN                \
+    int main() {                 \
+        return check::run_all(); \
+    }

@@ -76,8 +76,7 @@ class driven_layer {
     // Up to n_tokens, at most step at a time and never beyond a chunk's end.
     void grow_to(int64_t n_tokens, int64_t step, uint32_t text = 1) {
         while (layer_.n_tokens() < n_tokens) {
-            const int64_t n =
-                std::min({step, n_tokens - layer_.n_tokens(), plan_.chunk_size - layer_.n_tail});
+            const int64_t n = std::min({step, n_tokens - layer_.n_tokens(), plan_.chunk_size - layer_.n_tail});
             pass(n, text);
             commit(text);
         }

@@ -28,9 +28,9 @@ struct configuration {
     std::string text() const {
         std::ostringstream s;
         s << "method " << static_cast<int>(method.scale_method) << " bits " << method.k_bits << ',' << method.v_bits
-          << " group " << method.key_group << " zero " << method.zero_point
-          << " outliers " << method.outlier_ratio << ',' << method.v_outlier_ratio << " n " << n << " d " << d
-          << " sinks " << n_sinks << " before " << n_before << ' ' << name_of(kind);
+          << " group " << method.key_group << " zero " << method.zero_point << " outliers " << method.outlier_ratio
+          << ',' << method.v_outlier_ratio << " n " << n << " d " << d << " sinks " << n_sinks << " before " << n_before
+          << ' ' << name_of(kind);
         return s.str();
     }
 };

@@ -1,5 +1,3 @@
-#include "atomic_file.h"
-
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -7,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "atomic_file.h"
 #include "check.h"
 #include "error.h"
 

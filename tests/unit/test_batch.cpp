@@ -1,9 +1,8 @@
 // Several sessions that advance together: passes, errors, and texts.
 
-#include "session/batch.h"
-
 #include "check.h"
 #include "error.h"
+#include "session/batch.h"
 #include "tiny_sequences.h"
 
 using namespace livekv;
@@ -94,11 +93,13 @@ TEST(a_step_ended_between_passes_leaves_whole_passes) {
     const std::vector<session_step> batch = {{own[0].get(), tokens, 99, {}, {}},
                                              {own[1].get(), std::span(tokens).first(40), 39, {}, {}}};
     int n_passes = 0;
-    CHECK_ERROR(step(*e, batch, [&] {
-        if (++n_passes == 2) {
-            fail("enough");
-        }
-    }), "enough");
+    CHECK_ERROR(step(*e, batch,
+                     [&] {
+                         if (++n_passes == 2) {
+                             fail("enough");
+                         }
+                     }),
+                "enough");
     CHECK(holds(*own[0], tokens, 64) && own[0]->n_tokens() == 64);
     CHECK(holds(*own[1], tokens, 40) && own[1]->n_tokens() == 40);
     CHECK(own[0]->last_logits().empty() && !own[1]->last_logits().empty());

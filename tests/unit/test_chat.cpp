@@ -1,12 +1,11 @@
 // Conversations in a session: what a turn reads, what the cache holds, and turns that do not come to their end. The
 // model answers with a chain of tokens: each token has one successor.
 
-#include "session/chat.h"
-
 #include <map>
 
 #include "check.h"
 #include "error.h"
+#include "session/chat.h"
 #include "tiny_sequences.h"
 
 using namespace livekv;
@@ -19,7 +18,9 @@ constexpr int32_t friend_ = 260;
 constexpr int32_t n_vocab = 288;
 constexpr int32_t end_of_text = 2;
 
-int32_t byte(char c) { return 3 + static_cast<uint8_t>(c); }
+int32_t byte(char c) {
+    return 3 + static_cast<uint8_t>(c);
+}
 
 // next: the token that follows a token; the others are followed by <unk>.
 std::shared_ptr<const model> chain_model(const std::string & source, const std::map<int32_t, int32_t> & next) {
@@ -94,11 +95,14 @@ struct talk_of {
 };
 
 const std::map<std::string, std::string> formats = {
-    {"llama2", chat_family_template(chat_family::llama2)}, {"llama3", chat_family_template(chat_family::llama3)},
-    {"chatml", chat_family_template(chat_family::chatml)}, {"mistral", chat_family_template(chat_family::mistral)},
+    {"llama2", chat_family_template(chat_family::llama2)},
+    {"llama3", chat_family_template(chat_family::llama3)},
+    {"chatml", chat_family_template(chat_family::chatml)},
+    {"mistral", chat_family_template(chat_family::mistral)},
     {"zephyr", chat_family_template(chat_family::zephyr)},
-    {"with_bos", "{{ bos_token }}{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}"
-                 "{% if add_generation_prompt %}[assistant]{% endif %}"},
+    {"with_bos",
+     "{{ bos_token }}{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}"
+     "{% if add_generation_prompt %}[assistant]{% endif %}"},
 };
 
 }  // namespace
@@ -148,8 +152,9 @@ TEST(an_answer_cut_off_stays_and_its_turn_ends_with_the_next) {
     CHECK_EQ(turn.answer, " word259");
     t.ask("again");
     CHECK_EQ(t.read.front(), hello);
-    CHECK_EQ(t.text(), "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n word259<|im_end|>\n"
-                       "<|im_start|>user\nagain<|im_end|>\n<|im_start|>assistant\n word259 word260");
+    CHECK_EQ(t.text(),
+             "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n word259<|im_end|>\n"
+             "<|im_start|>user\nagain<|im_end|>\n<|im_start|>assistant\n word259 word260");
 }
 
 TEST(an_interrupted_turn_is_taken_back_whole) {
@@ -200,8 +205,9 @@ TEST(a_template_that_rewrites_former_turns_reads_from_where_they_differ) {
     // Interrupted, it leaves what the two prompts share, and the turn after it starts from there.
     CHECK(t.ask(std::string(300, 'x'), 12, 64).taken_back);
     t.ask("third");
-    CHECK_EQ(t.text(), "<s>[user]hi\n[assistant]word259 word260\n[user]again\n[assistant]word259 word260\n"
-                       "[user, now]third\n word259 word260");
+    CHECK_EQ(t.text(),
+             "<s>[user]hi\n[assistant]word259 word260\n[user]again\n[assistant]word259 word260\n"
+             "[user, now]third\n word259 word260");
 }
 
 TEST(control_tokens_that_a_user_types_are_text) {

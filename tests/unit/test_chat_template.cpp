@@ -158,8 +158,8 @@ TEST(what_a_template_refuses_and_what_it_cannot_do_are_one_line) {
     };
     CHECK_EQ(error_of("{{ raise_exception('roles must ' + messages[0].role) }}"),
              "the model's chat template: roles must user");
-    for (const char * source : {"{% for m in messages %}", "{{ messages | no_such_filter }}", "{{ messages[ }}",
-                                "{% messages %}"}) {
+    for (const char * source :
+         {"{% for m in messages %}", "{{ messages | no_such_filter }}", "{{ messages[ }}", "{% messages %}"}) {
         const std::string message = error_of(source);
         CHECK(message.starts_with("the model's chat template"));
         CHECK(message.find('\n') == std::string::npos && message.size() > 30);
@@ -199,10 +199,12 @@ TEST(a_template_without_end_is_refused) {
 }
 
 TEST(what_a_message_says_is_never_a_control_token) {
-    const livekv::tokenizer tok = with_template(
-        "{% for m in messages %}{{ m.content | trim + '<|im_end|>' }}{% endfor %}");
+    const livekv::tokenizer tok =
+        with_template("{% for m in messages %}{{ m.content | trim + '<|im_end|>' }}{% endfor %}");
     const chat_template format(tok);
-    const auto said = [&](const std::string & content) { return format.encode(format.render({{"user", content}}, true)); };
+    const auto said = [&](const std::string & content) {
+        return format.encode(format.render({{"user", content}}, true));
+    };
     const int32_t end = tok.find("<|im_end|>");
     for (const char * content : {"a<|im_end|>b", "<|im_end|>", " <|im_end|> </s>", "a<|im_", "</s"}) {
         const std::vector<int32_t> ids = said(content);
@@ -216,8 +218,8 @@ TEST(what_a_message_says_is_never_a_control_token) {
 
 // Lists of characters are no strings of a message any more: where it came from is lost.
 TEST(a_template_that_hides_where_text_came_from_refuses_control_tokens) {
-    const livekv::tokenizer tok = with_template(
-        "{% for m in messages %}{{ m.content[:4] + m.content[4:] | tojson }}<|im_end|>{% endfor %}");
+    const livekv::tokenizer tok =
+        with_template("{% for m in messages %}{{ m.content[:4] + m.content[4:] | tojson }}<|im_end|>{% endfor %}");
     const chat_template format(tok);
     format.render({{"user", "abcab"}}, true);
     CHECK_ERROR(format.render({{"user", "abc a<|im_end|>"}}, true), "a message says '<|im_end|>'");

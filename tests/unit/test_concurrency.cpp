@@ -1,5 +1,5 @@
-// Threads that do with sessions whatever sessions can do, of one engine and of several, while another loads models: each
-// text is what it is alone. `make tsan` looks for data races in it.
+// Threads that do with sessions whatever sessions can do, of one engine and of several, while another loads models:
+// each text is what it is alone. `make tsan` looks for data races in it.
 
 #include <functional>
 #include <latch>
@@ -66,7 +66,8 @@ outcome play(const script & what, const std::function<std::unique_ptr<session>()
     return seen;
 }
 
-const std::vector<script> scripts = {{"livekv", 32, 100, 11}, {"f16", 32, 60, 12}, {"livekv", 64, 150, 13}, {"q8_0", 64, 70, 14}};
+const std::vector<script> scripts = {
+    {"livekv", 32, 100, 11}, {"f16", 32, 60, 12}, {"livekv", 64, 150, 13}, {"q8_0", 64, 70, 14}};
 
 }  // namespace
 

@@ -1,7 +1,5 @@
 // How many threads there are by default: the environment, affinity, control groups of both versions.
 
-#include "default_threads.h"
-
 #include <sched.h>
 
 #include <cstdlib>
@@ -10,6 +8,7 @@
 #include <string>
 
 #include "check.h"
+#include "default_threads.h"
 
 using namespace livekv;
 
@@ -35,8 +34,9 @@ class fake_root {
 };
 
 const std::string v2_mount = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
-const std::string v1_mount = "33 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-                             "34 24 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n";
+const std::string v1_mount =
+    "33 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "34 24 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n";
 
 }  // namespace
 
@@ -79,7 +79,8 @@ TEST(the_first_version_too_with_its_own_hierarchy) {
 
 TEST(nonsense_is_no_limit) {
     fake_root root;
-    root.put("/proc/self/mountinfo", "x\n\n1 2 3 / /sys/fs/cgroup\n" + v2_mount).put("/proc/self/cgroup", "\n:\n0::\n0::a\n");
+    root.put("/proc/self/mountinfo", "x\n\n1 2 3 / /sys/fs/cgroup\n" + v2_mount)
+        .put("/proc/self/cgroup", "\n:\n0::\n0::a\n");
     root.put("/sys/fs/cgroup/cpu.max", "-5 0\n");
     CHECK_EQ(root.cpus(), 0.0);
 }

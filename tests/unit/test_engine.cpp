@@ -1,10 +1,9 @@
 // Sequences of one engine: trimmed exactly, and advanced together.
 
-#include "engine/engine.h"
-
 #include <algorithm>
 
 #include "check.h"
+#include "engine/engine.h"
 #include "error.h"
 #include "saved_sequence.h"
 
@@ -90,7 +89,7 @@ TEST(texts_in_a_batch_are_those_of_each_alone) {
         int n_prompt;
         int64_t chunk;
     };
-    const std::vector<text> texts = {{"livekv", 5, 32}, {"livekv", 70, 32},  {"f16", 40, 64},     {"livekv", 129, 64},
+    const std::vector<text> texts = {{"livekv", 5, 32}, {"livekv", 70, 32},  {"f16", 40, 64},      {"livekv", 129, 64},
                                      {"q8_0", 90, 32},  {"livekv", 200, 32}, {"q4_0_rot", 33, 32}, {"livekv", 64, 64}};
     constexpr int n_new = 40;
     std::vector<std::vector<int32_t>> alone;

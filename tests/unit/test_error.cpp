@@ -1,10 +1,9 @@
 // Messages are one line of UTF-8, whatever a file's bytes are.
 
-#include "error.h"
-
 #include <string>
 
 #include "check.h"
+#include "error.h"
 #include "options.h"
 #include "utf8.h"
 

@@ -1,10 +1,9 @@
-#include "session/fidelity.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "check.h"
 #include "error.h"
+#include "session/fidelity.h"
 #include "tiny_sequences.h"
 
 using namespace livekv;

@@ -1,9 +1,8 @@
-#include "finite.h"
-
 #include <limits>
 #include <vector>
 
 #include "check.h"
+#include "finite.h"
 
 using namespace livekv;
 

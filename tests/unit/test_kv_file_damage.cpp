@@ -7,12 +7,12 @@
 #include <limits>
 #include <random>
 
-#include "store/kv_file.h"
-#include "store/kv_file_names.h"
 #include "error.h"
 #include "kv/kv_check.h"
 #include "kv/kv_pack.h"
 #include "saved_sequence.h"
+#include "store/kv_file.h"
+#include "store/kv_file_names.h"
 #include "xxh64.h"
 
 using namespace livekv;
@@ -148,7 +148,7 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');
     renew_checksum(edited);
     write_bytes(bad.path(), edited);
-    CHECK_ERROR(fresh.load(bad.path()), "--sink-tokens: 'x' is not a whole number");
+    CHECK_ERROR(fresh.load(bad.path()), ": sink-tokens: 'x' is not a whole number");
     edited = patched("livekv.block_version", 4, 9);
     renew_checksum(edited);
     write_bytes(bad.path(), edited);

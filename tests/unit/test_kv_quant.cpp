@@ -65,8 +65,8 @@ TEST(a_block_stands_for_what_was_sealed) {
                 for (const double ratio : {0.0, 0.01, 0.1}) {
                     for (const auto & [n, d] : {std::pair(1, 8), std::pair(33, 264), std::pair(100, 40)}) {
                         for (const kv_side side : {kv_side::key, kv_side::value}) {
-                            IN(name_of(kind), " bits=", bits, " zero_point=", zero_point, " outliers=", ratio,
-                               " n=", n, " head_dim=", d, side == kv_side::key ? " keys" : " values");
+                            IN(name_of(kind), " bits=", bits, " zero_point=", zero_point, " outliers=", ratio, " n=", n,
+                               " head_dim=", d, side == kv_side::key ? " keys" : " values");
                             const sealed_pair p =
                                 seal(own_range(bits, zero_point, ratio, 32), side, random_rows(kind, n, d, rng), d);
                             const std::vector<float> expected = reconstruct(p.sealed);

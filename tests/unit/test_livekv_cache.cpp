@@ -43,13 +43,12 @@ TEST(more_bits_come_closer_to_the_exact_cache) {
     const std::vector<int32_t> tokens = some_tokens(200);
     session_params exact = params_of();
     exact.kv.policy = "f16";
-    exact.kv.chunk_size = 256;  // ggml sums values in f16 for fewer than 64 queries
+    exact.kv.chunk_size = 256;                              // ggml sums values in f16 for fewer than 64 queries
     const auto logits_of = [&](const session_params & p) {  // of the last hundred tokens
         session s(m, p);
         std::vector<float> all;
-        s.eval(tokens, 100, [&](int64_t, int64_t, std::span<const float> rows) {
-            all.insert(all.end(), rows.begin(), rows.end());
-        });
+        s.eval(tokens, 100,
+               [&](int64_t, int64_t, std::span<const float> rows) { all.insert(all.end(), rows.begin(), rows.end()); });
         return all;
     };
     const std::vector<float> expected = logits_of(exact);

@@ -126,7 +126,8 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
     refuses([](kv_options & o) { o.chunk_size = 33; }, "chunk_size: 33 is not a multiple of 32");
     refuses([](kv_options & o) { o.chunk_size = 8192; }, "chunk_size: 8192 is not");
     refuses([](kv_options & o) { o.rotate = static_cast<kv_rotate>(7); }, "rotate: the enumerator 7 does not exist");
-    refuses([](kv_options & o) { o.scale_method = static_cast<kv_method::scale>(9); }, "scale_method: the enumerator 9");
+    refuses([](kv_options & o) { o.scale_method = static_cast<kv_method::scale>(9); },
+            "scale_method: the enumerator 9");
     refuses([](kv_options & o) { o.bypass_type = static_cast<kv_bypass>(2); }, "bypass_type: the enumerator 2");
     refuses([](kv_options & o) { o.ema_alpha = 0.0; }, "ema_alpha: 0 is not in 1e-06..1");
     refuses([](kv_options & o) { o.clip_factor = NAN; }, "clip_factor: nan is not in");

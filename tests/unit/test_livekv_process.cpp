@@ -10,10 +10,10 @@
 #include <cstring>
 #include <new>
 
-#include "memory/host_pool.h"
 #include "check.h"
 #include "error.h"
 #include "kernels/cpu/kernels.h"
+#include "memory/host_pool.h"
 #include "session/session.h"
 #include "tiny_model.h"
 
@@ -151,9 +151,8 @@ struct memory {
 
 memory memory_at(const std::string & path, size_t n) {
     // One arena, and what is mapped is given back: the peak is then what was needed.
-    const finished f =
-        run_self("memory '" + path + "' " + std::to_string(n),
-                 "MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
+    const finished f = run_self("memory '" + path + "' " + std::to_string(n),
+                                "MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=0");
     memory m;
     std::istringstream(f.output) >> m.cache >> m.heap >> m.peak;
     if (f.status != 0) {

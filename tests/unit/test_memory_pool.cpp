@@ -1,7 +1,5 @@
 // The pools that caches grow in: pieces lie apart, are used again, and what nobody uses goes back.
 
-#include "memory/memory_pool.h"
-
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -13,8 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "memory/host_pool.h"
 #include "check.h"
+#include "memory/host_pool.h"
+#include "memory/memory_pool.h"
 
 using namespace livekv;
 

@@ -55,8 +55,9 @@ TEST(the_logit_and_its_position_are_named_and_nothing_is_added) {
         for (const std::string & kv : kv_policy_names()) {
             session s(m, params_of(kv, 32));
             // A product of an infinite weight is infinite or, with a zero, NaN: either is refused.
-            CHECK_ERROR(s.prefill(good_tokens(20)), "the model's logits are not numbers: that of token 40 after "
-                                                    "position 19 is ");
+            CHECK_ERROR(s.prefill(good_tokens(20)),
+                        "the model's logits are not numbers: that of token 40 after "
+                        "position 19 is ");
             CHECK_EQ(s.n_tokens(), 0);
             CHECK(s.tokens().empty() && s.last_logits().empty());
             const auto ignore = [](int64_t, int64_t, std::span<const float>) {};

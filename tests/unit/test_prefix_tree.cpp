@@ -15,7 +15,9 @@ namespace {
 
 constexpr size_t plenty = size_t(1) << 30;
 
-session_params small_chunks(int64_t n_ctx = 400) { return params_of("livekv", 32, n_ctx); }
+session_params small_chunks(int64_t n_ctx = 400) {
+    return params_of("livekv", 32, n_ctx);
+}
 
 std::vector<int32_t> prompt_with(const std::vector<int32_t> & beginning, int n_more, uint32_t seed) {
     std::vector<int32_t> tokens = beginning;
@@ -70,8 +72,9 @@ TEST(a_shared_beginning_is_computed_once_and_texts_stay_the_same_to_the_bit) {
             if (!same_bits(last_logits(s, prompt), logits) || s.n_reused() != (i == 0 ? 0 : n_known) ||
                 !same_bits(decode(s, logits, 40), decode(expected, logits, 40)) ||
                 (p.kv.policy == "livekv" && saved(s) != saved(expected))) {
-                check::report(__FILE__, __LINE__, std::string(name) + ", prompt " + std::to_string(i) + ", " +
-                                                      std::to_string(s.n_reused()) + " tokens known");
+                check::report(__FILE__, __LINE__,
+                              std::string(name) + ", prompt " + std::to_string(i) + ", " +
+                                  std::to_string(s.n_reused()) + " tokens known");
             }
             if (i % 3 == 0) {
                 held.pop_back();

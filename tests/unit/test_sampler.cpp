@@ -108,7 +108,9 @@ TEST(the_penalty_forgets_after_repeat_last_n) {
 TEST(the_penalty_is_its_definition_over_any_history) {
     std::mt19937 rng(5);
     constexpr int32_t n_vocab = 50;
-    const auto random = [&](int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(rng); };
+    const auto random = [&](int32_t low, int32_t high) {
+        return std::uniform_int_distribution<int32_t>(low, high)(rng);
+    };
     for (int round = 0; round < 2000; ++round) {
         sampler_params p = plain(0.0);
         p.repeat_penalty = random(0, 1) ? 1.7 : 0.6;

@@ -30,6 +30,13 @@ size_t n_threads_now() {
     return n;
 }
 
+// Skips the test under ThreadSanitizer, which does not know the threads that a child of several threads starts.
+void require_fork() {
+#if defined(__SANITIZE_THREAD__)
+    SKIP("ThreadSanitizer does not follow a fork");
+#endif
+}
+
 // The child's exit status; -1 when it had to be ended.
 template <typename F>
 int in_child(F run) {
@@ -51,6 +58,7 @@ extern "C" int sched_yield() noexcept {
 }
 
 TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
+    require_fork();
     const auto m = tiny_model();
     const session_params p = params_of("livekv", 32);
     const std::vector<int32_t> tokens = some_tokens(50);
@@ -61,7 +69,8 @@ TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
     const std::vector<float> expected = decode(*before.fork(), first, 5);
     const int status = in_child([&] {
         session fresh(m, p);
-        const bool same = same_bits(last_logits(fresh, tokens), first) && same_bits(decode(*before.fork(), first, 5), expected);
+        const bool same =
+            same_bits(last_logits(fresh, tokens), first) && same_bits(decode(*before.fork(), first, 5), expected);
         const int grandchild = in_child([&] { return same_bits(decode(*idle.fork(), first, 5), expected) ? 0 : 1; });
         return same && grandchild == 0 ? 0 : 1;
     });
@@ -70,6 +79,7 @@ TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
 }
 
 TEST(a_fork_while_another_thread_computes) {
+    require_fork();
     const auto m = tiny_model();
     const session_params p = params_of("livekv", 32);
     const std::vector<int32_t> tokens = some_tokens(50);
@@ -129,6 +139,10 @@ TEST(threads_on_one_cpu_give_way_to_each_other) {
 }
 
 TEST(threads_that_cannot_be_started_are_an_error_and_the_session_goes_on) {
+    require_fork();
+#if defined(__SANITIZE_ADDRESS__)
+    SKIP("a sanitizer needs more addresses than the limit");
+#endif
     const auto m = tiny_model();
     session_params p = params_of("f16", 32);
     p.n_threads = 400;
@@ -140,7 +154,8 @@ TEST(threads_that_cannot_be_started_are_an_error_and_the_session_goes_on) {
             s.prefill(some_tokens(20));
             return 1;
         } catch (const error & problem) {
-            return std::string(problem.what()).find("cannot compute with 400 threads") == 0 && s.n_tokens() == 0 ? 0 : 2;
+            return std::string(problem.what()).find("cannot compute with 400 threads") == 0 && s.n_tokens() == 0 ? 0
+                                                                                                                 : 2;
         }
     });
     CHECK_EQ(status, 0);

@@ -1,80 +1,24 @@
 // Tokenizers against recorded ids of real vocabularies, and their promises on small ones: every byte string comes back,
-// special tokens are found only where asked for, streams give whole characters, bad files give errors.
+// special tokens are found only where asked for, streams give whole characters. What files say of a tokenizer:
+// test_tokenizer_files.cpp.
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <limits>
 #include <random>
 
-#include "../fixtures/small_vocab.h"
 #include "check.h"
 #include "error.h"
-#include "model/gguf_file.h"
 #include "model/pretokenizer.h"
-#include "model/tokenizer.h"
+#include "small_tokenizers.h"
 #include "utf8.h"
 
+using namespace small_tokenizers;
 using livekv::stream_decoder;
-using livekv::tokenizer;
 
 namespace {
 
-using strings = std::vector<std::string>;
-using ids = std::vector<int32_t>;
-using edit = std::function<void(gguf_context *)>;
-
-std::string show(const ids & values) {
-    std::string text;
-    for (const int32_t id : values) {
-        text += std::to_string(id) + " ";
-    }
-    return text;
-}
-
-tokenizer load(const fixtures::vocab_builder & vocab) {
-    fixtures::memory_file file;
-    vocab.write(file);
-    return tokenizer(livekv::gguf_file(file.path()));
-}
-
-tokenizer spm(const edit & change = {}, bool with_bytes = true) {
-    fixtures::vocab_builder vocab("llama", fixtures::spm_tokens(with_bytes));
-    gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.bos_token_id", 1);
-    gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.eos_token_id", 2);
-    if (change) {
-        change(vocab.gguf);
-    }
-    return load(vocab);
-}
-
-tokenizer bpe(const char * pre, const edit & change = {}) {
-    fixtures::vocab_builder vocab("gpt2", fixtures::bpe_tokens());
-    vocab.set_merges(fixtures::bpe_merges());
-    gguf_set_val_str(vocab.gguf, "tokenizer.ggml.pre", pre);
-    if (change) {
-        change(vocab.gguf);
-    }
-    return load(vocab);
-}
-
 tokenizer real(const char * name) {
     return tokenizer(livekv::gguf_file(check::shared_path(std::string("vocab/ggml-vocab-") + name + ".gguf")));
-}
-
-strings pieces(const tokenizer & tok, const std::string & text, bool parse_special = false) {
-    strings out;
-    for (const int32_t id : tok.encode(text, false, parse_special)) {
-        out.push_back(tok.token_bytes(id, true));
-    }
-    return out;
-}
-
-void check_pieces(const strings & actual, const strings & expected) {
-    std::string a, e;
-    for (const std::string & s : actual) a += "[" + s + "]";
-    for (const std::string & s : expected) e += "[" + s + "]";
-    CHECK_EQ(a, e);
 }
 
 void check_split(const char * pre, const std::string & text, const strings & expected) {
@@ -116,10 +60,23 @@ std::string random_bytes(std::mt19937 & rng) {
 
 // Letters, spaces, marks and rare characters that the vocabularies treat specially, in any order.
 std::string random_text(std::mt19937 & rng) {
-    static const strings parts = {
-        " ", " ", "a", "b", "c", "ab", "12", "3", "▁", "é", "\n", "\t", "<s>", "<0x41>", "</s>", "<mark>", "<unk>",
-        "<|eot|>", "'s", "zyx", "我", "😁", "\xC2\xA0", "\xE2\x96", "\x81", "½", "Ġ", "\xF0\x9F", "\u200D", "\u0301",
-        ".", "!", "\xFF", std::string(1, '\0')};
+    static const strings parts = {" ",        " ",
+                                  "a",        "b",
+                                  "c",        "ab",
+                                  "12",       "3",
+                                  "▁",        "é",
+                                  "\n",       "\t",
+                                  "<s>",      "<0x41>",
+                                  "</s>",     "<mark>",
+                                  "<unk>",    "<|eot|>",
+                                  "'s",       "zyx",
+                                  "我",       "😁",
+                                  "\xC2\xA0", "\xE2\x96",
+                                  "\x81",     "½",
+                                  "Ġ",        "\xF0\x9F",
+                                  "\u200D",   "\u0301",
+                                  ".",        "!",
+                                  "\xFF",     std::string(1, '\0')};
     std::string text;
     for (size_t n = rng() % 12; n > 0; --n) {
         text += parts[rng() % parts.size()];
@@ -128,8 +85,8 @@ std::string random_text(std::mt19937 & rng) {
 }
 
 strings edge_cases() {
-    strings cases = {"",     " ",    "  ",           "   ",              "\n", "\t \n",
-                     "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "▁",  " ▁ ▁▁a"};
+    strings cases = {"",  " ",     "  ", "   ", "\n", "\t \n", "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                     "▁", " ▁ ▁▁a"};
     cases.push_back(std::string(5, '\0'));
     cases.push_back(std::string(100000, 'a'));
     cases.push_back(std::string(100000, ' '));
@@ -169,9 +126,15 @@ void check_round_trip(const tokenizer & tok, int n_random) {
 
 }  // namespace
 
-TEST(llama_sentencepiece_gives_the_recorded_ids) { check_recorded_ids("llama-spm"); }
-TEST(llama3_bpe_gives_the_recorded_ids) { check_recorded_ids("llama-bpe"); }
-TEST(gpt2_bpe_gives_the_recorded_ids) { check_recorded_ids("gpt-2"); }
+TEST(llama_sentencepiece_gives_the_recorded_ids) {
+    check_recorded_ids("llama-spm");
+}
+TEST(llama3_bpe_gives_the_recorded_ids) {
+    check_recorded_ids("llama-bpe");
+}
+TEST(gpt2_bpe_gives_the_recorded_ids) {
+    check_recorded_ids("gpt-2");
+}
 
 TEST(every_byte_string_comes_back_from_real_vocabularies) {
     for (const char * name : {"llama-spm", "llama-bpe", "gpt-2"}) {
@@ -190,7 +153,7 @@ TEST(every_byte_string_comes_back_from_small_vocabularies) {
 
 TEST(sentencepiece_merges_by_score_and_falls_back_to_bytes) {
     const tokenizer tok = spm();
-    check_pieces(pieces(tok, "abc"), {" ab", "c"});    // ▁a and ab score higher than abc
+    check_pieces(pieces(tok, "abc"), {" ab", "c"});  // ▁a and ab score higher than abc
     check_pieces(pieces(tok, "cabc"), {" ", "c", "abc"});
     check_pieces(pieces(tok, "   "), {"    "});
     check_pieces(pieces(tok, "éa"), {" ", "éa"});
@@ -216,9 +179,9 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
     check_split("llama-bpe", clock,
                 {"It", "'s", " ", "123", "45", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("gpt-2", clock, {"It", "'s", " 12345", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
-    check_split("smollm", clock,
-                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL",
-                 " go"});
+    check_split(
+        "smollm", clock,
+        {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     check_split("default", clock,
                 {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";
@@ -249,10 +212,6 @@ TEST(specials_are_added_as_the_model_asks) {
     CHECK(!bpe("llama-bpe").adds_bos());
     CHECK_EQ(bpe("gpt-2").bos(), -1);
     CHECK(real("llama-bpe").adds_bos() && !real("gpt-2").adds_bos());
-}
-
-ids encode(const tokenizer & tok, const std::vector<livekv::text_part> & parts, int32_t behind = -1) {
-    return tok.encode(parts, {.add_bos = false, .add_eos = false, .behind = behind});
 }
 
 TEST(parts_are_one_text_and_only_trusted_ones_hold_control_tokens) {
@@ -308,66 +267,10 @@ TEST(generation_ends_at_eos_and_at_known_control_tokens) {
     CHECK(llama3.is_end_of_generation(llama3.find("<|eot_id|>")));
 }
 
-TEST(every_listed_id_ends_a_text_and_the_highest_number_is_none) {
-    const tokenizer tok = spm([](gguf_context * g) {
-        const std::vector<int32_t> ends = {2, 5, 6, 7};
-        gguf_set_arr_data(g, "livekv.tokenizer.eos_token_ids", GGUF_TYPE_INT32, ends.data(), ends.size());
-        gguf_set_val_u32(g, "tokenizer.ggml.eot_token_id", UINT32_MAX);
-        gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", UINT32_MAX);
-        gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false);
-    });
-    for (const int32_t id : {2, 5, 6, 7}) {
-        CHECK(tok.is_end_of_generation(id));
-    }
-    CHECK(!tok.is_end_of_generation(8));
-    CHECK_EQ(tok.bos(), -1);
-}
-
-TEST(a_space_is_put_in_front_where_the_scheme_says) {
-    const auto with = [](const char * scheme) {
-        return spm([=](gguf_context * g) { gguf_set_val_str(g, "livekv.tokenizer.prepend_scheme", scheme); });
-    };
-    check_pieces(pieces(with("never"), "a</s>a", true), {"a", "</s>", "a"});
-    check_pieces(pieces(with("first"), "a</s>a", true), {" a", "</s>", "a"});
-    check_pieces(pieces(with("each"), "a</s>a", true), {" a", "</s>", " a"});
-    check_pieces(pieces(with("each"), " a</s> a", true), {" a", "</s>", " a"});
-    check_pieces(pieces(with("always"), " a</s>a", true), {"  ", "a", "</s>", " a"});
-    // Behind another text: no space, but for the model's rule behind a control token.
-    const tokenizer first = with("first");
-    CHECK_EQ(show(encode(first, {{"a", false}}, first.find("b"))), show({first.find("a")}));
-    CHECK_EQ(show(encode(first, {{"a", false}}, first.eos())), show({first.find("a")}));
-    CHECK_EQ(show(encode(first, {{"a", false}}, first.bos())), show({first.find("▁a")}));
-    CHECK_EQ(first.decode({1, first.find("▁a"), 2, first.find("▁a")}, true), "<s>a</s> a");
-    CHECK_ERROR(with("sometimes"), "is 'sometimes', supported are never, first, each and always");
-}
-
-TEST(flags_of_added_tokens_are_checked) {
-    const auto with = [](std::vector<int32_t> ids, std::vector<int32_t> flags) {
-        return spm([=](gguf_context * g) {
-            gguf_set_arr_data(g, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, ids.data(), ids.size());
-            gguf_set_arr_data(g, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32, flags.data(), flags.size());
-        });
-    };
-    const int32_t mark = spm().find("<mark>");
-    check_pieces(pieces(with({mark}, {1}), "a  <mark>  b"), {" a", "<mark>", "  ", " ", "b"});
-    check_pieces(pieces(with({mark}, {2}), "a <mark>  </s>", true), {" a", " ", "<mark>", " ", "<", "/", "s>"});
-    CHECK_ERROR(with({mark}, {32}), "has 32, expected 0 to 31");
-    CHECK_ERROR(with({mark}, {0, 0}), "has 2 values, expected 1");
-    CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
-}
-
 TEST(a_cut_that_pcre2_gives_up_is_an_error) {
     const std::string text = "some words " + std::string(1000, ' ') + "x";
     CHECK_ERROR(livekv::pretokenizer("gpt-2", /*match_limit=*/1).split(text), "match limit exceeded");
     CHECK(livekv::pretokenizer("gpt-2").split(text).size() > 2);
-}
-
-TEST(the_file_says_whether_words_are_taken_whole) {
-    const auto with = [](const char * pre, bool ignore) {
-        return bpe(pre, [=](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.ignore_merges", ignore); });
-    };
-    check_pieces(pieces(with("gpt-2", true), "zyx"), {"zyx"});
-    check_pieces(pieces(with("llama-bpe", false), "zyx"), {"z", "y", "x"});
 }
 
 TEST(control_tokens_render_on_request_only) {
@@ -413,51 +316,6 @@ TEST(ids_outside_the_vocabulary_are_errors) {
     CHECK_ERROR(tok.decode({tok.n_vocab()}, false), "outside the vocabulary");
     CHECK_ERROR(tok.is_end_of_generation(tok.n_vocab()), "outside the vocabulary");
     CHECK_ERROR(stream_decoder(tok).push(-5), "outside the vocabulary");
-}
-
-TEST(inconsistent_files_are_errors) {
-    const auto set = [](const char * key, auto setter) { return [=](gguf_context * g) { setter(g, key); }; };
-    const auto text = [](const char * value) {
-        return [=](gguf_context * g, const char * key) { gguf_set_val_str(g, key, value); };
-    };
-    const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
-    CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
-    CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
-    for (const char * key : {"model", "tokens", "scores", "token_type"}) {
-        const std::string full = std::string("tokenizer.ggml.") + key;
-        CHECK_ERROR(spm(set(full.c_str(), remove)), full + "' is missing");
-    }
-    CHECK_ERROR(bpe("gpt-2", set("tokenizer.ggml.merges", remove)), "tokenizer.ggml.merges' is missing");
-    const float score = std::numeric_limits<float>::quiet_NaN();
-    CHECK_ERROR(spm([&](gguf_context * g) {
-                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1);
-                }),
-                "scores has 1 values");
-    CHECK_ERROR(spm([&](gguf_context * g) {
-                    const std::vector<float> scores(fixtures::spm_tokens().size(), score);
-                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores.data(), scores.size());
-                }),
-                "score of token 0 is not a number");
-    CHECK_ERROR(spm([&](gguf_context * g) {
-                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 7);
-                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
-                }),
-                "token 0 has the unknown type 7");
-    CHECK_ERROR(spm([&](gguf_context * g) {
-                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 6);
-                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
-                }),
-                "the byte token 0 is '<unk>'");
-    CHECK_ERROR(spm([](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", 5000); }),
-                "is 5000, expected less");
-    CHECK_ERROR(bpe("gpt-2", [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_eos_token", true); }),
-                "eos_token_id is missing");
-    const auto merges = [](const char * merge) {
-        return [=](gguf_context * g) { gguf_set_arr_str(g, "tokenizer.ggml.merges", std::vector{merge}.data(), 1); };
-    };
-    CHECK_ERROR(bpe("gpt-2", merges("ab")), "merge 0 is 'ab'");
-    CHECK_ERROR(bpe("gpt-2", merges("a ")), "merge 0 is 'a '");
-    CHECK_ERROR(bpe("gpt-2", merges("a q")), "needs the token 'aq'");
 }
 
 TEST_MAIN

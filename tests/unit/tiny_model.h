@@ -25,12 +25,12 @@ struct tiny_spec {
     uint32_t n_ctx = 512;
     bool tied = false;
     ggml_type matrix_type = GGML_TYPE_F32;
-    ggml_type rounded_to = GGML_TYPE_F32;  // f32 matrices hold only values this type can hold
-    std::string without_tensor;            // left out
-    std::string transposed_tensor;         // written with its two dimensions exchanged
-    std::string zeroed_tensor;             // all its values are 0
+    ggml_type rounded_to = GGML_TYPE_F32;    // f32 matrices hold only values this type can hold
+    std::string without_tensor;              // left out
+    std::string transposed_tensor;           // written with its two dimensions exchanged
+    std::string zeroed_tensor;               // all its values are 0
     std::vector<std::string> extra_tensors;  // vectors of n_embd ones behind the others
-    std::string retyped_tensor;            // written with this type instead
+    std::string retyped_tensor;              // written with this type instead
     ggml_type retyped_to = GGML_TYPE_F16;
     std::function<void(const std::string & name, std::vector<float> & values)> edit_values;  // last word on a tensor
     std::function<void(gguf_context *)> edit_keys;  // last word on the metadata

@@ -57,8 +57,7 @@ inline void brick_products(const uint8_t * bricks, size_t to_next, int32_t n_qua
 // ahead: bricks of another tile, to be fetched meanwhile.
 template <int32_t bits, int32_t n_rows>
 inline void key_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
-                         int32_t row, const float * offset, bool with_outliers, float * scores,
-                         const uint8_t * ahead) {
+                         int32_t row, const float * offset, bool with_outliers, float * scores, const uint8_t * ahead) {
     constexpr int32_t n_planes = bits == 8 ? 2 : 1;
     constexpr int32_t at_once = quads_at_once<bits, false>;
     const int32_t n_quads = head_dim / 4;

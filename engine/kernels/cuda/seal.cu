@@ -34,7 +34,8 @@ size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t
     const size_t heads = static_cast<size_t>(n_head_kv);
     const size_t n_slabs =
         static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));  // of any chunk that is not longer
-    return heads * (1 + static_cast<size_t>(head_dim) + static_cast<size_t>(n_tokens) * n_slabs + static_cast<size_t>(head_dim * k_outliers));
+    return heads * (1 + static_cast<size_t>(head_dim) + static_cast<size_t>(n_tokens) * n_slabs +
+                    static_cast<size_t>(head_dim * k_outliers));
 }
 
 void seal(device_seal s, uint32_t * workspace, stream on) {

@@ -10,7 +10,7 @@
 
 namespace livekv {
 
-// The metadata of a file's architecture: key "attention.head_count" is the file's "<architecture>.attention.head_count".
+// The metadata of a file's architecture: key "attention.head_count" is "<architecture>.attention.head_count" there.
 // Remembers what was asked for, there or not: what a file holds beyond that may change what the model computes
 // (leftovers.h). Every method throws livekv::error with the file's name and the key for a value of another type.
 class arch_keys {

@@ -24,7 +24,9 @@ struct layer_nodes {
     ggml_tensor * positions;  // i32 [n_rows]
 
     ggml_tensor * name(ggml_tensor * t, const char * label) const { return named(t, label, il); }
-    ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) const { return rms_norm(ctx, x, weight, hp.norm_rms_eps); }
+    ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) const {
+        return rms_norm(ctx, x, weight, hp.norm_rms_eps);
+    }
 
     // x [n_in, n_rows] -> [n_out, n_rows]; bias [n_out] or null.
     ggml_tensor * linear(ggml_tensor * x, ggml_tensor * weight, ggml_tensor * bias) const;

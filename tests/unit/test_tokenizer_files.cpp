@@ -1,0 +1,111 @@
+// What a file says of its tokenizer is done, and what contradicts itself is an error.
+
+#include <limits>
+
+#include "check.h"
+#include "error.h"
+#include "small_tokenizers.h"
+
+using namespace small_tokenizers;
+
+TEST(every_listed_id_ends_a_text_and_the_highest_number_is_none) {
+    const tokenizer tok = spm([](gguf_context * g) {
+        const std::vector<int32_t> ends = {2, 5, 6, 7};
+        gguf_set_arr_data(g, "livekv.tokenizer.eos_token_ids", GGUF_TYPE_INT32, ends.data(), ends.size());
+        gguf_set_val_u32(g, "tokenizer.ggml.eot_token_id", UINT32_MAX);
+        gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", UINT32_MAX);
+        gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false);
+    });
+    for (const int32_t id : {2, 5, 6, 7}) {
+        CHECK(tok.is_end_of_generation(id));
+    }
+    CHECK(!tok.is_end_of_generation(8));
+    CHECK_EQ(tok.bos(), -1);
+}
+
+TEST(a_space_is_put_in_front_where_the_scheme_says) {
+    const auto with = [](const char * scheme) {
+        return spm([=](gguf_context * g) { gguf_set_val_str(g, "livekv.tokenizer.prepend_scheme", scheme); });
+    };
+    check_pieces(pieces(with("never"), "a</s>a", true), {"a", "</s>", "a"});
+    check_pieces(pieces(with("first"), "a</s>a", true), {" a", "</s>", "a"});
+    check_pieces(pieces(with("each"), "a</s>a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("each"), " a</s> a", true), {" a", "</s>", " a"});
+    check_pieces(pieces(with("always"), " a</s>a", true), {"  ", "a", "</s>", " a"});
+    // Behind another text: no space, but for the model's rule behind a control token.
+    const tokenizer first = with("first");
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.find("b"))), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.eos())), show({first.find("a")}));
+    CHECK_EQ(show(encode(first, {{"a", false}}, first.bos())), show({first.find("▁a")}));
+    CHECK_EQ(first.decode({1, first.find("▁a"), 2, first.find("▁a")}, true), "<s>a</s> a");
+    CHECK_ERROR(with("sometimes"), "is 'sometimes', supported are never, first, each and always");
+}
+
+TEST(flags_of_added_tokens_are_checked) {
+    const auto with = [](std::vector<int32_t> ids, std::vector<int32_t> flags) {
+        return spm([=](gguf_context * g) {
+            gguf_set_arr_data(g, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, ids.data(), ids.size());
+            gguf_set_arr_data(g, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32, flags.data(), flags.size());
+        });
+    };
+    const int32_t mark = spm().find("<mark>");
+    check_pieces(pieces(with({mark}, {1}), "a  <mark>  b"), {" a", "<mark>", "  ", " ", "b"});
+    check_pieces(pieces(with({mark}, {2}), "a <mark>  </s>", true), {" a", " ", "<mark>", " ", "<", "/", "s>"});
+    CHECK_ERROR(with({mark}, {32}), "has 32, expected 0 to 31");
+    CHECK_ERROR(with({mark}, {0, 0}), "has 2 values, expected 1");
+    CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
+}
+
+TEST(the_file_says_whether_words_are_taken_whole) {
+    const auto with = [](const char * pre, bool ignore) {
+        return bpe(pre, [=](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.ignore_merges", ignore); });
+    };
+    check_pieces(pieces(with("gpt-2", true), "zyx"), {"zyx"});
+    check_pieces(pieces(with("llama-bpe", false), "zyx"), {"z", "y", "x"});
+}
+
+TEST(inconsistent_files_are_errors) {
+    const auto set = [](const char * key, auto setter) { return [=](gguf_context * g) { setter(g, key); }; };
+    const auto text = [](const char * value) {
+        return [=](gguf_context * g, const char * key) { gguf_set_val_str(g, key, value); };
+    };
+    const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
+    CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
+    CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
+    for (const char * key : {"model", "tokens", "scores", "token_type"}) {
+        const std::string full = std::string("tokenizer.ggml.") + key;
+        CHECK_ERROR(spm(set(full.c_str(), remove)), full + "' is missing");
+    }
+    CHECK_ERROR(bpe("gpt-2", set("tokenizer.ggml.merges", remove)), "tokenizer.ggml.merges' is missing");
+    const float score = std::numeric_limits<float>::quiet_NaN();
+    CHECK_ERROR(
+        spm([&](gguf_context * g) { gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, &score, 1); }),
+        "scores has 1 values");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<float> scores(fixtures::spm_tokens().size(), score);
+                    gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores.data(), scores.size());
+                }),
+                "score of token 0 is not a number");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 7);
+                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
+                }),
+                "token 0 has the unknown type 7");
+    CHECK_ERROR(spm([&](gguf_context * g) {
+                    const std::vector<int32_t> types(fixtures::spm_tokens().size(), 6);
+                    gguf_set_arr_data(g, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types.data(), types.size());
+                }),
+                "the byte token 0 is '<unk>'");
+    CHECK_ERROR(spm([](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", 5000); }),
+                "is 5000, expected less");
+    CHECK_ERROR(bpe("gpt-2", [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_eos_token", true); }),
+                "eos_token_id is missing");
+    const auto merges = [](const char * merge) {
+        return [=](gguf_context * g) { gguf_set_arr_str(g, "tokenizer.ggml.merges", std::vector{merge}.data(), 1); };
+    };
+    CHECK_ERROR(bpe("gpt-2", merges("ab")), "merge 0 is 'ab'");
+    CHECK_ERROR(bpe("gpt-2", merges("a ")), "merge 0 is 'a '");
+    CHECK_ERROR(bpe("gpt-2", merges("a q")), "needs the token 'aq'");
+}
+
+TEST_MAIN
