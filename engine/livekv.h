@@ -28,15 +28,17 @@
 //
 //     livekv::session second(shared, params);
 //     second.load(kv_path);
-//     const std::vector<int32_t> words = m->vocab.encode(" there was", false, false);
-//     const std::vector<int32_t> end = m->vocab.encode(" The end.", false, false);
-//     const livekv::session::share batch[] = {{.who = &first, .tokens = end, .n_outputs = 1},
-//                                             {.who = &second, .tokens = words, .n_outputs = 1}};
-//     livekv::session::pass(*shared, batch);
-//     livekv::sampler pick(how.sampling);
-//     for (livekv::session * s : {&first, &second}) {
-//         std::cout << "\n" << s->n_tokens() << " tokens, next " << pick.next(s->last_logits());
+//     how.n_predict = 8;
+//     livekv::generation one(first, m->vocab.encode(" The end.", false, false), how);
+//     livekv::generation two(second, m->vocab.encode(" there was", false, false), how);
+//     livekv::generation * const both[] = {&one, &two};
+//     std::string texts[2];
+//     while (!one.ended() && !two.ended()) {  // a token of each, in one pass of the model
+//         const std::vector<std::string> pieces = livekv::step(*shared, both);
+//         texts[0] += pieces[0];
+//         texts[1] += pieces[1];
 //     }
+//     std::cout << "\n1:" << texts[0] << "\n2:" << texts[1];
 //
 // CMake: link livekv_engine, whose include folder is engine/. Each header below says shapes, units and errors.
 
@@ -46,7 +48,7 @@
 #include "policy/kv_options.h"   // kv_options: how keys and values are stored
 #include "policy/kv_policies.h"  // the policies there are, by name
 #include "policy/kv_spec.h"      // parse_kv_spec: options from "livekv:kv-bits=4,3"
-#include "session/batch.h"       // batch: sessions that generate together
+#include "session/batch.h"       // step: sessions that advance together, and texts that are generated together
 #include "session/chat.h"        // chat: turns in a session; chat_template: a conversation as the model's own text
 #include "session/fidelity.h"    // measure_fidelity: perplexity, and divergence from another cache
 #include "session/generate.h"    // generate, generation: text, at once or step by step

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import re
 import signal
 import threading
 
@@ -169,7 +172,12 @@ def test_a_session_changed_meanwhile_ends_the_text(livekv, model):
         ({"max_tokens": -2}, "max_tokens is -2"),
         ({"temperature": float("nan")}, "temperature nan is not a number in 0..100"),
         ({"temperature": -0.1}, "temperature -0.1 is not"),
-        ({"top_k": -1}, "top_k -1 is not"),
+        ({"top_k": -1}, "top_k -1 is not a number of 0 or more"),
+        ({"top_k": 2**31}, "top_k 2147483648 is not a number in 0..2147483647"),
+        ({"top_k": 2**70}, "top_k 1180591620717411303424 is not a whole number"),
+        ({"top_k": 1.5}, "top_k 1.5 is not a whole number"),
+        ({"temperature": "hot"}, "temperature 'hot' is not a number"),
+        ({"min_p": None}, "min_p None is not a number"),
         ({"top_p": 1.5}, "top_p 1.5 is not a number in 0..1"),
         ({"min_p": float("inf")}, "min_p inf is not"),
         ({"repeat_penalty": 0.0}, "repeat_penalty 0 is not"),
@@ -220,3 +228,20 @@ def test_ctrl_c_is_the_reason_why_a_text_ended(livekv, model, where):
     if where == "decode":
         assert usage.generated_tokens == len(generation.tokens) and usage.generated_tokens > 1
         assert model.detokenize(generation.tokens) == generation.text  # nothing that was said is lost
+
+
+def test_sampling_options_are_the_command_lines(livekv, tools, story, tmp_path):
+    """One table: names and defaults of generate are those of --stats, and of --help."""
+    stats = tmp_path / "stats.json"
+    tools.run("livekv-cli", "-m", story, "-p", "Once", "-n", 0, "-t", 1, "--stats", stats)
+    told = json.loads(stats.read_text())["options"]
+    defaults = {name: p.default for name, p in inspect.signature(livekv.Session.generate).parameters.items()}
+    table = livekv._livekv.sampling_defaults()
+    assert table == {name: told[name] for name in table} == {name: defaults[name] for name in table}
+    assert list(told)[list(told).index("ignore_eos") + 1 :] == [*table, "seed"]
+    shown = tools.run("livekv-cli", "--help").stdout
+    sampling = shown[shown.index("\nSampling:") : shown.index("\nReport:")]
+    flags = re.findall(r"^  (?:-s, )?--([\w-]+) .*default ([-\d.]+)\)$", sampling, re.M)
+    names = {"temp": "temperature"}
+    assert [names.get(f, f.replace("-", "_")) for f, _ in flags] == [*table, "seed"]
+    assert [float(value) for _, value in flags] == [*table.values(), -1]

@@ -204,3 +204,11 @@ def test_a_number_in_a_list_of_caches_continues_the_value_before_it(livekv):
                          ("f16,q8_0,f16", "'f16' is listed twice")]:  # fmt: skip
         with pytest.raises(livekv.Error, match=message):
             livekv.parse_kv_list(bad)
+
+
+def test_the_report_has_the_engines_parts_and_no_others(livekv, model):
+    session = model.session(64)
+    session.prefill([1, 2, 3])
+    parts = session._core.stats()["bytes"]
+    assert [field.name for field in dataclasses.fields(session.kv_stats().bytes)] == list(parts)
+    assert sum(parts.values()) == 2 * parts["total"] == 2 * session.kv_bytes > 0

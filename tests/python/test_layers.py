@@ -31,6 +31,47 @@ def test_includes_point_only_downward(root):
     assert not upward, upward
 
 
+# What tools and bindings include beside the public header and their own: each file's reasons.
+BESIDE_THE_PUBLIC_HEADER = {
+    "options.h": "the command line",
+    "atomic_file.h": "files that are whole or untouched",
+    "utf8.h": "text from outside",
+    "default_threads.h": "what no -t means",
+    "graph/cpu_features.h": "a program built for another CPU says so before it does anything",
+    "policy/kv_option_fields.h": "cache options are declared from the visitor",
+    "policy/kv_option_table.h": "and called as there",
+    "session/sampling_fields.h": "sampling options likewise",
+    "cli/main.cpp policy/saved_options.h": "a saved cache's options against those asked for",
+    "cli/repeat_chunks.cpp run/chunked_cache.h": "the bench fills a cache with copies of its chunks",
+    "bindings/module.cpp model/ggml_log.h": "ggml is silent in Python",
+    "bindings/model.cpp kernels/cpu/kernels.h": "build_info names the kernels",
+    "bindings/dump.h store/kv_dump.h": "a layer taken apart",
+    "bindings/streams.cpp kv/kv_quant.h": "livekv.kv seals arrays by the specification",
+}
+
+
+def test_tools_and_bindings_include_the_public_header_and_little_else(root):
+    beside = set()
+    for folder in (root / "engine" / "cli", root / "bindings"):
+        for path in [*folder.glob("*.h"), *folder.glob("*.cpp")]:
+            place = f"{folder.name}/{path.name}"
+            for header in re.findall(r'^#include "([^"]+)"', path.read_text(), re.M):
+                own = header.startswith("cli/") if folder.name == "cli" else (folder / header).exists()
+                if header != "livekv.h" and not own:
+                    beside.add(header if header in BESIDE_THE_PUBLIC_HEADER else f"{place} {header}")
+    assert beside == BESIDE_THE_PUBLIC_HEADER.keys()
+
+
+def test_the_public_header_is_a_page_and_its_example_a_program(root):
+    header = (root / "engine" / "livekv.h").read_text()
+    assert len(header.splitlines()) <= 200
+    example = "\n".join(re.findall(r"^//(?: (    .*))?$", header, re.M)).strip("\n")
+    assert example.count("\n") > 20
+    program = (root / "tests" / "tools" / "embed.cpp").read_text()
+    assert example in program
+    assert re.findall(r'^#include "([^"]+)"', program, re.M) == ["livekv.h"]
+
+
 def test_only_these_rooms_know_ggml(root):
     others = [f"{p.name}: {h}" for p, room, _, h in includes(root) if re.match(r"gg(ml|uf)", h) and room not in KNOW_GGML]
     assert not others, others

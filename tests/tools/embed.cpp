@@ -25,15 +25,17 @@ void example(const std::string & model_path, const std::string & kv_path) {
 
     livekv::session second(shared, params);
     second.load(kv_path);
-    const std::vector<int32_t> words = m->vocab.encode(" there was", false, false);
-    const std::vector<int32_t> end = m->vocab.encode(" The end.", false, false);
-    const livekv::session::share batch[] = {{.who = &first, .tokens = end, .n_outputs = 1},
-                                            {.who = &second, .tokens = words, .n_outputs = 1}};
-    livekv::session::pass(*shared, batch);
-    livekv::sampler pick(how.sampling);
-    for (livekv::session * s : {&first, &second}) {
-        std::cout << "\n" << s->n_tokens() << " tokens, next " << pick.next(s->last_logits());
+    how.n_predict = 8;
+    livekv::generation one(first, m->vocab.encode(" The end.", false, false), how);
+    livekv::generation two(second, m->vocab.encode(" there was", false, false), how);
+    livekv::generation * const both[] = {&one, &two};
+    std::string texts[2];
+    while (!one.ended() && !two.ended()) {  // a token of each, in one pass of the model
+        const std::vector<std::string> pieces = livekv::step(*shared, both);
+        texts[0] += pieces[0];
+        texts[1] += pieces[1];
     }
+    std::cout << "\n1:" << texts[0] << "\n2:" << texts[1];
 }
 
 }  // namespace
