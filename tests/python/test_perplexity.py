@@ -188,7 +188,7 @@ def test_a_window_too_short_to_read_a_sealed_key_is_said(measured, capsys):
         (["--data", "short.txt", "short.txt", "--windows", "1", "--n-ctx", "2"], "two texts are called short"),
         (["--data", "wikitext", "--data-dir", "."], "wikitext is not in ."),
         (["--kv", "f16,nosuch"], "'nosuch' is neither a policy nor a preset"),
-        (["--kv", "livekv:kv-bits=9"], "--kv-bits: '9' is not one or two of 2, 3, 4, 5 and 8"),
+        (["--kv", "livekv:kv-bits=9"], "kv-bits: '9' is not one or two of 2, 3, 4, 5 and 8"),
         (["--base", "nosuch"], "'nosuch' is neither a policy nor a preset"),
         (["--against", "q4_0"], "--against q4_0 is none of the caches: f16, "),
         (["--windows", "-1"], "--windows -1 is less than 0"),
