@@ -134,7 +134,7 @@ def test_longbench_tasks_are_scored_by_setting(tmp_path, shared, capsys):
     [
         ([], "name a study (--study) or options to vary (--vary)"),
         (["--study", "nosuch"], "unknown study 'nosuch'; known: component, chunk,"),
-        (["--vary", "kv-bits=9"], "study vary kv-bits, kv-bits 9: cache 'livekv:kv-bits=9': --kv-bits: '9'"),
+        (["--vary", "kv-bits=9"], "study vary kv-bits, kv-bits 9: cache 'livekv:kv-bits=9': kv-bits: '9'"),
         (["--vary", "nosuch=1"], "there is no option 'nosuch'"),
         (["--study", "bits", "--baseline", "nosuch"], "'nosuch' is neither a policy nor a preset"),
         (["--study", "bits", "--data", "none.txt"], "none.txt: no such file"),
