@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "finite.h"
@@ -9,19 +8,6 @@
 #include "xxh64.h"
 
 namespace livekv {
-
-namespace {
-
-constexpr float f16_max = 65504.0f;  // running statistics of f16 values are never larger
-
-template <typename T>
-T load(const uint8_t * bytes, size_t i) {
-    T value;
-    std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
-    return value;
-}
-
-}  // namespace
 
 kv_file::kv_file(const std::string & path) : file_(path) {
     // The version before the checksum, so that a newer file is called newer, whatever else changed in it.
@@ -62,11 +48,13 @@ void kv_file::verify_checksum() const {
     if (all.size() < at + sizeof(zeros) || !std::equal(head.begin(), head.end(), all.begin() + kv_names::first_key)) {
         refuse("its checksum is not where it belongs: the file was changed");
     }
+    uint64_t stored = 0;
+    std::memcpy(&stored, all.data() + at, sizeof(stored));
     xxh64 hash;
     hash.update(all.first(at));
     hash.update(zeros);
     hash.update(all.subspan(at + sizeof(zeros)));
-    if (hash.digest() != load<uint64_t>(all.data() + at, 0)) {
+    if (hash.digest() != stored) {
         refuse("its checksum is wrong: the file was changed or damaged");
     }
 }

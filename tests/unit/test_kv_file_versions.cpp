@@ -46,6 +46,16 @@ TEST(a_file_of_version_2_goes_on_as_the_session_that_wrote_it) {
     CHECK(tiny_sequences::nmse(logits_after(loaded), logits_after(fresh)) < 1e-3);
 }
 
+TEST(a_trimmed_file_of_version_2_holds_what_was_left) {
+    session loaded(tiny_model(), session_params());
+    loaded.load(recorded("cache-v2-trimmed.kv"));  // within a sealed chunk: its block is still there
+    CHECK_EQ(loaded.n_tokens(), 85);
+    CHECK(std::ranges::equal(loaded.tokens(), std::span<const int32_t>(some_tokens(90)).first(85)));
+    loaded.trim(70);  // states of inner chunks are not in it: what is not known is computed again
+    CHECK_EQ(loaded.n_tokens(), 70);
+    CHECK_EQ(logits_after(loaded).size(), 259u);
+}
+
 TEST(an_option_that_came_later_means_what_it_was_when_the_file_was_written) {
     const auto read = [&](uint32_t version) {
         int64_t first = 1;
