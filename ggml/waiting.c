@@ -1,6 +1,6 @@
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#include "waiting.h"
-
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -30,6 +30,8 @@ static void prepare(void) {
     pthread_key_create(&at_exit, leave);
     pthread_atfork(NULL, NULL, begin_anew);
 }
+
+void livekv_give_way(void);  // waiting.h, whose pause only ggml's file can define
 
 void livekv_give_way(void) {
     const int cpu = sched_getcpu();

@@ -32,9 +32,9 @@ class engine {
     engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes = 0);
     engine(engine &&) = delete;
 
-    // Advances every item's sequence by its tokens, all in one pass of the model. A sequence's cache and attention do
-    // not depend on who else is in the batch; its logits may differ in the last digits, as ggml's products depend on
-    // the number of columns. Throws livekv::error; then every sequence is what it was before.
+    // Advances every item's sequence by its tokens, all in one pass of the model. Attention does not depend on who else
+    // is in the batch. Logits, and keys and values of upper layers, may differ in the last digits, as ggml's products
+    // depend on the number of columns. Throws livekv::error; then every sequence is what it was before.
     void step(std::span<const batch_item> batch);
 
     // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.
