@@ -18,3 +18,8 @@ def run(root, build_dir, script, *arguments):
 def test_killed_writers_leave_the_old_file_or_the_new_one(root, build_dir, tools):
     lines = run(root, build_dir, "kills.py", "--count", "10")
     assert len(lines) == 2 and all(": 10 kills; found " in line for line in lines)
+
+
+def test_damaged_files_are_refused_or_can_be_used(livekv, root, build_dir):
+    lines = run(root, build_dir, "damage.py", "--count", "300")
+    assert [line.split(":")[0] for line in lines] == ["caches", "models"]
