@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "model/ggml_log.h"
+#include "model/ggml_memory.h"
 #include "model/gguf_keys.h"
 #include "model/gguf_precheck.h"
 
@@ -21,6 +22,13 @@ std::string shape_text(const int64_t * ne, int n_dims) {
     return text + "]";
 }
 
+// As the head says, of a file that was prechecked.
+size_t n_tensors_of(const mapped_file & file) {
+    uint64_t n = 0;
+    std::memcpy(&n, file.data() + 8, sizeof(n));
+    return n;
+}
+
 }  // namespace
 
 gguf_file::gguf_file(const std::string & path) : file_(path) {
@@ -31,9 +39,15 @@ gguf_file::gguf_file(const std::string & path) : file_(path) {
         fail("'", path, "': ", reason.what());
     }
     take_ggml_errors();
+    const ggml_loan loan((n_tensors_of(file_) + 1) * ggml_tensor_overhead() + (64 << 10));
     ggml_context * tensors = nullptr;
     gguf_.reset(gguf_init_from_buffer(file_.data(), file_.size(), {/*no_alloc=*/true, &tensors}));
     tensors_.reset(tensors);
+    if (loan.taken()) {
+        gguf_.reset();
+        tensors_.reset();
+        fail("not enough memory to open '", path, "'");
+    }
     if (!gguf_) {
         fail("'", path, "': ", take_ggml_errors());
     }
