@@ -9,7 +9,9 @@
 
 #include "error.h"
 #include "model/tokenizer.h"
+#include "session/template_budget.h"
 #include "session/template_limits.h"
+#include "session/template_nodes.h"
 
 namespace livekv {
 
@@ -143,9 +145,11 @@ chat_template::chat_template(const tokenizer & tok, chat_family family)
 
 chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
     try {
-        jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
         limit_nesting(tokens);
-        program_ = std::make_unique<const program>(tokens.source, jinja::parse_from_tokens(tokens));
+        jinja::program statements = jinja::parse_from_tokens(tokens);
+        put_on_budget(statements);
+        program_ = std::make_unique<const program>(tokens.source, std::move(statements));
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -163,11 +167,11 @@ chat_text chat_template::run(const std::vector<chat_message> & messages, bool ad
     chat_text text;
     try {
         jinja::context context(program_->source);
-        add_stack_guard(context);
         const auto list = jinja::mk_val<jinja::value_array>();
         for (const chat_message & message : messages) {
             list->push_back(value_of(json_of(message), /*from_message=*/true));
         }
+        const template_budget budget(list);
         context.set_val("messages", list);
         context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
         context.set_val("bos_token", special(tok_.bos()));
