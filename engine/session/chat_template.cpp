@@ -78,10 +78,22 @@ jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
     return mk_val<value_none>();
 }
 
+// All that read a value recurse, copies too: too deep is refused while it is parsed.
+nlohmann::ordered_json parsed(const std::string & text) {
+    constexpr int max_depth = 90;  // template_budget.h has room for a few more
+    using json = nlohmann::ordered_json;
+    return json::parse(text, [](int depth, json::parse_event_t, const json &) {
+        if (depth > max_depth) {
+            fail("a message's values nest too deeply");
+        }
+        return true;
+    });
+}
+
 nlohmann::ordered_json json_of(const chat_message & message) {
     nlohmann::ordered_json object = {{"role", message.role}, {"content", message.content}};
     if (!message.more.empty()) {
-        object.update(nlohmann::ordered_json::parse(message.more));
+        object.update(parsed(message.more));
     }
     return object;
 }

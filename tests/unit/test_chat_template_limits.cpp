@@ -24,7 +24,6 @@ std::string render(const std::string & source, const std::vector<chat_message> &
     return str(chat_template(tok).render(messages, true));
 }
 
-// Texts from before the loop, after n rounds.
 std::string repeated(const std::string & text, int n) {
     std::string all;
     for (int i = 0; i < n; ++i) {
@@ -100,6 +99,15 @@ TEST(what_would_end_the_process_is_an_error) {
         unordered);
     CHECK_ERROR(render("{% call range(1000000000) %}{% endcall %}"), "no macro");
     CHECK_ERROR(render("{% set f = 'a'.replace %}{% call f('', 'b' * 1000) %}{% endcall %}"), "no macro");
+}
+
+TEST(what_a_message_holds_may_not_nest_without_end) {
+    const auto nested = [](int n) { return repeated("[", n) + "1" + repeated("]", n); };
+    const std::string source = "{{ messages[0].x | tojson }}";
+    CHECK_EQ(render(source, {{"user", "", "{\"x\": " + nested(80) + "}"}}), nested(80));
+    CHECK_ERROR(render(source, {{"user", "", "{\"x\": " + nested(100000) + "}"}}), "nest too deeply");
+    CHECK_ERROR(render(source, {{"user", "", nested(3)}}), "the model's chat template: ");
+    CHECK_ERROR(render(source, {{"user", "", "{"}}), "the model's chat template: ");
 }
 
 TEST(what_is_guarded_gives_what_it_gave) {
