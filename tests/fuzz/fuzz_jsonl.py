@@ -1,4 +1,4 @@
-"""JSON and JSONL that evaluations and the converter read, changed at random: each is read, or refused in one line.
+"""JSON and JSONL that evaluations and the converter read, changed at random: read, or refused in one line.
 
     PYTHONPATH=. python tests/fuzz/fuzz_jsonl.py --executions 1000000 --seed 1
     PYTHONPATH=. python tests/fuzz/fuzz_jsonl.py --seconds 60
@@ -18,15 +18,18 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "convert"))
+sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("convert", "tests/python"))
 
 import hf_checkpoint
+import hf_config
+import hf_tokenizer
+import tiny_tokenizers
 from convert_error import ConvertError
 
 from python_eval.errors import EvalError
@@ -99,6 +102,31 @@ def _report(path: Any) -> None:
     results.rows("table.json")
 
 
+def _config(path: Any) -> None:
+    hf_config.read_hparams(hf_checkpoint.read_json(path))
+
+
+@dataclass(frozen=True)
+class MemoryFolder:
+    """A folder of these files."""
+
+    files: Mapping[str, bytes]
+
+    def __truediv__(self, name: str) -> Any:
+        return MemoryPath(self.files[name], name) if name in self.files else SimpleNamespace(exists=lambda: False)
+
+
+def _tokenizer(path: Any) -> None:
+    config = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2}
+    hf_tokenizer.read_vocab(MemoryFolder({"tokenizer.json": path.content}), config, 400)  # type: ignore[arg-type]
+
+
+def _tokenizer_config(path: Any) -> None:
+    names = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "added_tokens.json")
+    folder = MemoryFolder({"tokenizer.json": _dumps(_BYTE_LEVEL), **dict.fromkeys(names, path.content)})
+    hf_tokenizer.read_vocab(folder, {"vocab_size": 400}, 400)  # type: ignore[arg-type]
+
+
 def _safetensors(path: Any) -> None:
     header = path.content
     whole = MemoryPath(len(header).to_bytes(8, "little") + header + bytes(64), "model.safetensors")
@@ -123,6 +151,18 @@ _TENSORS = {
 }
 
 
+_BYTE_LEVEL, _NAMES = tiny_tokenizers.byte_level()
+_SPM, _ = tiny_tokenizers.spm_json()
+_NAMES |= {"add_bos_token": True, "chat_template": "{{ messages }}", "<tag>": 300, "eos_token_id": [2, 7], "legacy": False}
+_CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 400, "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 512, "rope_theta": 1e4, "tie_word_embeddings": False, "head_dim": 16,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 512},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Target:
     read: Callable[[Any], object]
@@ -137,7 +177,10 @@ TARGETS = {
     "v2-scores": Target(_score_v2, _V2, 2),
     "records": Target(_records, _RECORD, 3),
     "report": Target(_report, _RUN, 1),
-    "config": Target(hf_checkpoint.read_json, _RUN, 1),
+    "config": Target(_config, _CONFIG, 1),
+    "tokenizer-config": Target(_tokenizer_config, _NAMES, 1),
+    "tokenizer-bytelevel": Target(_tokenizer, _BYTE_LEVEL, 1),
+    "tokenizer-spm": Target(_tokenizer, _SPM, 1),
     "safetensors": Target(_safetensors, _TENSORS, 1),
 }  # fmt: skip
 
