@@ -161,7 +161,7 @@ chat_template::chat_template(const tokenizer & tok, const std::string & source) 
         limit_nesting(tokens);
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
-        program_ = std::make_unique<const program>(tokens.source, std::move(statements));
+        program_ = std::make_unique<const program>(program{tokens.source, std::move(statements)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
