@@ -33,7 +33,8 @@ struct encode_options {
 // Any bytes can be encoded; bytes that are not UTF-8 never merge with their neighbours' characters. With a vocabulary
 // that has a token for every byte, decode(encode(text, false, false), false) is text, for every text. Exceptions are
 // models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces), and those that put a space
-// in front only where there is none (livekv.tokenizer.prepend_scheme first and each): a text's first space goes then.
+// in front only where there is none (livekv.tokenizer.prepend_scheme first and each): the first space of a text, or of
+// each piece of it, goes then.
 class tokenizer {
   public:
     // Reads tokenizer.ggml.*; throws livekv::error on missing or inconsistent keys and on kinds not supported.

@@ -1,6 +1,7 @@
 #include "session/template_nodes.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "session/template_budget.h"
@@ -23,6 +24,19 @@ struct counted : jinja::expression {
         return inner->execute(ctx);
     }
     statement_ptr inner;
+};
+
+// A variable, or one of the engine's functions. The engine's own node copies the table of all of them each time.
+struct counted_name final : jinja::expression {
+    explicit counted_name(std::string variable) : name(std::move(variable)) {}
+    value execute_impl(context & ctx) const override {
+        template_budget::running().step();
+        value v = ctx.get_val(name);
+        const auto & functions = jinja::global_builtins();
+        const auto function = v->is_undefined() ? functions.find(name) : functions.end();
+        return function == functions.end() ? v : jinja::mk_val<jinja::value_func>(name, function->second);
+    }
+    std::string name;
 };
 
 // A value that did not exist before, or a text on its way into what is written.
@@ -242,6 +256,10 @@ bool count_expression(statement_ptr & node) {
 
 void count(statement_ptr & node) {
     if (!node) {
+        return;
+    }
+    if (const auto * id = dynamic_cast<const jinja::identifier *>(node.get())) {
+        replace<counted_name>(node, id->val);
         return;
     }
     if (!count_statement(node) && count_expression(node)) {

@@ -84,7 +84,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
             }
         }
     } catch (const livekv::error & problem) {
-        fuzz::expected(problem);
+        fuzz::expected(problem, data, size);
     }
     return 0;
 }

@@ -42,12 +42,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         use(livekv::model::load(file.path()));
         return 0;
     } catch (const livekv::error & problem) {
-        fuzz::expected(problem);
+        fuzz::expected(problem, data, size);
     }
     try {
         use(livekv::tokenizer(livekv::gguf_file(file.path())));
     } catch (const livekv::error & problem) {
-        fuzz::expected(problem);
+        fuzz::expected(problem, data, size);
     }
     return 0;
 }

@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         restored = true;
         use(s);
     } catch (const livekv::error & problem) {
-        fuzz::expected(problem);
+        fuzz::expected(problem, data, size);
         fuzz::require(restored || s.n_tokens() == 0, "half a sequence");
     }
     return 0;

@@ -141,7 +141,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
                 as_command_line(lines_of(rest));
         }
     } catch (const livekv::error & problem) {
-        fuzz::expected(problem);
+        fuzz::expected(problem, data, size);
     }
     return 0;
 }

@@ -10,8 +10,9 @@ set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${1:-"$root/build-fuzz"}
 [ $# -eq 0 ] || shift
-if ! command -v clang++ > /dev/null; then
-    echo "skipped: no clang++"
+entry='extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }'
+if ! echo "$entry" | clang++ -x c++ -fsanitize=fuzzer,address,undefined -o /dev/null - 2> /dev/null; then
+    echo "skipped: no clang++ with libFuzzer"
     exit 77
 fi
 PATH="$root/.venv/bin:$PATH"
@@ -35,7 +36,7 @@ run_one() {
         PYTHONPATH="$root" python3 "$root/tests/fuzz/fuzz_jsonl.py" --seconds "$seconds" --seed "$(date +%s)" \
             > "$log" 2>&1 || status=$?
     else
-        "$build/bin/fuzz_$name" -max_total_time="$seconds" -max_len=40000 -timeout=10 -malloc_limit_mb=64 \
+        "$build/bin/fuzz_$name" -max_total_time="$seconds" -max_len=50000 -timeout=10 -malloc_limit_mb=100 \
             -rss_limit_mb=1024 -dict="$root/tests/fuzz/dict/$name.dict" -print_final_stats=1 \
             -artifact_prefix="$work/failed/$name-" "$work/found/$name" "$root/tests/fuzz/corpus/$name" \
             "$work/seeds/$name" > "$log" 2>&1 || status=$?
