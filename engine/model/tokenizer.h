@@ -31,8 +31,9 @@ struct encode_options {
 // BPE ("gpt2"). Const and shareable between threads. Ids outside the vocabulary throw livekv::error.
 //
 // Any bytes can be encoded; bytes that are not UTF-8 never merge with their neighbours' characters. With a vocabulary
-// that has a token for every byte, decode(encode(text, false, false), false) is text, for every text; the exception is
-// a model that asks for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces).
+// that has a token for every byte, decode(encode(text, false, false), false) is text, for every text; the exceptions
+// are models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces) or for Unicode's form C
+// (livekv.tokenizer.nfc).
 class tokenizer {
   public:
     // Reads tokenizer.ggml.*; throws livekv::error on missing or inconsistent keys and on kinds not supported.
@@ -71,7 +72,8 @@ class tokenizer {
     int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
     bool is_control(int32_t id) const;
 
-    const std::string & chat_template() const;  // tokenizer.chat_template, "" when absent
+    // tokenizer.chat_template, "" when absent; for conversations with tools that of its own where the file has one.
+    const std::string & chat_template(bool for_tools = false) const;
 
   private:
     void check_id(int32_t id) const;
