@@ -22,10 +22,10 @@ class Model:
     """A GGUF file of a LLaMA-architecture model. Immutable; sessions and threads may share it, and it lives as long as
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
-    path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
-    threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of sealed chunks kept, beyond those in
-    use, so that a session whose prompt begins as another's did starts behind what is known; 0: none. Raises Error when
-    the file cannot be read or is no such model.
+    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
+    machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
+    sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
+    is known; 0: none. Raises Error when the file cannot be read or is no such model.
     """
 
     def __init__(

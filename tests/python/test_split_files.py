@@ -142,6 +142,20 @@ def test_what_else_is_no_model_in_parts(livekv, root, whole, parts, tmp_path):
     refused_with(livekv, two[0], "an earlier part has tensor")
 
 
+def test_what_a_part_holds_is_used_or_refused(livekv, whole, tmp_path):
+    for where in (1, 3):
+        made = split_gguf.split(whole, tmp_path / f"tensor-{where}", 3, extra_tensor_in=where)
+        refused_with(livekv, made[0], "1 tensor has no place in this model and may change what it computes: 'anything'")
+
+    def keys(no: int, n_parts: int, n_tensors: int) -> list[bytes]:
+        more = [split_gguf.key("llama.rope.scaling.alpha", split_gguf.INT32, 5)] if no == where else []
+        return split_gguf.split_keys(no, n_parts, n_tensors) + more
+
+    for where, part in ((1, "key 'llama.rope.scaling.alpha' is 5"), (3, "is not what the first part says")):
+        made = split_gguf.split(whole, tmp_path / f"key-{where}", 3, keys=keys)
+        refused_with(livekv, made[1], part)
+
+
 def test_tools_take_a_part(tools, parts, opening, tmp_path):
     text = tmp_path / "text"
     text.write_text(opening.read_text()[:3000])
