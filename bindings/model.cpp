@@ -47,16 +47,17 @@ std::vector<chat_message> messages_from(const std::vector<std::array<std::string
     return messages;
 }
 
+// variables: a JSON object, or "".
 std::string chat_as_text(const model & m, const std::vector<std::array<std::string, 3>> & turns,
-                         bool add_generation_prompt) {
-    const chat_template format(m.vocab);
-    return format.without_bos(format.render(messages_from(turns), add_generation_prompt));
+                         bool add_generation_prompt, const std::string & variables, bool for_tools) {
+    const chat_template format(m.vocab, for_tools);
+    return format.without_bos(format.render(messages_from(turns), add_generation_prompt, variables));
 }
 
 std::vector<int32_t> chat_as_tokens(const model & m, const std::vector<std::array<std::string, 3>> & turns,
-                                    bool add_generation_prompt) {
-    const chat_template format(m.vocab);
-    return format.encode(format.render(messages_from(turns), add_generation_prompt));
+                                    bool add_generation_prompt, const std::string & variables, bool for_tools) {
+    const chat_template format(m.vocab, for_tools);
+    return format.encode(format.render(messages_from(turns), add_generation_prompt, variables));
 }
 
 py::dict facts_of(const model & m) {
@@ -94,8 +95,10 @@ void bind_model(py::module_ & module) {
              of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
         .def("is_end_of_generation",
              of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
-        .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"))
-        .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"));
+        .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"),
+             py::arg("variables"), py::arg("for_tools"))
+        .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"),
+             py::arg("variables"), py::arg("for_tools"));
     module.def("default_threads", &default_threads);
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,

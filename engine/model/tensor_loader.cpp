@@ -82,9 +82,16 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
 }
 
 void tensor_loader::fill() {
+    const size_t first = buffers_.size();
     for (auto & [buft, ctx] : by_type_) {
-        ggml_backend_buffer_t buffer = buft == mapped_type() ? map(ctx) : allocate(ctx, buft);
-        ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        if (buft == mapped_type() && can_be_mapped(ctx)) {
+            map(ctx);
+        } else {
+            allocate(ctx, buft);
+        }
+    }
+    for (size_t i = first; i < buffers_.size(); ++i) {
+        ggml_backend_buffer_set_usage(buffers_[i].get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     }
     for (auto [tensor, source] : sources_) {
         if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
@@ -126,39 +133,46 @@ ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
     return ctx;
 }
 
-// The tensors of ctx point into the file's mapping: nothing is read until it is used. Files whose data is not
-// aligned as ggml's kernels need it are copied instead.
-ggml_backend_buffer_t tensor_loader::map(ggml_context * ctx) {
-    const uint8_t * first = nullptr;
-    const uint8_t * last = nullptr;
-    bool aligned = true;
-    for (auto [tensor, source] : sources_) {
-        if (ggml_get_tensor(ctx, tensor->name) != tensor) {
-            continue;
-        }
-        const uint8_t * data = file_.tensor_data(source);
-        first = first ? std::min(first, data) : data;
-        last = std::max(last, data + ggml_nbytes(source));
-        aligned = aligned && reinterpret_cast<uintptr_t>(data) % ggml_backend_buft_get_alignment(mapped_type()) == 0;
-    }
-    if (!aligned) {
-        return allocate(ctx, mapped_type());
-    }
-    ggml_backend_buffer_t buffer =
-        ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
-    if (!buffer) {
-        fail("not enough memory for the weights");
-    }
-    buffers_.emplace_back(buffer);
-    for (auto [tensor, source] : sources_) {
-        if (ggml_get_tensor(ctx, tensor->name) == tensor) {
-            ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(file_.tensor_data(source)));
-        }
-    }
-    return buffer;
+// ggml's kernels need data that is aligned.
+bool tensor_loader::can_be_mapped(ggml_context * ctx) const {
+    const uintptr_t alignment = ggml_backend_buft_get_alignment(mapped_type());
+    return std::ranges::all_of(sources_, [&](const auto & s) {
+        return ggml_get_tensor(ctx, s.first->name) != s.first ||
+               reinterpret_cast<uintptr_t>(file_.tensor_data(s.second)) % alignment == 0;
+    });
 }
 
-ggml_backend_buffer_t tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
+// The tensors of ctx point into the mapping of the file that each lies in: nothing is read until it is used.
+void tensor_loader::map(ggml_context * ctx) {
+    for (size_t part = 0; part < file_.n_parts(); ++part) {
+        const uint8_t * first = nullptr;
+        const uint8_t * last = nullptr;
+        std::vector<std::pair<ggml_tensor *, const uint8_t *>> inside;
+        for (auto [tensor, source] : sources_) {
+            if (ggml_get_tensor(ctx, tensor->name) != tensor || file_.part_of(source) != part) {
+                continue;
+            }
+            const uint8_t * data = file_.tensor_data(source);
+            first = first ? std::min(first, data) : data;
+            last = std::max(last, data + ggml_nbytes(source));
+            inside.emplace_back(tensor, data);
+        }
+        if (inside.empty()) {
+            continue;
+        }
+        ggml_backend_buffer_t buffer =
+            ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
+        if (!buffer) {
+            fail("not enough memory for the weights");
+        }
+        buffers_.emplace_back(buffer);
+        for (auto [tensor, data] : inside) {
+            ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(data));
+        }
+    }
+}
+
+void tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
     ggml_backend_buffer_ptr buffer = allocate_tensors(ctx, buft);
     if (!buffer) {
         size_t needed = 0;
@@ -168,7 +182,6 @@ ggml_backend_buffer_t tensor_loader::allocate(ggml_context * ctx, ggml_backend_b
         fail("not enough memory for the weights: ", needed / (1 << 20), " MiB on ", ggml_backend_buft_name(buft));
     }
     buffers_.push_back(std::move(buffer));
-    return buffers_.back().get();
 }
 
 }  // namespace livekv

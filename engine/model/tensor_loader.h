@@ -41,8 +41,9 @@ class tensor_loader {
     void check_type(const ggml_tensor * source, tensor_use purpose) const;
     ggml_backend_buffer_type_t choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const;
     ggml_context * context(ggml_backend_buffer_type_t buft);
-    ggml_backend_buffer_t map(ggml_context * ctx);
-    ggml_backend_buffer_t allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
+    bool can_be_mapped(ggml_context * ctx) const;
+    void map(ggml_context * ctx);
+    void allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
 
     const gguf_file & file_;
     std::vector<ggml_context_ptr> & contexts_;

@@ -88,7 +88,7 @@ std::vector<subject> make_subjects() {
             all.push_back(spm(scheme, bits));
         }
     }
-    for (const char * pre : {"llama-bpe", "llama3", "llama-v3", "gpt-2", "smollm", "default"}) {
+    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "qwen2", "tekken", "gpt-4o", "deepseek-coder", "default"}) {
         for (const unsigned bits : {0u, 1u, 3u, 4u}) {
             all.push_back(bpe(pre, bits));
         }
