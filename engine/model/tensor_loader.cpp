@@ -42,9 +42,10 @@ ggml_backend_buffer_type_t mapped_type() {
 
 }  // namespace
 
-tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
-                             std::vector<ggml_backend_buffer_ptr> & buffers)
+tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+                             std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers)
     : file_(file),
+      packed_(packed),
       contexts_(contexts),
       buffers_(buffers),
       cpu_(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)),
@@ -55,7 +56,10 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
                                  bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
-    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
+    const bool pack = packed_ && !on_gpu && purpose == tensor_use::matrix && packed_weights::type_of(source);
+    ggml_backend_buffer_type_t buft = pack     ? nullptr
+                                      : on_gpu ? ggml_backend_dev_buffer_type(gpu_)
+                                               : choose_on_cpu(source, purpose);
     if (ggml_tensor * again = placed_[{buft, name}]) {
         return again;
     }
@@ -63,7 +67,11 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     ggml_set_name(tensor, source->name);
     used_.insert(source);
     placed_[{buft, name}] = tensor;
-    sources_.emplace_back(tensor, source);
+    if (pack) {
+        packed_->add(tensor, source);
+    } else {
+        sources_.emplace_back(tensor, source);
+    }
     return tensor;
 }
 
@@ -73,7 +81,13 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
 }
 
 void tensor_loader::fill() {
+    if (packed_) {
+        packed_->fill(file_);
+    }
     for (auto & [buft, ctx] : by_type_) {
+        if (!buft) {
+            continue;  // packed
+        }
         ggml_backend_buffer_t buffer = buft == mapped_type() ? map(ctx) : allocate(ctx, buft);
         ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     }
