@@ -16,7 +16,8 @@ namespace livekv {
 
 namespace {
 
-std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes) {
+std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes,
+                                   bool repack) {
     if (prefix_cache_bytes < 0) {
         fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
     }
@@ -24,7 +25,8 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
     const py::gil_scoped_release released;
-    return std::make_shared<shared_model>(model::load(path, n_gpu_layers), static_cast<size_t>(prefix_cache_bytes));
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, repack),
+                                          static_cast<size_t>(prefix_cache_bytes));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
@@ -83,7 +85,8 @@ auto of_model(R (*f)(const model &, A...)) {
 
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"))
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"),
+             py::arg("repack"))
         .def("facts", of_model(&facts_of))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
              py::arg("parse_special"), py::arg("behind"))

@@ -25,7 +25,8 @@ class Model:
     path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
     machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
-    is known; 0: none. Raises Error when the file cannot be read or is no such model.
+    is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md). Raises Error
+    when the file cannot be read or is no such model.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Model:
         n_gpu_layers: int = 0,
         n_threads: int | None = None,
         prefix_cache_bytes: int = 0,
+        repack: bool = True,
     ) -> None:
         self.path = os.fsdecode(path)
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
-        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes)
+        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes, repack)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

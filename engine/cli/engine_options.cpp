@@ -35,6 +35,7 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     table.text("-m,--model", model_path, "FILE", "GGUF file of a model, or any part of it");
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");
     table.integer("-ngl,--gpu-layers", n_gpu_layers, 0, 100000, "layers computed on the GPU, when the build has one");
+    table.flag("--no-repack", no_repack, "multiply with the weights as the file has them, by ggml");
     declare_kv_options(table, kv, dashes, /*with_policy=*/!kv_is_list);
 }
 

@@ -51,9 +51,10 @@ ggml_backend_buffer_type_t mapped_type() {
 
 }  // namespace
 
-tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
-                             std::vector<ggml_backend_buffer_ptr> & buffers)
+tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+                             std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers)
     : file_(file),
+      packed_(packed),
       contexts_(contexts),
       buffers_(buffers),
       cpu_(cpu_device()),
@@ -64,7 +65,10 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
                                  bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
-    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
+    const bool pack = packed_ && !on_gpu && purpose == tensor_use::matrix && packed_weights::type_of(source);
+    ggml_backend_buffer_type_t buft = pack     ? nullptr
+                                      : on_gpu ? ggml_backend_dev_buffer_type(gpu_)
+                                               : choose_on_cpu(source, purpose);
     if (ggml_tensor * again = placed_[{buft, name}]) {
         return again;
     }
@@ -72,7 +76,11 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     ggml_set_name(tensor, source->name);
     used_.insert(source);
     placed_[{buft, name}] = tensor;
-    sources_.emplace_back(tensor, source);
+    if (pack) {
+        packed_->add(tensor, source);
+    } else {
+        sources_.emplace_back(tensor, source);
+    }
     return tensor;
 }
 
@@ -82,8 +90,14 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
 }
 
 void tensor_loader::fill() {
+    if (packed_) {
+        packed_->fill(file_);
+    }
     const size_t first = buffers_.size();
     for (auto & [buft, ctx] : by_type_) {
+        if (!buft) {
+            continue;  // packed
+        }
         if (buft == mapped_type() && can_be_mapped(ctx)) {
             map(ctx);
         } else {
