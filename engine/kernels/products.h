@@ -42,7 +42,7 @@ constexpr int64_t rows_a_tile = 8;
 constexpr size_t packed_part_bytes = 48;  // of one row
 
 // Bytes of n_rows packed rows of n_in inputs, a multiple of 32.
-inline size_t packed_row_bytes(int64_t n_in, int64_t n_rows) {
+static inline size_t packed_row_bytes(int64_t n_in, int64_t n_rows) {
     return packed_part_bytes * static_cast<size_t>(n_in / 32) * static_cast<size_t>(n_rows);
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/weights/q6_k.h"
 
 namespace livekv {
+namespace {
 
 // work(W()) for the type's description W.
 template <typename F>
@@ -31,4 +32,5 @@ auto with_weights(weight_type type, F work) {
     return work(q6_k_weights());
 }
 
+}  // namespace
 }  // namespace livekv

@@ -10,6 +10,7 @@
 #include "kernels/weights/tile.h"
 
 namespace livekv {
+namespace {
 
 template <int32_t width, bool has_minimum>
 struct weights_of_32 {
@@ -60,4 +61,5 @@ using q5_0_weights = weights_of_32<5, false>;
 using q5_1_weights = weights_of_32<5, true>;
 using q8_0_weights = weights_of_32<8, false>;
 
+}  // namespace
 }  // namespace livekv

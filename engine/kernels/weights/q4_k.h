@@ -12,6 +12,7 @@
 #include "kernels/weights/tile.h"
 
 namespace livekv {
+namespace {
 
 template <int32_t width>
 struct weights_of_8_parts {
@@ -57,4 +58,5 @@ struct weights_of_8_parts {
 using q4_k_weights = weights_of_8_parts<4>;
 using q5_k_weights = weights_of_8_parts<5>;
 
+}  // namespace
 }  // namespace livekv

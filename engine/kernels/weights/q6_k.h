@@ -13,6 +13,7 @@
 #include "kernels/weights/tile.h"
 
 namespace livekv {
+namespace {
 
 struct q6_k_weights {
     static constexpr int32_t bits = 6;
@@ -44,4 +45,5 @@ struct q6_k_weights {
     }
 };
 
+}  // namespace
 }  // namespace livekv

@@ -17,7 +17,8 @@
 //   6      ... and 2 x 64 bytes with bits 4 and 5, four bricks each        384
 //   8      8 x 64 bytes                                                    512
 //
-// Which types there are: one file each beside this one, with the file's own layout and what it says of numbers.
+// The files beside this one have the types: the file's own layout, and what it says of scales and minima. Internal
+// linkage: CPU levels are compiled with them.
 
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,7 @@
 #include "kv/f16.h"
 
 namespace livekv {
+namespace {
 
 constexpr int32_t strip_outputs = 16;
 constexpr int32_t part_inputs = 32;
@@ -63,4 +65,5 @@ struct weight_grid {
     typename L::f32 minimum;
 };
 
+}  // namespace
 }  // namespace livekv
