@@ -18,11 +18,13 @@ struct model {
     tokenizer vocab;
     weights tensors;
 
-    // n_gpu_layers: how many of the last layers go to the GPU, when there is one. Throws livekv::error.
-    model(const std::string & path, int64_t n_gpu_layers);
+    // n_gpu_layers: how many of the last layers go to the GPU, when there is one. rope: what its rotary positions are
+    // instead of what the file says. Throws livekv::error; rope_option_error for a change that does not fit.
+    model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope = {});
 
-    static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0) {
-        return std::make_shared<const model>(path, n_gpu_layers);
+    static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0,
+                                             const rope_override & rope = {}) {
+        return std::make_shared<const model>(path, n_gpu_layers, rope);
     }
 };
 

@@ -72,7 +72,32 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
     return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
 }
 
+ggml_tensor * tensor_loader::add_values(const std::string & name, const std::vector<float> & values, bool on_gpu) {
+    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : mapped_type();
+    ggml_tensor *& tensor = placed_[{buft, name}];
+    if (!tensor) {
+        ggml_context *& ctx = computed_by_type_[buft];
+        ctx = ctx ? ctx : new_context();
+        tensor = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, static_cast<int64_t>(values.size()));
+        ggml_set_name(tensor, name.c_str());
+        computed_.push_back({tensor, values});
+    }
+    return tensor;
+}
+
+void tensor_loader::note_used(const char * name) {
+    if (const ggml_tensor * source = file_.find_tensor(name)) {
+        used_.insert(source);
+    }
+}
+
 void tensor_loader::fill() {
+    for (auto & [buft, ctx] : computed_by_type_) {
+        ggml_backend_buffer_set_usage(allocate(ctx, buft), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    }
+    for (const computed & c : computed_) {
+        ggml_backend_tensor_set(c.tensor, c.values.data(), 0, c.values.size() * sizeof(float));
+    }
     for (auto & [buft, ctx] : by_type_) {
         ggml_backend_buffer_t buffer = buft == mapped_type() ? map(ctx) : allocate(ctx, buft);
         ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
@@ -109,11 +134,14 @@ ggml_backend_buffer_type_t tensor_loader::choose_on_cpu(const ggml_tensor * sour
 
 ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
     ggml_context *& ctx = by_type_[buft];
-    if (!ctx) {
-        const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
-        ctx = ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true});
-        contexts_.emplace_back(ctx);
-    }
+    ctx = ctx ? ctx : new_context();
+    return ctx;
+}
+
+ggml_context * tensor_loader::new_context() {
+    const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
+    ggml_context * ctx = ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true});
+    contexts_.emplace_back(ctx);
     return ctx;
 }
 
