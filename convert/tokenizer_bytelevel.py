@@ -17,6 +17,10 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 
 LIST_KEYS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
 
@@ -26,6 +30,7 @@ PRE_NAMES = {
     (("Split", GPT2_SPLIT), ("ByteLevel", False)): "gpt-2",
     (("Split", GPT2_SPLIT_SHORT), ("ByteLevel", False)): "gpt-2",
     (("Split", LLAMA3_SPLIT), ("ByteLevel", False)): "llama-bpe",
+    (("Split", QWEN2_SPLIT), ("ByteLevel", False)): "qwen2",
     (("Digits", True), ("ByteLevel", True)): "smollm",
 }
 

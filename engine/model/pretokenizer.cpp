@@ -22,6 +22,11 @@ constexpr const char * llama3_words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^)" SPACE R"(\p{L}\p{N}]+[\r\n]*|)" SPACE
     R"(*[\r\n]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
 
+// As Llama 3's, but each digit is a word of its own.
+constexpr const char * qwen2_words =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^)" SPACE R"(\p{L}\p{N}]+[\r\n]*|)" SPACE
+    R"(*[\r\n]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
+
 #undef SPACE
 #undef NO_SPACE
 
@@ -38,6 +43,7 @@ constexpr family families[] = {
     {"llama-v3", true, {llama3_words}},
     {"gpt-2", false, {gpt2_words}},
     {"smollm", false, {R"(\p{N})", gpt2_words}},
+    {"qwen2", false, {qwen2_words}},
     {"default", false, {R"([\p{P}\$\+<=>\^~\|]+)", gpt2_words, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
 };
 

@@ -25,7 +25,7 @@ std::vector<livekv::tokenizer> make_tokenizers() {
         gguf_set_val_bool(vocab.gguf, "tokenizer.ggml.add_space_prefix", add_space_prefix);
         made.push_back(load(vocab));
     }
-    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
+    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "qwen2", "default"}) {
         fixtures::vocab_builder vocab("gpt2", fixtures::bpe_tokens());
         vocab.set_merges(fixtures::bpe_merges());
         gguf_set_val_str(vocab.gguf, "tokenizer.ggml.pre", pre);

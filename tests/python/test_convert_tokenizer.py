@@ -71,6 +71,7 @@ def test_vocabulary_is_padded_to_the_embedding(tmp_path):
         (tiny_tokenizers.GPT2_PRE, "gpt-2"),
         (tiny_tokenizers.LLAMA3_PRE, "llama-bpe"),
         (tiny_tokenizers.SMOLLM_PRE, "smollm"),
+        (tiny_tokenizers.QWEN2_PRE, "qwen2"),
     ],
 )
 def test_known_pre_tokenizers_are_named(tmp_path, pre_tokenizer, name):
@@ -91,7 +92,7 @@ DEEPSEEK_SPLIT = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior":
                     "pretokenizers": [DEEPSEEK_SPLIT, tiny_tokenizers.BYTES_ONLY],
                 }
             },
-            'unknown pre_tokenizer (known are those of gpt-2, llama-bpe, smollm): {"type": "Sequence", '
+            'unknown pre_tokenizer (known are those of gpt-2, llama-bpe, qwen2, smollm): {"type": "Sequence", '
             '"pretokenizers": [{"type": "Split", "pattern": {"Regex": "[\\\\r\\\\n]"}',
         ),
         ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "unknown pre_tokenizer"),

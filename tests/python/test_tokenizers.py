@@ -47,6 +47,7 @@ BYTE_RULES = {
     "gpt2": tiny_tokenizers.GPT2_PRE,
     "llama3": tiny_tokenizers.LLAMA3_PRE,
     "smollm": tiny_tokenizers.SMOLLM_PRE,
+    "qwen2": tiny_tokenizers.QWEN2_PRE,
 }
 
 

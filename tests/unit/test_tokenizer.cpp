@@ -146,7 +146,7 @@ TEST(every_byte_string_comes_back_from_small_vocabularies) {
     check_round_trip(spm(), 2000);
     const auto no_prefix = [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_space_prefix", false); };
     check_round_trip(spm(no_prefix), 2000);
-    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
+    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "qwen2", "default"}) {
         check_round_trip(bpe(pre), 2000);
     }
 }
@@ -182,6 +182,8 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
     check_split(
         "smollm", clock,
         {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
+    check_split("qwen2", clock,
+                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("default", clock,
                 {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";

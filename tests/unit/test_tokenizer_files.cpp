@@ -71,7 +71,7 @@ TEST(inconsistent_files_are_errors) {
     };
     const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
     CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
-    CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
+    CHECK_ERROR(bpe("whisper"), "'whisper' is not supported, supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, qwen2");
     for (const char * key : {"model", "tokens", "scores", "token_type"}) {
         const std::string full = std::string("tokenizer.ggml.") + key;
         CHECK_ERROR(spm(set(full.c_str(), remove)), full + "' is missing");
