@@ -105,6 +105,10 @@ def families() -> dict[str, tuple]:
             model = copy.deepcopy(byte_level["model"]) | {"ignore_merges": ignore}
             made[f"{name}{'-ignore' * ignore}"] = (BYTELEVEL, byte_level | {"pre_tokenizer": pre, "model": model})
         made[f"{name}-flags"] = (BYTELEVEL, with_flags(byte_level | {"pre_tokenizer": pre}))
+    # As converters of tiktoken's files write it.
+    removed = copy.deepcopy(tiny_tokenizers.PRE_TOKENIZERS["gpt-4o"])
+    removed["pretokenizers"][0] |= {"behavior": "Removed", "invert": True}
+    made["gpt-4o-removed"] = (BYTELEVEL, byte_level | {"pre_tokenizer": removed})
     nfc = {"normalizer": {"type": "NFC"}, "pre_tokenizer": tiny_tokenizers.PRE_TOKENIZERS["qwen2"]}
     made["qwen2-nfc"] = (BYTELEVEL, byte_level | nfc)
     made["qwen2-nfc-flags"] = (BYTELEVEL, with_flags(byte_level | nfc, ("e\u0301", False, ("normalized",))))
