@@ -16,7 +16,7 @@ export PATH := $(BIN):$(PATH)
 MODEL ?= tests/models/story.gguf
 PROMPT := tests/data/war-and-peace-opening.txt
 
-.PHONY: demo build test lint format longbench dev sanitize tsan clean
+.PHONY: demo build test lint format longbench dev sanitize tsan fuzz clean
 
 demo: build
 	$(BUILD)/bin/livekv-cli -m $(MODEL) -f $(PROMPT) -n 120 --temp 0.7 -s 1
@@ -73,8 +73,13 @@ tsan: $(VENV)/build.ok
 	TSAN_OPTIONS=second_deadlock_stack=1 \
 	    ctest --test-dir $(BUILD)-tsan --output-on-failure -R "^($(subst $(eval ) ,|,$(TSAN_TESTS)))$$"
 
+# Each fuzz target for FUZZ_SECONDS, under libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer; needs clang.
+export FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/build.ok
+	JOBS=$(JOBS) tests/fuzz/run.sh $(BUILD)-fuzz
+
 clean:
-	rm -rf $(BUILD) $(BUILD)-sanitize $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-sanitize $(BUILD)-tsan $(BUILD)-fuzz
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

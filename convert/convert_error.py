@@ -8,8 +8,16 @@ import sys
 from collections.abc import Callable
 
 
+def printable(text: str) -> str:
+    """`text` as one line that any terminal can show: other characters as \\x0a, \\u2028 and so on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class ConvertError(Exception):
-    """A reason not to convert: one line a user can act on."""
+    """A reason not to convert: one printable line a user can act on, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def flush_stdout() -> None:
@@ -35,7 +43,6 @@ def run_tool(name: str, body: Callable[[], str]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ConvertError, OSError) as problem:
-        line = " ".join(str(problem).split())  # names from a checkpoint may hold anything
-        print(f"{name}: {line}", file=sys.stderr)
+        print(f"{name}: {printable(str(problem))}", file=sys.stderr)
         return 1
     return 0

@@ -10,11 +10,14 @@ from .convert_folder import CONVERT_FOLDERS
 
 sys.path.extend(CONVERT_FOLDERS)
 
-from convert_error import flush_stdout
+from convert_error import flush_stdout, printable
 
 
 class EvalError(Exception):
-    """Something a user can mend; the message is one line. Tools print it and exit with 1."""
+    """Something a user can mend, said in one printable line, whatever it quotes. Tools print it and exit with 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def run_tool(name: str, body: Callable[[], int]) -> int:
@@ -35,7 +38,7 @@ def run_tool(name: str, body: Callable[[], int]) -> int:
     except Exception as problem:
         if not isinstance(problem, (EvalError, OSError, *_engine_errors())):
             raise
-        print(f"{name}: {problem}", file=sys.stderr)
+        print(f"{name}: {printable(str(problem))}", file=sys.stderr)
         return 1
 
 

@@ -16,7 +16,7 @@ sys.path.extend(CONVERT_FOLDERS)
 
 from whole_file import is_temporary, whole_file
 
-__all__ = ["is_temporary", "lines_of", "parse_line", "write_text", "written_whole"]
+__all__ = ["is_temporary", "lines_of", "parse_line", "read_json", "write_text", "written_whole"]
 
 
 @contextmanager
@@ -34,6 +34,16 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text as UTF-8."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path) -> Any:
+    """What stands in a JSON file; EvalError where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise EvalError(f"{path}: not JSON: {problem}") from None
 
 
 def lines_of(content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import EvalError
-from .files import is_temporary, lines_of, parse_line, write_text
+from .files import is_temporary, lines_of, parse_line, read_json, write_text
 
 Record = dict[str, Any]
 
@@ -109,7 +109,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote; EvalError where it is missing or no JSON."""
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def _jsonl(self, name: str) -> Path:
         return self.path / f"{name}.jsonl"
@@ -191,15 +191,6 @@ def _end_of_last_line(file: int, size: int) -> int:
             return start + found + 1
         size = start
     return 0
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as problem:
-        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
-    except (ValueError, RecursionError) as problem:
-        raise EvalError(f"{path}: not JSON: {problem}") from None
 
 
 def _check_same(folder: Path, there: Any, here: Any, field: str = "") -> None:

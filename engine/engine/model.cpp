@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include "error.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
@@ -9,6 +10,10 @@ model::model(const std::string & path, int64_t n_gpu_layers)
     if (vocab.n_vocab() > hp.n_vocab) {
         fail("'", path, "': the tokenizer has ", vocab.n_vocab(), " tokens, the model ", hp.n_vocab);
     }
+}
+
+std::shared_ptr<const model> model::load(const std::string & path, int64_t n_gpu_layers) {
+    return without_bad_alloc("the model", [&] { return std::make_shared<const model>(path, n_gpu_layers); });
 }
 
 }  // namespace livekv

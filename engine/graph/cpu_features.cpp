@@ -2,6 +2,8 @@
 
 #include <ggml-cpu.h>
 
+#include "cpu_f16c.h"
+
 namespace livekv {
 
 namespace {
@@ -20,7 +22,7 @@ std::string features(bool only_missing) {
     add("avx", ggml_cpu_has_avx(), __builtin_cpu_supports("avx"));
     add("avx2", ggml_cpu_has_avx2(), __builtin_cpu_supports("avx2"));
     add("bmi2", ggml_cpu_has_bmi2(), __builtin_cpu_supports("bmi2"));
-    add("f16c", ggml_cpu_has_f16c(), __builtin_cpu_supports("f16c"));
+    add("f16c", ggml_cpu_has_f16c(), cpu_has_f16c());
     add("fma", ggml_cpu_has_fma(), __builtin_cpu_supports("fma"));
     add("avx512f", ggml_cpu_has_avx512(), __builtin_cpu_supports("avx512f"));
     add("avx512vbmi", ggml_cpu_has_avx512_vbmi(), __builtin_cpu_supports("avx512vbmi"));

@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "graph/require_memory.h"
 #include "model/arch/arch.h"
+#include "model/ggml_memory.h"
 
 namespace livekv {
 
@@ -96,8 +96,7 @@ size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {
 ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts) {
     const size_t n_nodes = model_graph_nodes(hp, n_dense_parts);
     const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
-    require_memory(2 * bytes);  // the graph's allocation takes as much again at most
-    return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
+    return make_ggml_context(bytes);
 }
 
 }  // namespace livekv

@@ -1,13 +1,26 @@
 #include "model/gguf_part.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "error.h"
 #include "model/ggml_log.h"
+#include "model/ggml_memory.h"
 #include "model/gguf_precheck.h"
 
 namespace livekv {
+
+namespace {
+
+// As the head says, of a file that was prechecked.
+size_t n_tensors_of(const mapped_file & file) {
+    uint64_t n = 0;
+    std::memcpy(&n, file.data() + 8, sizeof(n));
+    return n;
+}
+
+}  // namespace
 
 gguf_part::gguf_part(const std::string & path) : file(path) {
     silence_ggml();
@@ -17,9 +30,15 @@ gguf_part::gguf_part(const std::string & path) : file(path) {
         fail("'", path, "': ", reason.what());
     }
     take_ggml_errors();
+    const ggml_loan loan((n_tensors_of(file) + 1) * ggml_tensor_overhead() + (64 << 10));
     ggml_context * described = nullptr;
     gguf.reset(gguf_init_from_buffer(file.data(), file.size(), {/*no_alloc=*/true, &described}));
     tensors.reset(described);
+    if (loan.taken()) {
+        gguf.reset();
+        tensors.reset();
+        fail("not enough memory to open '", path, "'");
+    }
     if (!gguf) {
         fail("'", path, "': ", take_ggml_errors());
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "error.h"
+#include "model/ggml_memory.h"
 
 namespace livekv {
 
@@ -12,10 +13,13 @@ namespace {
 
 bool computes_with(ggml_backend_dev_t device, const ggml_tensor * tensor, tensor_use purpose,
                    ggml_backend_buffer_type_t buft) {
-    ggml_context_ptr ctx(ggml_init({8 * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
+    const ggml_context_ptr ctx = make_ggml_context(8 * ggml_tensor_overhead());
     ggml_tensor * w = ggml_dup_tensor(ctx.get(), tensor);
     // Repacked layouts are recognised by the weight's buffer, which an empty one stands in for.
     ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buft, 0));
+    if (!buffer) {
+        fail("not enough memory for the weights");
+    }
     w->buffer = buffer.get();
     ggml_tensor * op = nullptr;
     if (purpose == tensor_use::matrix) {
@@ -36,6 +40,11 @@ std::vector<ggml_backend_buffer_type_t> extra_buffer_types(ggml_backend_dev_t cp
     return types;
 }
 
+ggml_backend_dev_t cpu_device() {
+    const ggml_loan loan(64 << 10);  // the first call registers devices
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
 ggml_backend_buffer_type_t mapped_type() {
     return ggml_backend_cpu_buffer_type();
 }
@@ -47,7 +56,7 @@ tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std
     : file_(file),
       contexts_(contexts),
       buffers_(buffers),
-      cpu_(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)),
+      cpu_(cpu_device()),
       gpu_(gpu),
       cpu_extra_(extra_buffer_types(cpu_)) {}
 
@@ -118,8 +127,8 @@ ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
     ggml_context *& ctx = by_type_[buft];
     if (!ctx) {
         const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
-        ctx = ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true});
-        contexts_.emplace_back(ctx);
+        contexts_.push_back(make_ggml_context(n_tensors * ggml_tensor_overhead()));
+        ctx = contexts_.back().get();
     }
     return ctx;
 }
@@ -153,6 +162,9 @@ void tensor_loader::map(ggml_context * ctx) {
         }
         ggml_backend_buffer_t buffer =
             ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
+        if (!buffer) {
+            fail("not enough memory for the weights");
+        }
         buffers_.emplace_back(buffer);
         for (auto [tensor, data] : inside) {
             ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(data));
@@ -161,7 +173,7 @@ void tensor_loader::map(ggml_context * ctx) {
 }
 
 void tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
-    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+    ggml_backend_buffer_ptr buffer = allocate_tensors(ctx, buft);
     if (!buffer) {
         size_t needed = 0;
         for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
@@ -169,7 +181,7 @@ void tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft
         }
         fail("not enough memory for the weights: ", needed / (1 << 20), " MiB on ", ggml_backend_buft_name(buft));
     }
-    buffers_.emplace_back(buffer);
+    buffers_.push_back(std::move(buffer));
 }
 
 }  // namespace livekv

@@ -31,9 +31,10 @@ struct encode_options {
 // BPE ("gpt2"). Const and shareable between threads. Ids outside the vocabulary throw livekv::error.
 //
 // Any bytes can be encoded; bytes that are not UTF-8 never merge with their neighbours' characters. With a vocabulary
-// that has a token for every byte, decode(encode(text, false, false), false) is text, for every text; the exceptions
-// are models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces) or for Unicode's form C
-// (livekv.tokenizer.nfc).
+// that has a token for every byte, decode(encode(text, false, false), false) is text, for every text. Exceptions are
+// models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces) or for Unicode's form C
+// (livekv.tokenizer.nfc), and those that put a space in front only where there is none (livekv.tokenizer.prepend_scheme
+// first and each): the first space of a text, or of each piece of it, goes then.
 class tokenizer {
   public:
     // Reads tokenizer.ggml.*; throws livekv::error on missing or inconsistent keys and on kinds not supported.

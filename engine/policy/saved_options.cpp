@@ -55,8 +55,8 @@ void read_saved_options(const option_table & table, kv_texts texts, uint32_t ver
         }
     }
     for (const auto & [name, value] : texts) {
-        const auto known =
-            std::find_if(options_gone.begin(), options_gone.end(), [&](const gone & g) { return g.name == name; });
+        const auto known = std::find_if(options_gone.begin(), options_gone.end(),
+                                        [&, &wanted = name](const gone & g) { return g.name == wanted; });
         if (known == options_gone.end()) {
             fail("it was made with the option ", name, " ", value, ", which this livekv does not have");
         }

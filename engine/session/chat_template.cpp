@@ -9,7 +9,9 @@
 
 #include "error.h"
 #include "model/tokenizer.h"
+#include "session/template_budget.h"
 #include "session/template_limits.h"
+#include "session/template_nodes.h"
 
 namespace livekv {
 
@@ -76,10 +78,22 @@ jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
     return mk_val<value_none>();
 }
 
+// All that read a value recurse, copies too: too deep is refused while it is parsed.
+nlohmann::ordered_json parsed(const std::string & text) {
+    constexpr int max_depth = 90;  // template_budget.h has room for a few more
+    using json = nlohmann::ordered_json;
+    return json::parse(text, [](int depth, json::parse_event_t, const json &) {
+        if (depth > max_depth) {
+            fail("a message's values nest too deeply");
+        }
+        return true;
+    });
+}
+
 nlohmann::ordered_json json_of(const chat_message & message) {
     nlohmann::ordered_json object = {{"role", message.role}, {"content", message.content}};
     if (!message.more.empty()) {
-        object.update(nlohmann::ordered_json::parse(message.more));
+        object.update(parsed(message.more));
     }
     return object;
 }
@@ -186,9 +200,11 @@ chat_template::chat_template(const tokenizer & tok, chat_family family)
 
 chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
     try {
-        jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
         limit_nesting(tokens);
-        program_ = std::make_unique<const program>(tokens.source, jinja::parse_from_tokens(tokens));
+        jinja::program statements = jinja::parse_from_tokens(tokens);
+        put_on_budget(statements);
+        program_ = std::make_unique<const program>(program{tokens.source, std::move(statements)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -208,15 +224,22 @@ chat_text chat_template::run(const std::vector<chat_message> & messages, bool ad
     chat_text text;
     try {
         jinja::context context(program_->source);
-        context.set_val("tools", jinja::mk_val<jinja::value_none>());
-        context.set_val("documents", jinja::mk_val<jinja::value_none>());
-        for (const auto & [name, value] : given.items()) {
-            context.set_val(name, value_of(value, /*from_message=*/true));
-        }
-        add_stack_guard(context);
         const auto list = jinja::mk_val<jinja::value_array>();
         for (const chat_message & message : messages) {
             list->push_back(value_of(json_of(message), /*from_message=*/true));
+        }
+        const auto input = jinja::mk_val<jinja::value_array>();
+        input->push_back(list);
+        std::vector<std::pair<std::string, jinja::value>> others;
+        for (const auto & [name, value] : given.items()) {
+            others.emplace_back(name, value_of(value, /*from_message=*/true));
+            input->push_back(others.back().second);
+        }
+        const template_budget budget(input);
+        context.set_val("tools", jinja::mk_val<jinja::value_none>());
+        context.set_val("documents", jinja::mk_val<jinja::value_none>());
+        for (const auto & [name, value] : others) {
+            context.set_val(name, value);
         }
         context.set_val("messages", list);
         context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));

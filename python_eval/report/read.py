@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvalError
-from ..files import lines_of, parse_line
+from ..files import lines_of, parse_line, read_json
 
 COMMANDS = ("perplexity", "ablation", "tune", "cache_profile", "longbench", "longbench-e", "longbench-v2")
 
@@ -71,17 +70,25 @@ def read_results(path: Path) -> Results:
     command = config.get("command", config.get("benchmark"))
     if command not in COMMANDS:
         raise EvalError(f"{path}: results of '{command}', which reports do not know; known: {', '.join(COMMANDS)}")
-    return Results(path, command, config, read_json(path / "versions.json"))
+    _check_config(path / "config.json", config)
+    versions = read_json(path / "versions.json")
+    if not isinstance(versions, dict) or not isinstance(versions.get("commit"), str | None):
+        raise EvalError(f"{path / 'versions.json'}: not what a run writes")
+    return Results(path, command, config, versions)
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file; EvalError where there is none or it is damaged."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as problem:
-        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
-    except ValueError as problem:
-        raise EvalError(f"{path}: not JSON: {problem}") from None
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """EvalError where what every report says of a run is missing or of another kind."""
+
+    def require(name: str, holds: bool) -> None:
+        if not holds:
+            raise EvalError(f"{path}: its '{name}' is not what a run writes")
+
+    model, texts = config.get("model"), config.get("texts", {})
+    require("model", isinstance(model, dict) and isinstance(model.get("file"), str))
+    listed = texts.values() if isinstance(texts, dict) else [texts]
+    require("texts", all(isinstance(one, dict) and "windows" in one for one in listed))
+    require("n_ctx", "n_ctx" in config or "texts" not in config)
 
 
 def text_rows(

@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu_f16c.h"
 #include "error.h"
 #include "kernels/cpu/kernels.h"
 
@@ -12,7 +13,7 @@ bool runs_here(const cpu_kernels & k) {
 #if defined(LIVEKV_X86)
     __builtin_cpu_init();
     if (&k == &avx2_kernels) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
     }
     if (&k == &avx512_kernels) {
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

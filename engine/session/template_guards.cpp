@@ -1,0 +1,239 @@
+#include "session/template_guards.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "session/template_budget.h"
+
+namespace livekv {
+
+namespace {
+
+using jinja::context;
+using jinja::statement_ptr;
+using jinja::statements;
+using jinja::value;
+
+statement_ptr node_of(const value & v) {
+    return std::make_unique<known_value>(v);
+}
+
+std::vector<value> evaluated(const statements & nodes, context & ctx) {
+    std::vector<value> values;
+    for (const statement_ptr & node : nodes) {
+        values.push_back(node->execute(ctx));
+    }
+    return values;
+}
+
+statements nodes_of(const std::vector<value> & values) {
+    statements nodes;
+    for (const value & v : values) {
+        nodes.push_back(node_of(v));
+    }
+    return nodes;
+}
+
+const value & behind_name(const value & v) {
+    const auto * named = jinja::cast_val<jinja::value_kwarg>(v);
+    return named ? named->val : v;
+}
+
+// How often an argument may repeat what it is given with: a number so often, a text as long as it is.
+double repeats(const value & argument) {
+    const value & v = behind_name(argument);
+    if (jinja::is_val<jinja::value_int>(v)) {
+        return std::fabs(static_cast<double>(v->val_int));
+    }
+    if (jinja::is_val<jinja::value_string>(v)) {
+        return static_cast<double>(v->val_str.length());
+    }
+    return static_cast<double>(template_budget::running().bytes_of(v));
+}
+
+// Sorting needs an order, or it reads what is not there; the engine compares some values by text and some not at all.
+void require_order(const std::vector<value> & items) {
+    constexpr size_t harmless = 16;  // so few are sorted one by one
+    const auto all = [&](auto holds) { return std::all_of(items.begin(), items.end(), holds); };
+    const bool numbers = all([](const value & v) { return v->is_numeric() && !std::isnan(v->val_flt); });
+    const bool texts = all([](const value & v) { return jinja::is_val<jinja::value_string>(v); });
+    if (items.size() > harmless && !numbers && !texts) {
+        throw jinja::raised_exception("it sorts values of several types");
+    }
+}
+
+void require_order_of(const std::string & function, const value & input, const std::vector<value> & arguments) {
+    std::vector<value> keys;
+    if (function == "dictsort") {
+        for (const auto & [key, item] : input->val_obj) {
+            keys.push_back(item);
+        }
+        require_order(keys);
+        keys.clear();
+        for (const auto & [key, item] : input->val_obj) {
+            keys.push_back(key);
+        }
+    } else {
+        value attribute;
+        for (size_t i = 0; i < arguments.size(); ++i) {
+            const auto * named = jinja::cast_val<jinja::value_kwarg>(arguments[i]);
+            attribute =
+                (named && named->key == "attribute") || (!named && i == 2) ? behind_name(arguments[i]) : attribute;
+        }
+        for (const value & item : input->val_arr) {
+            value none = jinja::mk_val<jinja::value_none>();
+            const bool has = attribute && jinja::is_val<jinja::value_object>(item);
+            keys.push_back(attribute ? has ? item->at(attribute, none) : none : item);
+        }
+    }
+    require_order(keys);
+}
+
+// Throws where a function of the engine's must not be called so. input: what it is bound to, or null.
+void guard_function(const std::string & name, const value & input, const std::vector<value> & arguments) {
+    template_budget & budget = template_budget::running();
+    double most = 1.0;
+    for (const value & argument : arguments) {
+        most = std::max(most, repeats(argument));
+    }
+    constexpr double value_bytes = 320.0;  // of one in a list
+    constexpr double levels = 100.0;       // as deep as lists may nest, each of which is indented
+    if (name == "range") {
+        budget.require_room(value_bytes * most);
+        budget.step(static_cast<size_t>(most) / 16);
+    } else if (input && (name == "tojson" || name == "string" || name == "safe")) {
+        budget.require_room(static_cast<double>(budget.bytes_of(input)) / value_bytes * most * levels);
+    } else if (input && (name == "replace" || name == "indent" || name == "join")) {
+        budget.require_room(static_cast<double>(input->val_str.length() + input->val_arr.size()) * most);
+    } else if (input && (name == "sort" || name == "dictsort")) {
+        require_order_of(name, input, arguments);
+    } else if (input && name == "append") {
+        for (const value & argument : arguments) {
+            refuse_cycle(input, argument);
+        }
+    }
+}
+
+// A text so many times.
+void require_room_for_product(const value & text, const value & n) {
+    if (jinja::is_val<jinja::value_string>(text) && jinja::is_val<jinja::value_int>(n) && n->val_int > 0) {
+        template_budget::running().require_room(static_cast<double>(n->val_int) *
+                                                static_cast<double>(1 + bytes_of_text(text->val_str)));
+    }
+}
+
+// The name of a filter or a test, which stands alone or with arguments.
+std::string name_of(const statement_ptr & name_or_call) {
+    const jinja::statement * node = name_or_call.get();
+    if (const auto * call = dynamic_cast<const jinja::call_expression *>(node)) {
+        node = call->callee.get();
+    }
+    const auto * id = dynamic_cast<const jinja::identifier *>(node);
+    return id ? id->val : "";
+}
+
+statements arguments_of(const statement_ptr & name_or_call) {
+    auto * call = dynamic_cast<jinja::call_expression *>(name_or_call.get());
+    return call ? std::move(call->args) : statements();
+}
+
+}  // namespace
+
+known_value::known_value(value known) : v(std::move(known)) {}
+
+value known_value::execute_impl(context &) const {
+    return v;
+}
+
+guarded_binary::guarded_binary(jinja::binary_expression & node)
+    : op(node.op), left(std::move(node.left)), right(std::move(node.right)) {}
+
+value guarded_binary::execute_impl(context & ctx) const {
+    const value l = left->execute(ctx);
+    const value r = right->execute(ctx);
+    if (op.value == "*") {
+        require_room_for_product(l, r);
+        require_room_for_product(r, l);
+    }
+    return jinja::binary_expression(op, node_of(l), node_of(r)).execute_impl(ctx);
+}
+
+guarded_filter::guarded_filter(statement_ptr && input, statement_ptr && filter)
+    : operand(std::move(input)),
+      name(name_of(filter)),
+      is_call(dynamic_cast<const jinja::call_expression *>(filter.get()) != nullptr),
+      arguments(arguments_of(filter)) {}
+
+value guarded_filter::execute_impl(context & ctx) const {
+    const value input = operand->execute(ctx);
+    const std::vector<value> values = evaluated(arguments, ctx);
+    guard_function(name, input, values);
+    statement_ptr filter = std::make_unique<jinja::identifier>(name);
+    if (is_call) {
+        filter = std::make_unique<jinja::call_expression>(std::move(filter), nodes_of(values));
+    }
+    return jinja::filter_expression(node_of(input), std::move(filter)).execute_impl(ctx);
+}
+
+guarded_call::guarded_call(jinja::call_expression & node)
+    : callee(std::move(node.callee)), arguments(std::move(node.args)) {}
+
+value guarded_call::execute_impl(context & ctx) const {
+    const std::vector<value> values = evaluated(arguments, ctx);
+    const value f = callee->execute(ctx);
+    if (const auto * function = jinja::cast_val<jinja::value_func>(f)) {
+        guard_function(function->name, function->arg0, values);
+    }
+    return jinja::call_expression(node_of(f), nodes_of(values)).execute_impl(ctx);
+}
+
+macro_alone::macro_alone(statement_ptr && node) : inner(std::move(node)) {}
+
+value macro_alone::execute_impl(context & ctx) const {
+    value f = inner->execute(ctx);
+    const auto * function = jinja::cast_val<jinja::value_func>(f);
+    if (function && (function->arg0 || jinja::global_builtins().contains(function->name))) {
+        throw jinja::raised_exception("a call block calls '" + function->name + "', which is no macro");
+    }
+    return f;
+}
+
+guarded_test::guarded_test(jinja::test_expression & node)
+    : operand(std::move(node.operand)),
+      negate(node.negate),
+      name(name_of(node.test)),
+      arguments(arguments_of(node.test)) {}
+
+value guarded_test::execute_impl(context & ctx) const {
+    const value input = operand->execute(ctx);
+    const std::vector<value> values = evaluated(arguments, ctx);
+    for (const value & v : values) {
+        if (name == "divisibleby" && jinja::is_val<jinja::value_int>(v) && (v->val_int == 0 || v->val_int == -1)) {
+            throw jinja::raised_exception("divisibleby needs a number other than 0 and -1");
+        }
+    }
+    statement_ptr test = std::make_unique<jinja::identifier>(name);
+    if (!values.empty()) {
+        test = std::make_unique<jinja::call_expression>(std::move(test), nodes_of(values));
+    }
+    return jinja::test_expression(node_of(input), negate, std::move(test)).execute_impl(ctx);
+}
+
+guarded_member::guarded_member(jinja::member_expression & target, statement_ptr && node)
+    : object(std::move(target.object)),
+      name(dynamic_cast<const jinja::identifier &>(*target.property).val),
+      val(std::move(node)) {}
+
+value guarded_member::execute_impl(context & ctx) const {
+    const value v = val->execute(ctx);
+    const value target = object->execute(ctx);
+    refuse_cycle(target, v);
+    auto member = std::make_unique<jinja::member_expression>(node_of(target), std::make_unique<jinja::identifier>(name),
+                                                             /*computed=*/false);
+    return jinja::set_statement(std::move(member), node_of(v), {}).execute_impl(ctx);
+}
+
+}  // namespace livekv

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <jinja/runtime.h>
+
+#include <string>
+
+namespace livekv {
+
+// Nodes that stand in a template's program for the engine's own where an operation can make far more than it is given,
+// or end the process for what it is given. Each looks at the operands, and throws or lets the engine's node work on
+// them.
+
+// A value that is there already.
+struct known_value final : jinja::expression {
+    explicit known_value(jinja::value known);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::value v;
+};
+
+// A text so many times.
+struct guarded_binary final : jinja::expression {
+    explicit guarded_binary(jinja::binary_expression & node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::token op;
+    jinja::statement_ptr left;
+    jinja::statement_ptr right;
+};
+
+// Filters and functions: guard_function says which.
+struct guarded_filter final : jinja::expression {
+    guarded_filter(jinja::statement_ptr && input, jinja::statement_ptr && filter);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr operand;
+    std::string name;
+    bool is_call = false;
+    jinja::statements arguments;
+};
+
+struct guarded_call final : jinja::expression {
+    explicit guarded_call(jinja::call_expression & node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr callee;
+    jinja::statements arguments;
+};
+
+// The f of {% call f() %}, which must be a macro: one of the engine's own functions would get past guarded_call.
+struct macro_alone final : jinja::expression {
+    explicit macro_alone(jinja::statement_ptr && node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr inner;
+};
+
+// Division by zero.
+struct guarded_test final : jinja::expression {
+    explicit guarded_test(jinja::test_expression & node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr operand;
+    bool negate;
+    std::string name;
+    jinja::statements arguments;
+};
+
+// {% set object.name = value %}: an object in itself.
+struct guarded_member final : jinja::statement {
+    guarded_member(jinja::member_expression & target, jinja::statement_ptr && node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr object;
+    std::string name;
+    jinja::statement_ptr val;
+};
+
+}  // namespace livekv

@@ -1,0 +1,46 @@
+// Any bytes as a saved sequence: restoring it, taking it apart and going on from it may throw livekv::error, no more. A
+// sequence that could not be restored is still empty.
+
+#include <cstdint>
+#include <vector>
+
+#include "../fixtures/small_vocab.h"
+#include "kv_model.h"
+#include "run/kv_cache.h"
+#include "target.h"
+
+namespace {
+
+void use(livekv::session & s) {
+    fuzz::require(s.n_tokens() == static_cast<int64_t>(s.tokens().size()) && s.n_tokens() > 0,
+                  "tokens without a cache");
+    fuzz::require(s.last_logits().empty() || s.last_logits().size() == 259, "logits of another size");
+    const livekv::kv_cache & cache = s.cache();
+    cache.report();
+    for (int64_t il = 0; il < s.get_model().hp.n_layer; ++il) {
+        cache.dump(il);
+    }
+    s.append(5);                             // reads every chunk
+    s.trim((s.n_tokens() + 1) * 2 / 3);      // inside a chunk
+    s.prefill(std::vector<int32_t>(40, 7));  // seals another
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
+    static fixtures::memory_file file;
+    const auto e = fuzz::kv_engine();
+    file.write(data, size);
+    const fuzz::memory_limit limit(size);
+    livekv::session s(e, fuzz::kv_params());
+    bool restored = false;
+    try {
+        s.load(file.path());
+        restored = true;
+        use(s);
+    } catch (const livekv::error & problem) {
+        fuzz::expected(problem, data, size);
+        fuzz::require(restored || s.n_tokens() == 0, "half a sequence");
+    }
+    return 0;
+}

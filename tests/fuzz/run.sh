@@ -1,0 +1,68 @@
+#!/bin/sh
+# Builds the fuzz targets with clang, libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer, and runs each for
+# FUZZ_SECONDS (60), two at a time.
+#
+#   tests/fuzz/run.sh [build folder] [target ...]
+#
+# New inputs are kept in BUILD/tests/fuzz/found/NAME, from where a later run goes on; what fails lies in BUILD/tests/fuzz/failed.
+# Exit code 77: skipped, with the reason.
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=${1:-"$root/build-fuzz"}
+[ $# -eq 0 ] || shift
+entry='extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }'
+if ! echo "$entry" | clang++ -x c++ -fsanitize=fuzzer,address,undefined -o /dev/null - 2> /dev/null; then
+    echo "skipped: no clang++ with libFuzzer"
+    exit 77
+fi
+PATH="$root/.venv/bin:$PATH"
+cmake -G Ninja -S "$root" -B "$build" -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DLIVEKV_FUZZ=ON \
+    -DPython3_EXECUTABLE="$(command -v python3)"
+cmake --build "$build" -j "${JOBS:-$(nproc)}" --target fuzzers
+work="$build/tests/fuzz"
+"$build/bin/fuzz_seeds" "$work/seeds"
+mkdir -p "$work/failed"
+
+# An input may take its own size and 64 MiB of memory, and ten seconds.
+export ASAN_OPTIONS=quarantine_size_mb=16
+
+run_one() {
+    name=$1
+    seconds=${FUZZ_SECONDS:-60}
+    log="$work/$name.log"
+    mkdir -p "$work/found/$name" "$work/seeds/$name"
+    status=0
+    if [ "$name" = jsonl ]; then
+        PYTHONPATH="$root" python3 "$root/tests/fuzz/fuzz_jsonl.py" --seconds "$seconds" --seed "$(date +%s)" \
+            > "$log" 2>&1 || status=$?
+    else
+        "$build/bin/fuzz_$name" -max_total_time="$seconds" -max_len=50000 -timeout=10 -malloc_limit_mb=100 \
+            -rss_limit_mb=1024 -dict="$root/tests/fuzz/dict/$name.dict" -print_final_stats=1 \
+            -artifact_prefix="$work/failed/$name-" "$work/found/$name" "$root/tests/fuzz/corpus/$name" \
+            "$work/seeds/$name" > "$log" 2>&1 || status=$?
+    fi
+    if [ $status -ne 0 ]; then
+        tail -n 60 "$log"
+        echo "$name: failed"
+    else
+        echo "$name: $(grep -a -E '^stat::number_of_executed_units|executions' "$log" | tr -s ' ' | cut -d: -f1-4)"
+    fi
+    return $status
+}
+
+[ $# -gt 0 ] || set -- gguf tokenizer kv_file chat options jsonl
+failed=0
+while [ $# -gt 0 ]; do
+    run_one "$1" &
+    first=$!
+    shift
+    second=
+    if [ $# -gt 0 ]; then
+        run_one "$1" &
+        second=$!
+        shift
+    fi
+    wait $first || failed=1
+    [ -z "$second" ] || wait $second || failed=1
+done
+exit $failed

@@ -1,0 +1,85 @@
+#pragma once
+
+// What the fuzz targets share: which answers to bad input are right, and how much memory an input may take.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "error.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define LIVEKV_FUZZ_COUNTS_MEMORY
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LIVEKV_FUZZ_COUNTS_MEMORY
+#endif
+#endif
+#ifdef LIVEKV_FUZZ_COUNTS_MEMORY
+#include <sanitizer/allocator_interface.h>
+#endif
+
+namespace fuzz {
+
+inline void require(bool holds, const char * what) {
+    if (!holds) {
+        std::fprintf(stderr, "fuzz: %s\n", what);
+        std::abort();
+    }
+}
+
+// An error is the right answer to an input; that a contract between our own parts is broken (LIVEKV_ASSERT) is none.
+// Messages quote the input, which may say anything.
+inline void expected(const livekv::error & problem, const uint8_t * data, size_t size) {
+    constexpr const char * broken = "internal error";
+    const std::string text = problem.what();
+    const std::string_view input(reinterpret_cast<const char *>(data), size);
+    require(!text.empty(), "an error without a message");
+    require(text.find('\n') == std::string::npos, "a message of several lines");
+    require(text.find(broken) == std::string::npos || input.find(broken) != std::string_view::npos, problem.what());
+}
+
+// While it lives, the heap may grow by the input's size and 64 MiB; what goes beyond that ends the process. Counts with
+// AddressSanitizer only.
+class memory_limit {
+  public:
+    explicit memory_limit(size_t input_bytes) {
+#ifdef LIVEKV_FUZZ_COUNTS_MEMORY
+        [[maybe_unused]] static const int installed = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
+        most() = __sanitizer_get_current_allocated_bytes() + input_bytes + (size_t(64) << 20);
+#else
+        (void)input_bytes;
+#endif
+    }
+    ~memory_limit() { most() = SIZE_MAX; }
+    memory_limit(const memory_limit &) = delete;
+    memory_limit & operator=(const memory_limit &) = delete;
+
+  private:
+    static size_t & most() {
+        static size_t bytes = SIZE_MAX;
+        return bytes;
+    }
+
+#ifdef LIVEKV_FUZZ_COUNTS_MEMORY
+    // The sum is slow to ask for: once in a MiB.
+    static void on_malloc(const volatile void *, size_t size) {
+        static thread_local size_t since = 0;
+        since += size;
+        if (most() == SIZE_MAX || since < (size_t(1) << 20)) {
+            return;
+        }
+        since = 0;
+        if (__sanitizer_get_current_allocated_bytes() > most()) {
+            most() = SIZE_MAX;
+            require(false, "more memory than the input's size and 64 MiB");
+        }
+    }
+    static void on_free(const volatile void *) {}
+#endif
+};
+
+}  // namespace fuzz
