@@ -16,7 +16,8 @@ namespace livekv {
 
 namespace {
 
-std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes) {
+std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes,
+                                   bool repack) {
     if (prefix_cache_bytes < 0) {
         fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
     }
@@ -24,7 +25,8 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
     const py::gil_scoped_release released;
-    return std::make_shared<shared_model>(model::load(path, n_gpu_layers), static_cast<size_t>(prefix_cache_bytes));
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, repack),
+                                          static_cast<size_t>(prefix_cache_bytes));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
@@ -47,16 +49,17 @@ std::vector<chat_message> messages_from(const std::vector<std::array<std::string
     return messages;
 }
 
+// variables: a JSON object, or "".
 std::string chat_as_text(const model & m, const std::vector<std::array<std::string, 3>> & turns,
-                         bool add_generation_prompt) {
-    const chat_template format(m.vocab);
-    return format.without_bos(format.render(messages_from(turns), add_generation_prompt));
+                         bool add_generation_prompt, const std::string & variables, bool for_tools) {
+    const chat_template format(m.vocab, for_tools);
+    return format.without_bos(format.render(messages_from(turns), add_generation_prompt, variables));
 }
 
 std::vector<int32_t> chat_as_tokens(const model & m, const std::vector<std::array<std::string, 3>> & turns,
-                                    bool add_generation_prompt) {
-    const chat_template format(m.vocab);
-    return format.encode(format.render(messages_from(turns), add_generation_prompt));
+                                    bool add_generation_prompt, const std::string & variables, bool for_tools) {
+    const chat_template format(m.vocab, for_tools);
+    return format.encode(format.render(messages_from(turns), add_generation_prompt, variables));
 }
 
 py::dict facts_of(const model & m) {
@@ -82,7 +85,8 @@ auto of_model(R (*f)(const model &, A...)) {
 
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"))
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"),
+             py::arg("repack"))
         .def("facts", of_model(&facts_of))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
              py::arg("parse_special"), py::arg("behind"))
@@ -94,8 +98,10 @@ void bind_model(py::module_ & module) {
              of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
         .def("is_end_of_generation",
              of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
-        .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"))
-        .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"));
+        .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"),
+             py::arg("variables"), py::arg("for_tools"))
+        .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"),
+             py::arg("variables"), py::arg("for_tools"));
     module.def("default_threads", &default_threads);
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,

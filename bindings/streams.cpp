@@ -60,7 +60,7 @@ struct sealed_heads {
     std::vector<int16_t> zero;
     std::vector<float> high;
     std::vector<float> low;
-    std::map<int32_t, float> apart;  // outliers and sinks, by their place in the whole chunk
+    std::map<int64_t, float> apart;  // outliers and sinks, by their place in the whole chunk
     std::vector<float> reconstruction;
     int64_t n_saturated = 0;
 };
@@ -104,12 +104,12 @@ py::dict stream::seal(const py::object & object) {
         } else {
             token_ranges({head.begin(), head.end()}, sealed, all);
         }
-        const int32_t base = static_cast<int32_t>(h * head_size);
+        const int64_t base = static_cast<int64_t>(h * head_size);
         for (size_t i = 0; i < sealed.outlier_index.size(); ++i) {
             all.apart[base + sealed.outlier_index[i]] = sealed.outlier_value[i];
         }
         for (size_t i = 0; i < sealed.sinks.size(); ++i) {
-            all.apart[base + static_cast<int32_t>(i)] = sealed.sinks[i];
+            all.apart[base + static_cast<int64_t>(i)] = sealed.sinks[i];
         }
         append(all.codes, sealed.codes);
         append(all.scale, sealed.scale);
@@ -127,7 +127,7 @@ py::dict stream::seal(const py::object & object) {
     if (keys_) {
         scales[1] = static_cast<py::ssize_t>(all.scale.size()) / (heads * head_dim_);
     }
-    std::vector<int32_t> index;
+    std::vector<int64_t> index;
     std::vector<float> value;
     for (const auto & [i, x] : all.apart) {
         index.push_back(i);

@@ -67,6 +67,8 @@ def open_checkpoint(hf_dir: Path) -> dict[str, StoredTensor]:
             return _open_shards(hf_dir, index_name, open_file)
         if (hf_dir / single_name).exists():
             return open_file(hf_dir / single_name)
+    if shards := sorted(path.name for path in hf_dir.glob("*-of-*.safetensors")):
+        raise ConvertError(f"{hf_dir} holds {shards[0]}, but no model.safetensors.index.json that names all shards")
     raise ConvertError(f"{hf_dir} holds no model.safetensors, no pytorch_model.bin and no index of either")
 
 

@@ -31,7 +31,9 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     elif tokenizer.data:
         vocab = read_spm_json(tokenizer, n_vocab)
     else:
-        raise ConvertError(f"{hf_dir} holds neither tokenizer.json nor tokenizer.model")
+        tekken = " (tekken.json is not read; the folder in transformers' format has a tokenizer.json)"
+        found = tekken if (hf_dir / "tekken.json").exists() else ""
+        raise ConvertError(f"{hf_dir} holds neither tokenizer.json nor tokenizer.model{found}")
 
     added = _added_tokens(hf_dir, tokenizer, tokenizer_config)
     if tokenizer.objects("added_tokens"):
@@ -46,13 +48,8 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     vocab.eot = next((vocab.ids[name] for name in END_OF_TURN if name in vocab.ids), None)
     _set_add_flags(vocab, tokenizer, tokenizer_config)
     _set_ends(vocab, model_config, _read_optional(hf_dir, "generation_config.json"))
-    vocab.chat_template = _chat_template(tokenizer_config)
-    template_file = hf_dir / "chat_template.jinja"
-    if template_file.exists():
-        try:
-            vocab.chat_template = template_file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as problem:
-            raise ConvertError(f"{template_file} is not UTF-8: {problem}") from problem
+    of_files = _template_of_files(hf_dir)
+    vocab.chat_template = _chat_template(tokenizer_config) if of_files is None else of_files
     vocab.finish()
     return vocab
 
@@ -174,6 +171,25 @@ def _template_ends(post_processor: Fields | None) -> tuple[str | None, str | Non
         at = items.index(None)
         return (items[at - 1] if at > 0 else None), (items[at + 1] if at + 1 < len(items) else None)
     return None, None
+
+
+def _template_of_files(hf_dir: Path) -> str | list | None:
+    """What newer transformers writes beside tokenizer_config.json: one template, and others by name in a folder."""
+    main = hf_dir / "chat_template.jinja"
+    if not main.exists():
+        return _chat_template(_read_optional(hf_dir, "chat_template.json"))
+    others = sorted((hf_dir / "additional_chat_templates").glob("*.jinja"))
+    if not others:
+        return _read_text(main)
+    named = [("default", main), *((path.stem, path) for path in others)]
+    return [{"name": name, "template": _read_text(path)} for name, path in named]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise ConvertError(f"{path} is not UTF-8: {problem}") from problem
 
 
 def _chat_template(tokenizer_config: Fields) -> str | list | None:

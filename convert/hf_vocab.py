@@ -42,6 +42,7 @@ class Vocab:
     ids: dict[str, int] = field(default_factory=dict)
     added: dict[int, int] = field(default_factory=dict)  # id -> the flags of an added token
     prepend_scheme: str | None = None  # llama only: never, first, each or always
+    normalizes_nfc: bool = False
     normalizes_spaces: bool = False
     splits_at_spaces: bool = False
     fuse_unknown: bool = False
@@ -141,6 +142,7 @@ class Vocab:
             writer.add_add_space_prefix(self.prepend_scheme != "never")
             writer.add_string("livekv.tokenizer.prepend_scheme", self.prepend_scheme)
         for key, flag in (
+            ("nfc", self.normalizes_nfc or None),
             ("normalizes_spaces", self.normalizes_spaces or None),
             ("splits_at_spaces", self.splits_at_spaces or None),
             ("fuse_unknown", self.fuse_unknown or None),

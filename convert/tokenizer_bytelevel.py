@@ -1,4 +1,4 @@
-"""Byte-level BPE from tokenizer.json: tokens, merges, and the name of the regular expression that splits the text."""
+"""Byte-level BPE from tokenizer.json: tokens, merges, and the name of the expressions that split the text."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ from gguf import TokenType
 from convert_error import ConvertError
 from hf_vocab import Vocab
 from json_fields import Fields
-
-# The published expressions, which are part of the tokenizers' definitions.
-GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-GPT2_SPLIT_SHORT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
+from pretokenizer_names import PRE_NAMES
 
 LIST_KEYS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
-
-# Steps of the pre-tokenizer -> tokenizer.ggml.pre. The ByteLevel step splits like GPT-2 unless told not to.
-PRE_NAMES = {
-    (("ByteLevel", True),): "gpt-2",
-    (("Split", GPT2_SPLIT), ("ByteLevel", False)): "gpt-2",
-    (("Split", GPT2_SPLIT_SHORT), ("ByteLevel", False)): "gpt-2",
-    (("Split", LLAMA3_SPLIT), ("ByteLevel", False)): "llama-bpe",
-    (("Digits", True), ("ByteLevel", True)): "smollm",
-}
 
 
 def steps_of(tokenizer: Fields, component: str) -> list[Fields]:
@@ -63,7 +47,9 @@ def _describe(step: Fields) -> tuple:
         return kind, step.flag("use_regex", True)
     if kind == "Split" and step.text("behavior") == "Isolated" and not step.flag("invert"):
         pattern = step.object("pattern")
-        return kind, pattern.text("Regex") if pattern else None
+        expression = pattern.text("Regex") if pattern else None
+        # Line ends stand in some files as they are, in others as escapes.
+        return kind, expression and expression.replace("\r", r"\r").replace("\n", r"\n")
     if kind == "Digits":
         return kind, step.flag("individual_digits", False)
     return kind, None
@@ -110,9 +96,12 @@ def merge_pairs(model: Fields, vocab: dict[str, int]) -> list[tuple[str, str]]:
 def read_byte_level(tokenizer: Fields, n_vocab: int) -> Vocab:
     model = bpe_model(tokenizer)
     normalizers = [step.text("type") or "?" for step in steps_of(tokenizer, "normalizer")]
-    if normalizers:
-        raise ConvertError(f"byte-level BPE with the normalizer {', '.join(normalizers)} is not supported")
+    if normalizers not in ([], ["NFC"]):
+        raise ConvertError(
+            f"byte-level BPE with the normalizer {', '.join(normalizers)} is not supported (NFC alone is)"
+        )
     vocab = Vocab("gpt2", pre_name(tokenizer), n_vocab)
+    vocab.normalizes_nfc = bool(normalizers)
     vocab.ignore_merges = bool(model.flag("ignore_merges"))
     texts = vocabulary(model)
     for text, id_ in texts.items():

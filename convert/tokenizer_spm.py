@@ -90,6 +90,8 @@ def _set_space_rules(vocab: Vocab, tokenizer: Fields) -> None:
             raise ConvertError(f"normalizer {step.data} is not one of SentencePiece's")
     scheme = None
     for step in steps_of(tokenizer, "pre_tokenizer"):
+        if vocab.normalizes_spaces and step.text("type") == "Split" and step.data.get("pattern") == {"String": " "}:
+            continue  # Gemma's: no space is left by then
         if step.text("type") != "Metaspace" or step.text("replacement") != SPACE or scheme is not None:
             raise ConvertError(f"pre_tokenizer {step.data} is not one of SentencePiece's")
         scheme = step.text("prepend_scheme", "always" if step.flag("add_prefix_space", True) else "never")

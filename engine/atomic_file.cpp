@@ -1,5 +1,6 @@
 #include "atomic_file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -8,8 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <filesystem>
+#include <memory>
+#include <new>
 #include <string_view>
 #include <utility>
 
@@ -23,9 +26,16 @@ constexpr size_t max_write = size_t(1) << 30;  // Linux writes at most 2 GiB at 
 
 // Where a chain of links ends, so that the link stays and what it leads to is replaced.
 std::string behind_links(const std::string & path) {
-    std::error_code failed;
-    const std::filesystem::path end = std::filesystem::canonical(path, failed);
-    return failed ? path : end.string();
+    const std::unique_ptr<char, void (*)(void *)> end(::realpath(path.c_str(), nullptr), std::free);
+    if (!end && errno == ENOMEM) {
+        throw std::bad_alloc();
+    }
+    return end ? end.get() : path;
+}
+
+std::string folder_of(const std::string & path) {
+    const size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
 constexpr const char * temporary_infix = ".tmp-";  // then the process, and a number where it has several
@@ -61,14 +71,14 @@ bool lock(int fd) {
 
 // A writer holds its temporary file locked as long as it lives; what can be locked was left by one that was killed.
 void remove_stale(const std::string & target) {
-    const std::filesystem::path path(target);
-    std::error_code failed;
-    std::filesystem::directory_iterator at(path.has_parent_path() ? path.parent_path() : ".", failed);
-    for (; !failed && at != std::filesystem::directory_iterator(); at.increment(failed)) {
-        const std::string found = at->path().string();
-        if (!is_temporary(at->path().filename().string(), path.filename().string())) {
+    const std::string folder = folder_of(target);
+    const std::string name = target.substr(target.rfind('/') + 1);
+    const std::unique_ptr<DIR, int (*)(DIR *)> dir(::opendir(folder.c_str()), ::closedir);
+    while (const dirent * const entry = dir ? ::readdir(dir.get()) : nullptr) {
+        if (!is_temporary(entry->d_name, name)) {
             continue;
         }
+        const std::string found = folder + "/" + entry->d_name;
         const int fd = ::open(found.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd >= 0) {
             if (::flock(fd, LOCK_EX | LOCK_NB) == 0 && has_name(fd, found)) {
@@ -86,9 +96,8 @@ void atomic_file::refuse(int reason) const {
 }
 
 atomic_file::atomic_file(const std::string & path) : path_(path), target_(behind_links(path)) {
-    std::error_code unknown;
-    const std::filesystem::file_status there = std::filesystem::status(target_, unknown);
-    if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    struct stat there = {};
+    if (::stat(target_.c_str(), &there) == 0 && !S_ISREG(there.st_mode)) {
         fail("cannot write '", path_, "': it is not a file");
     }
     remove_stale(target_);
@@ -133,6 +142,7 @@ void atomic_file::overwrite(uint64_t offset, std::span<const uint8_t> bytes) {
 }
 
 void atomic_file::commit() {
+    const std::string folder = folder_of(target_);
     if (::fsync(fd_) != 0) {
         refuse(errno);
     }
@@ -142,8 +152,7 @@ void atomic_file::commit() {
     temporary_.clear();
     ::close(std::exchange(fd_, -1));  // not before: without its lock the temporary file would be called stale
     // The new name is on the disk once its folder is. Where folders cannot be synced there is nothing more to do.
-    const std::string folder = std::filesystem::path(target_).parent_path().string();
-    const int dir = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int dir = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir >= 0) {
         ::fsync(dir);
         ::close(dir);

@@ -6,8 +6,8 @@
 
 namespace livekv {
 
-// text as one line of UTF-8: control characters and bytes that belong to no character as \xNN. Messages quote bytes of
-// files.
+// text as one line of UTF-8: the bytes of control characters, of line separators and of what is no character as \xNN.
+// Messages quote bytes of files, and those may be many: the middle of a line of more than 1000 bytes is left out.
 std::string printable(const std::string & text);
 
 // The one exception of the library: a message a user can act on, in one printable line, without a trailing full stop.

@@ -35,8 +35,8 @@ class Sealed:
     """Keys while the statistics settle: they stay exact, and what is None below does not exist."""
     reconstruction: F32
     """float32 [H, n, D]: (code - zero) * scale, then outliers and sinks written over it (3-7)."""
-    outlier_index: npt.NDArray[np.int32]
-    """int32 [m], ascending: places in the flat [H * n * D] chunk of what is kept exact, outliers and sinks."""
+    outlier_index: npt.NDArray[np.int64]
+    """int64 [m], ascending: places in the flat [H * n * D] chunk of what is kept exact, outliers and sinks."""
     outlier_value: F32
     """float32 [m]."""
     codes: npt.NDArray[np.int16] | None = None

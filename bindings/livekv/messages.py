@@ -15,6 +15,21 @@ def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
     return [_plain(i, message) for i, message in enumerate(messages)]
 
 
+def plain_variables(tools: Sequence[Mapping[str, Any]] | None, variables: Mapping[str, Any]) -> str:
+    """What a template may read beside the messages, as JSON; "" for nothing. Raises Error for what is no JSON."""
+    given = dict(variables)
+    if tools is not None:
+        if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
+            raise Error("tools is not a list of mappings, each the JSON schema of a function")
+        given["tools"] = [dict(tool) for tool in tools]
+    try:
+        text = json.dumps(given, allow_nan=False, ensure_ascii=False) if given else ""
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise Error(f"the variables {', '.join(given)} cannot be given to a template: {problem}") from None
+    return text
+
+
 def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
         raise Error(f"message {i} is not a mapping with role and content")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.messages import plain_messages
+from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
 from livekv.session import Session
 
@@ -22,10 +22,11 @@ class Model:
     """A GGUF file of a LLaMA-architecture model. Immutable; sessions and threads may share it, and it lives as long as
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
-    path: the file. n_gpu_layers: layers computed on the GPU, where the build and the machine have one. n_threads: CPU
-    threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of sealed chunks kept, beyond those in
-    use, so that a session whose prompt begins as another's did starts behind what is known; 0: none. Raises Error when
-    the file cannot be read or is no such model.
+    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
+    machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
+    sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
+    is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md). Raises Error
+    when the file cannot be read or is no such model.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Model:
         n_gpu_layers: int = 0,
         n_threads: int | None = None,
         prefix_cache_bytes: int = 0,
+        repack: bool = True,
     ) -> None:
         self.path = os.fsdecode(path)
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
-        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes)
+        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes, repack)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:
@@ -124,7 +126,7 @@ class Model:
 
     @property
     def chat_family(self) -> str:
-        """What the template is recognized as by its marks: llama2, llama3, chatml, mistral, zephyr or none."""
+        """What the template is recognized as by its marks: a name that --chat-template of livekv-cli knows, or none."""
         return str(self._facts["chat_family"])
 
     def tokenize(
@@ -165,30 +167,46 @@ class Model:
         messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         tokenize: Literal[False] = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
     ) -> str: ...
 
     @overload
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, *, tokenize: Literal[True]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        *,
+        tokenize: Literal[True],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
     ) -> list[int]: ...
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, tokenize: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tokenize: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
     ) -> str | list[int]:
         """A conversation as the model's own template writes it (Jinja, as transformers runs it), or that of the family
         it is recognized as where the file has none.
 
         messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
-        parts, which are joined; other keys are the template's to read. add_generation_prompt: with the beginning of the
-        assistant's answer. tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the
-        template's alone, those that a message spells out are text. Without it the text, less the bos that tokenize
-        adds; to be tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises
-        Error when the model has no template, the template refuses the conversation, or a message is none.
+        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). add_generation_prompt:
+        with the beginning of the assistant's answer. tools: JSON schemas of functions the model may call, as the
+        template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...].
+        tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the template's alone,
+        those that a message or a tool spells out are text. Without it the text, less the bos that tokenize adds; to be
+        tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises Error when the
+        model has no template, the template refuses the conversation or would make a control token of what it is given,
+        a message is none, or a variable is no JSON.
         """
-        turns = plain_messages(messages)
+        turns, given = plain_messages(messages), plain_variables(tools, variables)
         if tokenize:
-            return self._core.chat_as_tokens(turns, add_generation_prompt)
-        return self._core.chat_as_text(turns, add_generation_prompt)
+            return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
+        return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
 
     def session(self, n_ctx: int = 4096, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
         """A new sequence of at most n_ctx tokens. kv: how its cache is stored; None: the defaults. n_threads: None: the

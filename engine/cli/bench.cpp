@@ -193,7 +193,7 @@ int run(int argc, char ** argv) {
         return 0;
     }
     options.engine.check(table, options.kv);
-    const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
+    const auto m = options.engine.load();
     std::vector<row> rows;
     for (const int64_t depth : options.depths) {
         const std::vector<row> more = run_depth(m, options, depth);

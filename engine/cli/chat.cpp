@@ -27,11 +27,23 @@ bool next_line(std::string & line) {
     return true;
 }
 
+chat_template own_template(const tokenizer & vocab) {
+    try {
+        return chat_template(vocab);
+    } catch (const error & reason) {
+        std::string known;
+        for (const std::string & name : chat_family_names()) {
+            known += (known.empty() ? "" : ", ") + name;
+        }
+        fail(reason.what(), "; or name a known format with --chat-template: ", known);
+    }
+}
+
 chat_template choose_template(const cli_options & options, const tokenizer & vocab) {
     if (options.chat_template != "own") {
         return {vocab, chat_family_named(options.chat_template)};
     }
-    chat_template format(vocab);
+    chat_template format = own_template(vocab);
     if (!has_own_chat_template(vocab)) {
         std::cerr
             << "livekv-cli: the model has no template for conversations, by its marks its chats are of the family "

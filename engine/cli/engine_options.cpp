@@ -32,9 +32,10 @@ void refuse_unread(const option_table & table, const std::string & field, const 
 void engine_options::declare(option_table & table, bool kv_is_list) {
     n_threads = default_threads();
     table.group("Model and machine");
-    table.text("-m,--model", model_path, "FILE", "GGUF file of a LLaMA-architecture model");
+    table.text("-m,--model", model_path, "FILE", "GGUF file of a model, or any part of it");
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");
     table.integer("-ngl,--gpu-layers", n_gpu_layers, 0, 100000, "layers computed on the GPU, when the build has one");
+    table.flag("--no-repack", no_repack, "multiply with the weights as the file has them, by ggml");
     declare_kv_options(table, kv, dashes, /*with_policy=*/!kv_is_list);
 }
 

@@ -116,7 +116,7 @@ int run(int argc, char ** argv) {
     if (options.engine.n_gpu_layers > 0 && !find_gpu()) {
         std::cerr << "livekv-cli: warning: no GPU in this build or machine, -ngl is ignored\n";
     }
-    const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
+    const auto m = options.engine.load();
     std::optional<kv_file> saved;
     if (!options.kv_load_path.empty()) {
         saved.emplace(options.kv_load_path);

@@ -85,7 +85,7 @@ int run(int argc, char ** argv) {
     if (!options.tokens_path.empty() && options.kl_base == "none") {
         throw usage_error("--kl-tokens needs --kl-base");
     }
-    const auto m = model::load(options.engine.model_path, options.engine.n_gpu_layers);
+    const auto m = options.engine.load();
     const std::string text = read_text(options.text_path);
     require_utf8(text, "the text");
     const std::vector<int32_t> tokens = m->vocab.encode(text, /*add_special=*/true, /*parse_special=*/false);

@@ -5,17 +5,21 @@
 
 #include "error.h"
 #include "finite.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
-engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes)
+engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes) try
     : model_(std::move(m)),
       n_threads_(n_threads),
       backend_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
       forward_(model_->hp, model_->tensors, runner_, backend_),
       remembers_(prefix_cache_bytes > 0),
-      prefixes_(prefix_cache_bytes) {}
+      prefixes_(prefix_cache_bytes) {
+} catch (const std::bad_alloc &) {
+    fail("not enough memory for an engine");
+}
 
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
@@ -64,6 +68,10 @@ size_t engine::prefix_idle_bytes() const {
 
 void engine::step(std::span<const batch_item> batch) {
     const std::lock_guard lock(mutex_);
+    without_bad_alloc("a pass", [&] { locked_step(batch); });
+}
+
+void engine::locked_step(std::span<const batch_item> batch) {
     std::vector<const batch_item *> items;
     for (const batch_item & item : batch) {
         LIVEKV_ASSERT(item.cache && !item.tokens.empty() && item.n_outputs >= 0 &&

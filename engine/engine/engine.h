@@ -59,6 +59,7 @@ class engine {
     size_t workspace_bytes() const;
 
   private:
+    void locked_step(std::span<const batch_item> batch);
     void pass(std::span<const batch_item * const> items);
     // Throws livekv::error for logits that are not finite.
     void require_numbers(const batch_item & item) const;

@@ -1,14 +1,19 @@
 #include "engine/model.h"
 
 #include "error.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
-model::model(const std::string & path, int64_t n_gpu_layers)
-    : file(path), hp(hparams::read(file)), vocab(file), tensors(file, hp, n_gpu_layers) {
+model::model(const std::string & path, int64_t n_gpu_layers, bool repack)
+    : file(path), hp(hparams::read(file)), vocab(file), tensors(file, hp, n_gpu_layers, repack) {
     if (vocab.n_vocab() > hp.n_vocab) {
         fail("'", path, "': the tokenizer has ", vocab.n_vocab(), " tokens, the model ", hp.n_vocab);
     }
+}
+
+std::shared_ptr<const model> model::load(const std::string & path, int64_t n_gpu_layers, bool repack) {
+    return without_bad_alloc("the model", [&] { return std::make_shared<const model>(path, n_gpu_layers, repack); });
 }
 
 }  // namespace livekv

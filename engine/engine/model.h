@@ -18,12 +18,11 @@ struct model {
     tokenizer vocab;
     weights tensors;
 
-    // n_gpu_layers: how many of the last layers go to the GPU, when there is one. Throws livekv::error.
-    model(const std::string & path, int64_t n_gpu_layers);
+    // n_gpu_layers: how many of the last layers go to the GPU, when there is one. repack: false leaves the CPU's products
+    // to ggml. Throws livekv::error.
+    model(const std::string & path, int64_t n_gpu_layers, bool repack);
 
-    static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0) {
-        return std::make_shared<const model>(path, n_gpu_layers);
-    }
+    static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0, bool repack = true);
 };
 
 }  // namespace livekv

@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "graph/require_memory.h"
 #include "model/arch/arch.h"
+#include "model/ggml_memory.h"
 
 namespace livekv {
 
@@ -30,7 +30,7 @@ class builder {
         }
         if (n_outputs > 0) {
             x = named(rms_norm(ctx_, x, w_.output_norm, hp_.norm_rms_eps), "result_norm", -1);
-            out_.logits = named(ggml_mul_mat(ctx_, w_.output, x), "result_output", -1);
+            out_.logits = named(multiply(ctx_, w_.output, x, packed_), "result_output", -1);
             ggml_set_output(out_.logits);
             ggml_build_forward_expand(out_.graph, out_.logits);
         }
@@ -58,7 +58,7 @@ class builder {
 
     // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
-        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, out_.positions};
+        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, out_.positions, packed_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
             runner_.attend(ctx_, out_.graph, il, nullptr, in.k, in.v, in.scale);
@@ -76,6 +76,7 @@ class builder {
     pass_runner & runner_;
     int64_t n_rows_;
     model_graph out_;
+    packed_rows packed_;
 };
 
 }  // namespace
@@ -96,8 +97,7 @@ size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {
 ggml_context_ptr make_graph_context(const hparams & hp, size_t n_dense_parts) {
     const size_t n_nodes = model_graph_nodes(hp, n_dense_parts);
     const size_t bytes = n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false);
-    require_memory(2 * bytes);  // the graph's allocation takes as much again at most
-    return ggml_context_ptr(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
+    return make_ggml_context(bytes);
 }
 
 }  // namespace livekv

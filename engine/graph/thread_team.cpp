@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "error.h"
+#include "model/ggml_memory.h"
 
 namespace livekv {
 
@@ -26,6 +27,7 @@ struct team {
 struct registry {
     std::mutex mutex;
     std::list<team> teams;
+    bool watches_forks = false;
 };
 
 // Never destroyed: threads may outlast whatever is.
@@ -96,13 +98,19 @@ void require_threads(int32_t n) {
 
 // Waiting between two graphs, as long as sampling a token takes; then they sleep (ggml's unit is 131,072 pauses).
 constexpr uint32_t poll_level = 1;
+constexpr size_t bytes_each_thread = 4096;  // that ggml keeps
 
 void start(team & t, int32_t n_threads) {
     require_threads(n_threads - 1);
     ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
     params.poll = poll_level;
+    const ggml_loan loan((1 << 20) + bytes_each_thread * static_cast<size_t>(n_threads));
     t.threads = ggml_threadpool_new(&params);
     t.n_threads = n_threads;
+    if (loan.taken()) {
+        ggml_threadpool_free(t.threads);
+        fail("not enough memory for ", n_threads, " threads");
+    }
     if (!t.threads) {
         fail("cannot start ", n_threads, " threads");
     }
@@ -137,11 +145,13 @@ team & find(registry & r, ggml_backend_t cpu, int32_t n_threads) {
 
 thread_team::thread_team(ggml_backend_t cpu, int32_t n_threads) : cpu_(cpu) {
     registry & r = all();
-    static const int watched = ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    if (watched != 0) {
-        fail("not enough memory");
-    }
     const std::lock_guard lock(r.mutex);
+    if (!r.watches_forks) {
+        if (::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+            fail("not enough memory for threads");
+        }
+        r.watches_forks = true;
+    }
     team & t = find(r, cpu, n_threads);
     if (t.user != cpu) {
         detach(t);

@@ -1,13 +1,9 @@
 #include "model/gguf_file.h"
 
-#include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "error.h"
-#include "model/ggml_log.h"
-#include "model/gguf_keys.h"
-#include "model/gguf_precheck.h"
+#include "model/gguf_split.h"
 
 namespace livekv {
 
@@ -23,51 +19,33 @@ std::string shape_text(const int64_t * ne, int n_dims) {
 
 }  // namespace
 
-gguf_file::gguf_file(const std::string & path) : file_(path) {
-    silence_ggml();
-    try {
-        precheck_gguf(file_.data(), file_.size());
-    } catch (const error & reason) {
-        fail("'", path, "': ", reason.what());
-    }
-    take_ggml_errors();
-    ggml_context * tensors = nullptr;
-    gguf_.reset(gguf_init_from_buffer(file_.data(), file_.size(), {/*no_alloc=*/true, &tensors}));
-    tensors_.reset(tensors);
-    if (!gguf_) {
-        fail("'", path, "': ", take_ggml_errors());
-    }
-    refuse_parts();
-    const uint64_t data_offset = gguf_get_data_offset(gguf_.get());
-    for (int64_t i = 0; i < n_tensors(); ++i) {
-        // Compared without sums: sizes and offsets come from the file and may be near 2^64.
-        const uint64_t offset = gguf_get_tensor_offset(gguf_.get(), i);
-        const uint64_t size = gguf_get_tensor_size(gguf_.get(), i);
-        const uint64_t available = file_.size() - std::min<uint64_t>(data_offset, file_.size());
-        if (offset > available || size > available - offset) {
-            fail("'", path, "': the file ends at byte ", file_.size(), ", inside tensor '",
-                 gguf_get_tensor_name(gguf_.get(), i), "' (", size, " bytes from byte ", data_offset + offset, ")");
+gguf_file::gguf_file(const std::string & path) : parts_(open_gguf_parts(path)) {
+    for (size_t p = 0; p < parts_.size(); ++p) {
+        for (int64_t id = 0; id < gguf_get_n_tensors(parts_[p].gguf.get()); ++id) {
+            const char * name = gguf_get_tensor_name(parts_[p].gguf.get(), id);
+            by_name_.emplace(name, tensors_.size());
+            tensors_.push_back({ggml_get_tensor(parts_[p].tensors.get(), name), p, id});
         }
     }
 }
 
-void gguf_file::refuse_parts() const {
-    if (const uint32_t n_parts = find_u32(keys::split_count).value_or(1); n_parts > 1) {
-        fail("'", path(), "' is part ", uint64_t(find_u32(keys::split_no).value_or(0)) + 1, " of ", n_parts,
-             " of a split file: merge the parts into one first (llama-gguf-split --merge FIRST_PART OUT.gguf)");
+std::span<const uint8_t> gguf_file::contents() const {
+    if (parts_.size() > 1) {
+        fail("'", path(), "' is one of ", parts_.size(), " parts, expected a file of its own");
     }
+    return part(0);
 }
 
 int64_t gguf_file::n_keys() const {
-    return gguf_get_n_kv(gguf_.get());
+    return gguf_get_n_kv(metadata());
 }
 
 std::string gguf_file::key(int64_t i) const {
-    return gguf_get_key(gguf_.get(), i);
+    return gguf_get_key(metadata(), i);
 }
 
 int64_t gguf_file::key_id(const std::string & key) const {
-    return gguf_find_key(gguf_.get(), key.c_str());
+    return parts_[0].key_id(key);
 }
 
 bool gguf_file::has(const std::string & key) const {
@@ -76,55 +54,16 @@ bool gguf_file::has(const std::string & key) const {
 
 std::vector<std::string> gguf_file::keys_with(const std::string & prefix) const {
     std::vector<std::string> keys;
-    for (int64_t id = 0; id < gguf_get_n_kv(gguf_.get()); ++id) {
-        if (std::string key = gguf_get_key(gguf_.get(), id); key.starts_with(prefix)) {
+    for (int64_t id = 0; id < gguf_get_n_kv(metadata()); ++id) {
+        if (std::string key = gguf_get_key(metadata(), id); key.starts_with(prefix)) {
             keys.push_back(std::move(key));
         }
     }
     return keys;
 }
 
-uint32_t gguf_file::u32_at(int64_t id) const {
-    const gguf_context * g = gguf_.get();
-    int64_t value = -1;
-    switch (gguf_get_kv_type(g, id)) {
-        case GGUF_TYPE_UINT8:
-            value = gguf_get_val_u8(g, id);
-            break;
-        case GGUF_TYPE_INT8:
-            value = gguf_get_val_i8(g, id);
-            break;
-        case GGUF_TYPE_UINT16:
-            value = gguf_get_val_u16(g, id);
-            break;
-        case GGUF_TYPE_INT16:
-            value = gguf_get_val_i16(g, id);
-            break;
-        case GGUF_TYPE_UINT32:
-            value = gguf_get_val_u32(g, id);
-            break;
-        case GGUF_TYPE_INT32:
-            value = gguf_get_val_i32(g, id);
-            break;
-        case GGUF_TYPE_UINT64:
-            value = static_cast<int64_t>(gguf_get_val_u64(g, id));
-            break;
-        case GGUF_TYPE_INT64:
-            value = gguf_get_val_i64(g, id);
-            break;
-        default:
-            fail("'", path(), "': key '", gguf_get_key(g, id), "' is ", gguf_type_name(gguf_get_kv_type(g, id)),
-                 ", expected an integer");
-    }
-    if (value < 0 || value > std::numeric_limits<uint32_t>::max()) {
-        fail("'", path(), "': key '", gguf_get_key(g, id), "' is ", value, ", out of range");
-    }
-    return static_cast<uint32_t>(value);
-}
-
 std::optional<uint32_t> gguf_file::find_u32(const std::string & key) const {
-    const int64_t id = key_id(key);
-    return id < 0 ? std::nullopt : std::optional(u32_at(id));
+    return parts_[0].find_u32(key);
 }
 
 std::optional<float> gguf_file::find_f32(const std::string & key) const {
@@ -132,13 +71,13 @@ std::optional<float> gguf_file::find_f32(const std::string & key) const {
     if (id < 0) {
         return std::nullopt;
     }
-    switch (gguf_get_kv_type(gguf_.get(), id)) {
+    switch (gguf_get_kv_type(metadata(), id)) {
         case GGUF_TYPE_FLOAT32:
-            return gguf_get_val_f32(gguf_.get(), id);
+            return gguf_get_val_f32(metadata(), id);
         case GGUF_TYPE_FLOAT64:
-            return static_cast<float>(gguf_get_val_f64(gguf_.get(), id));
+            return static_cast<float>(gguf_get_val_f64(metadata(), id));
         default:
-            fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(gguf_.get(), id)),
+            fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(metadata(), id)),
                  ", expected a float");
     }
 }
@@ -148,11 +87,11 @@ std::optional<bool> gguf_file::find_bool(const std::string & key) const {
     if (id < 0) {
         return std::nullopt;
     }
-    if (gguf_get_kv_type(gguf_.get(), id) != GGUF_TYPE_BOOL) {
-        fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(gguf_.get(), id)),
+    if (gguf_get_kv_type(metadata(), id) != GGUF_TYPE_BOOL) {
+        fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(metadata(), id)),
              ", expected a bool");
     }
-    return gguf_get_val_bool(gguf_.get(), id);
+    return gguf_get_val_bool(metadata(), id);
 }
 
 std::optional<std::string> gguf_file::find_string(const std::string & key) const {
@@ -160,11 +99,11 @@ std::optional<std::string> gguf_file::find_string(const std::string & key) const
     if (id < 0) {
         return std::nullopt;
     }
-    if (gguf_get_kv_type(gguf_.get(), id) != GGUF_TYPE_STRING) {
-        fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(gguf_.get(), id)),
+    if (gguf_get_kv_type(metadata(), id) != GGUF_TYPE_STRING) {
+        fail("'", path(), "': key '", key, "' is ", gguf_type_name(gguf_get_kv_type(metadata(), id)),
              ", expected a string");
     }
-    return std::string(gguf_get_val_str(gguf_.get(), id));
+    return std::string(gguf_get_val_str(metadata(), id));
 }
 
 namespace {
@@ -197,7 +136,7 @@ int64_t gguf_file::array_id(const std::string & key, gguf_type type) const {
     if (id < 0) {
         fail("'", path(), "': key '", key, "' is missing");
     }
-    if (gguf_get_kv_type(gguf_.get(), id) != GGUF_TYPE_ARRAY || gguf_get_arr_type(gguf_.get(), id) != type) {
+    if (gguf_get_kv_type(metadata(), id) != GGUF_TYPE_ARRAY || gguf_get_arr_type(metadata(), id) != type) {
         fail("'", path(), "': key '", key, "' is not an array of ", gguf_type_name(type));
     }
     return id;
@@ -205,7 +144,7 @@ int64_t gguf_file::array_id(const std::string & key, gguf_type type) const {
 
 bool gguf_file::is_array(const std::string & key) const {
     const int64_t id = key_id(key);
-    return id >= 0 && gguf_get_kv_type(gguf_.get(), id) == GGUF_TYPE_ARRAY;
+    return id >= 0 && gguf_get_kv_type(metadata(), id) == GGUF_TYPE_ARRAY;
 }
 
 namespace {
@@ -254,7 +193,7 @@ std::optional<std::vector<double>> gguf_file::find_numbers(const std::string & k
     if (id < 0) {
         return std::nullopt;
     }
-    const gguf_context * g = gguf_.get();
+    const gguf_context * g = metadata();
     const gguf_type type = gguf_get_kv_type(g, id);
     if (type == GGUF_TYPE_ARRAY) {
         const gguf_type each = gguf_get_arr_type(g, id);
@@ -267,35 +206,41 @@ std::optional<std::vector<double>> gguf_file::find_numbers(const std::string & k
 
 std::vector<std::string> gguf_file::get_strings(const std::string & key) const {
     const int64_t id = array_id(key, GGUF_TYPE_STRING);
-    std::vector<std::string> values(gguf_get_arr_n(gguf_.get(), id));
+    std::vector<std::string> values(gguf_get_arr_n(metadata(), id));
     for (size_t i = 0; i < values.size(); ++i) {
-        values[i] = gguf_get_arr_str(gguf_.get(), id, i);
+        values[i] = gguf_get_arr_str(metadata(), id, i);
     }
     return values;
 }
 
 std::vector<float> gguf_file::get_floats(const std::string & key) const {
     const int64_t id = array_id(key, GGUF_TYPE_FLOAT32);
-    const float * values = static_cast<const float *>(gguf_get_arr_data(gguf_.get(), id));
-    return {values, values + gguf_get_arr_n(gguf_.get(), id)};
+    const float * values = static_cast<const float *>(gguf_get_arr_data(metadata(), id));
+    return {values, values + gguf_get_arr_n(metadata(), id)};
 }
 
 std::vector<int32_t> gguf_file::get_ints(const std::string & key) const {
     const int64_t id = array_id(key, GGUF_TYPE_INT32);
-    const int32_t * values = static_cast<const int32_t *>(gguf_get_arr_data(gguf_.get(), id));
-    return {values, values + gguf_get_arr_n(gguf_.get(), id)};
+    const int32_t * values = static_cast<const int32_t *>(gguf_get_arr_data(metadata(), id));
+    return {values, values + gguf_get_arr_n(metadata(), id)};
 }
 
 int64_t gguf_file::n_tensors() const {
-    return gguf_get_n_tensors(gguf_.get());
+    return static_cast<int64_t>(tensors_.size());
 }
 
 const ggml_tensor * gguf_file::tensor(int64_t i) const {
-    return find_tensor(gguf_get_tensor_name(gguf_.get(), i));
+    return tensors_[static_cast<size_t>(i)].description;
+}
+
+const gguf_file::entry * gguf_file::find_entry(std::string_view name) const {
+    const auto at = by_name_.find(name);
+    return at == by_name_.end() ? nullptr : &tensors_[at->second];
 }
 
 const ggml_tensor * gguf_file::find_tensor(const std::string & name) const {
-    return ggml_get_tensor(tensors_.get(), name.c_str());
+    const entry * found = find_entry(name);
+    return found ? found->description : nullptr;
 }
 
 const ggml_tensor * gguf_file::get_tensor(const std::string & name, const std::vector<int64_t> & shape) const {
@@ -314,10 +259,22 @@ const ggml_tensor * gguf_file::get_tensor(const std::string & name, const std::v
     return tensor;
 }
 
+size_t gguf_file::part_of(const ggml_tensor * tensor) const {
+    const entry * found = find_entry(tensor->name);
+    LIVEKV_ASSERT(found);
+    return found->part;
+}
+
 const uint8_t * gguf_file::tensor_data(const ggml_tensor * tensor) const {
-    const int64_t id = gguf_find_tensor(gguf_.get(), tensor->name);
-    LIVEKV_ASSERT(id >= 0);
-    return file_.data() + gguf_get_data_offset(gguf_.get()) + gguf_get_tensor_offset(gguf_.get(), id);
+    const entry * found = find_entry(tensor->name);
+    LIVEKV_ASSERT(found);
+    const gguf_part & part = parts_[found->part];
+    return part.file.data() + gguf_get_data_offset(part.gguf.get()) +
+           gguf_get_tensor_offset(part.gguf.get(), found->id);
+}
+
+void gguf_file::release(const ggml_tensor * tensor) const {
+    parts_[part_of(tensor)].file.release(tensor_data(tensor), ggml_nbytes(tensor));
 }
 
 }  // namespace livekv

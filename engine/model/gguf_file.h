@@ -6,23 +6,27 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
-#include "model/mapped_file.h"
+#include "model/gguf_part.h"
 
 namespace livekv {
 
-// One GGUF file, memory-mapped: typed metadata and tensor descriptions. Tensor data stays in the mapping.
-// Every method throws livekv::error with the file's name when the content is not what was asked for.
+// One GGUF file, or a model's in several parts, memory-mapped: typed metadata and tensor descriptions. Tensor data
+// stays in the mappings. Every method throws livekv::error with the file's name when the content is not what was asked
+// for.
 class gguf_file {
   public:
-    // Checks the whole structure: header, metadata, tensor list, and that every tensor's data lies inside the file,
-    // which must not be one part of several.
+    // path: a whole file or any part of one. Checks the whole structure of each: header, metadata, tensor list, and
+    // that every tensor's data lies inside its file; and that the parts belong together (gguf_split.h).
     explicit gguf_file(const std::string & path);
 
-    const std::string & path() const { return file_.path(); }
-    uint64_t file_bytes() const { return file_.size(); }
-    std::span<const uint8_t> contents() const { return {file_.data(), file_.size()}; }
+    const std::string & path() const { return parts_[0].path(); }  // of the part with the metadata, the first
+    std::span<const uint8_t> contents() const;                     // all bytes of a file that is no part
+    size_t n_parts() const { return parts_.size(); }
+    std::span<const uint8_t> part(size_t i) const { return {parts_[i].file.data(), parts_[i].file.size()}; }
 
     bool has(const std::string & key) const;
 
@@ -57,7 +61,7 @@ class gguf_file {
 
     int64_t n_tensors() const;
 
-    // Tensor i of n_tensors(), in the order of the file.
+    // Tensor i of n_tensors(), in the order of the files.
     const ggml_tensor * tensor(int64_t i) const;
 
     // The tensor's description (type, ne; no data), or null. Valid as long as this object.
@@ -66,21 +70,28 @@ class gguf_file {
     // The same, which must exist; shape is ne[] without trailing ones, e.g. {n_embd, n_vocab}.
     const ggml_tensor * get_tensor(const std::string & name, const std::vector<int64_t> & shape) const;
 
-    // Where the tensor's bytes lie in the mapping, ggml_nbytes(tensor) of them.
+    // Which part the tensor lies in, and where its bytes lie in that mapping, ggml_nbytes(tensor) of them.
+    size_t part_of(const ggml_tensor * tensor) const;
     const uint8_t * tensor_data(const ggml_tensor * tensor) const;
 
     // Lets the tensor's pages leave memory: its data was copied to where it is used.
-    void release(const ggml_tensor * tensor) const { file_.release(tensor_data(tensor), ggml_nbytes(tensor)); }
+    void release(const ggml_tensor * tensor) const;
 
   private:
-    int64_t key_id(const std::string & key) const;  // -1 when absent
-    void refuse_parts() const;
-    int64_t array_id(const std::string & key, gguf_type type) const;
-    uint32_t u32_at(int64_t id) const;
+    struct entry {
+        const ggml_tensor * description;
+        size_t part;
+        int64_t id;  // in that part
+    };
 
-    mapped_file file_;
-    ggml_context_ptr tensors_;
-    gguf_context_ptr gguf_;
+    int64_t key_id(const std::string & key) const;  // -1 when absent
+    int64_t array_id(const std::string & key, gguf_type type) const;
+    const gguf_context * metadata() const { return parts_[0].gguf.get(); }
+    const entry * find_entry(std::string_view name) const;
+
+    std::vector<gguf_part> parts_;
+    std::vector<entry> tensors_;
+    std::unordered_map<std::string_view, size_t> by_name_;  // names lie in the parts' contexts
 };
 
 }  // namespace livekv

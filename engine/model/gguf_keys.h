@@ -9,6 +9,7 @@ inline constexpr const char * architecture = "general.architecture";
 inline constexpr const char * name = "general.name";
 inline constexpr const char * split_no = "split.no";  // from 0
 inline constexpr const char * split_count = "split.count";
+inline constexpr const char * split_tensors_count = "split.tensors.count";  // of all parts together
 
 // An architecture's, behind its name and a dot: "llama.context_length".
 inline constexpr const char * context_length = "context_length";
@@ -31,6 +32,7 @@ inline constexpr const char * expert_count = "expert_count";
 // of other tools lack them. docs/gguf-keys.md says what they mean.
 inline constexpr const char * prepend_scheme = "livekv.tokenizer.prepend_scheme";
 inline constexpr const char * normalizes_spaces = "livekv.tokenizer.normalizes_spaces";
+inline constexpr const char * normalizes_nfc = "livekv.tokenizer.nfc";
 inline constexpr const char * splits_at_spaces = "livekv.tokenizer.splits_at_spaces";
 inline constexpr const char * fuse_unknown = "livekv.tokenizer.fuse_unknown";
 inline constexpr const char * spm_merges = "livekv.tokenizer.merges";

@@ -9,6 +9,28 @@
 
 namespace livekv {
 
+size_t gguf_value_bytes(uint32_t type) {
+    switch (type) {
+        case GGUF_TYPE_UINT8:
+        case GGUF_TYPE_INT8:
+        case GGUF_TYPE_BOOL:
+            return 1;
+        case GGUF_TYPE_UINT16:
+        case GGUF_TYPE_INT16:
+            return 2;
+        case GGUF_TYPE_UINT32:
+        case GGUF_TYPE_INT32:
+        case GGUF_TYPE_FLOAT32:
+            return 4;
+        case GGUF_TYPE_UINT64:
+        case GGUF_TYPE_INT64:
+        case GGUF_TYPE_FLOAT64:
+            return 8;
+        default:
+            return 0;
+    }
+}
+
 namespace {
 
 // Reads little-endian values front to back; running off the end is an error that names the section.
@@ -46,29 +68,6 @@ class cursor {
 // ggml compares every name with all before it; no model comes near so many, and a file full of them would take hours.
 constexpr int64_t max_names = 16384;
 
-// Bytes of one value of a fixed-size type; 0 for strings, arrays and unknown types.
-size_t value_bytes(uint32_t type) {
-    switch (type) {
-        case GGUF_TYPE_UINT8:
-        case GGUF_TYPE_INT8:
-        case GGUF_TYPE_BOOL:
-            return 1;
-        case GGUF_TYPE_UINT16:
-        case GGUF_TYPE_INT16:
-            return 2;
-        case GGUF_TYPE_UINT32:
-        case GGUF_TYPE_INT32:
-        case GGUF_TYPE_FLOAT32:
-            return 4;
-        case GGUF_TYPE_UINT64:
-        case GGUF_TYPE_INT64:
-        case GGUF_TYPE_FLOAT64:
-            return 8;
-        default:
-            return 0;
-    }
-}
-
 void skip_metadata_value(cursor & in, const std::string & key) {
     constexpr const char * section = "metadata";
     uint32_t type = in.take<uint32_t>(section);
@@ -87,7 +86,7 @@ void skip_metadata_value(cursor & in, const std::string & key) {
         }
         return;
     }
-    const size_t each = value_bytes(type);
+    const size_t each = gguf_value_bytes(type);
     if (each == 0) {
         fail("key '", key, "' has the unknown value type ", type);
     }

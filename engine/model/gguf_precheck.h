@@ -11,4 +11,7 @@ namespace livekv {
 // reader can handle in reasonable time. Everything else is left to that reader. data: the whole file, size bytes.
 void precheck_gguf(const uint8_t * data, size_t size);
 
+// Bytes of one metadata value of a fixed-size type (gguf_type); 0 for strings, arrays and unknown types.
+size_t gguf_value_bytes(uint32_t type);
+
 }  // namespace livekv

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/nfc.h"
 #include "model/space_marks.h"
 
 namespace livekv {
@@ -41,20 +42,35 @@ joined_text slice(const joined_text & text, size_t begin, size_t end) {
     return out;
 }
 
-joined_text marked(const joined_text & text, bool one_in_front) {
-    joined_text out{mark_spaces({}, one_in_front), {}};
+namespace {
+
+// Each stretch between two borders of control rewritten, behind what stands in front.
+template <typename Rewrite>
+joined_text rewritten(const joined_text & text, std::string front, const Rewrite & rewrite) {
+    joined_text out{std::move(front), {}};
     size_t at = 0;
     const auto copy_until = [&](size_t end) {
-        out.text += mark_spaces(std::string_view(text.text).substr(at, end - at), false);
+        out.text += rewrite(std::string_view(text.text).substr(at, end - at));
         at = end;
         return out.text.size();
     };
     for (const special_tokens::span & s : text.control) {
-        const size_t begin = s.begin == 0 ? 0 : copy_until(s.begin);  // the space in front belongs to what it precedes
+        const size_t begin = s.begin == 0 ? 0 : copy_until(s.begin);  // the front belongs to what it precedes
         out.control.push_back({begin, copy_until(s.end)});
     }
     copy_until(text.text.size());
     return out;
+}
+
+}  // namespace
+
+joined_text composed(const joined_text & text) {
+    return rewritten(text, "", [](std::string_view stretch) { return to_nfc(stretch); });
+}
+
+joined_text marked(const joined_text & text, bool one_in_front) {
+    return rewritten(text, mark_spaces({}, one_in_front),
+                     [](std::string_view stretch) { return mark_spaces(stretch, false); });
 }
 
 }  // namespace livekv

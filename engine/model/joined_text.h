@@ -22,6 +22,9 @@ joined_text join(std::span<const text_part> parts, bool tidy, bool begins);
 // Part of a text.
 joined_text slice(const joined_text & text, size_t begin, size_t end);
 
+// The same text in Unicode's form C; characters on both sides of a border of control do not become one.
+joined_text composed(const joined_text & text);
+
 // The same text with its spaces written as marks, one more in front where asked for.
 joined_text marked(const joined_text & text, bool one_in_front);
 

@@ -3,43 +3,13 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include <array>
-
 #include "error.h"
+#include "model/pretokenizer_families.h"
 #include "utf8.h"
 
 namespace livekv {
 
 namespace {
-
-// \s of the published expressions is Unicode's White_Space; PCRE2's own \s also takes U+180E.
-#define SPACE R"(\p{White_Space})"
-#define NO_SPACE R"(\P{White_Space})"
-
-constexpr const char * gpt2_words =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" SPACE R"(\p{L}\p{N}]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
-constexpr const char * llama3_words =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^)" SPACE R"(\p{L}\p{N}]+[\r\n]*|)" SPACE
-    R"(*[\r\n]+|)" SPACE "+(?!" NO_SPACE ")|" SPACE "+";
-
-#undef SPACE
-#undef NO_SPACE
-
-struct family {
-    const char * name;
-    bool ignores_merges;
-    std::array<const char *, 4> expressions;  // applied one after the other; unused ones are null
-};
-
-// default is what the GGUF ecosystem applies to files that name no pre-tokenizer.
-constexpr family families[] = {
-    {"llama-bpe", true, {llama3_words}},
-    {"llama3", true, {llama3_words}},
-    {"llama-v3", true, {llama3_words}},
-    {"gpt-2", false, {gpt2_words}},
-    {"smollm", false, {R"(\p{N})", gpt2_words}},
-    {"default", false, {R"([\p{P}\$\+<=>\^~\|]+)", gpt2_words, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
-};
 
 pcre2_code * compile(const char * expression) {
     int code = 0;
@@ -134,21 +104,13 @@ void pretokenizer::free_code::operator()(pcre2_real_code_8 * code) const {
 }
 
 pretokenizer::pretokenizer(const std::string & name, uint32_t match_limit) : match_limit_(match_limit) {
-    std::string supported;
-    for (const family & known : families) {
-        supported += std::string(supported.empty() ? "" : ", ") + known.name;
-        if (name != known.name) {
-            continue;
+    const pretokenizer_rules & rules = pretokenizer_rules_of(name);
+    for (const char * expression : rules.expressions) {
+        if (expression) {
+            expressions_.emplace_back(compile(expression));
         }
-        for (const char * expression : known.expressions) {
-            if (expression) {
-                expressions_.emplace_back(compile(expression));
-            }
-        }
-        ignores_merges_ = known.ignores_merges;
-        return;
     }
-    fail("the pre-tokenizer '", name, "' is not supported, supported are ", supported);
+    ignores_merges_ = rules.ignores_merges;
 }
 
 std::vector<std::string_view> pretokenizer::split(std::string_view text) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/characters.h"
+#include "model/nfc.h"
 #include "model/space_marks.h"
 
 namespace livekv {
@@ -16,17 +17,42 @@ special_tokens::special_tokens(const vocab & tokens) {
         if (token.normalized && tokens.normalizes_spaces) {
             text = mark_spaces(text, tokens.prefix == space_prefix::always);
         }
+        if (token.normalized && tokens.normalizes_nfc) {
+            text = to_nfc(text);
+        }
         patterns & all = token.normalized ? normalized_ : literal_;
         const bool is_control = tokens.type(token.id) != token_type::user_defined;
-        all[static_cast<uint8_t>(text[0])].push_back({text, token, is_control});
+        all.add(text, {token, is_control, text.size()});
         any_normalized_ = any_normalized_ || token.normalized;
     }
-    for (patterns * all : {&literal_, &normalized_}) {
-        for (std::vector<pattern> & list : *all) {
-            std::stable_sort(list.begin(), list.end(),
-                             [](const pattern & a, const pattern & b) { return a.text.size() > b.text.size(); });
+}
+
+void special_tokens::patterns::add(const std::string & text, const pattern & p) {
+    by_text[text].push_back(p);
+    std::vector<size_t> & all = lengths[static_cast<uint8_t>(text[0])];
+    const auto at = std::lower_bound(all.begin(), all.end(), text.size(), std::greater<>());
+    if (at == all.end() || *at != text.size()) {
+        all.insert(at, text.size());
+    }
+}
+
+const special_tokens::pattern * special_tokens::patterns::longest_at(std::string_view rest,
+                                                                     size_t control_length) const {
+    for (const size_t length : lengths[static_cast<uint8_t>(rest[0])]) {
+        if (length > rest.size()) {
+            continue;
+        }
+        const auto same = by_text.find(rest.substr(0, length));
+        if (same == by_text.end()) {
+            continue;
+        }
+        for (const pattern & p : same->second) {
+            if (!p.is_control || length <= control_length) {
+                return &p;
+            }
         }
     }
+    return nullptr;
 }
 
 std::vector<special_tokens::match> special_tokens::find(std::string_view text, std::span<const span> control) const {
@@ -47,23 +73,25 @@ std::vector<special_tokens::match> special_tokens::find_in(const patterns & want
             control = control.subspan(1);
         }
         const size_t control_end = !control.empty() && control.front().begin <= at ? control.front().end : 0;
-        const std::string_view rest = text.substr(at);
-        const std::vector<pattern> & list = wanted[static_cast<uint8_t>(rest[0])];
-        const auto hit = std::find_if(list.begin(), list.end(), [&](const pattern & p) {
-            return (!p.is_control || at + p.text.size() <= control_end) && rest.starts_with(p.text);
-        });
-        if (hit == list.end()) {
+        const size_t control_length = control_end > at ? control_end - at : 0;
+        const pattern * hit = wanted.longest_at(text.substr(at), control_length);
+        if (!hit) {
             ++at;
             continue;
         }
-        const size_t end = at + hit->text.size();
+        const size_t end = at + hit->length;
         const added_token & token = hit->token;
         if (!token.single_word || (!ends_with_word(text.substr(0, at)) && !starts_with_word(text.substr(end)))) {
-            // A token of white space may lie inside what the one before took along, which then reaches as far.
+            // A token of white space may lie inside what the one before took along, which then reaches as far. One that
+            // takes what is in front of it along finds nothing left of itself.
             const size_t begin = std::max(at, taken);
             const size_t reach = std::max(end, taken);
             const bool strips_left = token.lstrip && begin == at;
             const bool strips_right = token.rstrip && reach == end;
+            if (token.lstrip && end <= taken) {
+                at = end;
+                continue;
+            }
             found.push_back({strips_left ? at - trailing_white_space(text.substr(taken, at - taken)) : begin,
                              strips_right ? end + leading_white_space(text.substr(end)) : reach, token.id});
             taken = found.back().end;

@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "model/vocab.h"
@@ -37,11 +39,23 @@ class special_tokens {
 
   private:
     struct pattern {
-        std::string text;
         added_token token;
         bool is_control;
+        size_t length;  // bytes
     };
-    using patterns = std::array<std::vector<pattern>, 256>;  // by first byte, the longest first
+    struct text_hash {
+        using is_transparent = void;
+        size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+    };
+    // Some vocabularies have thousands of tokens that begin alike, so a place is looked up once for each length.
+    struct patterns {
+        std::unordered_map<std::string, std::vector<pattern>, text_hash, std::equal_to<>> by_text;
+        std::array<std::vector<size_t>, 256> lengths;  // by first byte, the longest first
+
+        void add(const std::string & text, const pattern & p);
+        // Of those that rest begins with, control tokens only up to control_length bytes; or null. rest is not empty.
+        const pattern * longest_at(std::string_view rest, size_t control_length) const;
+    };
 
     static std::vector<match> find_in(const patterns & wanted, std::string_view text, std::span<const span> control);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "error.h"
+#include "model/ggml_memory.h"
 
 namespace livekv {
 
@@ -12,10 +13,13 @@ namespace {
 
 bool computes_with(ggml_backend_dev_t device, const ggml_tensor * tensor, tensor_use purpose,
                    ggml_backend_buffer_type_t buft) {
-    ggml_context_ptr ctx(ggml_init({8 * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true}));
+    const ggml_context_ptr ctx = make_ggml_context(8 * ggml_tensor_overhead());
     ggml_tensor * w = ggml_dup_tensor(ctx.get(), tensor);
     // Repacked layouts are recognised by the weight's buffer, which an empty one stands in for.
     ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buft, 0));
+    if (!buffer) {
+        fail("not enough memory for the weights");
+    }
     w->buffer = buffer.get();
     ggml_tensor * op = nullptr;
     if (purpose == tensor_use::matrix) {
@@ -36,18 +40,24 @@ std::vector<ggml_backend_buffer_type_t> extra_buffer_types(ggml_backend_dev_t cp
     return types;
 }
 
+ggml_backend_dev_t cpu_device() {
+    const ggml_loan loan(64 << 10);  // the first call registers devices
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
 ggml_backend_buffer_type_t mapped_type() {
     return ggml_backend_cpu_buffer_type();
 }
 
 }  // namespace
 
-tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
-                             std::vector<ggml_backend_buffer_ptr> & buffers)
+tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+                             std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers)
     : file_(file),
+      packed_(packed),
       contexts_(contexts),
       buffers_(buffers),
-      cpu_(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)),
+      cpu_(cpu_device()),
       gpu_(gpu),
       cpu_extra_(extra_buffer_types(cpu_)) {}
 
@@ -55,7 +65,10 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
                                  bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
-    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : choose_on_cpu(source, purpose);
+    const bool pack = packed_ && !on_gpu && purpose == tensor_use::matrix && packed_weights::type_of(source);
+    ggml_backend_buffer_type_t buft = pack     ? nullptr
+                                      : on_gpu ? ggml_backend_dev_buffer_type(gpu_)
+                                               : choose_on_cpu(source, purpose);
     if (ggml_tensor * again = placed_[{buft, name}]) {
         return again;
     }
@@ -63,7 +76,11 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     ggml_set_name(tensor, source->name);
     used_.insert(source);
     placed_[{buft, name}] = tensor;
-    sources_.emplace_back(tensor, source);
+    if (pack) {
+        packed_->add(tensor, source);
+    } else {
+        sources_.emplace_back(tensor, source);
+    }
     return tensor;
 }
 
@@ -73,9 +90,22 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
 }
 
 void tensor_loader::fill() {
+    if (packed_) {
+        packed_->fill(file_);
+    }
+    const size_t first = buffers_.size();
     for (auto & [buft, ctx] : by_type_) {
-        ggml_backend_buffer_t buffer = buft == mapped_type() ? map(ctx) : allocate(ctx, buft);
-        ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        if (!buft) {
+            continue;  // packed
+        }
+        if (buft == mapped_type() && can_be_mapped(ctx)) {
+            map(ctx);
+        } else {
+            allocate(ctx, buft);
+        }
+    }
+    for (size_t i = first; i < buffers_.size(); ++i) {
+        ggml_backend_buffer_set_usage(buffers_[i].get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     }
     for (auto [tensor, source] : sources_) {
         if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
@@ -111,43 +141,53 @@ ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
     ggml_context *& ctx = by_type_[buft];
     if (!ctx) {
         const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
-        ctx = ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true});
-        contexts_.emplace_back(ctx);
+        contexts_.push_back(make_ggml_context(n_tensors * ggml_tensor_overhead()));
+        ctx = contexts_.back().get();
     }
     return ctx;
 }
 
-// The tensors of ctx point into the file's mapping: nothing is read until it is used. Files whose data is not
-// aligned as ggml's kernels need it are copied instead.
-ggml_backend_buffer_t tensor_loader::map(ggml_context * ctx) {
-    const uint8_t * first = nullptr;
-    const uint8_t * last = nullptr;
-    bool aligned = true;
-    for (auto [tensor, source] : sources_) {
-        if (ggml_get_tensor(ctx, tensor->name) != tensor) {
-            continue;
-        }
-        const uint8_t * data = file_.tensor_data(source);
-        first = first ? std::min(first, data) : data;
-        last = std::max(last, data + ggml_nbytes(source));
-        aligned = aligned && reinterpret_cast<uintptr_t>(data) % ggml_backend_buft_get_alignment(mapped_type()) == 0;
-    }
-    if (!aligned) {
-        return allocate(ctx, mapped_type());
-    }
-    ggml_backend_buffer_t buffer =
-        ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
-    buffers_.emplace_back(buffer);
-    for (auto [tensor, source] : sources_) {
-        if (ggml_get_tensor(ctx, tensor->name) == tensor) {
-            ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(file_.tensor_data(source)));
-        }
-    }
-    return buffer;
+// ggml's kernels need data that is aligned.
+bool tensor_loader::can_be_mapped(ggml_context * ctx) const {
+    const uintptr_t alignment = ggml_backend_buft_get_alignment(mapped_type());
+    return std::ranges::all_of(sources_, [&](const auto & s) {
+        return ggml_get_tensor(ctx, s.first->name) != s.first ||
+               reinterpret_cast<uintptr_t>(file_.tensor_data(s.second)) % alignment == 0;
+    });
 }
 
-ggml_backend_buffer_t tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
-    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+// The tensors of ctx point into the mapping of the file that each lies in: nothing is read until it is used.
+void tensor_loader::map(ggml_context * ctx) {
+    for (size_t part = 0; part < file_.n_parts(); ++part) {
+        const uint8_t * first = nullptr;
+        const uint8_t * last = nullptr;
+        std::vector<std::pair<ggml_tensor *, const uint8_t *>> inside;
+        for (auto [tensor, source] : sources_) {
+            if (ggml_get_tensor(ctx, tensor->name) != tensor || file_.part_of(source) != part) {
+                continue;
+            }
+            const uint8_t * data = file_.tensor_data(source);
+            first = first ? std::min(first, data) : data;
+            last = std::max(last, data + ggml_nbytes(source));
+            inside.emplace_back(tensor, data);
+        }
+        if (inside.empty()) {
+            continue;
+        }
+        ggml_backend_buffer_t buffer =
+            ggml_backend_cpu_buffer_from_ptr(const_cast<uint8_t *>(first), static_cast<size_t>(last - first));
+        if (!buffer) {
+            fail("not enough memory for the weights");
+        }
+        buffers_.emplace_back(buffer);
+        for (auto [tensor, data] : inside) {
+            ggml_backend_tensor_alloc(buffer, tensor, const_cast<uint8_t *>(data));
+        }
+    }
+}
+
+void tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft) {
+    ggml_backend_buffer_ptr buffer = allocate_tensors(ctx, buft);
     if (!buffer) {
         size_t needed = 0;
         for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
@@ -155,8 +195,7 @@ ggml_backend_buffer_t tensor_loader::allocate(ggml_context * ctx, ggml_backend_b
         }
         fail("not enough memory for the weights: ", needed / (1 << 20), " MiB on ", ggml_backend_buft_name(buft));
     }
-    buffers_.emplace_back(buffer);
-    return buffer;
+    buffers_.push_back(std::move(buffer));
 }
 
 }  // namespace livekv

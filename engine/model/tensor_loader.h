@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/gguf_file.h"
+#include "model/packed_weights.h"
 
 namespace livekv {
 
@@ -20,8 +21,9 @@ enum class tensor_use { lookup, matrix, vector };
 class tensor_loader {
   public:
     // gpu: null when there is none. Contexts and buffers receive what the tensors live in; they and file outlive this.
-    tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, std::vector<ggml_context_ptr> & contexts,
-                  std::vector<ggml_backend_buffer_ptr> & buffers);
+    // packed: receives the matrices that our own products are for; null: ggml multiplies with all of them.
+    tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+                  std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers);
 
     // The tensor, to be filled; the same one when it is asked for twice. Throws livekv::error when it is missing, has
     // another shape, or a type that ggml cannot compute with.
@@ -41,10 +43,12 @@ class tensor_loader {
     void check_type(const ggml_tensor * source, tensor_use purpose) const;
     ggml_backend_buffer_type_t choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const;
     ggml_context * context(ggml_backend_buffer_type_t buft);
-    ggml_backend_buffer_t map(ggml_context * ctx);
-    ggml_backend_buffer_t allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
+    bool can_be_mapped(ggml_context * ctx) const;
+    void map(ggml_context * ctx);
+    void allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
 
     const gguf_file & file_;
+    packed_weights * packed_;
     std::vector<ggml_context_ptr> & contexts_;
     std::vector<ggml_backend_buffer_ptr> & buffers_;
     ggml_backend_dev_t cpu_;

@@ -64,8 +64,8 @@ bool tokenizer::adds_eos() const {
 int32_t tokenizer::find(std::string_view token_text) const {
     return vocab_->find(token_text);
 }
-const std::string & tokenizer::chat_template() const {
-    return vocab_->chat_template;
+const std::string & tokenizer::chat_template(bool for_tools) const {
+    return for_tools && !vocab_->tools_template.empty() ? vocab_->tools_template : vocab_->chat_template;
 }
 
 void tokenizer::check_id(int32_t id) const {
@@ -102,8 +102,11 @@ struct tokenizer::piece {
 
 void tokenizer::append(const piece & p, std::vector<int32_t> & ids) const {
     piece prepared = p;
+    if (vocab_->normalizes_nfc) {
+        prepared.text = composed(p.text);
+    }
     if (vocab_->normalizes_spaces) {
-        prepared.text = marked(p.text, vocab_->prefix == space_prefix::always && !p.goes_on);
+        prepared.text = marked(prepared.text, vocab_->prefix == space_prefix::always && !p.goes_on);
         prepared.is_marked = true;
     }
     if (!special_->any_normalized()) {

@@ -32,9 +32,9 @@ struct encode_options {
 //
 // Any bytes can be encoded; bytes that are not UTF-8 never merge with their neighbours' characters. With a vocabulary
 // that has a token for every byte, decode(encode(text, false, false), false) is text, for every text. Exceptions are
-// models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces), and those that put a space
-// in front only where there is none (livekv.tokenizer.prepend_scheme first and each): the first space of a text, or of
-// each piece of it, goes then.
+// models that ask for extra spaces to be removed (tokenizer.ggml.remove_extra_whitespaces) or for Unicode's form C
+// (livekv.tokenizer.nfc), and those that put a space in front only where there is none (livekv.tokenizer.prepend_scheme
+// first and each): the first space of a text, or of each piece of it, goes then.
 class tokenizer {
   public:
     // Reads tokenizer.ggml.*; throws livekv::error on missing or inconsistent keys and on kinds not supported.
@@ -73,7 +73,8 @@ class tokenizer {
     int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
     bool is_control(int32_t id) const;
 
-    const std::string & chat_template() const;  // tokenizer.chat_template, "" when absent
+    // tokenizer.chat_template, "" when absent; for conversations with tools that of its own where the file has one.
+    const std::string & chat_template(bool for_tools = false) const;
 
   private:
     void check_id(int32_t id) const;

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "model/gguf_file.h"
 #include "model/gguf_keys.h"
+#include "model/pretokenizer_families.h"
 
 namespace livekv {
 
@@ -17,6 +18,12 @@ namespace {
 // Control tokens that end a turn or a text whatever the file's eos is; chat models often stop with another token.
 constexpr std::array end_texts = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>",    "<|end_of_text|>", "<|endoftext|>",
                                   "</s>",       "<|end|>",    "<end_of_turn>", "<eos>",           "<EOT>"};
+
+// What chat models begin and end turns with. Some files of other tools call them user-defined, and then everyone could
+// write them.
+constexpr std::array turn_marks = {
+    "<|im_start|>",    "<|im_end|>",    "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>",
+    "<start_of_turn>", "<end_of_turn>", "<|end_of_text|>",     "<|endoftext|>",     "<|end|>"};
 
 constexpr struct {
     std::string_view name;
@@ -54,6 +61,7 @@ vocab::vocab(const gguf_file & file) : path(file.path()) {
     read_rules(file);
     read_added_tokens(file);
     chat_template = file.find_string("tokenizer.chat_template").value_or("");
+    tools_template = file.find_string("tokenizer.chat_template.tool_use").value_or("");
 }
 
 void vocab::read_tokens(const gguf_file & file) {
@@ -130,15 +138,20 @@ void vocab::read_special_tokens(const gguf_file & file) {
             end_of_generation.insert(id);
         }
     }
+    for (const char * text : turn_marks) {
+        const int32_t id = find(text);
+        if (id >= 0 && type(id) == token_type::user_defined && !file.has(keys::added_tokens)) {
+            types[static_cast<size_t>(id)] = token_type::control;
+        }
+    }
     for (const char * text : end_texts) {
         const int32_t id = find(text);
         if (id >= 0 && type(id) == token_type::control) {
             end_of_generation.insert(id);
         }
     }
-    const bool is_spm = model == "llama";
-    const bool is_llama3 = pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
-    add_bos = file.find_bool("tokenizer.ggml.add_bos_token").value_or(bos >= 0 && (is_spm || is_llama3));
+    const bool usual = model == "llama" || pretokenizer_rules_of(pre).adds_bos;
+    add_bos = file.find_bool("tokenizer.ggml.add_bos_token").value_or(bos >= 0 && usual);
     add_eos = file.find_bool("tokenizer.ggml.add_eos_token").value_or(false);
     if ((add_bos && bos < 0) || (add_eos && eos < 0)) {
         const char * which = add_bos && bos < 0 ? "bos" : "eos";
@@ -155,6 +168,7 @@ void vocab::check_listed(const char * key, int32_t id) const {
 
 void vocab::read_rules(const gguf_file & file) {
     ignore_merges = file.find_bool(keys::ignore_merges);
+    normalizes_nfc = file.find_bool(keys::normalizes_nfc).value_or(false);
     if (model != "llama") {
         return;
     }
@@ -176,11 +190,21 @@ void vocab::read_rules(const gguf_file & file) {
     merges = file.has(keys::spm_merges) ? file.get_strings(keys::spm_merges) : std::vector<std::string>();
 }
 
+// Phi-3's added tokens take the white space behind them along, which the ecosystem's keys cannot say.
+bool vocab::is_phi3() const {
+    return model == "llama" &&
+           std::ranges::all_of(std::array{"<|user|>", "<|assistant|>", "<|end|>"}, [&](const char * t) {
+               const int32_t id = find(t);
+               return id >= 0 && type(id) == token_type::control;
+           });
+}
+
 void vocab::read_added_tokens(const gguf_file & file) {
     if (!file.has(keys::added_tokens)) {
+        const bool strips = is_phi3();
         for (int32_t id = 0; id < n_tokens(); ++id) {
             if (type(id) == token_type::control || type(id) == token_type::user_defined) {
-                added.push_back({id});
+                added.push_back({.id = id, .rstrip = strips && text(id) != "<s>" && text(id) != "<|endoftext|>"});
             }
         }
         return;

@@ -73,6 +73,7 @@ struct vocab {
     bool add_bos = false;
     bool add_eos = false;
     space_prefix prefix = space_prefix::never;
+    bool normalizes_nfc = false;        // to Unicode's form C, before normalized added tokens are looked for
     bool normalizes_spaces = false;     // spaces are replaced before normalized added tokens are looked for
     bool splits_at_spaces = false;      // no token but the added ones has a space behind its first character
     bool fuse_unknown = false;          // one unknown token for a run of unknown characters
@@ -81,12 +82,14 @@ struct vocab {
     std::unordered_set<int32_t> end_of_generation;
     std::unordered_set<int32_t> added_and_merged;
     std::string chat_template;
+    std::string tools_template;  // for conversations with tools; "" when it is the same
 
   private:
     void read_tokens(const gguf_file & file);
     void read_special_tokens(const gguf_file & file);
     void check_listed(const char * key, int32_t id) const;
     void read_rules(const gguf_file & file);
+    bool is_phi3() const;
     void read_added_tokens(const gguf_file & file);
 
     std::unordered_map<std::string_view, int32_t> by_text;

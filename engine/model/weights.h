@@ -8,6 +8,7 @@
 #include "model/gguf_file.h"
 #include "model/hparams.h"
 #include "model/layer_weights.h"
+#include "model/packed_weights.h"
 
 namespace livekv {
 
@@ -18,7 +19,7 @@ class weights {
   public:
     // Throws livekv::error for missing or misshapen tensors, tensors that have no place in the model, types ggml cannot
     // compute with, and too little memory.
-    weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers);
+    weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers, bool repack);
 
     ggml_tensor * token_embd = nullptr;   // [n_embd, n_vocab]
     ggml_tensor * output_norm = nullptr;  // [n_embd]
@@ -29,6 +30,7 @@ class weights {
     size_t bytes = 0;  // of all tensors, as stored
 
   private:
+    packed_weights packed_;
     std::vector<ggml_context_ptr> contexts_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 };

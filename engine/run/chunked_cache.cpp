@@ -1,6 +1,7 @@
 #include "run/chunked_cache.h"
 
 #include "error.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
@@ -107,11 +108,13 @@ std::vector<kv_layer> chunked_cache::layers_on_host() const {
 }
 
 kv_layer_dump chunked_cache::dump(int64_t il) const {
-    const chunk_plan & plan = plans_->at(static_cast<size_t>(il));
-    const kv_layer & layer = layers_[static_cast<size_t>(il)];
-    const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
-    return {dump_side(here, kv_side::key, plan.k_rotation, plan.seals ? plan.method.k_bits : 0),
-            dump_side(here, kv_side::value, plan.v_rotation, plan.seals ? plan.method.v_bits : 0)};
+    return without_bad_alloc("the dump of a layer", [&]() -> kv_layer_dump {
+        const chunk_plan & plan = plans_->at(static_cast<size_t>(il));
+        const kv_layer & layer = layers_[static_cast<size_t>(il)];
+        const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
+        return {dump_side(here, kv_side::key, plan.k_rotation, plan.seals ? plan.method.k_bits : 0),
+                dump_side(here, kv_side::value, plan.v_rotation, plan.seals ? plan.method.v_bits : 0)};
+    });
 }
 
 }  // namespace livekv

@@ -5,6 +5,8 @@
 
 #include "error.h"
 #include "kernels/cpu/rotate_rows.h"
+#include "model/ggml_memory.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
@@ -62,21 +64,21 @@ dense_cache::dense_cache(ggml_type type, bool rotated, const kv_shape & shape, c
         }
         ggml_context *& ctx = by_type[where[il]];
         if (!ctx) {
-            ctx = ggml_init({2 * k_.size() * ggml_tensor_overhead(), nullptr, true});
-            contexts_.emplace_back(ctx);
+            contexts_.push_back(make_ggml_context(2 * k_.size() * ggml_tensor_overhead()));
+            ctx = contexts_.back().get();
         }
         k_[il] = ggml_new_tensor_2d(ctx, type, layer.n_embd_kv(), padded(shape.n_ctx));
         v_[il] = ggml_new_tensor_2d(ctx, type, layer.n_embd_kv(), padded(shape.n_ctx));
         needed += 2 * ggml_nbytes(k_[il]);
     }
     for (auto & [buft, ctx] : by_type) {
-        ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+        ggml_backend_buffer_ptr buffer = allocate_tensors(ctx, buft);
         if (!buffer) {
             fail("not enough memory for the ", ggml_type_name(type), " cache of ", shape.n_ctx,
                  " tokens: ", needed / (1 << 20), " MiB; use a shorter context or a smaller cache");
         }
-        buffers_.emplace_back(buffer);
-        ggml_backend_buffer_clear(buffer, 0);  // as clear_rows
+        ggml_backend_buffer_clear(buffer.get(), 0);  // as clear_rows
+        buffers_.push_back(std::move(buffer));
     }
 }
 
@@ -156,10 +158,12 @@ kv_side_dump dense_cache::dump_rows(const ggml_tensor * cache, const kv_layer_sh
 }
 
 kv_layer_dump dense_cache::dump(int64_t il) const {
-    const size_t i = static_cast<size_t>(il);
-    const kv_layer_shape & shape = shape_.layers.at(i);
-    return {dump_rows(k_[i], shape, rotated_ ? key_run(shape.head_dim) : 0),
-            dump_rows(v_[i], shape, rotated_ ? value_run : 0)};
+    return without_bad_alloc("the dump of a layer", [&]() -> kv_layer_dump {
+        const size_t i = static_cast<size_t>(il);
+        const kv_layer_shape & shape = shape_.layers.at(i);
+        return {dump_rows(k_[i], shape, rotated_ ? key_run(shape.head_dim) : 0),
+                dump_rows(v_[i], shape, rotated_ ? value_run : 0)};
+    });
 }
 
 size_t dense_cache::bytes() const {

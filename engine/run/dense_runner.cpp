@@ -47,8 +47,10 @@ void dense_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
         ggml_set_name(in.mask, "inp_mask");
         for (ggml_tensor * t : {in.rows, in.mask}) {
             ggml_set_input(t);
-            ggml_build_forward_expand(graph, t);  // memory for the mask even if the last layer only stores
         }
+        // Not the mask: where the only layer only stores, nothing reads it, and ggml would give it the place of a
+        // shorter one of the pass before.
+        ggml_build_forward_expand(graph, in.rows);
         inputs_.push_back(in);
     }
 }
@@ -60,14 +62,19 @@ void dense_runner::set_inputs() {
         const part & p = parts_[i];
         const int64_t n_before = p.cache->n_tokens();
         row_values_.resize(static_cast<size_t>(p.n_new));
+        for (int64_t t = 0; t < p.n_new; ++t) {
+            row_values_[static_cast<size_t>(t)] = n_before + t;
+        }
+        ggml_backend_tensor_set(inputs_[i].rows, row_values_.data(), 0, ggml_nbytes(inputs_[i].rows));
+        if (!inputs_[i].mask->buffer) {
+            continue;
+        }
         mask_values_.resize(static_cast<size_t>(p.n_new * p.n_kv));
         for (int64_t t = 0; t < p.n_new; ++t) {  // token t sees every row up to its own
-            row_values_[static_cast<size_t>(t)] = n_before + t;
             const auto row = mask_values_.begin() + t * p.n_kv;
             std::fill(row, row + n_before + t + 1, visible);
             std::fill(row + n_before + t + 1, row + p.n_kv, hidden);
         }
-        ggml_backend_tensor_set(inputs_[i].rows, row_values_.data(), 0, ggml_nbytes(inputs_[i].rows));
         ggml_backend_tensor_set(inputs_[i].mask, mask_values_.data(), 0, ggml_nbytes(inputs_[i].mask));
     }
 }

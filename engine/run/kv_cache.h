@@ -39,7 +39,7 @@ class kv_cache {
 
     virtual kv_report report() const = 0;
 
-    // What layer il holds, copied and taken apart to be looked at.
+    // What layer il holds, copied and taken apart to be looked at. Throws livekv::error on too little memory.
     virtual kv_layer_dump dump(int64_t il) const = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "session/chat_family.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <string_view>
 
 #include "error.h"
@@ -9,10 +11,7 @@ namespace livekv {
 
 namespace {
 
-constexpr chat_family families[] = {chat_family::llama2, chat_family::llama3, chat_family::chatml, chat_family::mistral,
-                                    chat_family::zephyr};
-
-// What llama2 and mistral share: the system message is the beginning of the first user message, roles alternate.
+// What llama2, gemma and Mistral's share: the system message is part of a user message, roles alternate.
 #define LIVEKV_ALTERNATING_TURNS(family)                                                                             \
     "{% if messages[0]['role'] == 'system' %}"                                                                       \
     "{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"                                        \
@@ -41,7 +40,47 @@ constexpr const char * mistral = LIVEKV_ALTERNATING_TURNS("mistral")
     "{% else %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endif %}"
     "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}";
 
+// From the third version on the marks are control tokens, and the system message is in the newest user message. Models
+// with a SentencePiece vocabulary were trained with a space behind them, those with Tekken's without.
+#define LIVEKV_MISTRAL_V3(family, space)                        \
+    LIVEKV_ALTERNATING_TURNS(family)                            \
+    "{% if m['role'] == 'user' %}"                              \
+    "{% if loop.last and system is not none %}{{ '[INST]" space \
+    "' + system + '\\n\\n' + m['content'] + '[/INST]' }}"       \
+    "{% else %}{{ '[INST]" space                                \
+    "' + m['content'] + '[/INST]' }}{% endif %}"                \
+    "{% else %}{{ '" space "' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+
+constexpr const char * mistral_v3 = LIVEKV_MISTRAL_V3("mistral-v3", " ");
+constexpr const char * mistral_v3_tekken = LIVEKV_MISTRAL_V3("mistral-v3-tekken", "");
+
+#undef LIVEKV_MISTRAL_V3
+
+// From the seventh on the system message has marks of its own.
+#define LIVEKV_MISTRAL_V7(space)                              \
+    "{% for m in messages %}"                                 \
+    "{% if m['role'] == 'system' %}{{ '[SYSTEM_PROMPT]" space \
+    "' + m['content'] + '[/SYSTEM_PROMPT]' }}"                \
+    "{% elif m['role'] == 'user' %}{{ '[INST]" space          \
+    "' + m['content'] + '[/INST]' }}"                         \
+    "{% else %}{{ '" space "' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+
+constexpr const char * mistral_v7 = LIVEKV_MISTRAL_V7(" ");
+constexpr const char * mistral_v7_tekken = LIVEKV_MISTRAL_V7("");
+
+#undef LIVEKV_MISTRAL_V7
+
+constexpr const char * gemma = LIVEKV_ALTERNATING_TURNS("gemma")
+    "{{ '<start_of_turn>' + ('user' if m['role'] == 'user' else 'model') + '\n' }}"
+    "{% if loop.first and system is not none %}{{ system + '\n\n' }}{% endif %}"
+    "{{ m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}";
+
 #undef LIVEKV_ALTERNATING_TURNS
+
+constexpr const char * phi3 =
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
 
 constexpr const char * llama3 =
     "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim + "
@@ -58,88 +97,121 @@ constexpr const char * zephyr =
     "{% else %}{{ '<|assistant|>\\n' }}{% endif %}{{ m['content'] + eos_token + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
 
-}  // namespace
+constexpr struct {
+    chat_family family;
+    const char * name;
+    const char * source;
+} families[] = {
+    {chat_family::llama2, "llama2", llama2},
+    {chat_family::llama3, "llama3", llama3},
+    {chat_family::chatml, "chatml", chatml},
+    {chat_family::gemma, "gemma", gemma},
+    {chat_family::phi3, "phi3", phi3},
+    {chat_family::mistral, "mistral", mistral},
+    {chat_family::mistral_v3, "mistral-v3", mistral_v3},
+    {chat_family::mistral_v3_tekken, "mistral-v3-tekken", mistral_v3_tekken},
+    {chat_family::mistral_v7, "mistral-v7", mistral_v7},
+    {chat_family::mistral_v7_tekken, "mistral-v7-tekken", mistral_v7_tekken},
+    {chat_family::zephyr, "zephyr", zephyr},
+};
 
-const char * chat_family_name(chat_family family) {
-    switch (family) {
-        case chat_family::llama2:
-            return "llama2";
-        case chat_family::llama3:
-            return "llama3";
-        case chat_family::chatml:
-            return "chatml";
-        case chat_family::mistral:
-            return "mistral";
-        case chat_family::zephyr:
-            return "zephyr";
-        case chat_family::none:
-            break;
-    }
-    return "none";
-}
-
-std::vector<std::string> chat_family_names() {
-    std::vector<std::string> names;
-    for (const chat_family family : families) {
-        names.push_back(chat_family_name(family));
-    }
-    return names;
-}
-
-chat_family chat_family_named(const std::string & name) {
-    for (const chat_family family : families) {
-        if (name == chat_family_name(family)) {
-            return family;
-        }
-    }
-    fail("there is no chat template family '", name, "'");
-}
-
-const char * chat_family_template(chat_family family) {
-    switch (family) {
-        case chat_family::llama2:
-            return llama2;
-        case chat_family::llama3:
-            return llama3;
-        case chat_family::chatml:
-            return chatml;
-        case chat_family::mistral:
-            return mistral;
-        case chat_family::zephyr:
-            return zephyr;
-        case chat_family::none:
-            break;
-    }
-    return "";
-}
-
-chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok) {
-    if (template_text.empty()) {
-        const auto has_control = [&](std::string_view text) {
-            const int32_t id = tok.find(text);
-            return id >= 0 && tok.is_control(id);
-        };
-        if (has_control("<|im_start|>") && has_control("<|im_end|>")) {
-            return chat_family::chatml;
-        }
-        const bool has_llama3 = has_control("<|start_header_id|>") && has_control("<|eot_id|>");
-        return has_llama3 ? chat_family::llama3 : chat_family::none;
-    }
-    const auto has = [&](const char * mark) { return template_text.find(mark) != std::string::npos; };
+// A text of a template, in which known formats leave telling marks.
+chat_family family_of_template(std::string_view text) {
+    const auto has = [&](std::string_view mark) { return text.find(mark) != std::string_view::npos; };
     if (has("<|im_start|>")) {
         return has("<|im_sep|>") ? chat_family::none : chat_family::chatml;  // <|im_sep|>: Phi-4, another format
     }
     if (has("<|start_header_id|>")) {
         return chat_family::llama3;
     }
-    if (has("[INST]")) {
-        // [SYSTEM_PROMPT] and [AVAILABLE_TOOLS]: Mistral v3 and later, which space the marks differently.
-        const bool is_later_mistral = has("[SYSTEM_PROMPT]") || has("[AVAILABLE_TOOLS]");
-        return is_later_mistral ? chat_family::none : has("<<SYS>>") ? chat_family::llama2 : chat_family::mistral;
+    if (has("<start_of_turn>")) {
+        return chat_family::gemma;
     }
-    // <|end|> and <|endoftext|> instead of </s>: Phi-3 and StableLM.
-    const bool has_roles = has("<|user|>") && has("<|assistant|>");
-    return has_roles && !has("<|end|>") && !has("<|endoftext|>") ? chat_family::zephyr : chat_family::none;
+    if (has("[INST]")) {
+        const bool spaced = has("[INST] ");
+        if (has("[SYSTEM_PROMPT]")) {
+            return spaced ? chat_family::mistral_v7 : chat_family::mistral_v7_tekken;
+        }
+        if (has("[AVAILABLE_TOOLS]")) {
+            return spaced ? chat_family::mistral_v3 : chat_family::mistral_v3_tekken;
+        }
+        return has("<<SYS>>") ? chat_family::llama2 : chat_family::mistral;
+    }
+    if (!has("<|user|>") || !has("<|assistant|>") || has("<|endoftext|>")) {  // <|endoftext|>: StableLM
+        return chat_family::none;
+    }
+    return has("<|end|>") ? chat_family::phi3 : chat_family::zephyr;
+}
+
+// Without a template the control tokens of the vocabulary decide.
+chat_family family_of_vocabulary(const tokenizer & tok) {
+    const auto has_all = [&](std::initializer_list<std::string_view> texts) {
+        return std::ranges::all_of(texts, [&](std::string_view text) {
+            const int32_t id = tok.find(text);
+            return id >= 0 && tok.is_control(id);
+        });
+    };
+    if (has_all({"<|im_start|>", "<|im_end|>"})) {
+        return chat_family::chatml;
+    }
+    if (has_all({"<|start_header_id|>", "<|eot_id|>"})) {
+        return chat_family::llama3;
+    }
+    if (has_all({"<start_of_turn>", "<end_of_turn>"})) {
+        return chat_family::gemma;
+    }
+    if (has_all({"<|user|>", "<|assistant|>", "<|end|>"})) {
+        return chat_family::phi3;
+    }
+    if (!has_all({"[INST]", "[/INST]"})) {
+        return chat_family::none;
+    }
+    const bool is_spm = tok.find("\u2581") >= 0;
+    if (has_all({"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"})) {
+        return is_spm ? chat_family::mistral_v7 : chat_family::mistral_v7_tekken;
+    }
+    return is_spm ? chat_family::mistral_v3 : chat_family::mistral_v3_tekken;
+}
+
+}  // namespace
+
+const char * chat_family_name(chat_family family) {
+    for (const auto & known : families) {
+        if (known.family == family) {
+            return known.name;
+        }
+    }
+    return "none";
+}
+
+std::vector<std::string> chat_family_names() {
+    std::vector<std::string> names;
+    for (const auto & known : families) {
+        names.push_back(known.name);
+    }
+    return names;
+}
+
+chat_family chat_family_named(const std::string & name) {
+    for (const auto & known : families) {
+        if (name == known.name) {
+            return known.family;
+        }
+    }
+    fail("there is no chat template family '", name, "'");
+}
+
+const char * chat_family_template(chat_family family) {
+    for (const auto & known : families) {
+        if (known.family == family) {
+            return known.source;
+        }
+    }
+    return "";
+}
+
+chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok) {
+    return template_text.empty() ? family_of_vocabulary(tok) : family_of_template(template_text);
 }
 
 }  // namespace livekv

@@ -8,12 +8,31 @@ namespace livekv {
 class tokenizer;
 
 // The chat formats that are built in, for files that bring no template of their own.
-//   llama2   Llama-2-chat and Code Llama
-//   llama3   Llama 3 instruct
-//   chatml   Qwen, SmolLM2, Yi, ...
-//   mistral  Mistral-7B-Instruct v0.1 and v0.2, Mixtral
-//   zephyr   Zephyr, TinyLlama
-enum class chat_family { none, llama2, llama3, chatml, mistral, zephyr };
+//   llama2             Llama-2-chat and Code Llama
+//   llama3             Llama 3 instruct
+//   chatml             Qwen, SmolLM2, Yi, ...
+//   gemma              Gemma 1 to 3
+//   phi3               Phi-3
+//   mistral            Mistral-7B-Instruct v0.1 and v0.2, Mixtral
+//   mistral-v3         Mistral-7B-Instruct v0.3 and others with a SentencePiece vocabulary
+//   mistral-v3-tekken  Mistral Nemo
+//   mistral-v7         Mistral Large 2411
+//   mistral-v7-tekken  Mistral Small 3
+//   zephyr             Zephyr, TinyLlama
+enum class chat_family {
+    none,
+    llama2,
+    llama3,
+    chatml,
+    gemma,
+    phi3,
+    mistral,
+    mistral_v3,
+    mistral_v3_tekken,
+    mistral_v7,
+    mistral_v7_tekken,
+    zephyr
+};
 
 const char * chat_family_name(chat_family family);
 

@@ -48,7 +48,7 @@ jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
     if (j.is_boolean()) {
         return mk_val<value_bool>(j.get<bool>());
     }
-    if (j.is_number_integer()) {
+    if (j.is_number_integer() && !(j.is_number_unsigned() && j.get<uint64_t>() > INT64_MAX)) {
         return mk_val<value_int>(j.get<int64_t>());
     }
     if (j.is_number()) {
@@ -84,7 +84,7 @@ nlohmann::ordered_json parsed(const std::string & text) {
     using json = nlohmann::ordered_json;
     return json::parse(text, [](int depth, json::parse_event_t, const json &) {
         if (depth > max_depth) {
-            fail("a message's values nest too deeply");
+            fail("the values of a conversation nest too deeply");
         }
         return true;
     });
@@ -98,17 +98,64 @@ nlohmann::ordered_json json_of(const chat_message & message) {
     return object;
 }
 
-std::string source_for(const tokenizer & tok) {
+std::string source_for(const tokenizer & tok, bool for_tools) {
     if (has_own_chat_template(tok)) {
-        return tok.chat_template();
+        return tok.chat_template(for_tools);
     }
     const chat_family family = detect_chat_family(tok.chat_template(), tok);
     if (family == chat_family::none) {
-        fail(
-            "the model has no chat template, nor the marks of a family livekv knows (llama2, llama3, chatml, mistral, "
-            "zephyr); give it a plain prompt");
+        fail("the model has no chat template, nor the marks of a family livekv knows; give it a plain prompt");
     }
     return chat_family_template(family);
+}
+
+// What else the template may read. Throws livekv::error for what is no JSON object and for names that are taken.
+nlohmann::ordered_json parse_variables(const std::string & variables) {
+    if (variables.empty()) {
+        return nlohmann::ordered_json::object();
+    }
+    nlohmann::ordered_json object;
+    try {
+        object = parsed(variables);
+    } catch (const nlohmann::ordered_json::exception &) {
+    }
+    if (!object.is_object()) {
+        fail("the variables of a chat template are no JSON object");
+    }
+    for (const char * name : {"messages", "add_generation_prompt", "bos_token", "eos_token"}) {
+        if (object.contains(name)) {
+            fail("the variable '", name, "' of a chat template is given by the conversation and the model");
+        }
+    }
+    return object;
+}
+
+// The texts in j that hold control tokens replaced by another word. found: the last of those tokens.
+void make_harmless(nlohmann::ordered_json & j, const tokenizer & tok, std::string & found) {
+    if (j.is_string()) {
+        for (const int32_t id : tok.encode(j.get<std::string>(), /*add_special=*/false, /*parse_special=*/true)) {
+            if (tok.is_control(id)) {
+                found = tok.token_bytes(id, true);
+                j = "x";
+                return;
+            }
+        }
+    }
+    if (j.is_object()) {
+        auto harmless = nlohmann::ordered_json::object();
+        for (auto & [key, value] : j.items()) {
+            nlohmann::ordered_json name = key;
+            make_harmless(name, tok, found);
+            make_harmless(value, tok, found);
+            harmless[name.get<std::string>()] = value;
+        }
+        j = harmless;
+    }
+    if (j.is_array()) {
+        for (auto & item : j) {
+            make_harmless(item, tok, found);
+        }
+    }
 }
 
 int64_t count_control(const tokenizer & tok, const std::vector<int32_t> & ids) {
@@ -150,7 +197,7 @@ bool has_chat_template(const tokenizer & tok) {
     return has_own_chat_template(tok) || detect_chat_family(tok.chat_template(), tok) != chat_family::none;
 }
 
-chat_template::chat_template(const tokenizer & tok) : chat_template(tok, source_for(tok)) {}
+chat_template::chat_template(const tokenizer & tok, bool for_tools) : chat_template(tok, source_for(tok, for_tools)) {}
 
 chat_template::chat_template(const tokenizer & tok, chat_family family)
     : chat_template(tok, std::string(chat_family_template(family))) {}
@@ -172,10 +219,12 @@ chat_template::chat_template(const tokenizer & tok, const std::string & source) 
 chat_template::~chat_template() = default;
 chat_template::chat_template(chat_template && other) noexcept = default;
 
-chat_text chat_template::run(const std::vector<chat_message> & messages, bool add_generation_prompt) const {
+chat_text chat_template::run(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                             const std::string & variables) const {
     const auto special = [&](int32_t id) {
         return jinja::mk_val<jinja::value_string>(id < 0 ? std::string() : tok_.token_bytes(id, true));
     };
+    const nlohmann::ordered_json given = parse_variables(variables);
     chat_text text;
     try {
         jinja::context context(program_->source);
@@ -183,13 +232,23 @@ chat_text chat_template::run(const std::vector<chat_message> & messages, bool ad
         for (const chat_message & message : messages) {
             list->push_back(value_of(json_of(message), /*from_message=*/true));
         }
-        const template_budget budget(list);
+        const auto input = jinja::mk_val<jinja::value_array>();
+        input->push_back(list);
+        std::vector<std::pair<std::string, jinja::value>> others;
+        for (const auto & [name, value] : given.items()) {
+            others.emplace_back(name, value_of(value, /*from_message=*/true));
+            input->push_back(others.back().second);
+        }
+        const template_budget budget(input);
+        context.set_val("tools", jinja::mk_val<jinja::value_none>());
+        context.set_val("documents", jinja::mk_val<jinja::value_none>());
+        for (const auto & [name, value] : others) {
+            context.set_val(name, value);
+        }
         context.set_val("messages", list);
         context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
         context.set_val("bos_token", special(tok_.bos()));
         context.set_val("eos_token", special(tok_.eos()));
-        context.set_val("tools", jinja::mk_val<jinja::value_none>());
-        context.set_val("documents", jinja::mk_val<jinja::value_none>());
         const jinja::value written = jinja::runtime(context).execute(program_->statements);
         const jinja::value_string joined = jinja::runtime::gather_string_parts(written);
         for (const jinja::string_part & part : joined->val_str.parts) {
@@ -210,34 +269,37 @@ std::string chat_template::without_bos(const chat_text & text) const {
     return str(behind(text, bos_length(text)));
 }
 
-// A template may build new strings of what a message says, and lose where it came from. With another word in place of
-// every content that holds control tokens there must be as many of them.
+// A template may build new strings of what it is given, and lose where it came from. With another word in place of
+// every text that holds control tokens there must be as many of them.
 void chat_template::require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                                       const chat_text & text) const {
-    std::vector<chat_message> harmless = messages;
+                                       const std::string & variables, const chat_text & text) const {
     std::string found;
+    const auto harmless_json = [&](nlohmann::ordered_json j) {
+        make_harmless(j, tok_, found);
+        return j;
+    };
+    std::vector<chat_message> harmless = messages;
     for (chat_message & message : harmless) {
-        for (const int32_t id : tok_.encode(message.content, /*add_special=*/false, /*parse_special=*/true)) {
-            if (tok_.is_control(id)) {
-                found = tok_.token_bytes(id, true);
-                message.content = "x";
-                break;
-            }
+        message.content = harmless_json(message.content).get<std::string>();
+        if (!message.more.empty()) {
+            message.more = harmless_json(parsed(message.more)).dump();
         }
     }
+    const std::string harmless_variables = harmless_json(parse_variables(variables)).dump();
     if (found.empty()) {
         return;
     }
-    const int64_t n_expected = count_control(tok_, encode(run(harmless, add_generation_prompt)));
+    const int64_t n_expected = count_control(tok_, encode(run(harmless, add_generation_prompt, harmless_variables)));
     if (count_control(tok_, encode(text)) != n_expected) {
         fail("a message says '", found, "', which this model's chat template would make a control token");
     }
 }
 
-chat_text chat_template::render(const std::vector<chat_message> & messages, bool add_generation_prompt) const {
+chat_text chat_template::render(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                                const std::string & variables) const {
     check_roles(messages);
-    chat_text text = run(messages, add_generation_prompt);
-    require_no_control(messages, add_generation_prompt, text);
+    chat_text text = run(messages, add_generation_prompt, variables);
+    require_no_control(messages, add_generation_prompt, variables, text);
     return text;
 }
 

@@ -37,22 +37,24 @@ bool has_chat_template(const tokenizer & tok);
 
 // How a model's conversations are written as text: the Jinja program in its file (tokenizer.chat_template), with the
 // variables and functions that transformers gives it (messages, add_generation_prompt, bos_token, eos_token, tools and
-// documents as none; raise_exception, strftime_now). A file without one, or with a text that reads no messages, gets
-// the template of the family it is recognized as. Const and shareable between threads.
+// documents, none where they are not given; raise_exception, strftime_now). A file without one, or with a text that
+// reads no messages, gets the template of the family it is recognized as. Const and shareable between threads.
 class chat_template {
   public:
     // tok must outlive this object. Throws livekv::error when the template cannot be read, and where there is none.
-    explicit chat_template(const tokenizer & tok);
+    // for_tools: for conversations with tools, for which some files have a template of their own.
+    explicit chat_template(const tokenizer & tok, bool for_tools = false);
     chat_template(const tokenizer & tok, chat_family family);          // that family's, whatever the file has
     chat_template(const tokenizer & tok, const std::string & source);  // this Jinja program
     ~chat_template();
     chat_template(chat_template && other) noexcept;
 
     // The conversation as text. add_generation_prompt: with what comes before the assistant's next answer, where the
-    // template has such a thing. Throws livekv::error for no messages, a
-    // role no template knows, what the template itself refuses, and where it would make a control token of what a
-    // message says.
-    chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
+    // template has such a thing. variables: what else it may read, a JSON object ("tools", "documents", ...); empty:
+    // nothing. Throws livekv::error for no messages, a role no template knows, variables that are no such object, what
+    // the template itself refuses, and where it would make a control token of what it is given to write.
+    chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                     const std::string & variables = {}) const;
 
     // The tokens of rendered text: one <bos> in front where the model asks for it, no <eos> behind. behind: the token
     // that the text goes on behind, and then no <bos>; -1: it begins a text.
@@ -64,10 +66,11 @@ class chat_template {
   private:
     struct program;
 
-    chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt) const;
+    chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt,
+                  const std::string & variables) const;
     size_t bos_length(const chat_text & text) const;  // bytes of <bos> in front, where encode would add one too
     void require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                            const chat_text & text) const;
+                            const std::string & variables, const chat_text & text) const;
 
     const tokenizer & tok_;
     std::unique_ptr<const program> program_;

@@ -7,28 +7,21 @@
 #include "policy/kv_policies.h"
 #include "policy/saved_options.h"
 #include "run/chunked_cache.h"
+#include "without_bad_alloc.h"
 
 namespace livekv {
 
-namespace {
-
-// What work gives; too little memory is an error that says for what.
-template <typename F>
-auto without_bad_alloc(const char * what, F work) {
-    try {
-        return work();
-    } catch (const std::bad_alloc &) {
-        fail("not enough memory for ", what);
-    }
+session::session(std::shared_ptr<engine> e, const session_params & params) try
+    : session(e, params, e->make_cache(params.kv, params.n_ctx)) {
+} catch (const std::bad_alloc &) {
+    fail("not enough memory for a session");
 }
 
-}  // namespace
-
-session::session(std::shared_ptr<engine> e, const session_params & params)
-    : session(e, params, e->make_cache(params.kv, params.n_ctx)) {}
-
-session::session(std::shared_ptr<const model> m, const session_params & params)
-    : session(std::make_shared<engine>(std::move(m), params.n_threads), params) {}
+session::session(std::shared_ptr<const model> m, const session_params & params) try
+    : session(std::make_shared<engine>(std::move(m), params.n_threads), params) {
+} catch (const std::bad_alloc &) {
+    fail("not enough memory for a session");
+}
 
 session::session(std::shared_ptr<engine> e, const session_params & params, std::unique_ptr<kv_cache> cache)
     : engine_(std::move(e)), params_(params), cache_(std::move(cache)) {
@@ -131,6 +124,10 @@ void session::load(const kv_file & file) {
     });
 }
 
+void session::load(const std::string & path) {
+    without_bad_alloc("the saved sequence", [&] { load(kv_file(path)); });
+}
+
 int64_t session::pass_size(int64_t n) const {
     return std::min({n, params_.kv.chunk_size, cache_->max_new()});
 }
@@ -162,7 +159,7 @@ void session::pass(engine & e, std::span<const share> shares) {
         for (const share & x : shares) {
             x.who->tokens_.resize(static_cast<size_t>(x.who->n_tokens()));
         }
-        throw;
+        without_bad_alloc("a pass", [] { throw; });
     }
     for (const share & x : shares) {
         const std::span<const float> last = std::span<const float>(x.who->logits_).last(x.n_outputs > 0 ? n_vocab : 0);
@@ -189,8 +186,9 @@ size_t session::reuse(std::span<const int32_t> tokens) {
     if (engine_->remembers() && n_tokens() == 0) {
         without_bad_alloc("the beginning of the prompt", [&] {
             if (auto known = engine_->known_beginning(params_.kv, n_ctx(), tokens)) {
-                n_reused_ = known->n_tokens();
-                adopt(std::move(known), {tokens.begin(), tokens.begin() + n_reused_});
+                const int64_t n = known->n_tokens();
+                adopt(std::move(known), {tokens.begin(), tokens.begin() + n});
+                n_reused_ = n;
             }
         });
     }

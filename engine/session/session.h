@@ -124,7 +124,7 @@ class session {
     // replace this session's; its context and threads stay. Throws livekv::error when the file is none of ours,
     // damaged, of another model or version, or longer than the context; then nothing has changed.
     void load(const kv_file & file);
-    void load(const std::string & path) { load(kv_file(path)); }
+    void load(const std::string & path);
 
     // 8 * cache bytes / values stored, for the tokens now in the cache; none when it is empty.
     std::optional<double> kv_bits_per_value() const;

@@ -2,6 +2,7 @@
 
 #include "atomic_file.h"
 #include "error.h"
+#include "model/ggml_memory.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
 #include "xxh64.h"
@@ -21,8 +22,7 @@ bytes bytes_of(const T & values) {
 class container {
   public:
     explicit container(size_t n_tensors)
-        : gguf_(gguf_init_empty()),
-          tensors_(ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc=*/true})) {}
+        : gguf_(gguf_init_empty()), tensors_(make_ggml_context(n_tensors * ggml_tensor_overhead())) {}
 
     gguf_context * keys() { return gguf_.get(); }
 

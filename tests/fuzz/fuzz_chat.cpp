@@ -65,13 +65,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     static const livekv::tokenizer tok = make_tokenizer();
     const std::vector<std::string> records = split(std::string(reinterpret_cast<const char *>(data), size), '\x1E');
     std::vector<livekv::chat_message> messages;
+    std::string variables;
     for (size_t i = 1; i < records.size() && i < 9; ++i) {
-        messages.push_back(message_of(records[i]));
+        if (records[i].starts_with('v')) {
+            variables = records[i].substr(1);
+        } else {
+            messages.push_back(message_of(records[i]));
+        }
     }
     const fuzz::memory_limit limit(size);
     try {
         const livekv::chat_template format = template_of(tok, records[0]);
-        const livekv::chat_text text = format.render(messages, /*add_generation_prompt=*/size % 2 == 0);
+        const livekv::chat_text text = format.render(messages, /*add_generation_prompt=*/size % 2 == 0, variables);
         format.encode(text);
         format.encode(livekv::behind(text, size / 2), 5);
         format.without_bos(text);

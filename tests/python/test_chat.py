@@ -112,6 +112,17 @@ def test_a_family_can_be_forced(chat):
         assert done.returncode == 2 and len(notes(done)) == 1 and b"one of own, llama2" in done.stderr
 
 
+def test_a_model_without_a_template_says_how_to_go_on(chat):
+    for template in (None, "{% for m in messages %}"):
+        done, _ = chat(template, b"hi\n")
+        assert done.returncode == 1 and done.stdout == b""
+        (line,) = done.stderr.decode().splitlines()
+        assert "chat template" in line and "or name a known format with --chat-template: llama2, llama3, chatml, gemma" in line
+    for name in ("gemma", "phi3", "mistral-v3", "mistral-v7-tekken"):
+        done, stats = chat(None, b"hi\n", "--chat-template", name)
+        assert done.returncode == 0 and notes(done) == [] and stats["n_prompt"] > 1
+
+
 def test_what_a_template_refuses_is_one_line(chat):
     template = "{{ raise_exception('no ' + messages[0].role + ' here') }}"
     done, _ = chat(template, b"hi\n")

@@ -149,6 +149,18 @@ def test_sharded_and_single_checkpoints_give_the_same_bytes(tmp_path):
     assert single.with_suffix(".gguf").read_bytes() == sharded.with_suffix(".gguf").read_bytes()
 
 
+def test_a_missing_shard_is_named(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    tiny_models.save_shards(folder, tiny_models.weights(GQA), 3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(ConvertError, match="lacks the shard model-00002-of-00003.safetensors"):
+        convert(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ConvertError, match="holds model-00001-of-00003.safetensors, but no model.safetensors.index.json"):
+        convert(folder)
+
+
 @pytest.mark.parametrize("n_shards", [1, 2])
 def test_torch_checkpoints_give_the_same_bytes(tmp_path, n_shards):
     torch = pytest.importorskip("torch")

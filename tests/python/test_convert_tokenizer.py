@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import convert_hf
 import pytest
 import tiny_models
@@ -65,20 +67,21 @@ def test_vocabulary_is_padded_to_the_embedding(tmp_path):
     assert set(got["token_type"][n_real:]) == {UNUSED} and UNUSED not in got["token_type"][:n_real]
 
 
-@pytest.mark.parametrize(
-    "pre_tokenizer, name",
-    [
-        (tiny_tokenizers.GPT2_PRE, "gpt-2"),
-        (tiny_tokenizers.LLAMA3_PRE, "llama-bpe"),
-        (tiny_tokenizers.SMOLLM_PRE, "smollm"),
-    ],
-)
-def test_known_pre_tokenizers_are_named(tmp_path, pre_tokenizer, name):
+def test_line_ends_in_an_expression_may_be_written_as_they_are(tmp_path):
     tokenizer, _ = tiny_tokenizers.byte_level()
+    pre = copy.deepcopy(tiny_tokenizers.PRE_TOKENIZERS["deepseek-coder"])
+    pre["pretokenizers"][0]["pattern"]["Regex"] = "[\r\n]"
+    assert metadata(tmp_path / "m", BYTELEVEL, tokenizer | {"pre_tokenizer": pre})["pre"] == "deepseek-coder"
+
+
+@pytest.mark.parametrize("name", tiny_tokenizers.PRE_TOKENIZERS)
+def test_known_pre_tokenizers_are_named(tmp_path, name):
+    tokenizer, _ = tiny_tokenizers.byte_level()
+    pre_tokenizer = tiny_tokenizers.PRE_TOKENIZERS[name]
     assert metadata(tmp_path / "m", BYTELEVEL, tokenizer | {"pre_tokenizer": pre_tokenizer})["pre"] == name
 
 
-DEEPSEEK_SPLIT = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior": "Isolated", "invert": False}
+LINES_ONLY = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior": "Isolated", "invert": False}
 
 
 @pytest.mark.parametrize(
@@ -88,15 +91,15 @@ DEEPSEEK_SPLIT = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior":
             {
                 "pre_tokenizer": {
                     "type": "Sequence",
-                    "pretokenizers": [DEEPSEEK_SPLIT, tiny_tokenizers.BYTES_ONLY],
+                    "pretokenizers": [LINES_ONLY, tiny_tokenizers.BYTES_ONLY],
                 }
             },
-            'unknown pre_tokenizer (known are those of gpt-2, llama-bpe, smollm): {"type": "Sequence", '
+            'unknown pre_tokenizer (known are those of deepseek-coder, gpt-2, gpt-4o, llama-bpe, qwen2, qwen35, seed-coder, smollm, tekken): {"type": "Sequence", '
             '"pretokenizers": [{"type": "Split", "pattern": {"Regex": "[\\\\r\\\\n]"}',
         ),
         ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "unknown pre_tokenizer"),
         ({"pre_tokenizer": tiny_tokenizers.BYTES_ONLY}, "unknown pre_tokenizer"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer NFC is not supported"),
+        ({"normalizer": {"type": "NFKC"}}, "normalizer NFKC is not supported"),
         ({"model": {"type": "WordPiece", "vocab": {}}}, "of type WordPiece"),
     ],
 )
@@ -212,3 +215,41 @@ def test_end_of_turn_and_chat_template(tmp_path):
     assert got["chat_template"] == "{{ messages }}"
     file = {"chat_template.jinja": b"{{ bos_token }}"}
     assert metadata(tmp_path / "file", BYTELEVEL, None, config, files=file)["chat_template"] == "{{ bos_token }}"
+    file = {"chat_template.json": b'{"chat_template": "{{ eos_token }}"}'}
+    assert metadata(tmp_path / "json", BYTELEVEL, None, {}, files=file)["chat_template"] == "{{ eos_token }}"
+
+
+def test_templates_in_a_folder_are_carried_by_name(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", BYTELEVEL, WEIGHTS[BYTELEVEL.name])
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    convert_hf.convert(folder, folder.with_suffix(".gguf"), "f16")
+    fields = GGUFReader(folder.with_suffix(".gguf")).fields
+    assert fields["tokenizer.chat_template"].contents() == "{{ messages }}"
+    assert fields["tokenizer.chat_template.tool_use"].contents() == "{{ tools }}"
+
+
+def test_a_tokenizer_in_mistrals_own_format_is_named(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", BYTELEVEL, WEIGHTS[BYTELEVEL.name])
+    (folder / "tokenizer.json").rename(folder / "tekken.json")
+    with pytest.raises(ConvertError, match="tekken.json is not read"):
+        convert_hf.convert(folder, folder.with_suffix(".gguf"), "f16")
+
+
+@pytest.mark.parametrize("normalizer", [{"type": "NFC"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}])
+def test_form_c_is_carried_over(tmp_path, normalizer):
+    tokenizer, _ = tiny_tokenizers.byte_level()
+    assert metadata(tmp_path / "m", BYTELEVEL, tokenizer | {"normalizer": normalizer})["livekv.nfc"] is True
+    assert "livekv.nfc" not in metadata(tmp_path / "plain", BYTELEVEL, tokenizer)
+
+
+def test_a_tokenizer_of_gemmas_rules(tmp_path):
+    tokenizer, config = tiny_tokenizers.spm_json()
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    got = metadata(tmp_path / "m", SPM, tokenizer | {"normalizer": replace, "pre_tokenizer": split}, config)
+    assert got["add_space_prefix"] is False and got["livekv.prepend_scheme"] == "never"
+    assert got["livekv.normalizes_spaces"] is True
+    with pytest.raises(ConvertError, match="is not one of SentencePiece's"):  # no space is replaced before
+        metadata(tmp_path / "split", SPM, tokenizer | {"normalizer": None, "pre_tokenizer": split}, config)

@@ -33,7 +33,9 @@ def spaces_replaced(*first: dict) -> dict:
     return {"normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None}
 
 
+SPLIT_AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 SPM_RULES = {
+    "gemma": {"normalizer": spaces_replaced()["normalizer"]["normalizers"][0], "pre_tokenizer": SPLIT_AT_SPACES},
     "prepend": spaces_replaced({"type": "Prepend", "prepend": SPACE}),
     "replace": spaces_replaced(),
     "replace-first": spaces_replaced() | {"pre_tokenizer": metaspace("first", False)["pre_tokenizer"]},
@@ -43,14 +45,9 @@ SPM_RULES = {
     "always-split": metaspace("always", True),
     "first-split": metaspace("first", True),
 }
-BYTE_RULES = {
-    "gpt2": tiny_tokenizers.GPT2_PRE,
-    "llama3": tiny_tokenizers.LLAMA3_PRE,
-    "smollm": tiny_tokenizers.SMOLLM_PRE,
-}
 
 
-def with_flags(tokenizer: dict) -> dict:
+def with_flags(tokenizer: dict, *more: tuple) -> dict:
     """With an added token of each kind, some of which lie inside or beside each other."""
     tokenizer = copy.deepcopy(tokenizer)
     contents = [
@@ -67,6 +64,7 @@ def with_flags(tokenizer: dict) -> dict:
         (f"{SPACE}y", False, ()),
         ("\t", False, ("rstrip",)),
         ("\n\n", False, ("normalized", "lstrip")),
+        *more,
     ]
     known = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])]
     for id_, (content, special, flags) in enumerate(contents, max(known) + 1):
@@ -92,11 +90,14 @@ def families() -> dict[str, tuple]:
     n = len(byte_level["model"]["vocab"])
     byte_level["model"]["vocab"]["ox"] = n
     byte_level["added_tokens"] = [token | {"id": token["id"] + 1} for token in byte_level["added_tokens"]]
-    for name, pre in BYTE_RULES.items():
+    for name, pre in tiny_tokenizers.PRE_TOKENIZERS.items():
         for ignore in (False, True):
             model = copy.deepcopy(byte_level["model"]) | {"ignore_merges": ignore}
             made[f"{name}{'-ignore' * ignore}"] = (BYTELEVEL, byte_level | {"pre_tokenizer": pre, "model": model})
         made[f"{name}-flags"] = (BYTELEVEL, with_flags(byte_level | {"pre_tokenizer": pre}))
+    nfc = {"normalizer": {"type": "NFC"}, "pre_tokenizer": tiny_tokenizers.PRE_TOKENIZERS["qwen2"]}
+    made["qwen2-nfc"] = (BYTELEVEL, byte_level | nfc)
+    made["qwen2-nfc-flags"] = (BYTELEVEL, with_flags(byte_level | nfc, ("e\u0301", False, ("normalized",))))
     return made
 
 
@@ -124,14 +125,19 @@ def pair(tmp_path_factory):
 
 def check(pair, name: str, text: str) -> None:
     theirs, ours = pair(name)
-    expected = theirs.encode(text, add_special_tokens=False).ids
+    try:
+        expected = theirs.encode(text, add_special_tokens=False).ids
+    except BaseException as problem:  # tokens that overlap in what they take along make the package panic
+        if type(problem).__name__ != "PanicException":
+            raise
+        return
     assert ours.tokenize(text, add_special=False, parse_special=True) == expected, repr(text)
 
 
 FIXED = [
     "", " ", "  ", "   ", "    ", "     ", "the and", " the", "  the", "the</s>and", "</s>\nthe", "<s>the", "</s> the", "the <mask> and",
     "the <r>  and", "food", "foo", "foo bar", "a foot", "foot", "the foot,", "a  b", f"the{SPACE}and", SPACE, f"{SPACE}x", f"a{SPACE}x y x",
-    " s p  the", "tha that", "\n\n", "a \n\nb", "  <both>  x", "<mask><mask>", "<r> <mask>", "ox fox ox", "<unk>", "caf\u00e9 \u4f60\u597d \U0001f600",
+    " s p  the", "tha that", "\n\n", "a \n\nb", "  <both>  x", " s p\n\nx", "<r>\t x", "<mask><mask>", "<r> <mask>", "ox fox ox", "<unk>", "caf\u00e9 \u4f60\u597d \U0001f600",
     "foo\u0301", "foo\u200d", "foo_", "x foo9", "1234 and 5", "it's\r\n\r\n  they'll", "\u00a0<mask>\u2003", "<0x41>", "the <tag> the<tag>", "a\t\t \t <mask>\t b",
 ]  # fmt: skip
 
@@ -146,7 +152,7 @@ def texts(name: str) -> st.SearchStrategy[str]:
     _, tokenizer = FAMILIES[name]
     pieces = [text.replace("\u0120", " ").replace(SPACE, " ") for text in tokenizer["model"]["vocab"]]
     contents = [token["content"] for token in tokenizer["added_tokens"]]
-    marks = [" ", "  ", "\n", "\t", SPACE, "\u00a0", "a", "9", "_", "'s", "\u0301", "\u200d"]
+    marks = [" ", "  ", "\n", "\t", SPACE, "\u00a0", "a", "A", "9", "_", "'s", "/", "\u0301", "\u0323", "\u200d"]
     part = st.one_of(st.sampled_from(pieces), st.sampled_from(contents), st.sampled_from(marks), st.text(max_size=3))
     return st.lists(part, max_size=12).map("".join)
 

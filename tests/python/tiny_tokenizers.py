@@ -6,16 +6,46 @@ LLAMA3_SPLIT = (
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 )
+QWEN2_SPLIT = LLAMA3_SPLIT.replace("\\p{N}{1,3}", "\\p{N}")
+QWEN35_SPLIT = QWEN2_SPLIT.replace("?\\p{L}+", "?[\\p{L}\\p{M}]+").replace(
+    "[^\\s\\p{L}\\p{N}]", "[^\\s\\p{L}\\p{M}\\p{N}]"
+)
+SEED_SPLIT = QWEN2_SPLIT.replace("\\p{N}| ", "\\p{N}{1}| ").replace(
+    "[^\\s\\p{L}\\p{N}]+[\\r\\n]*", "[^\\s\\p{L}\\p{N}\\r\\n]+"
+)
+CASED_WORD = (
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+",
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*",
+)
+MARKS_AND_SPACES = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+TEKKEN_SPLIT = "".join(CASED_WORD) + "|\\p{N}" + MARKS_AND_SPACES
+CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT4O_SPLIT = "".join(word + CONTRACTION for word in CASED_WORD) + "|\\p{N}{1,3}" + MARKS_AND_SPACES
+DEEPSEEK_CODER_SPLITS = ("[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+")
 GPT2_PRE = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 BYTES_ONLY = GPT2_PRE | {"use_regex": False}
-LLAMA3_PRE = {
-    "type": "Sequence",
-    "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
-        BYTES_ONLY,
-    ],
+
+
+def split_at(*expressions: str, then: tuple[dict, ...] = ()) -> dict:
+    splits = [{"type": "Split", "pattern": {"Regex": e}, "behavior": "Isolated", "invert": False} for e in expressions]
+    return {"type": "Sequence", "pretokenizers": [*splits, *then, BYTES_ONLY]}
+
+
+LLAMA3_PRE = split_at(LLAMA3_SPLIT)
+DIGITS = {"type": "Digits", "individual_digits": True}
+SMOLLM_PRE = {"type": "Sequence", "pretokenizers": [DIGITS, GPT2_PRE]}
+# tokenizer.ggml.pre -> the pre_tokenizer of tokenizer.json.
+PRE_TOKENIZERS = {
+    "gpt-2": GPT2_PRE,
+    "llama-bpe": LLAMA3_PRE,
+    "smollm": SMOLLM_PRE,
+    "qwen2": split_at(QWEN2_SPLIT),
+    "qwen35": split_at(QWEN35_SPLIT),
+    "tekken": split_at(TEKKEN_SPLIT),
+    "gpt-4o": split_at(GPT4O_SPLIT),
+    "seed-coder": split_at(SEED_SPLIT),
+    "deepseek-coder": split_at(*DEEPSEEK_CODER_SPLITS, then=(DIGITS,)),
 }
-SMOLLM_PRE = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2_PRE]}
 
 WORDS = ("the", "and", "ing", "that", "her", "was", "on", "is")
 

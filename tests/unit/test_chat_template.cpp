@@ -94,6 +94,42 @@ TEST(zephyr_conversations) {
              "<|assistant|>\n Me. </s>\n<|user|>\nWhy?</s>\n<|assistant|>\n");
 }
 
+TEST(later_mistral_conversations) {
+    // The system message stands in the newest user message.
+    CHECK_EQ(format_chat(chat_family::mistral_v3, talk, true),
+             "[INST]  Who? \n[/INST]  Me. </s>[INST] Be brief.\n\nWhy?[/INST]");
+    CHECK_EQ(format_chat(chat_family::mistral_v3_tekken, talk, true),
+             "[INST] Who? \n[/INST] Me. </s>[INST]Be brief.\n\nWhy?[/INST]");
+    CHECK_EQ(format_chat(chat_family::mistral_v3, question, true), "[INST]  Who? \n[/INST]");
+    CHECK_EQ(format_chat(chat_family::mistral_v7, talk, true),
+             "[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST]  Who? \n[/INST]  Me. </s>[INST] Why?[/INST]");
+    CHECK_EQ(format_chat(chat_family::mistral_v7_tekken, talk, true),
+             "[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST] Who? \n[/INST] Me. </s>[INST]Why?[/INST]");
+}
+
+TEST(gemma_conversations) {
+    CHECK_EQ(format_chat(chat_family::gemma, question, false), "<start_of_turn>user\nWho?<end_of_turn>\n");
+    CHECK_EQ(format_chat(chat_family::gemma, talk, true),
+             "<start_of_turn>user\nBe brief.\n\nWho?<end_of_turn>\n<start_of_turn>model\nMe.<end_of_turn>\n"
+             "<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n");
+}
+
+TEST(phi3_conversations) {
+    CHECK_EQ(format_chat(chat_family::phi3, question, false), "<|user|>\n Who? \n<|end|>\n");
+    CHECK_EQ(format_chat(chat_family::phi3, talk, true),
+             "<|system|>\nBe brief.<|end|>\n<|user|>\n Who? \n<|end|>\n"
+             "<|assistant|>\n Me. <|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\n");
+}
+
+TEST(every_family_has_a_name_and_a_template) {
+    for (const std::string & name : livekv::chat_family_names()) {
+        const chat_family family = livekv::chat_family_named(name);
+        CHECK_EQ(livekv::chat_family_name(family), name);
+        CHECK(format_chat(family, question, true).find("Who?") != std::string::npos);
+    }
+    CHECK_ERROR(livekv::chat_family_named("none"), "no chat template family 'none'");
+}
+
 TEST(turns_out_of_order_are_errors) {
     const std::vector<chat_message> twice = {{"user", "a"}, {"user", "b"}};
     CHECK_ERROR(format_chat(chat_family::llama2, twice, true), "message 2 of the conversation is from 'user'");
@@ -112,9 +148,14 @@ TEST(families_are_recognised_by_their_marks) {
     CHECK_EQ(detected("{{ '<|start_header_id|>' + role }}"), "llama3");
     CHECK_EQ(detected("'[INST] ' '<<SYS>>'"), "llama2");
     CHECK_EQ(detected("' [INST] ' + content"), "mistral");
-    CHECK_EQ(detected("'[INST] ' '[AVAILABLE_TOOLS]'"), "none");
+    CHECK_EQ(detected("'[INST] ' '[AVAILABLE_TOOLS] '"), "mistral-v3");
+    CHECK_EQ(detected("'[INST]' '[AVAILABLE_TOOLS]'"), "mistral-v3-tekken");
+    CHECK_EQ(detected("'[INST] ' '[SYSTEM_PROMPT] '"), "mistral-v7");
+    CHECK_EQ(detected("'[INST]' '[SYSTEM_PROMPT]' '[AVAILABLE_TOOLS]'"), "mistral-v7-tekken");
+    CHECK_EQ(detected("{{ '<start_of_turn>' + role }}"), "gemma");
     CHECK_EQ(detected("'<|user|>' '<|assistant|>' + eos_token"), "zephyr");
-    CHECK_EQ(detected("'<|user|>' '<|assistant|>' '<|end|>'"), "none");
+    CHECK_EQ(detected("'<|user|>' '<|assistant|>' '<|end|>'"), "phi3");
+    CHECK_EQ(detected("'<|user|>' '<|assistant|>' '<|endoftext|>'"), "none");
     CHECK_EQ(detected("### Instruction:"), "none");
 }
 
@@ -123,6 +164,14 @@ TEST(without_a_template_the_control_tokens_decide) {
     CHECK_EQ(detected("", {{"<|im_start|>", 3}, {"<|im_end|>", 3}}), "chatml");
     CHECK_EQ(detected("", {{"<|im_start|>", 1}, {"<|im_end|>", 1}}), "none");
     CHECK_EQ(detected("", {{"<|start_header_id|>", 3}, {"<|eot_id|>", 3}}), "llama3");
+    CHECK_EQ(detected("", {{"<start_of_turn>", 3}, {"<end_of_turn>", 3}}), "gemma");
+    CHECK_EQ(detected("", {{"<|user|>", 3}, {"<|assistant|>", 3}, {"<|end|>", 3}}), "phi3");
+    CHECK_EQ(detected("", {{"<|user|>", 3}, {"<|assistant|>", 3}}), "none");
+    CHECK_EQ(detected("", {{"[INST]", 3}, {"[/INST]", 3}}), "mistral-v3-tekken");
+    CHECK_EQ(detected("", {{"[INST]", 3}, {"[/INST]", 3}, {"▁", 1}}), "mistral-v3");
+    const std::vector<fixtures::token> v7 = {
+        {"[INST]", 3}, {"[/INST]", 3}, {"[SYSTEM_PROMPT]", 3}, {"[/SYSTEM_PROMPT]", 3}};
+    CHECK_EQ(detected("", v7), "mistral-v7-tekken");
 }
 
 TEST(a_files_own_template_is_run) {

@@ -52,6 +52,25 @@ TEST(chunked_prefill_equals_unchunked) {
     }
 }
 
+TEST(passes_without_logits_of_a_model_of_one_layer_lead_to_the_same_logits) {
+    tiny_spec spec;
+    spec.n_layer = 1;
+    const auto m = tiny_model(spec);
+    const std::vector<int32_t> tokens = some_tokens(1100);  // past several paddings of 256 rows
+    for (const char * kv : {"livekv", "f16", "q8_0", "q4_0"}) {
+        IN(kv);
+        session s(m, params_of(kv, 256, 1200));
+        const std::vector<float> logits = last_logits(s, tokens);
+        session all(m, params_of(kv, 256, 1200));
+        std::vector<float> last;
+        all.eval(tokens, 0, [&](int64_t, int64_t n_rows, std::span<const float> rows) {
+            const std::span<const float> row = rows.last(rows.size() / static_cast<size_t>(n_rows));
+            last.assign(row.begin(), row.end());
+        });
+        CHECK(relative_difference(logits, last) < summation_tolerance);
+    }
+}
+
 TEST(a_repeated_run_gives_the_same_bits) {
     const auto m = tiny_model();
     const std::vector<int32_t> tokens = some_tokens(100);

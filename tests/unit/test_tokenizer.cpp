@@ -146,7 +146,8 @@ TEST(every_byte_string_comes_back_from_small_vocabularies) {
     check_round_trip(spm(), 2000);
     const auto no_prefix = [](gguf_context * g) { gguf_set_val_bool(g, "tokenizer.ggml.add_space_prefix", false); };
     check_round_trip(spm(no_prefix), 2000);
-    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
+    for (const char * pre :
+         {"llama-bpe", "gpt-2", "smollm", "qwen2", "tekken", "gpt-4o", "deepseek-coder", "default"}) {
         check_round_trip(bpe(pre), 2000);
     }
 }
@@ -182,6 +183,8 @@ TEST(pretokenizers_cut_like_the_published_expressions) {
     check_split(
         "smollm", clock,
         {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
+    check_split("qwen2", clock,
+                {"It", "'s", " ", "1", "2", "3", "4", "5", " ", " o", "'clock", ",\n\n", " ", " I", "'LL", " go"});
     check_split("default", clock,
                 {"It", "'", "s", " ", "123", "45", " ", " o", "'", "clock", ",", "\n\n ", " I", "'", "LL", " go"});
     const std::string sums = "a  b $5<=>x 3.14 ½\t\n";
@@ -265,6 +268,28 @@ TEST(generation_ends_at_eos_and_at_known_control_tokens) {
     CHECK(!tok.is_end_of_generation(tok.find("<mark>")));
     const tokenizer llama3 = real("llama-bpe");
     CHECK(llama3.is_end_of_generation(llama3.find("<|eot_id|>")));
+}
+
+// PCRE2 counts its own steps. An expression that tried every way to cut a run would need n times as many.
+TEST(cutting_a_long_run_takes_steps_in_proportion_to_its_length) {
+    for (const char * pre : {"default", "gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o",
+                             "seed-coder", "deepseek-coder"}) {
+        for (const std::string run :
+             {"a", "A", "Aa", " ", "\n", " \n", "1", "é", "É", "=", "'", "你", "́", "Á", " a", ".\n"}) {
+            for (const size_t n : {500, 2000}) {
+                std::string text;
+                while (text.size() < n) {
+                    text += run;
+                }
+                const auto limit = static_cast<uint32_t>(8 * text.size() + 200);
+                std::string joined;
+                for (const std::string_view word : livekv::pretokenizer(pre, limit).split(text)) {
+                    joined += word;
+                }
+                CHECK(joined == text);
+            }
+        }
+    }
 }
 
 TEST(a_cut_that_pcre2_gives_up_is_an_error) {

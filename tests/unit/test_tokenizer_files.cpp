@@ -56,6 +56,80 @@ TEST(flags_of_added_tokens_are_checked) {
     CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
 }
 
+TEST(phi3s_tokens_take_the_white_space_behind_them_along) {
+    const auto with = [](std::vector<fixtures::token> more) {
+        std::vector<fixtures::token> tokens = fixtures::spm_tokens();
+        tokens.insert(tokens.end(), more.begin(), more.end());
+        fixtures::vocab_builder vocab("llama", tokens);
+        gguf_set_val_bool(vocab.gguf, "tokenizer.ggml.add_space_prefix", false);
+        return load(vocab);
+    };
+    const tokenizer phi3 =
+        with({{"<|user|>", 3}, {"<|assistant|>", 3}, {"<|end|>", 3}, {"<|endoftext|>", 3}, {"<|tool|>", 4}});
+    check_pieces(pieces(phi3, "<|user|>\n a<|end|> \n<|tool|>\t<|endoftext|> b", true),
+                 {"<|user|>", "a", "<|end|>", "<|tool|>", "<|endoftext|>", " ", "b"});
+    check_pieces(pieces(phi3, "<s> a", true), {"<s>", " a"});
+    const tokenizer other = with({{"<|user|>", 3}, {"<|end|>", 3}});  // one of its marks is missing
+    check_pieces(pieces(other, "<|user|>\na", true), {"<|user|>", "\n", "a"});
+}
+
+TEST(marks_of_turns_are_control_tokens_whatever_the_file_calls_them) {
+    const auto with = [](int32_t type, bool own_keys) {
+        std::vector<fixtures::token> tokens = fixtures::bpe_tokens();
+        tokens.push_back({"<|im_start|>", type});
+        tokens.push_back({"<end_of_turn>", type});
+        tokens.push_back({"</s>", type});
+        fixtures::vocab_builder vocab("gpt2", tokens);
+        vocab.set_merges(fixtures::bpe_merges());
+        if (own_keys) {
+            const auto n = static_cast<int32_t>(tokens.size());
+            const std::vector<int32_t> added = {n - 3, n - 2, n - 1}, flags = {0, 0, 0};
+            gguf_set_arr_data(vocab.gguf, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, added.data(), 3);
+            gguf_set_arr_data(vocab.gguf, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32, flags.data(), 3);
+        }
+        return load(vocab);
+    };
+    const tokenizer tok = with(4, false);
+    for (const char * text : {"<|im_start|>", "<end_of_turn>"}) {
+        CHECK(tok.is_control(tok.find(text)));
+        CHECK(pieces(tok, text).size() > 1);  // as text
+        check_pieces(pieces(tok, text, true), {text});
+    }
+    CHECK(tok.is_end_of_generation(tok.find("<end_of_turn>")));
+    CHECK(!tok.is_control(tok.find("</s>")));  // struck out, in HTML and in Gemma's vocabulary
+    CHECK(!tok.is_end_of_generation(tok.find("</s>")));
+    const tokenizer normal = with(1, false);
+    CHECK(!normal.is_control(normal.find("<|im_start|>")));
+    const tokenizer own = with(4, true);  // says of each token what Hugging Face does with it
+    CHECK(!own.is_control(own.find("<|im_start|>")));
+}
+
+TEST(families_put_bos_in_front_where_the_file_does_not_say) {
+    const auto first = [](const char * pre) {
+        const tokenizer tok = bpe(pre, [](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", 5); });
+        return tok.encode("a", true, false).front();
+    };
+    for (const char * pre : {"llama-bpe", "falcon3", "tekken"}) {
+        CHECK_EQ(first(pre), 5);
+    }
+    for (const char * pre : {"gpt-2", "qwen2", "dbrx", "gpt-4o"}) {
+        CHECK(first(pre) != 5);
+    }
+}
+
+TEST(a_text_is_composed_where_the_file_says_so) {
+    const tokenizer nfc = bpe("qwen2", [](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.nfc", true); });
+    check_pieces(pieces(nfc, "e\u0301"), {"é"});
+    check_pieces(pieces(nfc,
+                        "\xFF"
+                        "e\u0301\xFE"),
+                 {"\xFF", "é", "\xFE"});
+    CHECK(pieces(bpe("qwen2"), "e\u0301").size() == 3);
+    // A message that begins with a mark does not change what the template wrote in front of it.
+    const ids apart = encode(nfc, {{"e", true}, {"\u0301", false}});
+    CHECK_EQ(nfc.decode(apart, true), "e\u0301");
+}
+
 TEST(the_file_says_whether_words_are_taken_whole) {
     const auto with = [](const char * pre, bool ignore) {
         return bpe(pre, [=](gguf_context * g) { gguf_set_val_bool(g, "livekv.tokenizer.ignore_merges", ignore); });
@@ -71,7 +145,7 @@ TEST(inconsistent_files_are_errors) {
     };
     const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
     CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
-    CHECK_ERROR(bpe("qwen2"), "supported are llama-bpe, llama3, llama-v3, gpt-2, smollm, default");
+    CHECK_ERROR(bpe("whisper"), "'whisper' is not supported, supported are default, gpt-2, phi-2, mpt, olmo,");
     for (const char * key : {"model", "tokens", "scores", "token_type"}) {
         const std::string full = std::string("tokenizer.ggml.") + key;
         CHECK_ERROR(spm(set(full.c_str(), remove)), full + "' is missing");

@@ -3,6 +3,7 @@
 // What every CPU level (generic, avx2, avx512) provides, and the choice among them.
 
 #include "kernels/attention.h"
+#include "kernels/products.h"
 
 namespace livekv {
 
@@ -22,6 +23,13 @@ struct cpu_kernels {
     // n values of heads of head_dim to f16, rotated in runs of `rotation` channels (0: not); false when a result is not
     // finite.
     bool (*store_row)(const float * from, uint16_t * to, size_t n, int32_t head_dim, int32_t rotation);
+
+    // 1 to rows_a_tile rows f32 [n_in], stride floats apart, as packed ones (kernels/products.h).
+    void (*pack_rows)(const float * x, size_t stride, int64_t n_in, int64_t n_rows, uint8_t * to);
+
+    // Some strips of w times packed rows: their columns of out f32 [n_rows, n_out], whose rows are ld floats apart.
+    void (*multiply)(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows, int64_t n_rows,
+                     float * out, size_t ld);
 };
 
 extern const cpu_kernels generic_kernels;

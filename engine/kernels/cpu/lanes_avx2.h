@@ -51,12 +51,23 @@ struct lanes : lanes_of_4 {
         __builtin_memcpy(&word, four, sizeof(word));
         return _mm256_set1_epi32(word);
     }
+    static bytes field(bytes a, int32_t shift, int32_t mask) {
+        const bytes moved = shift >= 0 ? _mm256_srli_epi16(a, shift) : _mm256_slli_epi16(a, -shift);
+        return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
+    }
+    static bytes join(bytes a, bytes b) { return _mm256_or_si256(a, b); }
+    static constexpr int32_t product_rows = 4;
     static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s)); }
     static f32 dot_float(dot_sum acc) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(acc, _mm256_set1_epi16(1))); }
 
     static f32 load_i8(const int8_t * p) {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
     }
+    static f32 load_u8(const uint8_t * p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+    }
+    static f32 load_f16(const void * p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i *>(p))); }
+    static f32 set_word(const void * p) { return _mm256_broadcast_ss(static_cast<const float *>(p)); }
     static float sum(f32 a) {
         __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         x = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -46,12 +46,24 @@ struct lanes : lanes_of_4 {
         __builtin_memcpy(&word, four, sizeof(word));
         return _mm512_set1_epi32(word);
     }
+    static bytes field(bytes a, int32_t shift, int32_t mask) {
+        const bytes moved = shift >= 0 ? _mm512_srli_epi16(a, static_cast<uint32_t>(shift))
+                                       : _mm512_slli_epi16(a, static_cast<uint32_t>(-shift));
+        return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)));
+    }
+    static bytes join(bytes a, bytes b) { return _mm512_or_si512(a, b); }
+    static constexpr int32_t product_rows = 8;
     static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm512_dpbusd_epi32(acc, u, s); }
     static f32 dot_float(dot_sum acc) { return _mm512_cvtepi32_ps(acc); }
 
     static f32 load_i8(const int8_t * p) {
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
     }
+    static f32 load_u8(const uint8_t * p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static f32 load_f16(const void * p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i *>(p))); }
+    static f32 set_word(const void * p) { return _mm512_set1_ps(*static_cast<const float *>(p)); }
     static float sum(f32 a) { return _mm512_reduce_add_ps(a); }
     static float largest(f32 a) { return _mm512_reduce_max_ps(a); }
     static void sum_4(const f32 * v, float * to) {

@@ -129,6 +129,23 @@ struct lanes {
         }
         return r;
     }
+    // Each byte moved down by shift bits (up when it is negative), and of that the bits of mask, none of which comes from
+    // another byte.
+    static bytes field(bytes a, int32_t shift, int32_t mask) {
+        bytes r;
+        for (int32_t i = 0; i < n; ++i) {
+            const uint32_t moved = shift >= 0 ? a.x[i] >> shift : a.x[i] << -shift;
+            r.x[i] = moved & static_cast<uint32_t>(mask) * 0x01010101u;
+        }
+        return r;
+    }
+    static bytes join(bytes a, bytes b) {
+        for (int32_t i = 0; i < n; ++i) {
+            a.x[i] |= b.x[i];
+        }
+        return a;
+    }
+    static constexpr int32_t product_rows = 1;  // rows that products take at once
     static dot_sum dot(dot_sum acc, bytes u, bytes s) {
         for (int32_t i = 0; i < n; ++i) {
             for (int32_t k = 0; k < 4; ++k) {
@@ -141,6 +158,22 @@ struct lanes {
 
     static f32 load_i8(const int8_t * p) {
         return each([&](int32_t i) { return static_cast<float>(p[i]); });
+    }
+    static f32 load_u8(const uint8_t * p) {
+        return each([&](int32_t i) { return static_cast<float>(p[i]); });
+    }
+    static f32 load_f16(const void * p) {
+        return each([&](int32_t i) {
+            uint16_t h;
+            std::memcpy(&h, static_cast<const char *>(p) + 2 * i, sizeof(h));
+            return f16_to_f32(h);
+        });
+    }
+    // The float at p in every lane.
+    static f32 set_word(const void * p) {
+        float f;
+        std::memcpy(&f, p, sizeof(f));
+        return set(f);
     }
     static float sum(f32 a) {
         return ((a.x[0] + a.x[4]) + (a.x[2] + a.x[6])) + ((a.x[1] + a.x[5]) + (a.x[3] + a.x[7]));

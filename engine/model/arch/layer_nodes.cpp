@@ -13,7 +13,7 @@ ggml_tensor * rms_norm(ggml_context * ctx, ggml_tensor * x, ggml_tensor * weight
 }
 
 ggml_tensor * layer_nodes::linear(ggml_tensor * x, ggml_tensor * weight, ggml_tensor * bias) const {
-    ggml_tensor * y = ggml_mul_mat(ctx, weight, x);
+    ggml_tensor * y = multiply(ctx, weight, x, packed);
     return bias ? ggml_add(ctx, y, bias) : y;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "model/arch/multiply.h"
 #include "model/hparams.h"
 #include "model/layer_weights.h"
 
@@ -22,6 +23,7 @@ struct layer_nodes {
     const layer_weights & w;
     int64_t il;
     ggml_tensor * positions;  // i32 [n_rows]
+    packed_rows & packed;     // of the graph
 
     ggml_tensor * name(ggml_tensor * t, const char * label) const { return named(t, label, il); }
     ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) const {

@@ -1,0 +1,210 @@
+#pragma once
+
+// Products with packed weights, in terms of a level's lanes; kernels/products.h says what they are.
+
+#include <algorithm>
+
+#include "kernels/products.h"
+#include "kernels/weights/each_type.h"
+
+namespace livekv {
+namespace {
+
+// n_rows rows [n_in], stride floats apart, as at most rows_a_tile packed ones.
+void pack_rows(const float * x, size_t stride, int64_t n_in, int64_t n_rows, uint8_t * to) {
+    constexpr int32_t n_vectors = part_inputs / lanes::n;
+    const size_t n = static_cast<size_t>(n_rows);
+    for (size_t r = 0; r < n; ++r) {
+        const float * from = x + r * stride;
+        uint8_t * part = to;
+        for (int64_t i = 0; i < n_in; i += part_inputs, part += packed_part_bytes * n) {
+            lanes::f32 v[n_vectors];
+            auto top = lanes::set(0.0f);
+            auto finite = lanes::set(0.0f);  // 0 times a number, NaN when one of them is none
+            for (int32_t k = 0; k < n_vectors; ++k) {
+                v[k] = lanes::load(from + i + k * lanes::n);
+                top = lanes::max(top, lanes::abs(v[k]));
+                finite = lanes::fma(v[k], lanes::set(0.0f), finite);
+            }
+            const float largest = lanes::largest(top);
+            const float scale = largest / 127.0f + lanes::sum(finite);
+            const auto inverse = lanes::set(largest > 0.0f ? 127.0f / largest : 0.0f);
+            lanes::i32 u[n_vectors];
+            float sums[2] = {0.0f, 0.0f};
+            for (int32_t k = 0; k < n_vectors; ++k) {
+                u[k] = lanes::round(lanes::mul(v[k], inverse));
+                sums[2 * k / n_vectors] += lanes::sum(lanes::to_float(u[k]));
+            }
+            uint8_t bytes[part_inputs];
+            lanes::store_32_bytes(bytes, u);
+            for (size_t quad = 0; quad < 8; ++quad) {
+                std::memcpy(part + 4 * (quad * n + r), bytes + 4 * quad, 4);
+            }
+            const float numbers[4] = {scale, (sums[0] + sums[1]) * scale, sums[0] * scale, sums[1] * scale};
+            for (size_t k = 0; k < 4; ++k) {
+                std::memcpy(part + 4 * ((8 + k) * n + r), numbers + k, 4);
+            }
+        }
+    }
+}
+
+// Brick j of a part for the outputs of one vector, from `output` on.
+template <int32_t bits>
+[[gnu::always_inline]] inline lanes::bytes take_brick(const uint8_t * codes, int32_t j, int32_t output) {
+    const uint8_t * at = codes + 4 * output;
+    if constexpr (bits == 8) {
+        return lanes::load_bytes(at + 64 * j);
+    } else {
+        const auto low = lanes::field(lanes::load_bytes(at + 64 * (j / 2)), 4 * (j % 2), 15);
+        const uint8_t * above = at + code_bytes(4);
+        if constexpr (bits == 5) {
+            return lanes::join(low, lanes::field(lanes::load_bytes(above), j - 4, 16));
+        } else if constexpr (bits == 6) {
+            return lanes::join(low, lanes::field(lanes::load_bytes(above + 64 * (j / 4)), 2 * (j % 4) - 4, 48));
+        } else {
+            return low;
+        }
+    }
+}
+
+// Bricks whose dot products a sum holds: with 16 bits, 2 * 127 * (2^bits - 1) times so many must stay below 2^15.
+template <int32_t bits>
+constexpr int32_t bricks_a_sum = !lanes::sums_of_16_bits || bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 0;
+
+// Of n_rows packed rows (stride words apart) the dot products with `shared` inputs of a part, from brick `first` on.
+template <typename W, int32_t n_rows>
+[[gnu::always_inline]] inline void dot_bricks(const uint8_t * codes, int32_t first, int32_t output,
+                                              const uint8_t * words, size_t stride, lanes::f32 * total) {
+    constexpr int32_t n_bricks = W::shared / 4;
+    constexpr int32_t n_run = std::min(n_bricks, bricks_a_sum<W::bits>);
+    const auto word = [&](int32_t j, int32_t r) {
+        return lanes::set_bytes(words + 4 * (stride * static_cast<size_t>(j) + static_cast<size_t>(r)));
+    };
+    lanes::dot_sum sums[n_rows];
+    if constexpr (n_run > 0) {
+#pragma GCC unroll 8
+        for (int32_t run = 0; run < n_bricks; run += n_run) {
+            for (auto & sum : sums) {
+                sum = lanes::dot_zero();
+            }
+#pragma GCC unroll 8
+            for (int32_t j = first + run; j < first + run + n_run; ++j) {
+                const auto brick = take_brick<W::bits>(codes, j, output);
+#pragma GCC unroll 8
+                for (int32_t r = 0; r < n_rows; ++r) {
+                    sums[r] = lanes::dot(sums[r], brick, word(j, r));
+                }
+            }
+#pragma GCC unroll 8
+            for (int32_t r = 0; r < n_rows; ++r) {
+                total[r] = run == 0 ? lanes::dot_float(sums[r]) : lanes::add(total[r], lanes::dot_float(sums[r]));
+            }
+        }
+    } else {  // eight bits, one half of them after the other: sums of 16 bits hold those of a part
+        #pragma GCC unroll 2
+        for (int32_t half = 4; half >= 0; half -= 4) {
+            for (auto & sum : sums) {
+                sum = lanes::dot_zero();
+            }
+#pragma GCC unroll 8
+            for (int32_t j = first; j < first + n_bricks; ++j) {
+                const auto brick = lanes::field(take_brick<8>(codes, j, output), half, 15);
+#pragma GCC unroll 8
+                for (int32_t r = 0; r < n_rows; ++r) {
+                    sums[r] = lanes::dot(sums[r], brick, word(j, r));
+                }
+            }
+#pragma GCC unroll 8
+            for (int32_t r = 0; r < n_rows; ++r) {
+                const auto sum = lanes::dot_float(sums[r]);
+                total[r] = half == 4 ? lanes::mul(sum, lanes::set(16.0f)) : lanes::add(total[r], sum);
+            }
+        }
+    }
+}
+
+// n_rows of a tile of packed rows (stride of them) times one strip: out [n_rows][16], ld floats apart.
+template <typename W, int32_t n_rows>
+void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, size_t stride, float * out, size_t ld) {
+    for (int32_t output = 0; output < strip_outputs; output += lanes::n) {
+        lanes::f32 acc[n_rows];
+        for (int32_t r = 0; r < n_rows; ++r) {
+            acc[r] = lanes::set(0.0f);
+        }
+        const uint8_t * at = strip;
+        const uint8_t * part = rows;
+        for (int64_t tile = 0; tile < n_in / W::span; ++tile) {
+            const uint8_t * head = at;
+            at += W::head_bytes;
+            for (int32_t p = 0; p < W::span / part_inputs; ++p) {
+                const uint8_t * numbers = at + code_bytes(W::bits);
+                const uint8_t * row_numbers = part + 32 * stride;
+#pragma GCC unroll 2
+                for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
+                    lanes::f32 total[n_rows];
+                    dot_bricks<W, n_rows>(at, i * (W::shared / 4), output, part, stride, total);
+                    const weight_grid<lanes> grid = W::template grid<lanes>(head, numbers, output, i);
+                    const size_t which = W::shared == 32 ? 1 : 2 + static_cast<size_t>(i);
+#pragma GCC unroll 8
+                    for (int32_t r = 0; r < n_rows; ++r) {
+                        const auto scale = lanes::mul(grid.scale, lanes::set_word(row_numbers + 4 * r));
+                        const auto sum = lanes::set_word(row_numbers + 4 * (which * stride + static_cast<size_t>(r)));
+                        acc[r] = lanes::fma(total[r], scale, acc[r]);
+                        acc[r] = lanes::fma(grid.minimum, sum, acc[r]);
+                    }
+                }
+                at = numbers + W::number_bytes;
+                part += packed_part_bytes * stride;
+            }
+        }
+        for (int32_t r = 0; r < n_rows; ++r) {
+            lanes::store(out + static_cast<size_t>(r) * ld + output, acc[r]);
+        }
+    }
+}
+
+// The rows left of a tile, as many at once as there is a kernel for.
+template <typename W, int32_t n>
+void multiply_rows(const uint8_t * strip, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride, float * out,
+                   size_t ld) {
+    for (; stride - first >= n; first += n, out += n * ld) {
+        multiply_strip<W, n>(strip, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
+    }
+    if constexpr (n > 1) {
+        if (first < stride) {
+            multiply_rows<W, n / 2>(strip, n_in, rows, first, stride, out, ld);
+        }
+    }
+}
+
+// out [n_rows][n_out], ld floats apart: columns 16 * first_strip ... of strips and rows packed by pack_rows.
+void multiply(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows, int64_t n_rows,
+              float * out, size_t ld) {
+    with_weights(w.type, [&](auto type) {
+        using W = decltype(type);
+        const size_t strip_bytes = w.strip_bytes();
+        for (int64_t s = first_strip; s < first_strip + n_strips; ++s) {
+            const uint8_t * strip = w.strips + static_cast<size_t>(s) * strip_bytes;
+            const int64_t n_here = w.n_out - 16 * s < 16 ? w.n_out - 16 * s : 16;
+            const uint8_t * tile = rows;
+            for (int64_t r = 0; r < n_rows; r += rows_a_tile) {
+                const int64_t n = n_rows - r < rows_a_tile ? n_rows - r : rows_a_tile;
+                float * to = out + static_cast<size_t>(r) * ld + 16 * s;
+                if (n_here == 16) {
+                    multiply_rows<W, lanes::product_rows>(strip, w.n_in, tile, 0, n, to, ld);
+                } else {
+                    float all[rows_a_tile * 16];
+                    multiply_rows<W, lanes::product_rows>(strip, w.n_in, tile, 0, n, all, 16);
+                    for (int64_t k = 0; k < n; ++k) {
+                        std::memcpy(to + static_cast<size_t>(k) * ld, all + 16 * k,
+                                    static_cast<size_t>(n_here) * sizeof(float));
+                    }
+                }
+                tile += packed_row_bytes(w.n_in, n);
+            }
+        }
+    });
+}
+
+}  // namespace
+}  // namespace livekv

@@ -1,0 +1,49 @@
+#include "model/ggml_memory.h"
+
+#include <new>
+
+#include "error.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr size_t alignment = 64;
+constexpr size_t bookkeeping = 64 << 10;  // of a context, and of the buffers of one
+
+}  // namespace
+
+ggml_loan::ggml_loan(size_t bytes) : bytes_(new (std::nothrow) uint8_t[bytes + alignment]) {
+    if (!bytes_) {
+        fail("not enough memory for ggml's bookkeeping, ", bytes / 1024, " KiB");
+    }
+    const size_t past = reinterpret_cast<size_t>(bytes_.get()) % alignment;
+    loan_.bytes = bytes_.get() + (alignment - past) % alignment;
+    loan_.size = bytes;
+    before_ = livekv_ggml_lend(&loan_);
+}
+
+ggml_loan::~ggml_loan() {
+    livekv_ggml_lend(before_);
+}
+
+ggml_context_ptr make_ggml_context(size_t bytes) {
+    const ggml_loan loan(bytes + bookkeeping);
+    ggml_context_ptr ctx(ggml_init({bytes, nullptr, /*no_alloc=*/true}));
+    if (loan.taken()) {
+        ctx.reset();
+        fail("not enough memory for ggml's tensors, ", bytes / 1024, " KiB");
+    }
+    return ctx;
+}
+
+ggml_backend_buffer_ptr allocate_tensors(ggml_context * ctx, ggml_backend_buffer_type_t type) {
+    const ggml_loan loan(bookkeeping);
+    ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
+    if (loan.taken()) {
+        buffer.reset();
+    }
+    return buffer;
+}
+
+}  // namespace livekv

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ggml-cpp.h>
+#include <ggml-loan.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace livekv {
+
+// Memory for what ggml keeps for itself, lent for the length of its calls on this thread. It is taken from where the
+// system refuses some: what those calls made then lies in it, and must be given up before this ends. Throws
+// livekv::error.
+class ggml_loan {
+  public:
+    explicit ggml_loan(size_t bytes);
+    ~ggml_loan();
+    ggml_loan(ggml_loan &&) = delete;
+
+    // The system refused memory meanwhile.
+    bool taken() const { return loan_.used > 0; }
+
+  private:
+    std::unique_ptr<uint8_t[]> bytes_;
+    livekv_ggml_loan loan_{};
+    livekv_ggml_loan * before_;
+};
+
+// A context for so many bytes of tensors and graphs, without their data. Throws livekv::error on too little memory.
+ggml_context_ptr make_ggml_context(size_t bytes);
+
+// Memory of a type for all tensors of a context; null when there is too little.
+ggml_backend_buffer_ptr allocate_tensors(ggml_context * ctx, ggml_backend_buffer_type_t type);
+
+}  // namespace livekv

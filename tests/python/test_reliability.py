@@ -1,0 +1,25 @@
+"""The runs of tests/reliability, a few cases each; docs/reliability.md says how many they were by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(root, build_dir, script, *arguments):
+    done = subprocess.run(
+        [sys.executable, root / "tests" / "reliability" / script, "--build", build_dir, *arguments],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_killed_writers_leave_the_old_file_or_the_new_one(root, build_dir, tools):
+    lines = run(root, build_dir, "kills.py", "--count", "10")
+    assert len(lines) == 2 and all(": 10 kills; found " in line for line in lines)
+
+
+def test_damaged_files_are_refused_or_can_be_used(livekv, root, build_dir):
+    lines = run(root, build_dir, "damage.py", "--count", "300")
+    assert [line.split(":")[0] for line in lines] == ["caches", "models"]
