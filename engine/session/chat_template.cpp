@@ -84,7 +84,7 @@ nlohmann::ordered_json parsed(const std::string & text) {
     using json = nlohmann::ordered_json;
     return json::parse(text, [](int depth, json::parse_event_t, const json &) {
         if (depth > max_depth) {
-            fail("a message's values nest too deeply");
+            fail("the values of a conversation nest too deeply");
         }
         return true;
     });
@@ -114,7 +114,11 @@ nlohmann::ordered_json parse_variables(const std::string & variables) {
     if (variables.empty()) {
         return nlohmann::ordered_json::object();
     }
-    nlohmann::ordered_json object = nlohmann::ordered_json::parse(variables, nullptr, /*allow_exceptions=*/false);
+    nlohmann::ordered_json object;
+    try {
+        object = parsed(variables);
+    } catch (const nlohmann::ordered_json::exception &) {
+    }
     if (!object.is_object()) {
         fail("the variables of a chat template are no JSON object");
     }
@@ -278,7 +282,7 @@ void chat_template::require_no_control(const std::vector<chat_message> & message
     for (chat_message & message : harmless) {
         message.content = harmless_json(message.content).get<std::string>();
         if (!message.more.empty()) {
-            message.more = harmless_json(nlohmann::ordered_json::parse(message.more)).dump();
+            message.more = harmless_json(parsed(message.more)).dump();
         }
     }
     const std::string harmless_variables = harmless_json(parse_variables(variables)).dump();

@@ -44,7 +44,8 @@ class chat_template {
     // tok must outlive this object. Throws livekv::error when the template cannot be read, and where there is none.
     // for_tools: for conversations with tools, for which some files have a template of their own.
     explicit chat_template(const tokenizer & tok, bool for_tools = false);
-    chat_template(const tokenizer & tok, chat_family family);  // that family's, whatever the file has
+    chat_template(const tokenizer & tok, chat_family family);          // that family's, whatever the file has
+    chat_template(const tokenizer & tok, const std::string & source);  // this Jinja program
     ~chat_template();
     chat_template(chat_template && other) noexcept;
 
@@ -65,7 +66,6 @@ class chat_template {
   private:
     struct program;
 
-    chat_template(const tokenizer & tok, const std::string & source);
     chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt,
                   const std::string & variables) const;
     size_t bos_length(const chat_text & text) const;  // bytes of <bos> in front, where encode would add one too

@@ -61,12 +61,13 @@ struct counted_slice final : counted {
     }
 };
 
-// What a loop runs over: a step each, whatever is in the loop.
+// What a loop runs over. Each item costs what copying all variables twice does, whatever is in the loop.
 struct counted_items final : counted {
     using counted::counted;
     value execute_impl(context & ctx) const override {
         value v = counted::execute_impl(ctx);
-        template_budget::running().step(v->val_arr.size() + v->val_obj.size());
+        constexpr size_t item_steps = 8;
+        template_budget::running().step(item_steps * (v->val_arr.size() + v->val_obj.size()));
         return v;
     }
 };

@@ -26,15 +26,13 @@ std::vector<std::string> split(const std::string & text, char at) {
     return parts;
 }
 
-livekv::tokenizer tokenizer_with(const std::string & chat_template) {
-    static const std::vector<fixtures::token> tokens = {{"<unk>", 2},       {"<s>", 3},        {"</s>", 3},
-                                                        {"<|im_end|>", 3},  {"\u2581", 1, -1}, {"a", 1, -2},
-                                                        {"\u2581a", 1, -3}, {"<mark>", 4}};
+livekv::tokenizer make_tokenizer() {
+    const std::vector<fixtures::token> tokens = {{"<unk>", 2},      {"<s>", 3},   {"</s>", 3},        {"<|im_end|>", 3},
+                                                 {"\u2581", 1, -1}, {"a", 1, -2}, {"\u2581a", 1, -3}, {"<mark>", 4}};
     fixtures::vocab_builder vocab("llama", tokens);
     gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.bos_token_id", 1);
     gguf_set_val_u32(vocab.gguf, "tokenizer.ggml.eos_token_id", 2);
-    gguf_set_val_str(vocab.gguf, "tokenizer.chat_template", chat_template.c_str());
-    static fixtures::memory_file file;
+    fixtures::memory_file file;
     vocab.write(file);
     return livekv::tokenizer(livekv::gguf_file(file.path()));
 }
@@ -57,30 +55,34 @@ livekv::chat_template template_of(const livekv::tokenizer & tok, const std::stri
             return livekv::chat_template(tok, livekv::chat_family_named(family));
         }
     }
-    return livekv::chat_template(tok);
+    livekv::detect_chat_family(text, tok);
+    return livekv::chat_template(tok, text);
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
+    static const livekv::tokenizer tok = make_tokenizer();
     const std::vector<std::string> records = split(std::string(reinterpret_cast<const char *>(data), size), '\x1E');
     std::vector<livekv::chat_message> messages;
+    std::string variables;
     for (size_t i = 1; i < records.size() && i < 9; ++i) {
-        messages.push_back(message_of(records[i]));
+        if (records[i].starts_with('v')) {
+            variables = records[i].substr(1);
+        } else {
+            messages.push_back(message_of(records[i]));
+        }
     }
     const fuzz::memory_limit limit(size);
     try {
-        const livekv::tokenizer tok = tokenizer_with(records[0]);
         const livekv::chat_template format = template_of(tok, records[0]);
-        for (const bool add_generation_prompt : {false, true}) {
-            const livekv::chat_text text = format.render(messages, add_generation_prompt);
-            format.encode(text);
-            format.encode(livekv::behind(text, size / 2), 5);
-            format.without_bos(text);
-            for (const livekv::chat_piece & piece : text) {
-                for (const int32_t id : format.encode({piece}, 5)) {
-                    fuzz::require(!piece.from_message || !tok.is_control(id), "a message became a control token");
-                }
+        const livekv::chat_text text = format.render(messages, /*add_generation_prompt=*/size % 2 == 0, variables);
+        format.encode(text);
+        format.encode(livekv::behind(text, size / 2), 5);
+        format.without_bos(text);
+        for (const livekv::chat_piece & piece : text) {
+            for (const int32_t id : format.encode({piece}, 5)) {
+                fuzz::require(!piece.from_message || !tok.is_control(id), "a message became a control token");
             }
         }
     } catch (const livekv::error & problem) {

@@ -74,10 +74,11 @@ subject bpe(const char * pre, unsigned bits) {
     if (bits & 1) {
         gguf_set_val_bool(vocab.gguf, livekv::keys::ignore_merges, bits & 2);
     }
+    gguf_set_val_bool(vocab.gguf, livekv::keys::normalizes_nfc, bits & 8);
     if (bits & 4) {
         flag_added_tokens(vocab.gguf, {n - 2, n - 1});
     }
-    return made(vocab, !(bits & 4), false, false);
+    return made(vocab, !(bits & (4 | 8)), false, false);
 }
 
 std::vector<subject> make_subjects() {
@@ -88,8 +89,9 @@ std::vector<subject> make_subjects() {
             all.push_back(spm(scheme, bits));
         }
     }
-    for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "qwen2", "tekken", "gpt-4o", "deepseek-coder", "default"}) {
-        for (const unsigned bits : {0u, 1u, 3u, 4u}) {
+    for (const char * pre :
+         {"llama-bpe", "gpt-2", "smollm", "qwen2", "tekken", "gpt-4o", "deepseek-coder", "default"}) {
+        for (const unsigned bits : {0u, 1u, 3u, 4u, 8u, 12u}) {
             all.push_back(bpe(pre, bits));
         }
     }

@@ -24,7 +24,7 @@ work="$build/tests/fuzz"
 mkdir -p "$work/failed"
 
 # An input may take its own size and 64 MiB of memory, and ten seconds.
-export ASAN_OPTIONS=quarantine_size_mb=16
+export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=5
 
 run_one() {
     name=$1
@@ -37,7 +37,7 @@ run_one() {
             > "$log" 2>&1 || status=$?
     else
         "$build/bin/fuzz_$name" -max_total_time="$seconds" -max_len=50000 -timeout=10 -malloc_limit_mb=100 \
-            -rss_limit_mb=1024 -dict="$root/tests/fuzz/dict/$name.dict" -print_final_stats=1 \
+            -rss_limit_mb=1024 -entropic=0 -dict="$root/tests/fuzz/dict/$name.dict" -print_final_stats=1 \
             -artifact_prefix="$work/failed/$name-" "$work/found/$name" "$root/tests/fuzz/corpus/$name" \
             "$work/seeds/$name" > "$log" 2>&1 || status=$?
     fi

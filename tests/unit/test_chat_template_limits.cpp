@@ -15,13 +15,14 @@ namespace {
 
 const std::vector<chat_message> question = {{"user", "Who?"}};
 
-std::string render(const std::string & source, const std::vector<chat_message> & messages = question) {
+std::string render(const std::string & source, const std::vector<chat_message> & messages = question,
+                   const std::string & variables = "") {
     fixtures::memory_file file;
     fixtures::vocab_builder builder("llama", fixtures::spm_tokens());
     gguf_set_val_str(builder.gguf, "tokenizer.chat_template", (source + "{# messages #}").c_str());
     builder.write(file);
     const livekv::tokenizer tok{livekv::gguf_file(file.path())};
-    return str(chat_template(tok).render(messages, true));
+    return str(chat_template(tok).render(messages, true, variables));
 }
 
 std::string repeated(const std::string & text, int n) {
@@ -106,6 +107,8 @@ TEST(what_a_message_holds_may_not_nest_without_end) {
     const std::string source = "{{ messages[0].x | tojson }}";
     CHECK_EQ(render(source, {{"user", "", "{\"x\": " + nested(80) + "}"}}), nested(80));
     CHECK_ERROR(render(source, {{"user", "", "{\"x\": " + nested(100000) + "}"}}), "nest too deeply");
+    CHECK_ERROR(render(source, question, "{\"tools\": " + nested(100000) + "}"), "nest too deeply");
+    CHECK_ERROR(render(source, question, "{"), "no JSON object");
     CHECK_ERROR(render(source, {{"user", "", nested(3)}}), "the model's chat template: ");
     CHECK_ERROR(render(source, {{"user", "", "{"}}), "the model's chat template: ");
 }
