@@ -84,7 +84,7 @@ nlohmann::ordered_json parsed(const std::string & text) {
     using json = nlohmann::ordered_json;
     return json::parse(text, [](int depth, json::parse_event_t, const json &) {
         if (depth > max_depth) {
-            fail("a message's values nest too deeply");
+            fail("the values a chat template is given nest too deeply");
         }
         return true;
     });
@@ -114,7 +114,12 @@ nlohmann::ordered_json parse_variables(const std::string & variables) {
     if (variables.empty()) {
         return nlohmann::ordered_json::object();
     }
-    nlohmann::ordered_json object = nlohmann::ordered_json::parse(variables, nullptr, /*allow_exceptions=*/false);
+    nlohmann::ordered_json object;
+    try {
+        object = parsed(variables);
+    } catch (const nlohmann::ordered_json::exception &) {
+        fail("the variables of a chat template are no JSON");
+    }
     if (!object.is_object()) {
         fail("the variables of a chat template are no JSON object");
     }
