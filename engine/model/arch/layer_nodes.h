@@ -22,6 +22,7 @@ struct layer_nodes {
     const layer_weights & w;
     int64_t il;
     ggml_tensor * positions;  // i32 [n_rows]
+    bool is_long;             // hparams::is_long of the rows' sequences
 
     ggml_tensor * name(ggml_tensor * t, const char * label) const { return named(t, label, il); }
     ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) const {
