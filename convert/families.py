@@ -55,5 +55,14 @@ FAMILIES = {
             + ("rope_local_base_freq",)
         ),
     ),
+    "Phi3ForCausalLM": Family(
+        "phi3",
+        "phi3",
+        rms_eps=1e-5,
+        qkv_bias=False,
+        fused=True,
+        partial_rope=True,
+        all_see_window=True,
+    ),
     "Qwen2ForCausalLM": Family("qwen2", "qwen2", kv_heads=32, qkv_bias=True, window=4096, uses_window=False),
 }

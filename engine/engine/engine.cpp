@@ -24,6 +24,7 @@ engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_
 kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
     shape.n_ctx = n_ctx;
+    shape.is_long = model_->hp.is_long(n_ctx);
     const hparams & hp = model_->hp;
     for (int64_t il = 0; il < hp.n_layer; ++il) {
         const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;
@@ -82,6 +83,10 @@ void engine::locked_step(std::span<const batch_item> batch) {
                 fail("token id ", token, " is not in the model's vocabulary of ", model_->hp.n_vocab);
             }
         }
+        if (model_->hp.is_long(item.cache->n_ctx()) != model_->hp.is_long(batch.front().cache->n_ctx())) {
+            fail("contexts of up to ", model_->hp.long_beyond,
+                 " tokens and longer ones have other positions in this model, and cannot be in one batch");
+        }
         const auto same = [&](const batch_item * other) { return other->cache == item.cache; };
         if (std::any_of(items.begin(), items.end(), same)) {
             fail("a sequence is in the batch twice");
@@ -113,7 +118,7 @@ void engine::pass(std::span<const batch_item * const> items) {
         parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt});
     }
     runner_.begin(parts);
-    forward_.run(tokens_, positions_, outputs_);
+    forward_.run(tokens_, positions_, outputs_, model_->hp.is_long(items.front()->cache->n_ctx()));
     runner_.check();  // what it has to say is nearer to the cause than logits are
     int64_t first = 0;
     for (const batch_item * item : items) {

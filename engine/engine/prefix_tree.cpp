@@ -8,8 +8,8 @@ namespace livekv {
 
 namespace {
 
-std::string key_of(const kv_options & options) {
-    std::string key;
+std::string key_of(const kv_options & options, const kv_shape & shape) {
+    std::string key = shape.is_long ? "long;" : "";
     for (const auto & [name, value] : texts_of(options)) {
         key += name + "=" + value + ";";
     }
@@ -37,7 +37,7 @@ void prefix_tree::add(const chunked_cache & cache, std::span<const int32_t> toke
     if (budget_ == 0 || options.measure_error || chunks.size() < settled_chunks(options)) {
         return;
     }
-    node * at = &roots_[key_of(options)];
+    node * at = &roots_[key_of(options, cache.shape())];
     ++clock_;
     const size_t n = static_cast<size_t>(options.chunk_size);
     for (size_t i = 0; i < chunks.size() && chunks[i].from_one_pass; ++i) {
@@ -68,7 +68,7 @@ void prefix_tree::add(const chunked_cache & cache, std::span<const int32_t> toke
 
 std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, const kv_shape & shape,
                                                     std::span<const int32_t> tokens) {
-    const auto root = roots_.find(key_of(options));
+    const auto root = roots_.find(key_of(options, shape));
     if (root == roots_.end() || options.measure_error) {
         return nullptr;
     }

@@ -5,17 +5,18 @@ namespace livekv {
 forward::forward(const hparams & hp, const weights & w, pass_runner & runner, backend & b)
     : hp_(hp), w_(w), runner_(runner), backend_(b) {}
 
-void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> positions,
-                  std::span<const int32_t> outputs) {
+void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> positions, std::span<const int32_t> outputs,
+                  bool is_long) {
     const int64_t n_rows = static_cast<int64_t>(tokens.size());
     const int64_t n_outputs = static_cast<int64_t>(outputs.size());
     const bool are_last = n_outputs == 0 || outputs.front() == n_rows - n_outputs;
-    const std::string key = runner_.graph_key() + " outputs " + std::to_string(n_outputs) + (are_last ? "" : " apart");
+    const std::string key = runner_.graph_key() + " outputs " + std::to_string(n_outputs) + (are_last ? "" : " apart") +
+                            (is_long ? " long" : "");
     if (key != key_) {
         key_.clear();  // no graph to reuse, should building this one fail
         ctx_ = make_graph_context(hp_, runner_.n_dense_parts());
         backend_.reserve_nodes(model_graph_nodes(hp_, runner_.n_dense_parts()));
-        graph_ = build_model_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last);
+        graph_ = build_model_graph(ctx_.get(), hp_, w_, runner_, n_rows, n_outputs, are_last, is_long);
         backend_.allocate(graph_.graph);
         key_ = key;
     }

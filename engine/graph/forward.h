@@ -19,8 +19,10 @@ class forward {
     forward(forward &&) = delete;
 
     // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows whose logits
-    // are wanted. Between this and the runner's commit, logits() gives them.
-    void run(std::span<const int32_t> tokens, std::span<const int32_t> positions, std::span<const int32_t> outputs);
+    // are wanted. is_long: hparams::is_long of all its sequences. Between this and the runner's commit, logits() gives
+    // them.
+    void run(std::span<const int32_t> tokens, std::span<const int32_t> positions, std::span<const int32_t> outputs,
+             bool is_long);
 
     // Copies logits of outputs first ... first + n - 1, f32 [n, n_vocab], to out.
     void logits(int64_t first, int64_t n, float * out) const;

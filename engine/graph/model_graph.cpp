@@ -11,8 +11,9 @@ namespace {
 
 class builder {
   public:
-    builder(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner, int64_t n_rows)
-        : ctx_(ctx), hp_(hp), w_(w), runner_(runner), n_rows_(n_rows) {
+    builder(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner, int64_t n_rows,
+            bool is_long)
+        : ctx_(ctx), hp_(hp), w_(w), runner_(runner), n_rows_(n_rows), is_long_(is_long) {
         out_.graph = ggml_new_graph_custom(ctx, model_graph_nodes(hp, runner.n_dense_parts()), /*grads=*/false);
     }
 
@@ -60,7 +61,8 @@ class builder {
 
     // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
-        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, out_.positions, packed_};
+        const layer_nodes nodes = {ctx_,           hp_,     w_.layers[static_cast<size_t>(il)], il,
+                                   out_.positions, packed_, is_long_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
             runner_.attend(ctx_, out_.graph, il, nullptr, in.k, in.v, in.scale);
@@ -77,6 +79,7 @@ class builder {
     const weights & w_;
     pass_runner & runner_;
     int64_t n_rows_;
+    bool is_long_;
     model_graph out_;
     packed_rows packed_;
 };
@@ -84,8 +87,8 @@ class builder {
 }  // namespace
 
 model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
-                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last) {
-    return builder(ctx, hp, w, runner, n_rows).build(n_outputs, outputs_are_last);
+                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last, bool is_long) {
+    return builder(ctx, hp, w, runner, n_rows, is_long).build(n_outputs, outputs_are_last);
 }
 
 size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {

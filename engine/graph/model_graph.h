@@ -19,9 +19,9 @@ struct model_graph {
 
 // A model's graph: embedding, every layer of its architecture around the runner's attention, logits. It is of the pass
 // over n_rows tokens that the runner has begun, with logits for n_outputs of the rows: the last ones, or those an input
-// names. With n_outputs = 0 the last layer only fills the caches.
+// names. is_long: hparams::is_long of its sequences. With n_outputs = 0 the last layer only fills the caches.
 model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weights & w, pass_runner & runner,
-                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last);
+                              int64_t n_rows, int64_t n_outputs, bool outputs_are_last, bool is_long);
 
 // The most nodes such a graph has for a pass with so many dense parts.
 size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts);

@@ -74,7 +74,7 @@ std::string turns_hash(const hparams & hp) {
 
 }  // namespace
 
-model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
+model_facts model_fingerprint(const gguf_file & file, const hparams & hp, bool is_long) {
     const rope_params & rope = hp.ropes.front();
     const bool linear = rope.scaling == rope_scaling::linear;
     model_facts facts = {
@@ -103,6 +103,9 @@ model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
             windows += (windows.empty() ? "" : ",") + std::to_string(layer.window);
         }
         facts.insert(facts.begin(), {"windows", windows});
+    }
+    if (is_long) {
+        facts.insert(facts.begin(), {"positions", "of a long context"});
     }
     return facts;
 }

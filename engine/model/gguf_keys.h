@@ -54,6 +54,8 @@ inline constexpr const char * eos_token_ids = "livekv.tokenizer.eos_token_ids";
 inline constexpr const char * token_embd = "token_embd.weight";
 inline constexpr const char * output_norm = "output_norm.weight";
 inline constexpr const char * output = "output.weight";
+inline constexpr const char * rope_factors_short = "rope_factors_short.weight";
+inline constexpr const char * rope_factors_long = "rope_factors_long.weight";
 inline constexpr const char * rope_freqs = "rope_freqs.weight";
 
 // blk.<il>.<part>, e.g. blk(3, "attn_q.weight")

@@ -44,6 +44,10 @@ hparams hparams::read(const gguf_file & file, const rope_override & changes) {
     arch_keys keys(file, hp.arch->name);
     hp.arch->shape(keys, hp);
     changes.apply(hp.ropes.front());
+    if (hp.long_beyond > 0) {
+        hp.long_beyond = changes.scaling ? 0 : hp.long_beyond;
+        hp.ropes.back().base = hp.ropes.front().base;
+    }
     hp.rope_is_overridden = changes.any();
     const ggml_tensor * token_embd = file.find_tensor(keys::token_embd);
     if (!token_embd) {

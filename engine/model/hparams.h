@@ -16,8 +16,9 @@ struct layer_shape {
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;  // of keys and of values, a multiple of head_dim_unit
     int64_t n_ff = 0;
-    size_t rope = 0;     // of hparams::ropes
-    int64_t window = 0;  // tokens a query sees, its own and those right before it; 0: all
+    size_t rope = 0;       // of hparams::ropes
+    size_t long_rope = 0;  // the same, of sequences that hparams::long_beyond tells apart
+    int64_t window = 0;    // tokens a query sees, its own and those right before it; 0: all
 };
 
 inline constexpr int64_t head_dim_unit = 8;  // attention's kernels take rows in pieces of so many
@@ -31,6 +32,7 @@ struct hparams {
     int64_t n_layer = 0;
     std::vector<layer_shape> layers;  // [n_layer]
     std::vector<rope_params> ropes;   // those the layers' rope counts among; one in most models
+    int64_t long_beyond = 0;          // a context of more tokens than this has positions of its own (longrope); 0: none
     bool rope_is_overridden = false;  // it is not the file's
     int64_t n_vocab = 0;
     float norm_rms_eps = 0.0f;
@@ -45,7 +47,10 @@ struct hparams {
     int64_t head_dim(int64_t il) const { return layer(il).head_dim; }
     int64_t n_ff(int64_t il) const { return layer(il).n_ff; }
     int64_t window(int64_t il) const { return layer(il).window; }
-    const rope_params & rope(int64_t il) const { return ropes[layer(il).rope]; }
+    bool is_long(int64_t n_ctx) const { return long_beyond > 0 && n_ctx > long_beyond; }
+    const rope_params & rope(int64_t il, bool is_long = false) const {
+        return ropes[is_long ? layer(il).long_rope : layer(il).rope];
+    }
     int64_t n_embd_q(int64_t il) const { return n_head(il) * head_dim(il); }
     int64_t n_embd_kv(int64_t il) const { return n_head_kv(il) * head_dim(il); }
 

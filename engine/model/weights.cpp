@@ -31,7 +31,11 @@ weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layer
         layers.push_back(hp.arch->tensors(layer_tensors(load, il, on_gpu), hp, il));
         layers.back().on_gpu = on_gpu;
     }
-    load.note_used(keys::rope_freqs);  // the layers' ropes hold what it says
+    load.note_used(keys::rope_freqs);  // the layers' ropes hold what these say
+    if (hp.long_beyond > 0) {
+        load.note_used(keys::rope_factors_short);
+        load.note_used(keys::rope_factors_long);
+    }
     refuse_unused_tensors(file, load.used());
     load.fill();
 

@@ -18,7 +18,8 @@ struct kv_layer_shape {
 
 struct kv_shape {
     std::vector<kv_layer_shape> layers;
-    int64_t n_ctx = 0;  // the most tokens a sequence may have
+    int64_t n_ctx = 0;     // the most tokens a sequence may have
+    bool is_long = false;  // its keys have the positions of a long context: another model's, to whoever shares chunks
 
     int64_t n_layer() const { return static_cast<int64_t>(layers.size()); }
 };

@@ -113,6 +113,10 @@ SHAPES = {
             tied=True,
             branch_gain=3.0,
         ),
+        Shape("phi3", "Phi3ForCausalLM", n_head_kv=4, rope={"partial_rotary_factor": 0.75}, window=24),
+        # Longer than the original context, and shorter: the long divisors, and the short ones.
+        Shape("phi3_long", "Phi3ForCausalLM", head_dim=32, rope=longrope(32, 16)),
+        Shape("phi3_short", "Phi3ForCausalLM", head_dim=32, rope=longrope(256, 16)),
         Shape("qwen2_tied", "Qwen2ForCausalLM", 96, 3, 1, 32, 1, tied=True, biases=True, branch_gain=1.8),
     )
 }

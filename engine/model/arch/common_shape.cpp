@@ -45,6 +45,8 @@ void read_rope_scaling(arch_keys & keys, int64_t n_ctx_train, rope_params & rope
     }
     if (scaling == "none") {
         rope.factor = 1.0f;
+    } else if (scaling == "longrope" && keys.file().find_tensor(keys::rope_factors_long)) {
+        rope.factor = 1.0f;  // all of it is in tensors
     } else if (scaling == "linear") {
         rope.scaling = rope.factor == 1.0f ? rope_scaling::none : rope_scaling::linear;
     } else if (scaling == "yarn") {
@@ -118,6 +120,28 @@ void read_windows(arch_keys & keys, hparams & hp, uint32_t pattern) {
     std::vector<bool> sees_all = keys.get_layer_pattern(keys::sliding_window_pattern, hp.n_layer, pattern);
     for (size_t il = 0; il < hp.layers.size(); ++il) {
         hp.layers[il].window = sees_all[il] ? 0 : window;
+    }
+}
+
+void read_long_rope(arch_keys & keys, hparams & hp) {
+    rope_params & rope = hp.ropes.front();
+    const bool has_short = keys.file().find_tensor(keys::rope_factors_short);
+    const bool has_long = keys.file().find_tensor(keys::rope_factors_long);
+    if (!has_short && !has_long) {
+        return;
+    }
+    if (has_short != has_long) {
+        fail("'", keys.file().path(), "': tensor '", has_short ? keys::rope_factors_long : keys::rope_factors_short,
+             "' is missing, though there is the other one");
+    }
+    hp.long_beyond = keys.get_size(keys::rope_scaling_orig_ctx, UINT32_MAX);
+    rope.attn_factor = read_positive(keys, keys::rope_scaling_attn_factor, 1.0f);
+    rope.divisors = read_rope_divisors(keys.file(), keys::rope_factors_short, rope.n_rot / 2);
+    rope_params other = rope;
+    other.divisors = read_rope_divisors(keys.file(), keys::rope_factors_long, rope.n_rot / 2);
+    hp.ropes.push_back(other);
+    for (layer_shape & layer : hp.layers) {
+        layer.long_rope = 1;
     }
 }
 

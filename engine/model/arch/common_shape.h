@@ -26,6 +26,10 @@ float read_positive(arch_keys & keys, const char * key, float otherwise);
 // read_sizes.
 void read_windows(arch_keys & keys, hparams & hp, uint32_t pattern);
 
+// The two sets of divisors that a file has as tensors, rope_factors_short and rope_factors_long (longrope), if it has:
+// of contexts up to original_context_length and of longer ones. After read_rope.
+void read_long_rope(arch_keys & keys, hparams & hp);
+
 // A mixture of experts is another architecture of the same name.
 void refuse_experts(arch_keys & keys);
 

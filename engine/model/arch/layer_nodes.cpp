@@ -22,11 +22,12 @@ ggml_tensor * layer_nodes::heads(ggml_tensor * x, int64_t n) const {
 }
 
 ggml_tensor * layer_nodes::rope(ggml_tensor * x) const {
-    const rope_params & rope = hp.rope(il);
+    const rope_params & rope = hp.rope(il, is_long);
     const int type = rope.order == rope_order::neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
     // All scaling is in the divisors and the magnitude: ggml's own is off, and its other numbers mean nothing then.
-    return ggml_rope_ext(ctx, x, positions, w.rope_divisors, static_cast<int>(rope.n_rot), type, 0, rope.base, 1.0f,
-                         0.0f, rope_magnitude(rope), 0.0f, 0.0f);
+    return ggml_rope_ext(ctx, x, positions, is_long ? w.long_rope_divisors : w.rope_divisors,
+                         static_cast<int>(rope.n_rot), type, 0, rope.base, 1.0f, 0.0f, rope_magnitude(rope), 0.0f,
+                         0.0f);
 }
 
 }  // namespace livekv

@@ -24,6 +24,7 @@ struct layer_nodes {
     int64_t il;
     ggml_tensor * positions;  // i32 [n_rows]
     packed_rows & packed;     // of the graph
+    bool is_long;             // hparams::is_long of the rows' sequences
 
     ggml_tensor * name(ggml_tensor * t, const char * label) const { return named(t, label, il); }
     ggml_tensor * norm(ggml_tensor * x, ggml_tensor * weight) const {

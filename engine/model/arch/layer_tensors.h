@@ -5,6 +5,7 @@
 
 #include "model/gguf_keys.h"
 #include "model/hparams.h"
+#include "model/layer_weights.h"
 #include "model/tensor_loader.h"
 
 namespace livekv {
@@ -30,15 +31,20 @@ class layer_tensors {
         return load_.add_optional(keys::blk(il_, part), {n}, tensor_use::vector, on_gpu_);
     }
 
-    // What layer il's RoPE divides its frequencies by, f32 [n_rot/2], where this layer is computed; null: by 1.
-    ggml_tensor * rope_divisors(const hparams & hp, int64_t il) const {
-        const size_t which = hp.layers[static_cast<size_t>(il)].rope;
+    // What layer il's RoPEs divide their frequencies by, f32 [n_rot/2], where this layer is computed; null: by 1.
+    void fetch_rope(const hparams & hp, int64_t il, layer_weights & l) const {
+        const layer_shape & shape = hp.layers[static_cast<size_t>(il)];
+        l.rope_divisors = divisors(hp, shape.rope);
+        l.long_rope_divisors = hp.long_beyond > 0 ? divisors(hp, shape.long_rope) : nullptr;
+    }
+
+  private:
+    ggml_tensor * divisors(const hparams & hp, size_t which) const {
         const std::vector<float> divisors = livekv::rope_divisors(hp.ropes[which]);
         return divisors.empty() ? nullptr
                                 : load_.add_values("rope_divisors." + std::to_string(which), divisors, on_gpu_);
     }
 
-  private:
     tensor_loader & load_;
     int64_t il_;
     bool on_gpu_;

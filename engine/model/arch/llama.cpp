@@ -21,7 +21,7 @@ layer_weights tensors(const layer_tensors & file, const hparams & hp, int64_t il
     l.ffn_norm = file.vector("ffn_norm.weight", hp.n_embd);
     fetch_attention(file, hp, il, l);
     fetch_feed_forward(file, hp, il, l);
-    l.rope_divisors = file.rope_divisors(hp, il);
+    file.fetch_rope(hp, il, l);
     return l;
 }
 
