@@ -9,23 +9,54 @@
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "livekv.h"
+#include "rope/rope_option_fields.h"
 #include "shared_model.h"
 #include "utf8.h"
+#include "values.h"
 
 namespace livekv {
 
 namespace {
 
+void read(const char * field, py::handle value, std::optional<int64_t> & target) {
+    if (!(target = whole_from(value))) {
+        throw rope_option_error(field, shown(value) + " is not a whole number");
+    }
+}
+void read(const char * field, py::handle value, std::optional<double> & target) {
+    if (!(target = real_from(value))) {
+        throw rope_option_error(field, shown(value) + " is not a number");
+    }
+}
+void read(const char * field, py::handle value, std::optional<std::string> & target) {
+    if (!py::isinstance<py::str>(value)) {
+        throw rope_option_error(field, shown(value) + " is not a name");
+    }
+    target = value.cast<std::string>();
+}
+
+// values: by the fields' names; None: the file's.
+rope_override rope_from(const py::dict & values) {
+    rope_override rope;
+    for_each_rope_option([&](const char * field, auto member, const auto &, const char *, const char *) {
+        if (values.contains(field) && !values[field].is_none()) {
+            read(field, values[field], rope.*member);
+        }
+    });
+    return rope;
+}
+
 std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes,
-                                   bool repack) {
+                                   const py::dict & rope_values, bool repack) {
     if (prefix_cache_bytes < 0) {
         fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
     }
     if (n_gpu_layers < 0) {
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
+    const rope_override rope = rope_from(rope_values);
     const py::gil_scoped_release released;
-    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, repack),
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, repack),
                                           static_cast<size_t>(prefix_cache_bytes));
 }
 
@@ -69,10 +100,22 @@ py::dict facts_of(const model & m) {
                     py::arg("n_embd") = hp.n_embd, py::arg("n_ff") = hp.n_ff(0), py::arg("n_head") = hp.n_head(0),
                     py::arg("n_head_kv") = hp.n_head_kv(0), py::arg("head_dim") = hp.head_dim(0),
                     py::arg("n_vocab") = hp.n_vocab, py::arg("n_ctx_train") = hp.n_ctx_train,
-                    py::arg("n_gpu_layers") = m.tensors.n_gpu_layers, py::arg("bos_token") = m.vocab.bos(),
-                    py::arg("eos_token") = m.vocab.eos(), py::arg("adds_bos") = m.vocab.adds_bos(),
-                    py::arg("adds_eos") = m.vocab.adds_eos(), py::arg("has_chat_template") = has_chat_template(m.vocab),
+                    py::arg("architecture") = hp.architecture_name(), py::arg("n_gpu_layers") = m.tensors.n_gpu_layers,
+                    py::arg("bos_token") = m.vocab.bos(), py::arg("eos_token") = m.vocab.eos(),
+                    py::arg("adds_bos") = m.vocab.adds_bos(), py::arg("adds_eos") = m.vocab.adds_eos(),
+                    py::arg("has_chat_template") = has_chat_template(m.vocab),
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
+}
+
+// Of layer il: the angle of each pair of channels for one token on, f64 [n_rot/2], what cos and sin are multiplied
+// with, and whether the pairs are neighbours.
+py::tuple rope_of(const model & m, int64_t il) {
+    if (il < 0 || il >= m.hp.n_layer) {
+        fail("there is no layer ", il, "; the model has ", m.hp.n_layer);
+    }
+    const rope_params & rope = m.hp.rope(il);
+    return py::make_tuple(array_of(rope_frequencies(rope), {rope.n_rot / 2}), rope_magnitude(rope),
+                          rope.order == rope_order::normal);
 }
 
 // f(the model, ...) as a method.
@@ -85,9 +128,10 @@ auto of_model(R (*f)(const model &, A...)) {
 
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"),
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"), py::arg("rope"),
              py::arg("repack"))
         .def("facts", of_model(&facts_of))
+        .def("rope", of_model(&rope_of), py::arg("layer"))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),
              py::arg("parse_special"), py::arg("behind"))
         .def("begins_with_two_bos", of_model(+[](const model & m, const py::object & tokens) {

@@ -123,8 +123,9 @@ py::dict stats(session_handle & h) {
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
                     py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace,
                     py::arg("n_sealed") = r.n_sealed, py::arg("n_outliers") = r.n_outliers,
-                    py::arg("n_saturated") = r.n_saturated, py::arg("seal_s") = r.seal_seconds,
-                    py::arg("measured") = r.has_error, py::arg("snr_k") = k, py::arg("snr_v") = v);
+                    py::arg("n_given_back") = r.n_given_back, py::arg("n_saturated") = r.n_saturated,
+                    py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
+                    py::arg("snr_v") = v);
 }
 
 py::tuple dump(session_handle & h, int64_t il) {

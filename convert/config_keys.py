@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from convert_error import ConvertError
+from families import Family
 from json_fields import Fields
 
 
@@ -20,7 +21,7 @@ USED = _keys("""
     layer_types quantization_config bos_token_id eos_token_id unk_token_id pad_token_id
 """)
 
-# What says nothing about the predictions of a plain Llama or Mistral decoder.
+# What says nothing about the predictions of a plain decoder.
 HARMLESS = _keys("""
     _name_or_path name_or_path transformers_version dtype torch_dtype use_bfloat16 torchscript tokenizer_class prefix
     sep_token_id cls_token_id mask_token_id decoder_start_token_id
@@ -30,7 +31,7 @@ HARMLESS = _keys("""
     original_max_position_embeddings is_decoder tie_encoder_decoder cross_attention_hidden_size pruned_heads
     chunk_size_feed_forward finetuning_task id2label label2id num_labels problem_type task_specific_params
     attn_implementation _attn_implementation _attn_implementation_autoset _flash_attn_2_enabled tf_legacy_loss
-    num_logits_to_keep unsloth_fixed unsloth_version
+    num_logits_to_keep unsloth_fixed unsloth_version cache_implementation
     max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p
     typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
     num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
@@ -43,7 +44,7 @@ OFF = _keys("""
     qk_norm use_qk_norm qk_layernorm use_bias qkv_bias lm_head_bias clip_qkv attn_logit_softcapping
     final_logit_softcapping logits_soft_cap num_experts num_local_experts n_routed_experts n_shared_experts
     moe_num_experts num_nextn_predict_layers num_kv_shared_layers q_lora_rank kv_lora_rank
-    rope_interleave rope_interleaved rotary_emb_interleaved use_mup
+    rope_interleave rope_interleaved rotary_emb_interleaved use_mup use_bidirectional_attention
 """)
 
 # Factors: 1 is "without".
@@ -68,11 +69,11 @@ COMPUTED: dict[str, Callable[[int, int, int], float]] = {
 }
 
 
-def refuse_unread(fields: Fields, head_dim: int, n_embd: int, n_layer: int) -> list[str]:
+def refuse_unread(fields: Fields, head_dim: int, n_embd: int, n_layer: int, family: Family) -> list[str]:
     """Throws ConvertError for a key that changes the predictions and is not read; gives the names of unknown ones."""
     unknown = []
     for key, value in fields.data.items():
-        if value is None or key in USED or key in HARMLESS:
+        if value is None or key in USED or key in HARMLESS or key in family.reads:
             continue
         if key in OFF:
             neutral, same = "off", _is_number(value) and value == 0

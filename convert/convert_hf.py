@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert a Hugging Face Llama or Mistral folder to GGUF.
+"""Convert a Hugging Face folder to GGUF.
 
     python convert/convert_hf.py HF_DIR OUT.gguf --type q8_0
 
@@ -19,8 +19,10 @@ import gguf
 from tqdm import tqdm
 
 from convert_error import ConvertError, run_tool
+from families import FAMILIES
 from hf_checkpoint import open_checkpoint, read_json
 from hf_config import Hparams, read_hparams
+from hf_rope import Rope
 from hf_tokenizer import read_vocab
 from hf_vocab import Vocab
 from tensor_plan import TYPES, TensorStream, plan_tensors
@@ -58,10 +60,8 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write_gguf(
-    path: Path, name: str, type_name: str, hparams: Hparams, vocab: Vocab, plan: list[TensorStream]
-) -> None:
-    writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
+def write_gguf(path: Path, name: str, type_name: str, hparams: Hparams, vocab: Vocab, plan: list[TensorStream]) -> None:
+    writer = gguf.GGUFWriter(path, hparams.family.gguf, use_temp_file=False)
     try:
         writer.add_type("model")
         writer.add_name(name)
@@ -95,11 +95,41 @@ def add_hparams(writer: gguf.GGUFWriter, hparams: Hparams) -> None:
     writer.add_key_length(hparams.head_dim)
     writer.add_value_length(hparams.head_dim)
     writer.add_layer_norm_rms_eps(hparams.rms_eps)
-    writer.add_rope_dimension_count(hparams.head_dim)
-    writer.add_rope_freq_base(hparams.rope_theta)
-    if hparams.rope_linear_factor is not None:
+    writer.add_rope_dimension_count(hparams.rope.n_rot)
+    if hparams.attention_scale is not None:
+        writer.add_attention_scale(hparams.attention_scale)
+    if hparams.window is not None:
+        add_windows(writer, hparams.window, hparams.window_layers)
+    add_rope(writer, hparams.rope)
+
+
+def add_windows(writer: gguf.GGUFWriter, window: int, layers: list[bool]) -> None:
+    writer.add_sliding_window(window)
+    if not layers:  # all of them
+        return
+    each = layers.index(False) + 1 if False in layers else len(layers) + 1
+    regular = [(il + 1) % each != 0 for il in range(len(layers))]
+    writer.add_sliding_window_pattern(each if layers == regular else layers)
+
+
+def add_rope(writer: gguf.GGUFWriter, rope: Rope) -> None:
+    writer.add_rope_freq_base(rope.theta)
+    if rope.theta_window is not None:
+        writer.add_rope_freq_base_swa(rope.theta_window)
+    if rope.linear_factor is not None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(hparams.rope_linear_factor)
+        writer.add_rope_scaling_factor(rope.linear_factor)
+    if rope.long is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(rope.long.n_ctx_orig)
+        writer.add_rope_scaling_attn_factors(rope.long.attn_factor)
+    if rope.yarn is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope.yarn.factor)
+        writer.add_rope_scaling_orig_ctx_len(rope.yarn.n_ctx_orig)
+        writer.add_rope_scaling_attn_factors(rope.yarn.attn_factor)
+        writer.add_rope_scaling_yarn_beta_fast(rope.yarn.beta_fast)
+        writer.add_rope_scaling_yarn_beta_slow(rope.yarn.beta_slow)
 
 
 @contextmanager
@@ -124,7 +154,9 @@ def progress(total_bytes: int) -> Iterator:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="convert_hf.py",
-        description="Convert a Hugging Face folder of a Llama or Mistral model to GGUF; .bin weights need torch.",
+        description="Convert a Hugging Face folder to GGUF; .bin weights need torch. Models: "
+        + ", ".join(FAMILIES)
+        + ".",
         epilog="Norms stay f32. With q8_0 and q4_0, matrices whose rows are no multiple of 32 long become f16. "
         "With q4_0, the token embedding and the output matrix become q8_0: errors there reach every token.",
     )

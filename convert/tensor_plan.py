@@ -32,11 +32,19 @@ IGNORED_SUFFIXES = (".rotary_emb.inv_freq", ".masked_bias")
 class TensorStream:
     """One tensor of the output. GGUFWriter.write_tensor_data takes it for an array: it has nbytes and tofile()."""
 
-    def __init__(self, name: str, source: StoredTensor, type_: GGMLQuantizationType, n_head: int | None = None):
+    def __init__(
+        self,
+        name: str,
+        source: StoredTensor,
+        type_: GGMLQuantizationType,
+        n_head: int | None = None,
+        plus: float = 0.0,
+    ):
         self.name = name
         self.source = source
         self.type = type_
-        self.n_head = n_head  # set for q and k: their rows are reordered, head by head
+        self.n_head = n_head  # set for q and k whose rows are reordered, head by head
+        self.plus = plus  # added to every value
         self.written: Callable[[int], None] = lambda n_bytes: None
 
     @property
@@ -54,6 +62,8 @@ class TensorStream:
         step = max(1, SLAB_ELEMENTS // (self.source.n_cols * unit)) * unit
         for begin in range(0, n_rows, step):
             rows = self.source.read(begin, min(begin + step, n_rows))
+            if self.plus:
+                rows = rows + np.float32(self.plus)
             if self.n_head:
                 rows = interleave_rope_rows(rows, unit)
             self._write(file, rows)
@@ -104,6 +114,11 @@ def _equal(a: StoredTensor, b: StoredTensor | None) -> bool:
     return all(np.array_equal(a.read(*slab), b.read(*slab)) for slab in slabs)
 
 
+def _vector(name: str, values: np.ndarray) -> TensorStream:
+    source = StoredTensor(name, values.shape, lambda begin, end: values.reshape(1, -1)[begin:end])
+    return TensorStream(name + ".weight", source, GGMLQuantizationType.F32)
+
+
 def plan_tensors(
     stored: dict[str, StoredTensor], hparams: Hparams, requested: str
 ) -> tuple[list[TensorStream], list[str]]:
@@ -111,13 +126,16 @@ def plan_tensors(
     left = {name: tensor for name, tensor in stored.items() if not name.endswith(IGNORED_SUFFIXES)}
     plan, notes = [], []
 
-    def add(name: str, hf_name: str, shape: tuple[int, ...], n_head: int | None = None) -> None:
+    def add(name: str, hf_name: str, shape: tuple[int, ...], n_head: int | None = None, plus: float = 0.0) -> None:
         tensor = left.pop(hf_name, None)
         if tensor is None:
             raise ConvertError(f"the checkpoint lacks {hf_name}")
         if tensor.shape != shape:
             raise ConvertError(f"{hf_name} is {list(tensor.shape)}, config.json asks for {list(shape)}")
-        plan.append(TensorStream(name, tensor, pick_type(requested, name, shape), n_head))
+        plan.append(TensorStream(name, tensor, pick_type(requested, name, shape), n_head, plus))
+
+    def add_norm(name: str, hf_name: str, n: int) -> None:
+        add(name, hf_name, (n,), plus=1.0 if hparams.family.norm_from_one else 0.0)
 
     h = hparams
     embed, head = "model.embed_tokens.weight", "lm_head.weight"
@@ -132,34 +150,50 @@ def plan_tensors(
     for il in range(h.n_layer):
         hf, out = f"model.layers.{il}.", f"blk.{il}."
         n_q, n_kv = h.n_head * h.head_dim, h.n_head_kv * h.head_dim
-        add(out + "attn_norm.weight", hf + "input_layernorm.weight", (h.n_embd,))
-        add(out + "attn_q.weight", hf + "self_attn.q_proj.weight", (n_q, h.n_embd), h.n_head)
-        add(out + "attn_k.weight", hf + "self_attn.k_proj.weight", (n_kv, h.n_embd), h.n_head_kv)
-        add(out + "attn_v.weight", hf + "self_attn.v_proj.weight", (n_kv, h.n_embd))
+        add_norm(out + "attn_norm.weight", hf + "input_layernorm.weight", h.n_embd)
+        q_turns, k_turns = (h.n_head, h.n_head_kv) if h.family.rope_neighbours else (None, None)
+        if h.family.fused:
+            add(out + "attn_qkv.weight", hf + "self_attn.qkv_proj.weight", (n_q + 2 * n_kv, h.n_embd))
+        else:
+            add(out + "attn_q.weight", hf + "self_attn.q_proj.weight", (n_q, h.n_embd), q_turns)
+            add(out + "attn_k.weight", hf + "self_attn.k_proj.weight", (n_kv, h.n_embd), k_turns)
+            add(out + "attn_v.weight", hf + "self_attn.v_proj.weight", (n_kv, h.n_embd))
         add(out + "attn_output.weight", hf + "self_attn.o_proj.weight", (h.n_embd, n_q))
-        add(out + "ffn_norm.weight", hf + "post_attention_layernorm.weight", (h.n_embd,))
-        add(out + "ffn_gate.weight", hf + "mlp.gate_proj.weight", (h.n_ff, h.n_embd))
-        add(out + "ffn_up.weight", hf + "mlp.up_proj.weight", (h.n_ff, h.n_embd))
+        if h.family.post_norms:
+            add_norm(out + "post_attention_norm.weight", hf + "post_attention_layernorm.weight", h.n_embd)
+            add_norm(out + "ffn_norm.weight", hf + "pre_feedforward_layernorm.weight", h.n_embd)
+            add_norm(out + "post_ffw_norm.weight", hf + "post_feedforward_layernorm.weight", h.n_embd)
+        else:
+            add_norm(out + "ffn_norm.weight", hf + "post_attention_layernorm.weight", h.n_embd)
+        if h.family.fused:
+            add(out + "ffn_up.weight", hf + "mlp.gate_up_proj.weight", (2 * h.n_ff, h.n_embd))
+        else:
+            add(out + "ffn_gate.weight", hf + "mlp.gate_proj.weight", (h.n_ff, h.n_embd))
+            add(out + "ffn_up.weight", hf + "mlp.up_proj.weight", (h.n_ff, h.n_embd))
         add(out + "ffn_down.weight", hf + "mlp.down_proj.weight", (h.n_embd, h.n_ff))
-        if h.attention_bias:
-            add(out + "attn_q.bias", hf + "self_attn.q_proj.bias", (n_q,), h.n_head)
-            add(out + "attn_k.bias", hf + "self_attn.k_proj.bias", (n_kv,), h.n_head_kv)
+        if h.family.head_norms:
+            add_norm(out + "attn_q_norm.weight", hf + "self_attn.q_norm.weight", h.head_dim)
+            add_norm(out + "attn_k_norm.weight", hf + "self_attn.k_norm.weight", h.head_dim)
+        if h.qkv_bias:
+            add(out + "attn_q.bias", hf + "self_attn.q_proj.bias", (n_q,), q_turns)
+            add(out + "attn_k.bias", hf + "self_attn.k_proj.bias", (n_kv,), k_turns)
             add(out + "attn_v.bias", hf + "self_attn.v_proj.bias", (n_kv,))
+        if h.output_bias:
             add(out + "attn_output.bias", hf + "self_attn.o_proj.bias", (h.n_embd,))
         if h.mlp_bias:
             add(out + "ffn_gate.bias", hf + "mlp.gate_proj.bias", (h.n_ff,))
             add(out + "ffn_up.bias", hf + "mlp.up_proj.bias", (h.n_ff,))
             add(out + "ffn_down.bias", hf + "mlp.down_proj.bias", (h.n_embd,))
-    add("output_norm.weight", "model.norm.weight", (h.n_embd,))
+    add_norm("output_norm.weight", "model.norm.weight", h.n_embd)
     if not tied:
         add("output.weight", head, (h.n_vocab, h.n_embd))
     if left:
         some = ", ".join(sorted(left)[:3]) + (", ..." if len(left) > 3 else "")
-        raise ConvertError(f"{len(left)} tensors have no place in a llama GGUF: {some}")
-    if h.rope_freqs is not None:
-        freqs = h.rope_freqs
-        source = StoredTensor("rope_freqs", freqs.shape, lambda begin, end: freqs.reshape(1, -1)[begin:end])
-        plan.insert(0, TensorStream("rope_freqs.weight", source, GGMLQuantizationType.F32))
+        raise ConvertError(f"{len(left)} tensors have no place in a {h.family.gguf} GGUF: {some}")
+    divisors = {"rope_freqs": h.rope.freqs}
+    if h.rope.long is not None:
+        divisors |= {"rope_factors_short": h.rope.long.short, "rope_factors_long": h.rope.long.long}
+    plan[:0] = [_vector(name, values) for name, values in divisors.items() if values is not None]
 
     if len(plan) > MAX_TENSORS:
         raise ConvertError(f"{len(plan)} tensors are more than the {MAX_TENSORS} that the engine reads")

@@ -45,11 +45,14 @@ def _describe(step: Fields) -> tuple:
     kind = step.text("type")
     if kind == "ByteLevel" and not step.flag("add_prefix_space", True):
         return kind, step.flag("use_regex", True)
-    if kind == "Split" and step.text("behavior") == "Isolated" and not step.flag("invert"):
+    if kind == "Split":
         pattern = step.object("pattern")
-        expression = pattern.text("Regex") if pattern else None
         # Line ends stand in some files as they are, in others as escapes.
-        return kind, expression and expression.replace("\r", r"\r").replace("\n", r"\n")
+        expression = ((pattern.text("Regex") if pattern else None) or "").replace("\r", r"\r").replace("\n", r"\n")
+        isolated = step.text("behavior") == "Isolated" and not step.flag("invert")
+        # What the expression does not match is removed: nothing, by those that end in any white space.
+        removed = step.text("behavior") == "Removed" and step.flag("invert") and expression.endswith(r"|\s+")
+        return kind, expression if isolated or removed else None
     if kind == "Digits":
         return kind, step.flag("individual_digits", False)
     return kind, None

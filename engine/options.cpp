@@ -124,6 +124,28 @@ void option_table::choice(const std::string & names, std::string & target, const
     o.set = [&target, allowed, name = o.name](const std::string & value) { target = member(name, value, allowed); };
 }
 
+void option_table::integer(const std::string & names, std::optional<int64_t> & target, int64_t min, int64_t max,
+                           const std::string & help) {
+    option & o = add(names, "N", "", range_text(min, max), help);
+    o.set = [&target, min, max, name = o.name, range = o.range](const std::string & value) {
+        target = number(name, value, min, max, range);
+    };
+}
+
+void option_table::real(const std::string & names, std::optional<double> & target, double min, double max,
+                        const std::string & help) {
+    option & o = add(names, "X", "", range_text(min, max), help);
+    o.set = [&target, min, max, name = o.name, range = o.range](const std::string & value) {
+        target = number(name, value, min, max, range);
+    };
+}
+
+void option_table::choice(const std::string & names, std::optional<std::string> & target,
+                          const std::vector<std::string> & allowed, const std::string & help) {
+    option & o = add(names, "NAME", "", joined(allowed, "|"), help);
+    o.set = [&target, allowed, name = o.name](const std::string & value) { target = member(name, value, allowed); };
+}
+
 void option_table::toggle(const std::string & names, bool & target, const std::string & help) {
     option & o = add(names, "on|off", target ? "on" : "off", "", help);
     o.set = [&target, name = o.name](const std::string & value) {

@@ -46,6 +46,13 @@ class option_table {
               const std::string & help);
     void choice(const std::string & names, std::string & target, const std::vector<std::string> & allowed,
                 const std::string & help);
+    // The same three, and empty as long as the option was not given.
+    void integer(const std::string & names, std::optional<int64_t> & target, int64_t min, int64_t max,
+                 const std::string & help);
+    void real(const std::string & names, std::optional<double> & target, double min, double max,
+              const std::string & help);
+    void choice(const std::string & names, std::optional<std::string> & target,
+                const std::vector<std::string> & allowed, const std::string & help);
     // A switch with a value: on or off.
     void toggle(const std::string & names, bool & target, const std::string & help);
     // A number, or a word that stands for word_value, which is outside min..max.

@@ -14,6 +14,7 @@ struct livekv_ggml_loan {
     unsigned char * bytes;  // aligned to 64
     size_t size;
     size_t used;  // more than size when it did not suffice
+    int addresses_suffice;  // buffers are not written before the loan ends: any address does
 };
 
 // Lends to this thread, in the place of what was lent before, which is returned. NULL: nothing.

@@ -40,6 +40,7 @@ static void * from_loan(size_t n) {
         lent->used = lent->size + 1;
         return NULL;
     }
+    lent->used = (lent->used + STEP - 1) / STEP * STEP;
     unsigned char * piece = lent->bytes + lent->used;
     memcpy(piece, &n, sizeof(n));
     lent->used += (n + STEP - 1) / STEP * STEP + STEP;
@@ -90,6 +91,11 @@ int livekv_ggml_posix_memalign(void ** p, size_t alignment, size_t n) {
     const int problem = posix_memalign(p, alignment, n);
     if (problem != ENOMEM || alignment > STEP) {
         return problem;
+    }
+    if (lent && lent->addresses_suffice) {
+        lent->used += lent->used == 0;
+        *p = lent->bytes;
+        return 0;
     }
     *p = from_loan(n);
     return *p ? 0 : ENOMEM;

@@ -25,8 +25,12 @@ class Model:
     path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
     machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
-    is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md). Raises Error
-    when the file cannot be read or is no such model.
+    is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md).
+
+    rope_scaling, rope_scale, rope_base, yarn_orig_ctx: rotary positions otherwise than the file says, as on the command
+    line: how positions beyond the training are reached, how many times as far, the base of the frequencies, and the
+    context of the training that YaRN starts from. None: the file's. Raises Error when the file cannot be read or is no
+    such model, and for a change that does not fit to it.
     """
 
     def __init__(
@@ -36,10 +40,21 @@ class Model:
         n_threads: int | None = None,
         prefix_cache_bytes: int = 0,
         repack: bool = True,
+        *,
+        rope_scaling: Literal["none", "linear", "yarn"] | None = None,
+        rope_scale: float | None = None,
+        rope_base: float | None = None,
+        yarn_orig_ctx: int | None = None,
     ) -> None:
         self.path = os.fsdecode(path)
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
-        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes, repack)
+        rope = {
+            "rope_scaling": rope_scaling,
+            "rope_scale": rope_scale,
+            "rope_base": rope_base,
+            "yarn_orig_ctx": yarn_orig_ctx,
+        }
+        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:
@@ -99,6 +114,20 @@ class Model:
     def n_ctx_train(self) -> int:
         """Tokens the model was trained on at once."""
         return int(self._facts["n_ctx_train"])
+
+    @property
+    def architecture(self) -> str:
+        """general.architecture of the file."""
+        return str(self._facts["architecture"])
+
+    def rope(self, layer: int = 0) -> tuple[npt.NDArray[np.float64], float, bool]:
+        """A layer's rotary positions, scaling included.
+
+        The angle of each pair of channels for one token on, in radians, [n_rot / 2]; what cos and sin are multiplied
+        with; and whether pairs are neighbouring channels, 2i and 2i + 1, rather than i and i + n_rot / 2. Raises Error
+        for a layer the model does not have.
+        """
+        return self._core.rope(layer)
 
     @property
     def n_gpu_layers(self) -> int:

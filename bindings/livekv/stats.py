@@ -43,6 +43,7 @@ class KVStats:
     bytes: KVBytes
     workspace_bytes: int
     """Beside the cache, whatever the context."""
+    values_given_back: int
     outlier_fraction: float | None
     """Of the values in blocks, those stored apart. None while there are no blocks."""
     saturated_fraction: float | None
@@ -70,6 +71,7 @@ def kv_stats_from(raw: dict[str, Any]) -> KVStats:
         memory_savings=None if ratio is None else 1.0 - ratio,
         bytes=KVBytes(**raw["bytes"]),
         workspace_bytes=raw["workspace_bytes"],
+        values_given_back=raw["n_given_back"],
         outlier_fraction=share(raw["n_outliers"], raw["n_sealed"]),
         saturated_fraction=share(raw["n_saturated"], raw["n_sealed"]) if measured else None,
         snr_k=tuple(raw["snr_k"]) if measured else None,

@@ -6,6 +6,7 @@
 #include "livekv.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
+#include "rope/rope_option_fields.h"
 
 namespace livekv {
 
@@ -27,6 +28,28 @@ void refuse_unread(const option_table & table, const std::string & field, const 
     throw usage_error(flag + " is an option of --kv " + policies_that_read(field) + ", not of " + at_work);
 }
 
+void declare_option(option_table & table, const char * flag, std::optional<std::string> & target,
+                    const rope_words & may, const char * help) {
+    table.choice(flag, target, may.allowed, help);
+}
+void declare_option(option_table & table, const char * flag, std::optional<double> & target,
+                    const rope_range<double> & may, const char * help) {
+    table.real(flag, target, may.min, may.max, help);
+}
+void declare_option(option_table & table, const char * flag, std::optional<int64_t> & target,
+                    const rope_range<int64_t> & may, const char * help) {
+    table.integer(flag, target, may.min, may.max, help);
+}
+
+// The mistake, with the option's flag.
+usage_error with_flag(const rope_option_error & mistake) {
+    std::string flag;
+    for_each_rope_option([&](const char * name, auto, const auto &, const char * its_flag, const char *) {
+        flag = mistake.field == name ? its_flag : flag;
+    });
+    return usage_error(flag + ": " + mistake.problem);
+}
+
 }  // namespace
 
 void engine_options::declare(option_table & table, bool kv_is_list) {
@@ -36,7 +59,18 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     table.integer("-t,--threads", n_threads, 1, 512, "CPU threads");
     table.integer("-ngl,--gpu-layers", n_gpu_layers, 0, 100000, "layers computed on the GPU, when the build has one");
     table.flag("--no-repack", no_repack, "multiply with the weights as the file has them, by ggml");
+    for_each_rope_option([&](const char *, auto member, const auto & may, const char * flag, const char * help) {
+        declare_option(table, flag, rope.*member, may, help);
+    });
     declare_kv_options(table, kv, dashes, /*with_policy=*/!kv_is_list);
+}
+
+std::shared_ptr<const model> engine_options::load() const {
+    try {
+        return model::load(model_path, n_gpu_layers, rope, !no_repack);
+    } catch (const rope_option_error & mistake) {
+        throw with_flag(mistake);
+    }
 }
 
 session_params engine_options::params(int64_t n_ctx, const std::string & policy) const {
@@ -50,6 +84,11 @@ session_params engine_options::params(int64_t n_ctx, const std::string & policy)
 void engine_options::check(const option_table & table, const std::vector<std::string> & policies) const {
     if (model_path.empty()) {
         throw usage_error("no model given (-m FILE)");
+    }
+    try {
+        rope.check();
+    } catch (const rope_option_error & mistake) {
+        throw with_flag(mistake);
     }
     refuse_unread(table, "preset", policies);
     for_each_kv_option(

@@ -16,13 +16,14 @@ struct engine_options {
     int64_t n_threads = 0;  // 0 until declared: then the machine's
     int64_t n_gpu_layers = 0;
     bool no_repack = false;
+    rope_override rope;
     kv_options kv;
 
     // kv_is_list: the tool compares several caches and declares its own --kv.
     void declare(option_table & table, bool kv_is_list);
 
-    // Throws livekv::error.
-    std::shared_ptr<const model> load() const { return model::load(model_path, n_gpu_layers, !no_repack); }
+    // The model they name. Throws livekv::error, and usage_error for a change of RoPE that does not fit its file.
+    std::shared_ptr<const model> load() const;
 
     // Of a session with a cache of this policy, which takes what it reads of the options.
     session_params params(int64_t n_ctx, const std::string & policy) const;

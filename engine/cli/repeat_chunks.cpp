@@ -14,10 +14,10 @@ void repeat(kv_layer & layer, int64_t n_tokens) {
         fail("only whole chunks can be repeated; the sequence has ", layer.n_tokens(), " tokens");
     }
     const auto sealed = [](const kv_chunk & c) { return c.k.sealed() && c.v.sealed(); };
-    const bool seals = layer.chunks.front().v.sealed();
+    const bool seals = layer.chunks.back().v.sealed();
     std::vector<kv_chunk> sources;
     for (const kv_chunk & c : layer.chunks) {
-        if (!seals || sealed(c)) {
+        if (!c.given_back() && (!seals || sealed(c))) {
             sources.push_back(c);
         }
     }

@@ -47,6 +47,7 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
     const auto share = [&](int64_t n) {
         return or_null(share_of(static_cast<double>(n), static_cast<double>(report.n_sealed)));
     };
+    j["values_given_back"] = report.n_given_back;
     j["outlier_fraction"] = share(report.n_outliers);
     j["saturated_fraction"] = nullptr;
     j["snr_db"] = nullptr;

@@ -45,6 +45,10 @@ void prefix_tree::add(const chunked_cache & cache, std::span<const int32_t> toke
         std::vector<int32_t> key(first, first + static_cast<int64_t>(n));
         auto found = at->next.find(key);
         if (found == at->next.end()) {
+            const auto lacks_it = [&](const kv_layer & layer) { return layer.chunks[i].given_back(); };
+            if (std::ranges::any_of(cache.layers(), lacks_it)) {
+                break;
+            }
             auto made = std::make_unique<node>();
             for (const kv_layer & layer : cache.layers()) {
                 made->layers.push_back(layer.chunks[i]);

@@ -23,7 +23,9 @@ class builder {
             out_.outputs = input("inp_out_ids", n_outputs);
         }
         runner_.add_inputs(ctx_, out_.graph);
-        ggml_tensor * x = named(ggml_get_rows(ctx_, w_.token_embd, out_.tokens), "inp_embd", -1);  // [n_embd, n_rows]
+        ggml_tensor * x = ggml_get_rows(ctx_, w_.token_embd, out_.tokens);  // [n_embd, n_rows]
+        x = hp_.embedding_scale == 1.0f ? x : ggml_scale(ctx_, x, hp_.embedding_scale);
+        x = named(x, "inp_embd", -1);
         for (int64_t il = 0; il < hp_.n_layer; ++il) {
             const bool last = il + 1 == hp_.n_layer;
             x = layer(x, il, last ? n_outputs : n_rows_);

@@ -12,6 +12,7 @@ namespace livekv {
 // Consecutive tokens of one layer that are stored alike. Keys, and values, are either sealed blocks, one a kv head, or
 // f16 rows. Plain data: who fills it keeps the memory alive.
 struct kv_segment {
+    int64_t first = 0;                   // position of its first token in the sequence; read where there is a window
     int32_t n_tokens = 0;                // to be read, from the first on; a block may hold more
     int32_t n_skip = 0;                  // of these, the first ones that are not (sinks, which have their own segment)
     const uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, k_block_bytes apart; null: rows
@@ -33,11 +34,19 @@ struct attention_args {
     int32_t k_rotation = 0;  // keys are stored rotated (rotate_rows.h) in runs of this many channels; 0: they are not
     int32_t v_rotation = 0;  // values likewise
     float scale = 0.0f;      // of q . k before the softmax
+    int64_t window = 0;      // tokens a query sees, its own and those right before it; 0: all
     const kv_segment * segments = nullptr;  // in the order of the sequence; the last one ends with the new tokens
     int64_t n_segments = 0;
 
     int32_t group() const { return n_head / n_head_kv; }                         // query heads that share a kv head
     int64_t n_rows() const { return static_cast<int64_t>(n_tokens) * group(); }  // queries of one kv head
+
+    // The first position that new token i sees.
+    int64_t first_seen(int64_t i) const {
+        const kv_segment & last = segments[n_segments - 1];
+        const int64_t own = last.first + last.n_tokens - n_tokens + i;
+        return window > 0 && own >= window ? own - window + 1 : 0;
+    }
 };
 
 // Part of a call: some rows (a row is a query head of a token, the heads of a token side by side) of one kv head over

@@ -24,6 +24,22 @@ int64_t ceil_div(int64_t n, int64_t by) {
     return (n + by - 1) / by;
 }
 
+// Where the tiles begin of which some token sees something.
+attention_item first_seen_tile(const attention_args & args) {
+    attention_item at;
+    const int64_t seen_from = args.first_seen(0);
+    while (at.first_segment + 1 < args.n_segments) {
+        const kv_segment & s = args.segments[at.first_segment];
+        if (s.first + s.n_tokens > seen_from) {
+            break;
+        }
+        ++at.first_segment;
+    }
+    const int64_t before = seen_from - args.segments[at.first_segment].first;
+    at.first_tile = static_cast<int32_t>(std::max<int64_t>(0, before) / kv_tile_tokens);
+    return at;
+}
+
 }  // namespace
 
 void attention_job::free_aligned::operator()(void * p) const {
@@ -57,8 +73,9 @@ void attention_job::prepare(std::span<const attention_args> calls) {
     int64_t first_token = 0;
     for (const attention_args & args : calls) {
         LIVEKV_ASSERT(args.head_dim == head_dim_ && args.n_segments > 0);
-        int64_t context_tiles = 0;
-        for (int64_t i = 0; i < args.n_segments; ++i) {
+        const attention_item seen = first_seen_tile(args);
+        int64_t context_tiles = -seen.first_tile;
+        for (int64_t i = seen.first_segment; i < args.n_segments; ++i) {
             context_tiles += kv_ceil_div(args.segments[i].n_tokens, kv_tile_tokens);
         }
         const int64_t row_tiles = ceil_div(args.n_rows(), kernels_.row_tile);
@@ -66,7 +83,7 @@ void attention_job::prepare(std::span<const attention_args> calls) {
         const int64_t wanted = std::clamp(context_tiles / tiles_per_item, least_items, most_items);
         const int64_t n_spans = std::clamp<int64_t>(context_tiles / min_span_tiles, 1, ceil_div(wanted, base));
         calls_.push_back({args, first_token, n_spans});
-        cut(calls_.back(), calls_.size() - 1, context_tiles, n_tiles);
+        cut(calls_.back(), calls_.size() - 1, seen, context_tiles, n_tiles);
         n_tiles += static_cast<size_t>(base);
         in_spans = in_spans || n_spans > 1;
         first_token += args.n_tokens;
@@ -92,10 +109,9 @@ void attention_job::prepare(std::span<const attention_args> calls) {
 }
 
 // Where spans begin is the same for every head and row tile: found once, then repeated.
-void attention_job::cut(const call & c, size_t index, int64_t context_tiles, size_t first_tile) {
+void attention_job::cut(const call & c, size_t index, attention_item at, int64_t context_tiles, size_t first_tile) {
     const attention_args & args = c.args;
     std::vector<attention_item> spans;
-    attention_item at;
     int64_t done = 0;
     for (int64_t span = 0; span < c.n_spans; ++span) {
         at.n_tiles = context_tiles * (span + 1) / c.n_spans - done;

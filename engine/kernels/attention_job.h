@@ -51,7 +51,8 @@ class attention_job {
         int64_t span;
     };
 
-    void cut(const call & c, size_t index, int64_t context_tiles, size_t first_tile);
+    // at: where the call's first tile is.
+    void cut(const call & c, size_t index, attention_item at, int64_t context_tiles, size_t first_tile);
     void work(size_t i, const float * q, float * out, uint8_t * scratch);
     void finish(const piece & p, const softmax_state & state, float * out) const;
     void merge_spans(size_t first, float * out);

@@ -52,6 +52,9 @@ void attention_reference(const attention_args & args) {
                 const kv_segment & s = args.segments[i];
                 const int32_t hidden = i + 1 == k.size() ? args.n_tokens - 1 - token : 0;
                 for (int32_t t = s.n_skip; t < s.n_tokens - hidden; ++t) {
+                    if (s.first + t < args.first_seen(token)) {
+                        continue;
+                    }
                     double score = 0.0;
                     for (size_t c = 0; c < d; ++c) {
                         score += static_cast<double>(q[c]) * k[i][static_cast<size_t>(t) * d + c];

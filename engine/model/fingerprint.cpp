@@ -60,10 +60,24 @@ std::string vocabulary_hash(const gguf_file & file) {
     return hex(hash.digest());
 }
 
+// What the layers' RoPE makes of positions, however it came about.
+std::string turns_hash(const hparams & hp) {
+    xxh64 hash;
+    for (const rope_params & rope : hp.ropes) {
+        add_text(hash, exact_text(rope.base) + " " + exact_text(rope_magnitude(rope)));
+        for (const float divisor : rope_divisors(rope)) {
+            add_text(hash, exact_text(divisor));
+        }
+    }
+    return hex(hash.digest());
+}
+
 }  // namespace
 
 model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
-    return {
+    const rope_params & rope = hp.ropes.front();
+    const bool linear = rope.scaling == rope_scaling::linear;
+    model_facts facts = {
         // of the first layer, where layers may differ: the weights' hash covers the shapes of all
         {"n_vocab", exact_text(hp.n_vocab)},
         {"n_embd", exact_text(hp.n_embd)},
@@ -72,13 +86,25 @@ model_facts model_fingerprint(const gguf_file & file, const hparams & hp) {
         {"n_head", exact_text(hp.n_head(0))},
         {"n_head_kv", exact_text(hp.n_head_kv(0))},
         {"head_dim", exact_text(hp.head_dim(0))},
-        {"n_rot", exact_text(hp.n_rot)},
+        {"n_rot", exact_text(rope.n_rot)},
         {"norm_rms_eps", exact_text(hp.norm_rms_eps)},
-        {"rope_freq_base", exact_text(hp.rope_freq_base)},
-        {"rope_freq_scale", exact_text(hp.rope_freq_scale)},
+        {"rope_freq_base", exact_text(rope.base)},
+        {"rope_freq_scale", exact_text(linear ? 1.0f / rope.factor : 1.0f)},
         {"weights", weights_hash(file)},
         {"vocabulary", vocabulary_hash(file)},
     };
+    // The numbers above and the weights' hash say the rest of what a file's RoPE is.
+    if (rope.scaling == rope_scaling::yarn || hp.rope_is_overridden || hp.ropes.size() > 1) {
+        facts.insert(facts.begin(), {"rope_turns", turns_hash(hp)});
+    }
+    if (std::any_of(hp.layers.begin(), hp.layers.end(), [](const layer_shape & l) { return l.window > 0; })) {
+        std::string windows;
+        for (const layer_shape & layer : hp.layers) {
+            windows += (windows.empty() ? "" : ",") + std::to_string(layer.window);
+        }
+        facts.insert(facts.begin(), {"windows", windows});
+    }
+    return facts;
 }
 
 }  // namespace livekv

@@ -1,6 +1,6 @@
 #include "model/ggml_memory.h"
 
-#include <new>
+#include <cstdlib>
 
 #include "error.h"
 
@@ -13,13 +13,15 @@ constexpr size_t bookkeeping = 64 << 10;  // of a context, and of the buffers of
 
 }  // namespace
 
-ggml_loan::ggml_loan(size_t bytes) : bytes_(new (std::nothrow) uint8_t[bytes + alignment]) {
+ggml_loan::ggml_loan(size_t bytes, bool addresses_suffice)
+    : bytes_(static_cast<uint8_t *>(std::malloc(bytes + alignment)), std::free) {
     if (!bytes_) {
         fail("not enough memory for ggml's bookkeeping, ", bytes / 1024, " KiB");
     }
     const size_t past = reinterpret_cast<size_t>(bytes_.get()) % alignment;
     loan_.bytes = bytes_.get() + (alignment - past) % alignment;
     loan_.size = bytes;
+    loan_.addresses_suffice = addresses_suffice;
     before_ = livekv_ggml_lend(&loan_);
 }
 

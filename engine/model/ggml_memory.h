@@ -14,7 +14,8 @@ namespace livekv {
 // livekv::error.
 class ggml_loan {
   public:
-    explicit ggml_loan(size_t bytes);
+    // addresses_suffice: buffers that are made meanwhile are not written before this ends, and may be anywhere.
+    explicit ggml_loan(size_t bytes, bool addresses_suffice = false);
     ~ggml_loan();
     ggml_loan(ggml_loan &&) = delete;
 
@@ -22,7 +23,7 @@ class ggml_loan {
     bool taken() const { return loan_.used > 0; }
 
   private:
-    std::unique_ptr<uint8_t[]> bytes_;
+    std::unique_ptr<uint8_t, void (*)(void *)> bytes_;  // touched where they are needed alone
     livekv_ggml_loan loan_{};
     livekv_ggml_loan * before_;
 };

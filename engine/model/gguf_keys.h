@@ -23,9 +23,19 @@ inline constexpr const char * value_length = "attention.value_length";
 inline constexpr const char * norm_rms_eps = "attention.layer_norm_rms_epsilon";
 inline constexpr const char * rope_dimension_count = "rope.dimension_count";
 inline constexpr const char * rope_freq_base = "rope.freq_base";
+inline constexpr const char * attention_scale = "attention.scale";
+inline constexpr const char * sliding_window = "attention.sliding_window";
+inline constexpr const char * sliding_window_pattern = "attention.sliding_window_pattern";
+inline constexpr const char * rope_freq_base_swa = "rope.freq_base_swa";
 inline constexpr const char * rope_scaling_type = "rope.scaling.type";
 inline constexpr const char * rope_scaling_factor = "rope.scaling.factor";
 inline constexpr const char * rope_scale_linear = "rope.scale_linear";  // older files
+inline constexpr const char * rope_scaling_orig_ctx = "rope.scaling.original_context_length";
+inline constexpr const char * rope_scaling_attn_factor = "rope.scaling.attn_factor";
+inline constexpr const char * rope_yarn_attn_factor = "rope.scaling.yarn_attn_factor";
+inline constexpr const char * rope_yarn_ext_factor = "rope.scaling.yarn_ext_factor";
+inline constexpr const char * rope_yarn_beta_fast = "rope.scaling.yarn_beta_fast";
+inline constexpr const char * rope_yarn_beta_slow = "rope.scaling.yarn_beta_slow";
 inline constexpr const char * expert_count = "expert_count";
 
 // Keys of our own, for what Hugging Face's tokenizers do and the ecosystem's keys cannot say. All are optional; files

@@ -114,7 +114,7 @@ void precheck_gguf(const uint8_t * data, size_t size) {
     }
     const int64_t n_tensors = in.take<int64_t>("header");
     const int64_t n_keys = in.take<int64_t>("header");
-    if (n_tensors > max_names || n_keys > max_names) {
+    if (n_tensors < 0 || n_keys < 0 || n_tensors > max_names || n_keys > max_names) {
         fail("the file claims ", n_tensors, " tensors and ", n_keys, " metadata keys; at most ", max_names,
              " of each are supported");
     }

@@ -25,6 +25,10 @@ const architecture & architecture_of(const gguf_file & file) {
 
 }  // namespace
 
+std::string hparams::architecture_name() const {
+    return arch->name;
+}
+
 int64_t hparams::kv_values_per_token() const {
     int64_t n = 0;
     for (int64_t il = 0; il < n_layer; ++il) {
@@ -33,12 +37,14 @@ int64_t hparams::kv_values_per_token() const {
     return n;
 }
 
-hparams hparams::read(const gguf_file & file) {
+hparams hparams::read(const gguf_file & file, const rope_override & changes) {
     hparams hp;
     hp.arch = &architecture_of(file);
     hp.name = file.find_string(keys::name).value_or("");
     arch_keys keys(file, hp.arch->name);
     hp.arch->shape(keys, hp);
+    changes.apply(hp.ropes.front());
+    hp.rope_is_overridden = changes.any();
     const ggml_tensor * token_embd = file.find_tensor(keys::token_embd);
     if (!token_embd) {
         fail("'", file.path(), "': tensor '", keys::token_embd, "' is missing (a vocabulary-only file?)");

@@ -20,7 +20,7 @@ constexpr const char * harmless_keys[] = {
     "tensor_data_layout",                    // older files; "Meta AI original pth" in all of them
     "expert_used_count",                     // says which experts are used, where there are none
     "attention.layer_norm_epsilon",          // of a norm that takes the mean away; ours has a key of its own
-    "rope.scaling.original_context_length",  // this and what follows is read for YaRN only
+    "rope.scaling.original_context_length",  // this and what follows says something where YaRN reads it only
     "rope.scaling.finetuned",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",

@@ -89,11 +89,36 @@ ggml_tensor * tensor_loader::add_optional(const std::string & name, const std::v
     return file_.find_tensor(name) ? add(name, shape, purpose, on_gpu) : nullptr;
 }
 
+ggml_tensor * tensor_loader::add_values(const std::string & name, const std::vector<float> & values, bool on_gpu) {
+    ggml_backend_buffer_type_t buft = on_gpu ? ggml_backend_dev_buffer_type(gpu_) : mapped_type();
+    ggml_tensor *& tensor = placed_[{buft, name}];
+    if (!tensor) {
+        ggml_context *& ctx = computed_by_type_[buft];
+        ctx = ctx ? ctx : new_context();
+        tensor = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, static_cast<int64_t>(values.size()));
+        ggml_set_name(tensor, name.c_str());
+        computed_.push_back({tensor, values});
+    }
+    return tensor;
+}
+
+void tensor_loader::note_used(const char * name) {
+    if (const ggml_tensor * source = file_.find_tensor(name)) {
+        used_.insert(source);
+    }
+}
+
 void tensor_loader::fill() {
     if (packed_) {
         packed_->fill(file_);
     }
     const size_t first = buffers_.size();
+    for (auto & [buft, ctx] : computed_by_type_) {
+        allocate(ctx, buft);
+    }
+    for (const computed & c : computed_) {
+        ggml_backend_tensor_set(c.tensor, c.values.data(), 0, c.values.size() * sizeof(float));
+    }
     for (auto & [buft, ctx] : by_type_) {
         if (!buft) {
             continue;  // packed
@@ -139,11 +164,14 @@ ggml_backend_buffer_type_t tensor_loader::choose_on_cpu(const ggml_tensor * sour
 
 ggml_context * tensor_loader::context(ggml_backend_buffer_type_t buft) {
     ggml_context *& ctx = by_type_[buft];
-    if (!ctx) {
-        const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
-        contexts_.push_back(make_ggml_context(n_tensors * ggml_tensor_overhead()));
-        ctx = contexts_.back().get();
-    }
+    ctx = ctx ? ctx : new_context();
+    return ctx;
+}
+
+ggml_context * tensor_loader::new_context() {
+    const size_t n_tensors = static_cast<size_t>(file_.n_tensors()) + 2;  // output may repeat token_embd
+    contexts_.push_back(make_ggml_context(n_tensors * ggml_tensor_overhead()));
+    ggml_context * ctx = contexts_.back().get();
     return ctx;
 }
 

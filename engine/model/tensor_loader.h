@@ -33,6 +33,12 @@ class tensor_loader {
     ggml_tensor * add_optional(const std::string & name, const std::vector<int64_t> & shape, tensor_use purpose,
                                bool on_gpu);
 
+    // A vector f32 [n] that is computed, not in the file; the same one when it is asked for twice by its name.
+    ggml_tensor * add_values(const std::string & name, const std::vector<float> & values, bool on_gpu);
+
+    // A tensor of the file that was read already, or that it has none of: it counts as used.
+    void note_used(const char * name);
+
     // The tensors of the file that became weights.
     const std::set<const ggml_tensor *> & used() const { return used_; }
 
@@ -43,6 +49,7 @@ class tensor_loader {
     void check_type(const ggml_tensor * source, tensor_use purpose) const;
     ggml_backend_buffer_type_t choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const;
     ggml_context * context(ggml_backend_buffer_type_t buft);
+    ggml_context * new_context();
     bool can_be_mapped(ggml_context * ctx) const;
     void map(ggml_context * ctx);
     void allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
@@ -57,6 +64,12 @@ class tensor_loader {
     std::map<ggml_backend_buffer_type_t, ggml_context *> by_type_;
     std::map<std::pair<ggml_backend_buffer_type_t, std::string>, ggml_tensor *> placed_;
     std::vector<std::pair<ggml_tensor *, const ggml_tensor *>> sources_;  // (ours, the file's)
+    struct computed {
+        ggml_tensor * tensor;
+        std::vector<float> values;
+    };
+    std::map<ggml_backend_buffer_type_t, ggml_context *> computed_by_type_;  // apart: the file has no bytes of theirs
+    std::vector<computed> computed_;
     std::set<const ggml_tensor *> used_;
 };
 

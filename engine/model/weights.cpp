@@ -31,15 +31,13 @@ weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layer
         layers.push_back(hp.arch->tensors(layer_tensors(load, il, on_gpu), hp, il));
         layers.back().on_gpu = on_gpu;
     }
+    load.note_used(keys::rope_freqs);  // the layers' ropes hold what it says
     refuse_unused_tensors(file, load.used());
     load.fill();
 
-    for (const ggml_context_ptr & ctx : contexts_) {
-        for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t; t = ggml_get_next_tensor(ctx.get(), t)) {
-            const bool repeated = t == output && output_name == keys::token_embd && output != token_embd;
-            n_params += repeated ? 0 : static_cast<uint64_t>(ggml_nelements(t));
-            bytes += repeated ? 0 : ggml_nbytes(t);
-        }
+    for (const ggml_tensor * t : load.used()) {
+        n_params += static_cast<uint64_t>(ggml_nelements(t));
+        bytes += ggml_nbytes(t);
     }
 }
 

@@ -35,6 +35,7 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     plan.n_head_kv = shape.n_head_kv;
     plan.head_dim = shape.head_dim;
     plan.chunk_size = options.chunk_size;
+    plan.window = shape.window;
     plan.bypass = bypass;
     plan.seals = !bypass || options.bypass_type != kv_bypass::f16;
     plan.warmup_chunks = bypass ? 0 : options.warmup_chunks;
@@ -55,6 +56,10 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
 size_t chunk_plan::state_floats() const {
     const bool is_read = seals && method.scale_method != kv_method::scale::range;
     return is_read ? static_cast<size_t>(n_head_kv) * key_statistics::state_floats(method, head_dim) : 0;
+}
+
+int64_t chunk_plan::kept_from(int64_t n_chunked) const {
+    return window > 0 ? std::max<int64_t>(0, n_chunked - window + 1 - chunk_size) : 0;
 }
 
 std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape) {
@@ -101,15 +106,18 @@ int64_t exact_trim(const chunk_plan & plan, const kv_layer & layer, int64_t n) {
     }
     int64_t exact = 0;
     int64_t end = 0;
+    int64_t given_back_to = 0;
     for (size_t i = 0; i < layer.chunks.size(); ++i) {
         const kv_chunk & c = layer.chunks[i];
         end += c.n_tokens;
         if (end > n || c.n_tokens < c.n_stored) {
             break;
         }
+        given_back_to = c.given_back() ? end : given_back_to;
+        const bool in_window = plan.window == 0 || given_back_to <= end - plan.window + 1;
         const bool warming_up = static_cast<int64_t>(i) + 1 < plan.warmup_chunks;
         const bool sealed_late = warming_up && layer.chunks.front().k.sealed();
-        if (!sealed_late && (c.state || plan.state_floats() == 0)) {
+        if (in_window && !sealed_late && (c.state || plan.state_floats() == 0)) {
             exact = end;
         }
     }
@@ -122,6 +130,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.head_dim = plan.head_dim;
     f.chunk_size = plan.chunk_size;
     f.max_sinks = plan.method.sink_tokens;
+    f.window = plan.window;
     f.seals = plan.seals;
     f.state_floats = plan.state_floats();
     f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {

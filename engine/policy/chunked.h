@@ -21,6 +21,7 @@ struct chunk_plan {
     int64_t chunk_size = 0;
     int64_t warmup_chunks = 0;  // whose keys stay exact while the statistics settle
     bool warmup_keep = false;   // and for ever
+    int64_t window = 0;         // tokens a query of the layer sees, its own included; 0: all
     bool bypass = false;        // one of the layers kept at higher precision
     bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
     bool measure_error = false;
@@ -29,6 +30,9 @@ struct chunk_plan {
     kv_method method;
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
+    // Where the chunks begin that a layer with n tokens in chunks keeps: what is before is behind the window of every
+    // token to come, by a chunk more, so that a trim of up to a chunk finds what it needs.
+    int64_t kept_from(int64_t n_chunked) const;
     size_t state_floats() const;  // of all heads: f32 [n_head_kv, key_statistics::state_floats]; 0: nothing reads one
 };
 
@@ -50,7 +54,8 @@ struct chunk_closing {
 chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64_t n, bool seal);
 
 // The most tokens, n at most, to which the layer can be trimmed so that it is what a new sequence of those tokens would
-// have left: the end of a chunk after which the state is known and no key is sealed that would be exact.
+// have left: the end of a chunk after which the state is known and no key is sealed that would be exact, and of whose
+// window nothing was given back.
 int64_t exact_trim(const chunk_plan & plan, const kv_layer & layer, int64_t n);
 
 // What a file's layer must be to be one of this plan.

@@ -10,6 +10,7 @@ struct kv_layer_shape {
     int64_t n_head = 0;
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
+    int64_t window = 0;      // tokens a query sees, its own included; 0: all
     bool on_device = false;  // the layer's keys and values, and the work on them, are the GPU's
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }

@@ -23,6 +23,7 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape,
         LIVEKV_ASSERT(layers[il].row() == mine.row());
         layers[il].errors.resize(mine.errors.size());
         mine = layers[il].where == mine.where ? std::move(layers[il]) : layers[il].copy(*mine.where);
+        mine.give_back_before((*plans_)[il].kept_from(mine.n_chunked));
     }
 }
 

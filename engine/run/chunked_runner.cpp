@@ -163,6 +163,7 @@ void chunked_runner::prepare_attention(const node & n) {
         args.k_rotation = step.plan->k_rotation;
         args.v_rotation = step.plan->v_rotation;
         args.scale = n.scale;
+        args.window = shape.window;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
         calls_.push_back(args);

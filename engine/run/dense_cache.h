@@ -34,6 +34,7 @@ class dense_cache : public kv_cache {
     int64_t n_rows_read(int64_t n_new) const;  // rows a pass reads, those beyond its tokens masked
     ggml_tensor * k(int64_t il) const { return k_[static_cast<size_t>(il)]; }  // [n_embd_kv, n_rows]
     ggml_tensor * v(int64_t il) const { return v_[static_cast<size_t>(il)]; }
+    int64_t n_layer() const { return shape_.n_layer(); }
     const kv_layer_shape & layer(int64_t il) const { return shape_.layers[static_cast<size_t>(il)]; }
     void begin(int64_t n_new) noexcept;
     void commit() noexcept;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace livekv {
 
@@ -41,12 +42,15 @@ std::string dense_runner::graph_key() const {
 void dense_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
     inputs_.clear();
     for (const part & p : parts_) {
-        inputs in = {ggml_new_tensor_1d(ctx, GGML_TYPE_I64, p.n_new),
-                     ggml_new_tensor_2d(ctx, GGML_TYPE_F16, p.n_kv, p.n_new)};
-        ggml_set_name(in.rows, "inp_rows");
-        ggml_set_name(in.mask, "inp_mask");
-        for (ggml_tensor * t : {in.rows, in.mask}) {
+        const auto input = [&](ggml_tensor * t, const char * name) {
+            ggml_set_name(t, name);
             ggml_set_input(t);
+            return t;
+        };
+        inputs in = {input(ggml_new_tensor_1d(ctx, GGML_TYPE_I64, p.n_new), "inp_rows"), {}};
+        for (int64_t il = 0; il < p.cache->n_layer(); ++il) {
+            ggml_tensor *& mask = in.masks[p.cache->layer(il).window];
+            mask = mask ? mask : input(ggml_new_tensor_2d(ctx, GGML_TYPE_F16, p.n_kv, p.n_new), "inp_mask");
         }
         // Not the mask: where the only layer only stores, nothing reads it, and ggml would give it the place of a
         // shorter one of the pass before.
@@ -55,27 +59,30 @@ void dense_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
     }
 }
 
-void dense_runner::set_inputs() {
+// Token t sees every row up to its own, the last `window` of them where there is one.
+void dense_runner::set_mask(const part & p, int64_t window, ggml_tensor * mask) {
     const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
     const ggml_fp16_t hidden = ggml_fp32_to_fp16(-std::numeric_limits<float>::infinity());
+    mask_values_.assign(static_cast<size_t>(p.n_new * p.n_kv), hidden);
+    for (int64_t t = 0; t < p.n_new; ++t) {
+        const int64_t end = p.cache->n_tokens() + t + 1;
+        const int64_t first = window > 0 ? std::max<int64_t>(0, end - window) : 0;
+        std::fill_n(mask_values_.begin() + t * p.n_kv + first, end - first, visible);
+    }
+    ggml_backend_tensor_set(mask, mask_values_.data(), 0, ggml_nbytes(mask));
+}
+
+void dense_runner::set_inputs() {
     for (size_t i = 0; i < parts_.size(); ++i) {
         const part & p = parts_[i];
-        const int64_t n_before = p.cache->n_tokens();
         row_values_.resize(static_cast<size_t>(p.n_new));
-        for (int64_t t = 0; t < p.n_new; ++t) {
-            row_values_[static_cast<size_t>(t)] = n_before + t;
-        }
+        std::iota(row_values_.begin(), row_values_.end(), p.cache->n_tokens());
         ggml_backend_tensor_set(inputs_[i].rows, row_values_.data(), 0, ggml_nbytes(inputs_[i].rows));
-        if (!inputs_[i].mask->buffer) {
-            continue;
+        for (const auto & [window, mask] : inputs_[i].masks) {
+            if (mask->buffer) {
+                set_mask(p, window, mask);
+            }
         }
-        mask_values_.resize(static_cast<size_t>(p.n_new * p.n_kv));
-        for (int64_t t = 0; t < p.n_new; ++t) {  // token t sees every row up to its own
-            const auto row = mask_values_.begin() + t * p.n_kv;
-            std::fill(row, row + n_before + t + 1, visible);
-            std::fill(row + n_before + t + 1, row + p.n_kv, hidden);
-        }
-        ggml_backend_tensor_set(inputs_[i].mask, mask_values_.data(), 0, ggml_nbytes(inputs_[i].mask));
     }
 }
 
@@ -108,7 +115,7 @@ void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, g
                                 ggml_row_size(rows->type, shape.head_dim), 0);
         };
         ggml_tensor * out = ggml_flash_attn_ext(ctx, own_q, heads_of(cache.k(il)), heads_of(cache.v(il)),
-                                                inputs_[i].mask, scale, 0.0f, 0.0f);
+                                                inputs_[i].masks.at(shape.window), scale, 0.0f, 0.0f);
         ggml_flash_attn_ext_set_prec(out, GGML_PREC_F32);
         if (cache.rotated()) {
             out = dense_cache::rotate_values(ctx, out);

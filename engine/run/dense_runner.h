@@ -3,6 +3,7 @@
 #include <ggml.h>
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,9 +39,10 @@ class dense_runner {
     };
     // A part's inputs are the graph's, which may be run again for another pass of the same key.
     struct inputs {
-        ggml_tensor * rows;  // i64 [n_new], where its tokens are stored
-        ggml_tensor * mask;  // f16 [n_kv, n_new], 0 or -inf
+        ggml_tensor * rows;                      // i64 [n_new], where its tokens are stored
+        std::map<int64_t, ggml_tensor *> masks;  // by the layers' windows: f16 [n_kv, n_new], 0 or -inf
     };
+    void set_mask(const part & p, int64_t window, ggml_tensor * mask);
     std::vector<part> parts_;
     std::vector<inputs> inputs_;            // [n parts] of the graph built last
     std::vector<int64_t> row_values_;       // [n_new]

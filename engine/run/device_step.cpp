@@ -94,6 +94,9 @@ void device_step::require_supported(const chunk_plan & plan) {
         fail("on the GPU the livekv cache stores heads of up to ", max_head_dim, " values, but head_dim is ",
              plan.head_dim, "; compute on the CPU");
     }
+    if (plan.window > 0) {
+        fail("attention over a window of ", plan.window, " tokens is computed on the CPU only; use -ngl 0");
+    }
     if (plan.chunk_size > device::longest_chunk()) {
         throw kv_option_error(
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +

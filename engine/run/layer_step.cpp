@@ -85,6 +85,7 @@ void layer_step::commit() noexcept {
     layer->chunks.push_back(std::move(closed));
     layer->n_tail = 0;
     layer->tail.release();
+    layer->give_back_before(plan->kept_from(layer->n_chunked));
 }
 
 std::span<const kv_segment> host_step::segments(const layer_step & step) {
@@ -98,6 +99,7 @@ std::span<const kv_segment> host_step::segments(const layer_step & step) {
         n_edits_ = layer.n_edits;
     }
     kv_segment & open = segments_.back();
+    open.first = layer.n_chunked;
     open.n_tokens = static_cast<int32_t>(step.n_open());
     open.k_rows = step.k_rows;
     open.v_rows = step.v_rows;

@@ -84,7 +84,7 @@ nlohmann::ordered_json parsed(const std::string & text) {
     using json = nlohmann::ordered_json;
     return json::parse(text, [](int depth, json::parse_event_t, const json &) {
         if (depth > max_depth) {
-            fail("the values of a conversation nest too deeply");
+            fail("the values a chat template is given nest too deeply");
         }
         return true;
     });
@@ -118,6 +118,7 @@ nlohmann::ordered_json parse_variables(const std::string & variables) {
     try {
         object = parsed(variables);
     } catch (const nlohmann::ordered_json::exception &) {
+        fail("the variables of a chat template are no JSON");
     }
     if (!object.is_object()) {
         fail("the variables of a chat template are no JSON object");

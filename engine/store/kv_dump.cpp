@@ -70,6 +70,8 @@ class side_writer {
         return static_cast<size_t>(sealed.per_channel ? (n + sealed.group - 1) / sealed.group : n);
     }
 
+    void given_back(int64_t first, int64_t n) { std::fill_n(out.kind.begin() + first, n, kv_kind::given_back); }
+
     // Sinks are in the chunk's block too, as zeros: nothing of that is to be seen.
     void sinks(const uint16_t * sink_rows, int64_t n) {
         rows(sink_rows, 0, n, kv_kind::sink);
@@ -123,6 +125,11 @@ kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, i
     int64_t first = 0;
     int64_t first_group = 0;
     for (const kv_chunk & c : layer.chunks) {
+        if (c.given_back()) {
+            writer.given_back(first, c.n_tokens);
+            first += c.n_tokens;
+            continue;
+        }
         const page & bytes = *side_of(c).bytes;
         const size_t block_bytes = bytes.bytes() / static_cast<size_t>(layer.n_head_kv);
         for (int64_t h = 0; side_of(c).sealed() && h < layer.n_head_kv; ++h) {
@@ -135,7 +142,7 @@ kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, i
         first += c.n_tokens;
         first_group += groups_of(c);
     }
-    if (!layer.chunks.empty()) {
+    if (!layer.chunks.empty() && !layer.chunks.front().given_back()) {
         const kv_chunk & c = layer.chunks.front();
         writer.sinks(key ? layer.sinks.k.data() : layer.sinks.v.data(), std::min(c.n_sinks, c.n_tokens));
     }

@@ -9,11 +9,12 @@ namespace livekv {
 
 // How a token's keys, or values, are kept.
 enum class kv_kind : uint8_t {
-    sealed = 0,  // in a block
-    sink = 1,    // exact, one of the sequence's first tokens
-    exact = 2,   // exact, in a chunk: warm-up keys, unsealed text, f16 layers
-    tail = 3,    // exact, in no chunk yet
-    dense = 4,   // a row of another policy's type
+    sealed = 0,      // in a block
+    sink = 1,        // exact, one of the sequence's first tokens
+    exact = 2,       // exact, in a chunk: warm-up keys, unsealed text, f16 layers
+    tail = 3,        // exact, in no chunk yet
+    dense = 4,       // a row of another policy's type
+    given_back = 5,  // not at all, behind the layer's window: its numbers here are 0
 };
 
 // The keys, or the values, of one layer, taken apart to be looked at. H: n_head_kv, T: n_tokens, D: head_dim.

@@ -20,6 +20,7 @@ struct kv_layer_format {
     int64_t head_dim = 0;
     int64_t chunk_size = 0;                                            // the most tokens of a chunk; the tail has fewer
     int32_t max_sinks = 0;                                             // of the first chunk
+    int64_t window = 0;                                                // of the layer; 0: nothing is given back
     bool seals = true;                                                 // false: rows only
     size_t state_floats = 0;                                           // after a chunk
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks

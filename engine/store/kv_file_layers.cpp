@@ -143,6 +143,7 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
     };
 
     const std::vector<chunk_facts> facts = chunks_of(il);
+    int64_t given_back_to = 0;
     if (!facts.empty()) {
         page_reader k = reader_of("k");
         page_reader v = reader_of("v");
@@ -151,27 +152,38 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
             if (f.n_stored < 1 || f.n_stored > format.chunk_size || f.n_tokens < 1 || f.n_tokens > f.n_stored) {
                 refuse("chunk ", i, " of layer ", il, " cannot hold ", f.n_tokens, " of ", f.n_stored, " tokens");
             }
-            const int32_t max_sinks = i == 0 ? std::min(format.max_sinks, f.n_stored) : 0;
-            const int32_t max_sealed = format.seals ? 1 : 0;
-            const auto in = [](int32_t x, int32_t max) { return x >= 0 && x <= max; };
-            if (!in(f.k_sealed, max_sealed) || !in(f.v_sealed, max_sealed) || !in(f.n_sinks, max_sinks) ||
-                !in(f.has_state, 1) || !in(f.from_one_pass, 1)) {
-                refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
-            }
             kv_chunk c;
             c.n_stored = f.n_stored;
             c.n_tokens = f.n_tokens;
             c.n_sinks = f.n_sinks;
             c.from_one_pass = f.from_one_pass == 1;
-            c.k = take_side(kv_side::key, f.k_sealed == 1, f.n_stored, k);
-            c.v = take_side(kv_side::value, f.v_sealed == 1, f.n_stored, v);
+            const bool given_back = f.k_sealed == kv_names::given_back && f.v_sealed == kv_names::given_back;
+            const int32_t max_sinks = i == 0 ? std::min(format.max_sinks, f.n_stored) : 0;
+            const int32_t max_sealed = format.seals ? 1 : 0;
+            const auto in = [](int32_t x, int32_t max) { return x >= 0 && x <= max; };
+            if (!given_back && (!in(f.k_sealed, max_sealed) || !in(f.v_sealed, max_sealed))) {
+                refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
+            }
+            if (!in(f.n_sinks, max_sinks) || !in(f.has_state, given_back ? 0 : 1) || !in(f.from_one_pass, 1)) {
+                refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
+            }
+            if (given_back) {
+                given_back_to = layer.n_chunked + c.n_tokens;
+            } else {
+                c.k = take_side(kv_side::key, f.k_sealed == 1, f.n_stored, k);
+                c.v = take_side(kv_side::value, f.v_sealed == 1, f.n_stored, v);
+            }
             layer.n_chunked += c.n_tokens;
             layer.chunks.push_back(std::move(c));
         }
         read_states(layer, facts, format.state_floats, il);
         file_.release(file_.find_tensor(name("k")));
         file_.release(file_.find_tensor(name("v")));
-        if (const int64_t n_sinks = layer.chunks.front().n_sinks; n_sinks > 0) {
+        if (given_back_to > 0 && (format.window == 0 || given_back_to > layer.n_chunked - format.window + 1)) {
+            refuse("layer ", il, " lacks tokens up to ", given_back_to, " that its window needs");
+        }
+        if (const kv_chunk & front = layer.chunks.front(); front.n_sinks > 0 && !front.given_back()) {
+            const int64_t n_sinks = front.n_sinks;
             layer.sinks.k = rows(name("sinks.k"), row, n_sinks);
             layer.sinks.v = rows(name("sinks.v"), row, n_sinks);
         }

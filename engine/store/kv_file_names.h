@@ -12,6 +12,8 @@
 // Tensors   logits                f32 [n_vocab], of the last token
 //           blk.N.chunks          i32 [7, n_chunks]: tokens stored, of them what a trim left, keys sealed, values
 //                                 sealed (0 or 1), tokens that are sinks, state known, read in one pass (0 or 1)
+//                                 -1 for keys and values sealed: given back behind the layer's window, so without pages
+//                                 and sinks
 //           blk.N.k, .v           i8: the chunks one after the other, blocks [n_head_kv] or f16 rows
 //           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
@@ -31,6 +33,7 @@ namespace livekv::kv_names {
 
 constexpr uint32_t file_version = 3;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
+constexpr int32_t given_back = -1;      // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
 
 constexpr const char * checksum = "livekv.checksum";

@@ -60,6 +60,12 @@ void kv_file::verify_checksum() const {
 }
 
 void kv_file::require_model(const model_facts & model) const {
+    for (const std::string & key : file_.keys_with(kv_names::model(""))) {
+        const auto same = [&](const auto & fact) { return kv_names::model(fact.first) == key; };
+        if (std::ranges::none_of(model, same)) {
+            refuse("made with another model: it has ", key, ", this one does not");
+        }
+    }
     for (const auto & [name, value] : model) {
         const std::string saved = file_.get_string(kv_names::model(name));
         if (saved == value) {

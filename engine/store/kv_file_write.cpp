@@ -119,6 +119,11 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     std::vector<bytes> v;
     std::vector<bytes> states;
     for (const kv_chunk & c : layer.chunks) {
+        if (c.given_back()) {
+            facts.insert(facts.end(), {c.n_stored, c.n_tokens, kv_names::given_back, kv_names::given_back, c.n_sinks, 0,
+                                       c.from_one_pass});
+            continue;
+        }
         facts.insert(facts.end(),
                      {c.n_stored, c.n_tokens, c.k.sealed(), c.v.sealed(), c.n_sinks, c.state ? 1 : 0, c.from_one_pass});
         k.push_back({c.k.bytes->data(), c.k.bytes->bytes()});
@@ -133,7 +138,8 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
         add_pages(out, kv_names::blk(il, "k"), GGML_TYPE_I8, std::move(k));
         add_pages(out, kv_names::blk(il, "v"), GGML_TYPE_I8, std::move(v));
         add_pages(out, kv_names::blk(il, "states"), GGML_TYPE_F32, std::move(states));
-        add_rows(out, kv_names::blk(il, "sinks"), layer.sinks, row, layer.chunks.front().n_sinks);
+        const kv_chunk & front = layer.chunks.front();
+        add_rows(out, kv_names::blk(il, "sinks"), layer.sinks, row, front.given_back() ? 0 : front.n_sinks);
     }
     add_rows(out, kv_names::blk(il, "tail"), layer.tail, row, layer.n_tail);
 }

@@ -29,29 +29,58 @@ void kv_layer::trim(int64_t n) noexcept {
     n_chunked = n;
 }
 
+void kv_layer::give_back_before(int64_t position) noexcept {
+    int64_t end = 0;
+    for (size_t i = 0; i + 1 < chunks.size(); ++i) {
+        kv_chunk & c = chunks[i];
+        end += c.n_tokens;
+        if (end > position) {
+            return;
+        }
+        if (!c.given_back()) {
+            c.k = c.v = {};
+            c.state.reset();
+            ++n_edits;
+        }
+        if (i == 0) {
+            sinks.release();
+        }
+    }
+}
+
 kv_layer kv_layer::copy(place & to) const {
     kv_layer other = *this;
     other.where = &to;
     for (kv_chunk & c : other.chunks) {
+        if (c.given_back()) {
+            continue;
+        }
         c.k.bytes = c.k.bytes->copy(to);
         c.v.bytes = c.v.bytes->copy(to);
         c.state = c.state ? c.state->copy(to) : nullptr;
     }
-    other.sinks = sinks.copy(to, chunks.empty() ? 0 : static_cast<size_t>(chunks.front().n_sinks) * row());
+    const bool has_sinks = !chunks.empty() && !chunks.front().given_back();
+    other.sinks = sinks.copy(to, has_sinks ? static_cast<size_t>(chunks.front().n_sinks) * row() : 0);
     other.tail = tail.copy(to, tail.k.size());
     return other;
 }
 
 void kv_layer::append_segments(std::vector<kv_segment> & out) const {
-    if (!chunks.empty() && chunks.front().n_sinks > 0) {
+    if (!chunks.empty() && chunks.front().n_sinks > 0 && !chunks.front().given_back()) {
         kv_segment s;
         s.n_tokens = std::min(chunks.front().n_sinks, chunks.front().n_tokens);
         s.k_rows = sinks.k.data();
         s.v_rows = sinks.v.data();
         out.push_back(s);
     }
+    int64_t first = 0;
     for (const kv_chunk & c : chunks) {
         kv_segment s;
+        s.first = first;
+        first += c.n_tokens;
+        if (c.given_back()) {
+            continue;
+        }
         s.n_tokens = c.n_tokens;
         s.n_skip = c.n_sinks;
         s.k_block_bytes = c.k.bytes->bytes() / static_cast<size_t>(n_head_kv);

@@ -31,6 +31,9 @@ struct kv_chunk {
     int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
     bool from_one_pass =
         false;  // read as a prompt, all of it in one pass: another sequence's would have the same bytes
+
+    // Its pages were given back: no token to come sees it.
+    bool given_back() const { return !k.bytes; }
 };
 
 // What was lost by sealing so far, measured on request.
@@ -56,6 +59,9 @@ struct kv_layer {
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
     int64_t n_tokens() const { return n_chunked + n_tail; }
+
+    // Gives back the pages of chunks that end at or before this position, but for the newest chunk's.
+    void give_back_before(int64_t position) noexcept;
 
     // Forgets all but the first n tokens, n <= n_tokens().
     void trim(int64_t n) noexcept;

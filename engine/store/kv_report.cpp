@@ -18,6 +18,10 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
     kv_report::parts parts;
     const size_t heads = static_cast<size_t>(layer.n_head_kv);
     for (const kv_chunk & c : layer.chunks) {
+        if (c.given_back()) {
+            report.n_given_back += 2 * c.n_tokens * layer.n_head_kv * layer.head_dim;
+            continue;
+        }
         for (const kv_chunk_side * side : {&c.k, &c.v}) {
             if (!side->sealed()) {
                 parts.warm_up += side->bytes->bytes();

@@ -27,8 +27,9 @@ struct kv_report {
     parts bytes;
     size_t workspace = 0;  // beside them, whatever the context: a chunk's raw rows on their way, attention's tiles
 
-    int64_t n_sealed = 0;    // values in blocks
-    int64_t n_outliers = 0;  // of these, stored apart
+    int64_t n_sealed = 0;      // values in blocks
+    int64_t n_outliers = 0;    // of these, stored apart
+    int64_t n_given_back = 0;  // values that were held once, behind their layer's window now
     double seal_seconds = 0.0;
 
     // Signal to noise of what was sealed, and what lay beyond its range; measured on request

@@ -1,6 +1,8 @@
 """Record tests/fixtures/logits.npz with torch: what transformers computes for the tiny models.
 
-    python tests/python/record_fixtures.py
+    python tests/python/record_fixtures.py [NAME ...]
+
+Without names all of them; with names those alone, and the others stay as they are.
 
 For each shape it tries seeds until the greedy continuation is varied and never within a near tie, because there the f16
 cache could rightly choose another token. The found seed is recorded; tests use it, and check the weights' digest.
@@ -52,9 +54,11 @@ def record(shape: tiny_models.Shape, folder: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    recorded = {}
+    names = sys.argv[1:] or list(tiny_models.SHAPES)
+    recorded = dict(np.load(FIXTURE)) if sys.argv[1:] else {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, shape in tiny_models.SHAPES.items():
+        for name in names:
+            shape = tiny_models.SHAPES[name]
             for key, value in record(shape, Path(folder)).items():
                 recorded[f"{name}.{key}"] = value
     FIXTURE.parent.mkdir(exist_ok=True)

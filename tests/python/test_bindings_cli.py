@@ -50,7 +50,7 @@ def test_greedy_text_and_statistics_are_the_command_lines(livekv, model, opening
         assert usage.finish_reason == "length"
         kv = session.kv_stats()
         told = facts["kv"]
-        for field in ("bits_per_value", "compression_ratio", "memory_savings", "outlier_fraction", "saturated_fraction",
+        for field in ("bits_per_value", "compression_ratio", "memory_savings", "values_given_back", "outlier_fraction", "saturated_fraction",
                       "workspace_bytes"):  # fmt: skip
             assert getattr(kv, field) == told[field], field
         assert vars(kv.bytes) == told["bytes"] and kv.bytes.total == session.kv_bytes == facts["kv_bytes"]

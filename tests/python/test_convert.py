@@ -294,7 +294,7 @@ HUGE = {**tiny_models.weights(GQA), "lm_head.weight": np.full((GQA.n_vocab, GQA.
         ({}, BIASED, "model.layers.0.self_attn.q_proj.bias"),
         ({}, SHORT, "lacks model.layers.1.mlp.up_proj.weight"),
         ({}, HUGE, "lm_head.weight holds values beyond the range of f16"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, None, "RoPE scaling 'yarn' is not supported"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, None, "RoPE scaling 'dynamic' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, None, "RoPE scaling lacks factor"),
         ({"partial_rotary_factor": 0.5}, None, "partial_rotary_factor"),
         ({"hidden_act": "gelu"}, None, "hidden_act 'gelu'"),

@@ -9,11 +9,13 @@ import re
 import config_keys
 import convert_hf
 import hf_config
+import hf_rope
 import numpy as np
 import pytest
 import tensor_plan
 import tiny_models
 from conftest import ROOT
+from families import FAMILIES
 from gguf import GGUFReader
 from hf_checkpoint import read_json
 from tiny_models import SHAPES
@@ -55,7 +57,7 @@ READ = [key for key in READ if not key.endswith("_token_id")]
 @pytest.mark.parametrize("key", [*READ, "no_rope_layers", "unheard_of"])
 def test_any_value_of_a_config_key_is_converted_or_refused_in_one_line(folder, capsys, key):
     original = (folder / "config.json").read_text()
-    for architecture in hf_config.ARCHITECTURES:
+    for architecture in FAMILIES:
         for value in ODD_VALUES:
             (folder / "config.json").write_text(original)
             edit(folder / "config.json", "architectures", [architecture])
@@ -68,7 +70,7 @@ ROPE["original_max_position_embeddings"] = 32
 
 
 @pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
-@pytest.mark.parametrize("key", [*hf_config.ROPE_USED, "full_attention"])
+@pytest.mark.parametrize("key", [*hf_rope.USED, "full_attention"])
 def test_any_value_of_a_scaling_key_is_converted_or_refused_in_one_line(folder, capsys, name, key):
     for kind in ("llama3", "linear"):
         for value in ODD_VALUES:
@@ -198,7 +200,12 @@ def test_what_is_converted_loads(livekv, folder, capsys, key):
     assert n_loaded > 0
 
 
-LIMITS = {"max_layers": "MAX_LAYERS", "max_width": "MAX_WIDTH", "max_vocab": "MAX_VOCAB", "max_head_dim": "MAX_HEAD_DIM"}
+LIMITS = {
+    "max_layers": "MAX_LAYERS",
+    "max_width": "MAX_WIDTH",
+    "max_vocab": "MAX_VOCAB",
+    "max_head_dim": "MAX_HEAD_DIM",
+}
 
 
 def test_limits_are_the_engines():
@@ -278,6 +285,6 @@ def test_scaling_given_twice_is_read_so_by_transformers_now(folder, config, expe
 def test_llama3_scaling_without_the_original_context_takes_the_context(folder):
     config = read_json(folder / "config.json")
     assert np.array_equal(
-        hf_config.read_hparams(config | {"rope_scaling": ROPE | {"original_max_position_embeddings": None}}).rope_freqs,
-        hf_config.read_hparams(config | {"rope_scaling": ROPE | {"original_max_position_embeddings": 512}}).rope_freqs,
+        hf_config.read_hparams(config | {"rope_scaling": ROPE | {"original_max_position_embeddings": None}}).rope.freqs,
+        hf_config.read_hparams(config | {"rope_scaling": ROPE | {"original_max_position_embeddings": 512}}).rope.freqs,
     )

@@ -97,6 +97,15 @@ LINES_ONLY = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior": "Is
             'unknown pre_tokenizer (known are those of deepseek-coder, gpt-2, gpt-4o, llama-bpe, qwen2, qwen35, seed-coder, smollm, tekken): {"type": "Sequence", '
             '"pretokenizers": [{"type": "Split", "pattern": {"Regex": "[\\\\r\\\\n]"}',
         ),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [LINES_ONLY | {"behavior": "Removed", "invert": True}, tiny_tokenizers.GPT2_PRE],
+                }
+            },
+            "unknown pre_tokenizer",
+        ),
         ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "unknown pre_tokenizer"),
         ({"pre_tokenizer": tiny_tokenizers.BYTES_ONLY}, "unknown pre_tokenizer"),
         ({"normalizer": {"type": "NFKC"}}, "normalizer NFKC is not supported"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 # From the bottom up, the public header among them. A room may include itself and those before it.
-ROOMS = ["base", "kv", "kernels", "model", "memory", "store", "policy", "run", "graph", "engine", "session", "livekv.h",
-         "cli"]
+ROOMS = ["base", "rope", "kv", "kernels", "model", "memory", "store", "policy", "run", "graph", "engine", "session",
+         "livekv.h", "cli"]
 # ggml is known where tensors and files are: not in the tokenizers, the sessions' logic or the tools.
 KNOW_GGML = {"model", "store", "run", "graph"}
 
@@ -41,6 +41,7 @@ BESIDE_THE_PUBLIC_HEADER = {
     "policy/kv_option_fields.h": "cache options are declared from the visitor",
     "policy/kv_option_table.h": "and called as there",
     "session/sampling_fields.h": "sampling options likewise",
+    "rope/rope_option_fields.h": "and those of rotary positions",
     "cli/main.cpp policy/saved_options.h": "a saved cache's options against those asked for",
     "cli/repeat_chunks.cpp run/chunked_cache.h": "the bench fills a cache with copies of its chunks",
     "bindings/module.cpp model/ggml_log.h": "ggml is silent in Python",
@@ -78,10 +79,14 @@ def test_only_these_rooms_know_ggml(root):
 
 
 def test_an_architecture_is_spelled_out_in_its_own_file_only(root):
-    """Its keys, its layers' tensors and what they are called."""
+    """Its keys, its layers' tensors and what they are called, or beside it where several share them."""
     spelled = re.compile(r'^(?!\s*//).*"(llama\.|attn_|ffn_|[QKV]cur)', re.M)
     sources = [path for path in (root / "engine").rglob("*") if path.suffix in {".h", ".cpp"}]
-    assert [path.name for path in sources if spelled.search(path.read_text())] == ["llama.cpp"]
+    table = (root / "engine" / "model" / "arch" / "arch.cpp").read_text()
+    own = {f"{name}.cpp" for name in re.findall(r"extern const architecture (\w+);", table)}
+    assert len(own) >= 4
+    spelling = {path.name for path in sources if spelled.search(path.read_text())}
+    assert spelling - own == {"decoder_layer.cpp"}, spelling
 
 
 def test_only_the_tools_print(root):

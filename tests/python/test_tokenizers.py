@@ -4,6 +4,8 @@ over texts that try each rule, over random Unicode and over joins of the vocabul
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 
 import convert_hf
 import livekv
@@ -17,7 +19,7 @@ tokenizers = pytest.importorskip("tokenizers")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-SPM, BYTELEVEL = SHAPES["hd8"], SHAPES["gqa_hd64"]
+SPM, BYTELEVEL = SHAPES["hd8"], dataclasses.replace(SHAPES["gqa_hd64"], n_vocab=640)
 WEIGHTS = {shape.name: tiny_models.weights(shape) for shape in (SPM, BYTELEVEL)}
 SPACE = "\u2581"
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
@@ -86,15 +88,27 @@ def families() -> dict[str, tuple]:
     for name, rules in SPM_RULES.items():
         made[f"spm-{name}"] = (SPM, spm | rules)
         made[f"spm-{name}-flags"] = (SPM, with_flags(spm | rules))
-    # A word that merging does not lead to, in front of the added tokens.
-    n = len(byte_level["model"]["vocab"])
-    byte_level["model"]["vocab"]["ox"] = n
-    byte_level["added_tokens"] = [token | {"id": token["id"] + 1} for token in byte_level["added_tokens"]]
+    # In front of the added tokens: a word that merging does not lead to, and merges of bytes that stand on both sides of
+    # where words end, so that another cut gives other ids.
+    vocab = byte_level["model"]["vocab"]
+    n = len(vocab)
+    vocab["ox"] = n
+    characters = tiny_tokenizers.byte_characters()
+    borders = [characters[byte] for byte in sorted(set("aAb12's/\n =.\u00e9\u00c9\u0301".encode()))]
+    for left, right in itertools.product(borders, borders):
+        if left + right not in vocab:
+            vocab[left + right] = len(vocab)
+            byte_level["model"]["merges"].append([left, right])
+    byte_level["added_tokens"] = [t | {"id": t["id"] + len(vocab) - n} for t in byte_level["added_tokens"]]
     for name, pre in tiny_tokenizers.PRE_TOKENIZERS.items():
         for ignore in (False, True):
             model = copy.deepcopy(byte_level["model"]) | {"ignore_merges": ignore}
             made[f"{name}{'-ignore' * ignore}"] = (BYTELEVEL, byte_level | {"pre_tokenizer": pre, "model": model})
         made[f"{name}-flags"] = (BYTELEVEL, with_flags(byte_level | {"pre_tokenizer": pre}))
+    # As converters of tiktoken's files write it.
+    removed = copy.deepcopy(tiny_tokenizers.PRE_TOKENIZERS["gpt-4o"])
+    removed["pretokenizers"][0] |= {"behavior": "Removed", "invert": True}
+    made["gpt-4o-removed"] = (BYTELEVEL, byte_level | {"pre_tokenizer": removed})
     nfc = {"normalizer": {"type": "NFC"}, "pre_tokenizer": tiny_tokenizers.PRE_TOKENIZERS["qwen2"]}
     made["qwen2-nfc"] = (BYTELEVEL, byte_level | nfc)
     made["qwen2-nfc-flags"] = (BYTELEVEL, with_flags(byte_level | nfc, ("e\u0301", False, ("normalized",))))

@@ -119,10 +119,10 @@ def main() -> int:
             (Path(folder) / name).mkdir()
         model = tiny_models.make(Path(folder) / "hf", tiny_models.Shape("kills", n_layer=6, n_embd=256, n_ff=512))
         writers = [
-            Writer("livekv-cli --kv-save", [str(arguments.build / "bin/livekv-cli"), "-m", str(ROOT / "tests/models/story.gguf"),
+            Writer("a cache by livekv-cli", [str(arguments.build / "bin/livekv-cli"), "-m", str(ROOT / "tests/models/story.gguf"),
                     "-f", str(ROOT / "tests/data/war-and-peace-opening.txt"), "-n", "0", "-t", "1",
                     "--kv-save", f"{folder}/cache/target.kv"], Path(folder) / "cache/target.kv"),
-            Writer("convert_hf.py", [sys.executable, str(ROOT / "convert/convert_hf.py"), str(model), f"{folder}/model/target.gguf",
+            Writer("a model by convert_hf.py", [sys.executable, str(ROOT / "convert/convert_hf.py"), str(model), f"{folder}/model/target.gguf",
                     "--type", "f16"], Path(folder) / "model/target.gguf"),
         ]  # fmt: skip
         for writer in writers:

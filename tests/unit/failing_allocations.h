@@ -29,7 +29,8 @@ inline std::atomic<int64_t> n_left{-1};     // until one fails; negative: none w
 inline std::atomic<bool> all_after{false};  // and all that follow it
 inline std::atomic<int64_t> n_failed{0};
 inline std::atomic<bool> counts_bytes{false};
-inline std::atomic<int64_t> n_bytes{0};  // allocated and not freed, while counted
+inline std::atomic<bool> of_new_alone{false};  // and not what C functions were asked for
+inline std::atomic<int64_t> n_bytes{0};        // allocated and not freed, while counted
 inline std::atomic<int64_t> most_bytes{0};
 
 // The n-th allocation from now fails, n from 0 on, and those after it when it says so, until stop().
@@ -60,8 +61,8 @@ inline bool this_one_fails() {
     return true;
 }
 
-inline void * counted(void * p) {
-    if (p && counts_bytes) {
+inline void * counted(void * p, bool by_new = false) {
+    if (p && counts_bytes && of_new_alone == by_new) {
         const int64_t now = n_bytes += static_cast<int64_t>(malloc_usable_size(p));
         for (int64_t most = most_bytes; now > most && !most_bytes.compare_exchange_weak(most, now);) {
         }
@@ -69,8 +70,8 @@ inline void * counted(void * p) {
     return p;
 }
 
-inline void uncounted(void * p) {
-    if (p && counts_bytes) {
+inline void uncounted(void * p, bool by_new = false) {
+    if (p && counts_bytes && of_new_alone == by_new) {
         n_bytes -= static_cast<int64_t>(malloc_usable_size(p));
     }
 }
@@ -139,30 +140,33 @@ void * mmap(void * at, size_t n, int access, int flags, int fd, off_t offset) {
 
 }  // extern "C"
 
-// The library's own are malloc too, from where it cannot be replaced: libstdc++ may be another object.
 void * operator new(size_t n) {
     if (void * p = std::malloc(n ? n : 1)) {
-        return p;
+        return allocations::counted(p, true);
     }
     throw std::bad_alloc();
 }
 void * operator new(size_t n, std::align_val_t to) {
     const size_t step = static_cast<size_t>(to);
     if (void * p = std::aligned_alloc(step, (n + step - 1) / step * step)) {
-        return p;
+        return allocations::counted(p, true);
     }
     throw std::bad_alloc();
 }
 void operator delete(void * p) noexcept {
+    allocations::uncounted(p, true);
     std::free(p);
 }
 void operator delete(void * p, size_t) noexcept {
+    allocations::uncounted(p, true);
     std::free(p);
 }
 void operator delete(void * p, std::align_val_t) noexcept {
+    allocations::uncounted(p, true);
     std::free(p);
 }
 void operator delete(void * p, size_t, std::align_val_t) noexcept {
+    allocations::uncounted(p, true);
     std::free(p);
 }
 

@@ -17,6 +17,7 @@ struct sequence_setup {
     int32_t n_head_kv = 2;
     int32_t head_dim = 64;
     int32_t n_new = 1;
+    int64_t window = 0;    // tokens a query sees; 0: all
     int32_t rotation = 0;  // of keys; of values half as long
     livekv::kv_method method;
     float k_size = 1.0f;  // standard deviation of keys
@@ -36,6 +37,8 @@ class random_sequence {
         livekv::kv_segment segment;
         segment.n_tokens = n;
         segment.n_skip = n_skip;
+        segment.first = n_visible_;
+        n_visible_ += n;
         fill(true, k_blocks, block_tokens, n_skip, segment);
         fill(false, v_blocks, block_tokens, n_skip, segment);
         segments_.push_back(segment);
@@ -59,6 +62,7 @@ class random_sequence {
         a.k_rotation = s_.rotation;
         a.v_rotation = s_.rotation / 2;
         a.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
+        a.window = s_.window;
         a.segments = segments_.data();
         a.n_segments = static_cast<int64_t>(segments_.size());
         return a;
@@ -114,6 +118,7 @@ class random_sequence {
 
     sequence_setup s_;
     std::mt19937 rng_{11};
+    int64_t n_visible_ = 0;  // of all segments
     std::vector<std::vector<uint8_t>> memory_;
     std::vector<livekv::kv_segment> segments_;
     std::vector<int32_t> n_stored_;  // tokens of each segment's blocks or rows

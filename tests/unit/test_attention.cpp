@@ -116,6 +116,44 @@ TEST(many_queries_see_only_what_is_before_them) {
     }
 }
 
+TEST(a_window_hides_what_is_too_far_back) {
+    for (const int32_t n_new : {1, 2, 17, 64}) {
+        for (const int64_t window : {1, 2, 31, 32, 33, 63, 64, 65, 100, 161, 162, 200, 400}) {
+            for (const int32_t n_head : {4, 32}) {
+                IN("n_new=", n_new, " window=", window, " n_head=", n_head);
+                sequence_setup s;
+                s.n_new = n_new;
+                s.n_head = n_head;
+                s.window = window;
+                random_sequence seq(s);
+                seq.add(96, true, true);
+                seq.add(64, false, true);
+                seq.add(2 + n_new, false, false);
+                CHECK_BELOW(worst_nmse(seq), rounded_nmse);
+            }
+        }
+    }
+}
+
+TEST(a_window_in_a_long_context_costs_what_it_sees) {
+    sequence_setup s;
+    s.n_head = s.n_head_kv = 1;
+    random_sequence whole(s);
+    s.window = 512;
+    random_sequence seen(s);
+    for (random_sequence * seq : {&whole, &seen}) {
+        for (int32_t i = 0; i < 12; ++i) {
+            seq->add(512, true, true);
+        }
+        seq->add(40, false, false);
+    }
+    CHECK_BELOW(worst_nmse(seen), rounded_nmse);
+    std::vector<float> out;
+    const attention_args args = seen.args(out);
+    CHECK_EQ(args.first_seen(0), 12 * 512 + 40 - 512);
+    CHECK(nmse(whole.reference(), seen.reference()) > 0.1);
+}
+
 TEST(sinks_warm_up_keys_and_shortened_blocks) {
     for (const int32_t n_new : {1, 5}) {
         IN("n_new=", n_new);

@@ -16,7 +16,7 @@ namespace {
 const std::vector<chat_message> question = {{"user", "Who?"}};
 
 std::string render(const std::string & source, const std::vector<chat_message> & messages = question,
-                   const std::string & variables = "") {
+                   const std::string & variables = {}) {
     fixtures::memory_file file;
     fixtures::vocab_builder builder("llama", fixtures::spm_tokens());
     gguf_set_val_str(builder.gguf, "tokenizer.chat_template", (source + "{# messages #}").c_str());
@@ -111,6 +111,19 @@ TEST(what_a_message_holds_may_not_nest_without_end) {
     CHECK_ERROR(render(source, question, "{"), "no JSON object");
     CHECK_ERROR(render(source, {{"user", "", nested(3)}}), "the model's chat template: ");
     CHECK_ERROR(render(source, {{"user", "", "{"}}), "the model's chat template: ");
+}
+
+TEST(what_a_variable_holds_is_bounded_as_messages_are) {
+    const auto with = [](const std::string & source, const std::string & variables) {
+        return render(source, {{"user", "a"}}, variables);
+    };
+    const auto nested = [](int n) { return "{\"tools\": " + repeated("[", n) + "1" + repeated("]", n) + "}"; };
+    CHECK_EQ(with("{{ tools | tojson }}", nested(80)), repeated("[", 80) + "1" + repeated("]", 80));
+    CHECK_ERROR(with("{{ tools | tojson }}", nested(100000)), "nest too deeply");
+    CHECK_ERROR(with("{{ tools }}", "{"), "the variables of a chat template are no JSON");
+    CHECK_ERROR(with("{{ tools }}", "[1]"), "are no JSON object");
+    CHECK_ERROR(with("{{ tools * 1000000000000 }}", "{\"tools\": \"a\"}"), "more memory than any conversation needs");
+    CHECK_EQ(with("{{ tools }}", "{\"tools\": 9223372036854775807}"), "9223372036854775807");
 }
 
 TEST(what_is_guarded_gives_what_it_gave) {

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "check.h"
 #include "error.h"
@@ -20,7 +21,7 @@ void write_bytes(const std::string & path, const std::string & bytes) {
 void load(const std::string & path) {
     const gguf_file file(path);
     const hparams hp = hparams::read(file);
-    weights(file, hp, 0);
+    weights(file, hp, 0, false);
 }
 
 // A tiny model changed by edit must be refused with a message that holds part.
@@ -48,7 +49,7 @@ TEST(reads_shape_and_tensors_of_a_model) {
     CHECK_EQ(hp.n_embd_kv(1), 64);
     CHECK_EQ(hp.n_vocab, 259);
     CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * 2 * 64 * 2);
-    const weights w(file, hp, 0);
+    const weights w(file, hp, 0, false);
     CHECK_EQ(w.layers.size(), size_t(2));
     CHECK(w.output != w.token_embd);
     const ggml_tensor * t = file.get_tensor("output_norm.weight", {64});
@@ -133,7 +134,7 @@ TEST(wrong_or_missing_metadata_is_named) {
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.attention.key_length", 12); }, "multiple of 8");
     refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.freq_base", -1.0f); }, "freq_base");
     refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.scaling.factor", 1e-39f); }, "scaling.factor");
-    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "yarn"); }, "'yarn'");
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "su"); }, "'su'");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.expert_count", 8); }, "mixture-of-experts");
 }
 
@@ -192,6 +193,125 @@ TEST(keys_that_change_the_result_and_are_not_read_are_refused_unless_neutral) {
     });
 }
 
+TEST(hostile_shapes_are_refused_whatever_the_architecture) {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    for (const architecture * a : architectures()) {
+        const std::string prefix = std::string(a->name) + ".";
+        IN("architecture ", a->name);
+        const auto refuses_here = [&](const std::string & key, auto value, const std::string & part) {
+            refuses(
+                [&](tiny_spec & spec) {
+                    spec.arch = a->name;
+                    spec.edit_keys = [&](gguf_context * g) {
+                        if constexpr (std::is_same_v<decltype(value), float>) {
+                            gguf_set_val_f32(g, (prefix + key).c_str(), value);
+                        } else {
+                            gguf_set_val_u32(g, (prefix + key).c_str(), static_cast<uint32_t>(value));
+                        }
+                    };
+                },
+                part.empty() ? prefix + key : part);
+        };
+        for (const char * size : {"block_count", "embedding_length", "context_length", "feed_forward_length",
+                                  "attention.head_count", "attention.head_count_kv", "attention.key_length"}) {
+            refuses_here(size, 0, "");
+        }
+        refuses_here("attention.head_count_kv", 3, "evenly");
+        refuses_here("attention.key_length", 12, "multiple of 8");
+        refuses_here("attention.value_length", 64, "for values");
+        refuses_here("rope.dimension_count", 3, "");
+        refuses_here("rope.dimension_count", 64, "");
+        for (const float bad : {0.0f, -1.0f, nan, std::numeric_limits<float>::infinity()}) {
+            refuses_here("rope.freq_base", bad, "");
+        }
+        refuses_here("attention.layer_norm_rms_epsilon", nan, "");
+        refuses_here("not_invented_yet", 7, "");
+    }
+}
+
+TEST(hostile_numbers_of_yarn_are_refused) {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    const auto with = [](const char * key, auto value) {
+        return [=](gguf_context * g) {
+            gguf_set_val_str(g, "llama.rope.scaling.type", "yarn");
+            gguf_set_val_f32(g, "llama.rope.scaling.factor", 4.0f);
+            if constexpr (std::is_same_v<decltype(value), float>) {
+                gguf_set_val_f32(g, key, value);
+            } else {
+                gguf_set_val_u32(g, key, static_cast<uint32_t>(value));
+            }
+        };
+    };
+    loads_with(with("llama.rope.scaling.original_context_length", 128));
+    refuses_keys(with("llama.rope.scaling.original_context_length", 0), "original_context_length");
+    for (const char * key : {"llama.rope.scaling.factor", "llama.rope.scaling.attn_factor",
+                             "llama.rope.scaling.yarn_beta_fast", "llama.rope.scaling.yarn_beta_slow"}) {
+        for (const float bad : {-1.0f, nan, std::numeric_limits<float>::infinity(), 1e-45f}) {
+            refuses_keys(with(key, bad), key);
+        }
+    }
+    const float below = 0.5f;
+    refuses_keys(with("llama.rope.scaling.factor", below), "1 or more for YaRN");
+    refuses_keys(with("llama.rope.scaling.attn_factor", below * 0), "attn_factor");
+    refuses_keys(with("llama.rope.scaling.yarn_beta_fast", below), "more than beta_slow");
+    refuses_keys(with("llama.rope.freq_base", below), "more than 1 for YaRN");
+    refuses_keys(with("llama.rope.scaling.yarn_ext_factor", below), "yarn_ext_factor");
+    refuses_keys(with("llama.rope.scaling.yarn_log_multiplier", below), "yarn_log_multiplier");
+}
+
+TEST(hostile_divisors_of_rope_are_refused) {
+    for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(), 1e-45f}) {
+        refuses(
+            [&](tiny_spec & s) {
+                s.head_dim = 128;  // whose half is what extra tensors hold
+                s.extra_tensors = {"rope_freqs.weight"};
+                s.edit_values = [&](const std::string & name, std::vector<float> & values) {
+                    if (name == "rope_freqs.weight") {
+                        values[7] = bad;
+                    }
+                };
+            },
+            "tensor 'rope_freqs.weight' holds");
+    }
+    refuses([](tiny_spec & s) { s.extra_tensors = {"rope_freqs.weight"}; }, "[64], expected [16]");
+}
+
+TEST(windows_come_from_the_metadata_or_are_refused) {
+    const auto windows_of = [](const std::function<void(gguf_context *)> & edit) {
+        tiny_spec spec;
+        spec.arch = "gemma3";
+        spec.n_layer = 4;
+        spec.edit_keys = edit;
+        const temporary_file path(".gguf");
+        write_tiny_model(spec, path.path());
+        load(path.path());
+        const hparams hp = hparams::read(gguf_file(path.path()));
+        std::vector<int64_t> windows;
+        for (int64_t il = 0; il < hp.n_layer; ++il) {
+            CHECK_EQ(hp.layers[static_cast<size_t>(il)].rope, hp.window(il) > 0 ? size_t(1) : size_t(0));
+            windows.push_back(hp.window(il));
+        }
+        return windows;
+    };
+    const char * const pattern = "gemma3.attention.sliding_window_pattern";
+    const char * const window = "gemma3.attention.sliding_window";
+    const auto listed = [&](std::vector<int8_t> values) {
+        return [=](gguf_context * g) { gguf_set_arr_data(g, pattern, GGUF_TYPE_BOOL, values.data(), values.size()); };
+    };
+    using list = std::vector<int64_t>;
+    CHECK(windows_of([](gguf_context *) {}) == (list{24, 0, 24, 0}));
+    CHECK(windows_of([&](gguf_context * g) { gguf_set_val_u32(g, pattern, 1); }) == (list{0, 0, 0, 0}));
+    CHECK(windows_of([&](gguf_context * g) { gguf_remove_key(g, pattern); }) == (list{24, 24, 24, 24}));
+    CHECK(windows_of(listed({0, 1, 1, 0})) == (list{0, 24, 24, 0}));
+    CHECK_ERROR(windows_of(listed({0, 1})), "an array of 2 numbers, expected one for each of 4 layers");
+    CHECK_ERROR(windows_of([&](gguf_context * g) { gguf_set_val_u32(g, pattern, 0); }), pattern);
+    CHECK_ERROR(windows_of([&](gguf_context * g) { gguf_set_val_u32(g, window, 0); }), window);
+    CHECK_ERROR(windows_of([&](gguf_context * g) { gguf_remove_key(g, window); }), window);
+    CHECK_ERROR(windows_of([&](gguf_context * g) { gguf_set_val_f32(g, "gemma3.rope.freq_base_swa", 0.0f); }), "swa");
+    CHECK_ERROR(windows_of([&](gguf_context * g) { gguf_set_val_f32(g, "gemma3.final_logit_softcapping", 30.0f); }),
+                "softcapping");
+}
+
 TEST(shapes_given_for_each_layer_are_read_when_all_are_equal) {
     const auto set = [](const char * key, std::vector<uint32_t> values) {
         return [=](gguf_context * g) { gguf_set_arr_data(g, key, GGUF_TYPE_UINT32, values.data(), values.size()); };
@@ -241,7 +361,7 @@ TEST(every_tensor_is_used_or_refused_by_name) {
     const temporary_file path(".gguf");
     write_tiny_model(spec, path.path());
     const gguf_file file(path.path());
-    const weights w(file, hparams::read(file), 0);
+    const weights w(file, hparams::read(file), 0, false);
     CHECK(w.layers[0].b_down != nullptr);
     CHECK(w.layers[1].b_down == nullptr);
 }
@@ -296,7 +416,7 @@ TEST(tied_embeddings_serve_as_output) {
     spec.tied = true;
     write_tiny_model(spec, path.path());
     const gguf_file file(path.path());
-    const weights w(file, hparams::read(file), 0);
+    const weights w(file, hparams::read(file), 0, false);
     CHECK_EQ(std::string(w.output->name), "token_embd.weight");
 }
 

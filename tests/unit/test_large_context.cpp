@@ -23,8 +23,8 @@ constexpr int32_t needle(int32_t i) {
     return 20 + i;
 }
 
-// A layer whose heads find needle i with question i: keys see a part of the embedding in which the two are equal, and
-// values the rest, in which they are opposite.
+// A layer whose heads find needle i with question i: keys see a part of the embedding that has one direction in the
+// two, and is longer in the needle, whose key the question then prefers to its own, however far away.
 tiny_spec finder() {
     constexpr size_t n_embd = 64;
     constexpr size_t n_seen = 48;    // of the embedding, by keys
@@ -43,8 +43,9 @@ tiny_spec finder() {
         if (name == "token_embd.weight") {
             for (int32_t i = 0; i < n_needles; ++i) {
                 for (size_t c = 0; c < n_embd; ++c) {
-                    const float x = values[static_cast<size_t>(question(i)) * n_embd + c];
-                    values[static_cast<size_t>(needle(i)) * n_embd + c] = c < n_seen ? x : -x;
+                    float & x = values[static_cast<size_t>(question(i)) * n_embd + c];
+                    values[static_cast<size_t>(needle(i)) * n_embd + c] = c < n_seen ? 1.12f * x : -0.5f * x;
+                    x *= c < n_seen ? 0.58f : 1.73f;  // of one length, as the norm before the layer makes them
                 }
             }
         } else if (name == "blk.0.attn_q.weight") {
@@ -107,7 +108,9 @@ TEST(a_million_tokens) {
     }
     const auto m = tiny_model(finder());
     const std::vector<float> expected = answers_of_short_text(m, true);
-    CHECK(nmse(answers_of_short_text(m, false), expected) > 0.05);  // needles matter
+    const double without = nmse(answers_of_short_text(m, false), expected);
+    std::printf("  without needles off by %.2g\n", without);
+    CHECK(without > 0.5);
     std::vector<int32_t> tokens;
     for (int64_t i = 0; i < n_tokens; ++i) {
         tokens.push_back(filler(i));
@@ -118,14 +121,16 @@ TEST(a_million_tokens) {
     for (const char * kv : {"f16", "q8_0", "livekv"}) {
         IN(kv);
         session_params p = params_of(kv, 512, n_tokens + 100);
-        p.kv.bits = {8, 8};
+        if (p.kv.policy == "livekv") {
+            p.kv.bits = {8, 8};
+        }
         session s(m, p);
         s.prefill(tokens);
         const std::unique_ptr<session> before = kv == std::string("livekv") ? s.fork() : nullptr;
         const double error = nmse(answers(s), expected);
         std::printf("  %-7s %.2f GiB, off by %.2g\n", kv, static_cast<double>(s.cache().bytes()) / (1 << 30), error);
         CHECK(s.cache().bytes() > size_t(4) << 30);
-        CHECK(error < 0.01);
+        CHECK(error < 0.05);  // one needle of four that is not found: 0.4
         if (before) {
             const temporary_file file(".kv");
             before->save(file.path());

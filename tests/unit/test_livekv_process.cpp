@@ -1,14 +1,8 @@
-// What a process of its own shows: memory that grows by the blocks alone, allocations that fail at any moment, and the
-// CPU level LIVEKV_CPU names.
+// What a process of its own shows: memory that grows by the blocks alone, and the CPU level LIVEKV_CPU names.
 
-#include <dlfcn.h>
 #include <malloc.h>
-#include <sys/wait.h>
 
-#include <atomic>
 #include <cstdlib>
-#include <cstring>
-#include <new>
 
 #include "check.h"
 #include "error.h"
@@ -26,46 +20,6 @@ constexpr bool sanitized = true;  // its own allocator
 #else
 constexpr bool sanitized = false;
 #endif
-
-// Allocations until one fails; negative: none will.
-std::atomic<int64_t> allocations_left{-1};
-
-bool this_one_fails() {
-    if (allocations_left.load() < 0) {
-        return false;
-    }
-    return allocations_left.fetch_sub(1) == 0;
-}
-
-}  // namespace
-
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // new below is malloc, and so free is its delete
-
-void * operator new(size_t n) {
-    void * p = this_one_fails() ? nullptr : std::malloc(n ? n : 1);
-    if (!p) {
-        throw std::bad_alloc();
-    }
-    return p;
-}
-void operator delete(void * p) noexcept {
-    std::free(p);
-}
-void operator delete(void * p, size_t) noexcept {
-    std::free(p);
-}
-
-// Pages and scratch come from here.
-extern "C" void * aligned_alloc(size_t alignment, size_t n) {
-    static const auto real = reinterpret_cast<void * (*)(size_t, size_t)>(dlsym(RTLD_NEXT, "aligned_alloc"));
-    return this_one_fails() ? nullptr : real(alignment, n);
-}
-
-#endif
-
-namespace {
 
 std::vector<int32_t> some_tokens(size_t n, uint32_t seed = 3) {
     std::vector<int32_t> tokens;
@@ -93,19 +47,6 @@ finished run_self(const std::string & arguments, const std::string & environment
     }
     f.status = ::pclose(pipe);
     return f;
-}
-
-// Runs in a child process and returns its exit status; 1000 + signal when one ended it.
-template <typename F>
-int in_child(F run) {
-    std::fflush(stdout);
-    const pid_t pid = ::fork();
-    if (pid == 0) {
-        ::_exit(run());
-    }
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
 // One layer whose cache outweighs all else.
@@ -188,69 +129,6 @@ TEST(memory_grows_by_the_blocks_alone) {
         agrees = std::fabs(peak / blocks - 1.0) < 0.05;
     }
     CHECK(agrees);
-}
-
-TEST(whichever_allocation_fails_the_sequence_goes_on_where_it_was) {
-    if (sanitized) {
-        SKIP("a sanitizer has an allocator of its own");
-    }
-    enum outcome { no_failure, recovered, other_result, lost_tokens };
-    const std::vector<int32_t> tokens = some_tokens(40);
-    const std::vector<int32_t> more = some_tokens(60, 9);
-    const temporary_file path(".gguf");
-    write_tiny_model({}, path.path());
-    const auto m = model::load(path.path());
-    session_params p;
-    p.n_ctx = 2000;
-    p.n_threads = 1;  // no other threads before fork
-    p.kv.chunk_size = 32;
-    session expected(m, p);
-    expected.prefill(tokens);
-    const auto logits = expected.prefill(more);
-    for (const int32_t n_threads : {1, 2}) {
-        p.n_threads = n_threads;
-        const auto run = [&](int64_t n_before_failure) {
-            return in_child([&] {
-                session s(m, p);
-                s.prefill(tokens);
-                outcome result = no_failure;
-                allocations_left = n_before_failure;
-                try {
-                    s.prefill(more);
-                } catch (const error &) {
-                    result = recovered;
-                } catch (const std::bad_alloc &) {  // of the session or ggml
-                    result = recovered;
-                }
-                allocations_left = -1;
-                if (result != recovered) {
-                    return result;
-                }
-                const int64_t n = s.n_tokens();
-                if (n != 40 && n != 64 && n != 96 && n != 100) {
-                    return lost_tokens;
-                }
-                s.trim(std::min<int64_t>(n, 96));
-                const auto again = s.prefill(std::span(more).subspan(static_cast<size_t>(s.n_tokens() - 40)));
-                return std::memcmp(again.data(), logits.data(), logits.size_bytes()) == 0 ? recovered : other_result;
-            });
-        };
-        int64_t n = 0;
-        int n_reported = 0;
-        int status = recovered;
-        for (; status != no_failure && n < 3000 && n_reported < 5; n += n_threads == 1 ? 1 : 5) {
-            status = run(n);
-            if (status != no_failure && status != recovered) {
-                ++n_reported;
-                check::report(__FILE__, __LINE__,
-                              "allocation " + std::to_string(n) + ", threads " + std::to_string(n_threads) +
-                                  ": outcome " + std::to_string(status));
-            }
-        }
-        std::printf("  %d threads: %lld allocations\n", n_threads, static_cast<long long>(n));
-        CHECK_EQ(status, static_cast<int>(no_failure));
-        CHECK(n > 50);
-    }
 }
 
 TEST(the_level_livekv_cpu_names_is_the_one_that_runs) {

@@ -12,40 +12,11 @@
 #include <vector>
 
 #include "check.h"
+#include "failing_allocations.h"
 #include "memory/host_pool.h"
 #include "memory/memory_pool.h"
 
 using namespace livekv;
-
-namespace {
-
-// Allocations until they fail, of this program's own; negative: none will.
-std::atomic<int> allocations_left{-1};
-
-}  // namespace
-
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // new below is malloc, and so free is its delete
-
-void * operator new(size_t n) {
-    if (allocations_left == 0) {
-        throw std::bad_alloc();
-    }
-    allocations_left -= allocations_left > 0 ? 1 : 0;
-    if (void * p = std::malloc(n ? n : 1)) {
-        return p;
-    }
-    throw std::bad_alloc();
-}
-void operator delete(void * p) noexcept {
-    std::free(p);
-}
-void operator delete(void * p, size_t) noexcept {
-    std::free(p);
-}
-
-#endif
 
 namespace {
 
@@ -65,9 +36,13 @@ class counted : public memory_pool::source {
         }
         CHECK_EQ(held, this->held);
         bytes = std::max<size_t>(bytes, 1000);
+        auto * const stretch = static_cast<uint8_t *>(std::malloc(bytes));
+        if (!stretch) {
+            throw std::bad_alloc();
+        }
         this->held += bytes;
-        stretches_.push_back(static_cast<uint8_t *>(std::malloc(bytes)));
-        return stretches_.back();
+        stretches_.push_back(stretch);
+        return stretch;
     }
     void release(uint8_t * stretch, size_t bytes) noexcept override {
         held -= bytes;
@@ -171,22 +146,22 @@ TEST(whichever_of_its_own_allocations_fails_nothing_is_taken_and_giving_back_nee
         memory_pool pool(source, 16);
         void * const a = pool.take(400);
         void * b = nullptr;
-        allocations_left = n;
+        allocations::fail_at(n, true);
         try {
             b = pool.take(800);
             failed = false;
         } catch (const std::bad_alloc &) {
         }
-        allocations_left = 0;
+        allocations::fail_at(0, true);
         pool.give_back(b);
-        allocations_left = -1;
+        allocations::stop();
         CHECK_EQ(pool.bytes_taken(), size_t{400});
         void * const c = pool.take(800);  // where it was to be, if that is there
         CHECK_EQ(source.held, size_t{2000});
-        allocations_left = 0;
+        allocations::fail_at(0, true);
         pool.give_back(c);
         pool.give_back(a);
-        allocations_left = -1;
+        allocations::stop();
         CHECK_EQ(source.held, size_t{0});
     }
     std::printf("  %d allocations\n", n - 1);

@@ -1,6 +1,6 @@
 #pragma once
 
-// Writes small random LLaMA files for tests: deterministic, optionally damaged in one place.
+// Writes small random model files for tests: deterministic, optionally damaged in one place.
 
 #include <ggml-cpp.h>
 #include <unistd.h>
@@ -15,6 +15,8 @@
 #include <vector>
 
 struct tiny_spec {
+    std::string arch = "llama";
+    uint32_t window = 24;  // of gemma3
     uint32_t n_layer = 2;
     uint32_t n_embd = 64;
     uint32_t n_head = 4;
@@ -94,18 +96,22 @@ class writer {
 
     void write(const std::string & path) {
         gguf_context * g = gguf_.get();
-        gguf_set_val_str(g, "general.architecture", "llama");
+        gguf_set_val_str(g, "general.architecture", spec_.arch.c_str());
         gguf_set_val_str(g, "general.name", "tiny");
-        gguf_set_val_u32(g, "llama.context_length", spec_.n_ctx);
-        gguf_set_val_u32(g, "llama.embedding_length", spec_.n_embd);
-        gguf_set_val_u32(g, "llama.block_count", spec_.n_layer);
-        gguf_set_val_u32(g, "llama.feed_forward_length", spec_.n_ff);
-        gguf_set_val_u32(g, "llama.attention.head_count", spec_.n_head);
-        gguf_set_val_u32(g, "llama.attention.head_count_kv", spec_.n_head_kv);
-        gguf_set_val_u32(g, "llama.attention.key_length", spec_.head_dim);
-        gguf_set_val_u32(g, "llama.attention.value_length", spec_.head_dim);
-        gguf_set_val_f32(g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-        gguf_set_val_f32(g, "llama.rope.freq_base", 10000.0f);
+        gguf_set_val_u32(g, key("context_length").c_str(), spec_.n_ctx);
+        gguf_set_val_u32(g, key("embedding_length").c_str(), spec_.n_embd);
+        gguf_set_val_u32(g, key("block_count").c_str(), spec_.n_layer);
+        gguf_set_val_u32(g, key("feed_forward_length").c_str(), spec_.n_ff);
+        gguf_set_val_u32(g, key("attention.head_count").c_str(), spec_.n_head);
+        gguf_set_val_u32(g, key("attention.head_count_kv").c_str(), spec_.n_head_kv);
+        gguf_set_val_u32(g, key("attention.key_length").c_str(), spec_.head_dim);
+        gguf_set_val_u32(g, key("attention.value_length").c_str(), spec_.head_dim);
+        gguf_set_val_f32(g, key("attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
+        gguf_set_val_f32(g, key("rope.freq_base").c_str(), 10000.0f);
+        if (spec_.arch == "gemma3") {
+            gguf_set_val_u32(g, key("attention.sliding_window").c_str(), spec_.window);
+            gguf_set_val_u32(g, key("attention.sliding_window_pattern").c_str(), 2);
+        }
         add_vocabulary(g, spec_.n_vocab);
         if (spec_.edit_keys) {
             spec_.edit_keys(g);
@@ -125,6 +131,14 @@ class writer {
             matrix(blk + "attn_v.weight", spec_.n_embd, kv);
             matrix(blk + "attn_output.weight", q, spec_.n_embd);
             norm(blk + "ffn_norm.weight");
+            if (spec_.arch == "gemma3") {
+                norm(blk + "post_attention_norm.weight");
+                norm(blk + "post_ffw_norm.weight");
+            }
+            if (spec_.arch == "gemma3" || spec_.arch == "qwen3") {
+                norm(blk + "attn_q_norm.weight", spec_.head_dim);
+                norm(blk + "attn_k_norm.weight", spec_.head_dim);
+            }
             matrix(blk + "ffn_gate.weight", spec_.n_embd, spec_.n_ff);
             matrix(blk + "ffn_up.weight", spec_.n_embd, spec_.n_ff);
             matrix(blk + "ffn_down.weight", spec_.n_ff, spec_.n_embd);
@@ -154,9 +168,10 @@ class writer {
         add(name, spec_.matrix_type, ne0, ne1, values);
     }
 
-    void norm(const std::string & name) {
-        add(name, GGML_TYPE_F32, spec_.n_embd, 1, std::vector<float>(spec_.n_embd, 1.0f));
-    }
+    std::string key(const std::string & name) const { return spec_.arch + "." + name; }
+
+    void norm(const std::string & name) { norm(name, spec_.n_embd); }
+    void norm(const std::string & name, uint32_t n) { add(name, GGML_TYPE_F32, n, 1, std::vector<float>(n, 1.0f)); }
 
     void add(const std::string & name, ggml_type type, int64_t ne0, int64_t ne1, std::vector<float> values) {
         if (name == spec_.without_tensor) {

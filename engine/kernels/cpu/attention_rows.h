@@ -42,7 +42,9 @@ class row_attention {
         for (int64_t i = item_.first_segment; left > 0; ++i, tile = 0) {
             const int32_t n_tiles = kv_ceil_div(args_.segments[i].n_tokens, tile_tokens);
             for (; tile < n_tiles && left > 0; ++tile, --left) {
-                one_tile(i, tile);
+                if (!behind_window(i, tile)) {
+                    one_tile(i, tile);
+                }
             }
         }
         for (int32_t v = 0; v < n_vec; ++v) {
@@ -56,6 +58,12 @@ class row_attention {
     }
 
   private:
+    // Whether no row sees anything of a tile, because all of it is too far back.
+    bool behind_window(int64_t i_segment, int32_t tile) const {
+        const int64_t end = args_.segments[i_segment].first + (tile + 1) * tile_tokens;
+        return args_.window > 0 && end <= args_.first_seen(item_.first_row / args_.group());
+    }
+
     void one_tile(int64_t i_segment, int32_t tile) {
         const kv_segment & segment = args_.segments[i_segment];
         const int32_t first = tile * tile_tokens;
@@ -66,6 +74,9 @@ class row_attention {
         }
         if (i_segment + 1 == args_.n_segments) {
             hide_future(segment.n_tokens, first, n);
+        }
+        if (args_.window > 0) {
+            hide_past(segment.first + first, n);
         }
         hide(n, tile_tokens);
         softmax_step(n);
@@ -90,6 +101,16 @@ class row_attention {
         for (int32_t r = 0; r < item_.n_rows; ++r) {
             const int64_t own = new_from + (item_.first_row + r) / args_.group();
             for (int64_t t = own + 1 > first ? own + 1 - first : 0; t < n; ++t) {
+                s_.scores[t * n_rows_tile + r] = 2.0f * hidden_score;
+            }
+        }
+    }
+
+    // What lies before a row's window. first: the position of the tile's first token.
+    void hide_past(int64_t first, int32_t n) {
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            const int64_t seen_from = args_.first_seen((item_.first_row + r) / args_.group()) - first;
+            for (int32_t t = 0; t < n && t < seen_from; ++t) {
                 s_.scores[t * n_rows_tile + r] = 2.0f * hidden_score;
             }
         }

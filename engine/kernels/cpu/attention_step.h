@@ -65,10 +65,12 @@ class step_attention {
         return last ? place{at.segment + 1, 0} : place{at.segment, at.tile + 1};
     }
 
-    // What is not to be seen: tokens before n_skip, and those a tile has too few of.
+    // What is not to be seen: tokens before n_skip or the window, and those a tile has too few of.
     void hide(place at, float * scores) const {
+        const kv_segment & segment = args_.segments[at.segment];
         const int32_t n = n_tokens(at);
-        const int32_t n_skip = args_.segments[at.segment].n_skip - at.tile * tile_tokens;
+        const int64_t seen_from = args_.first_seen(0) - segment.first;
+        const int64_t n_skip = (seen_from > segment.n_skip ? seen_from : segment.n_skip) - at.tile * tile_tokens;
         if (n_skip <= 0 && n == tile_tokens) {
             return;
         }

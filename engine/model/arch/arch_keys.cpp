@@ -44,4 +44,28 @@ int64_t arch_keys::get_size_of_layers(const char * key, int64_t n_layer, uint32_
     return in_range(key, static_cast<uint32_t>(first), max);
 }
 
+std::vector<bool> arch_keys::get_layer_pattern(const char * key, int64_t n_layer, uint32_t otherwise) {
+    const std::string & whole_key = ask(key);
+    std::vector<bool> layers;
+    if (!file_.is_array(whole_key)) {
+        const int64_t each = get_size(key, UINT32_MAX, otherwise);
+        for (int64_t il = 0; il < n_layer; ++il) {
+            layers.push_back((il + 1) % each == 0);
+        }
+        return layers;
+    }
+    const std::optional<std::vector<double>> values = file_.find_numbers(whole_key);
+    if (!values || static_cast<int64_t>(values->size()) != n_layer) {
+        refuse(key, "an array of ", values ? values->size() : 0, " numbers, expected one for each of ", n_layer,
+               " layers");
+    }
+    for (const double value : *values) {
+        if (value != 0.0 && value != 1.0) {
+            refuse(key, value, " in a layer, expected 0 or 1");
+        }
+        layers.push_back(value == 0.0);
+    }
+    return layers;
+}
+
 }  // namespace livekv

@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "error.h"
 #include "model/gguf_file.h"
@@ -31,6 +32,10 @@ class arch_keys {
 
     // The same of a number that some files give for each layer, as an array [n_layer] of equal ones.
     int64_t get_size_of_layers(const char * key, int64_t n_layer, uint32_t max, std::optional<int64_t> otherwise = {});
+
+    // [n_layer]: each n-th layer, where the key is a number n, or absent and `otherwise` is one; the layers at 0, where
+    // it is an array [n_layer] of 0 and 1.
+    std::vector<bool> get_layer_pattern(const char * key, int64_t n_layer, uint32_t otherwise);
 
     // Whether one of these methods was called with the key, which is a whole one with its prefix.
     bool asked_for(const std::string & whole_key) const { return asked_.contains(whole_key); }

@@ -14,7 +14,19 @@ void read_sizes(arch_keys & keys, hparams & hp);
 // norm_rms_eps.
 void read_rms_norm(arch_keys & keys, hparams & hp);
 
-// n_rot, rope_freq_base and rope_freq_scale. Scaling may be absent, "none" or "linear". After read_sizes.
-void read_rope(arch_keys & keys, hparams & hp);
+// The layers' one RoPE, of the architecture's order: base, scaling (none, linear, yarn) and the divisors of frequencies
+// that a file has as a tensor, rope_freqs (llama3). After read_sizes.
+void read_rope(arch_keys & keys, hparams & hp, rope_order order);
+
+// A number above 0 of a key, or the other one where it is absent.
+float read_positive(arch_keys & keys, const char * key, float otherwise);
+
+// The layers' windows: what sliding_window says, in layers that sliding_window_pattern lists, or, where that is a
+// number n or absent (then `pattern`), in all but each n-th. A window that is absent, or 0, is refused. After
+// read_sizes.
+void read_windows(arch_keys & keys, hparams & hp, uint32_t pattern);
+
+// A mixture of experts is another architecture of the same name.
+void refuse_experts(arch_keys & keys);
 
 }  // namespace livekv

@@ -21,11 +21,12 @@ ggml_tensor * layer_nodes::heads(ggml_tensor * x, int64_t n) const {
     return ggml_reshape_3d(ctx, x, hp.head_dim(il), n, x->ne[1]);
 }
 
-ggml_tensor * layer_nodes::rope(ggml_tensor * x, int type) const {
-    // The last four numbers belong to YaRN, which no supported model uses: off, neutral, and two unused bounds.
-    return ggml_rope_ext(ctx, x, positions, w.rope_freqs, static_cast<int>(hp.n_rot), type,
-                         static_cast<int>(hp.n_ctx_train), hp.rope_freq_base, hp.rope_freq_scale, 0.0f, 1.0f, 32.0f,
-                         1.0f);
+ggml_tensor * layer_nodes::rope(ggml_tensor * x) const {
+    const rope_params & rope = hp.rope(il);
+    const int type = rope.order == rope_order::neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    // All scaling is in the divisors and the magnitude: ggml's own is off, and its other numbers mean nothing then.
+    return ggml_rope_ext(ctx, x, positions, w.rope_divisors, static_cast<int>(rope.n_rot), type, 0, rope.base, 1.0f,
+                         0.0f, rope_magnitude(rope), 0.0f, 0.0f);
 }
 
 }  // namespace livekv

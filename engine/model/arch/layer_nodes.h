@@ -36,8 +36,8 @@ struct layer_nodes {
     // x [head_dim * n, n_rows] -> [head_dim, n, n_rows]
     ggml_tensor * heads(ggml_tensor * x, int64_t n) const;
 
-    // x [head_dim, n, n_rows], turned by its rows' positions; type: which channels are pairs, GGML_ROPE_TYPE_*.
-    ggml_tensor * rope(ggml_tensor * x, int type) const;
+    // x [head_dim, n, n_rows], turned by its rows' positions.
+    ggml_tensor * rope(ggml_tensor * x) const;
 };
 
 }  // namespace livekv

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "model/gguf_keys.h"
+#include "model/hparams.h"
 #include "model/tensor_loader.h"
 
 namespace livekv {
@@ -29,9 +30,12 @@ class layer_tensors {
         return load_.add_optional(keys::blk(il_, part), {n}, tensor_use::vector, on_gpu_);
     }
 
-    // A vector that all layers share, by its whole name, where this layer is computed; null when the file has none.
-    ggml_tensor * find_shared_vector(const char * name, int64_t n) const {
-        return load_.add_optional(name, {n}, tensor_use::vector, on_gpu_);
+    // What layer il's RoPE divides its frequencies by, f32 [n_rot/2], where this layer is computed; null: by 1.
+    ggml_tensor * rope_divisors(const hparams & hp, int64_t il) const {
+        const size_t which = hp.layers[static_cast<size_t>(il)].rope;
+        const std::vector<float> divisors = livekv::rope_divisors(hp.ropes[which]);
+        return divisors.empty() ? nullptr
+                                : load_.add_values("rope_divisors." + std::to_string(which), divisors, on_gpu_);
     }
 
   private:

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Whether a model's file means the same to livekv as to llama.cpp: perplexity of windows, and a greedy continuation.
+
+    PYTHONPATH=build/python python tests/bench/compare_real_model.py --model M.gguf --text FILE [--ctx 1024] [--windows 4]
+
+Both engines are given the same token ids, an f16 cache and passes of 256 tokens, and score each window's second half. The
+greedy texts must be equal up to a tie: where they part, llama.cpp's lead of its choice over livekv's is printed, as a
+share of the range of its logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import livekv
+import llama_cpp
+import numpy as np
+
+from llama_cpp_calls import batch_of, context_params, decode, load_model
+
+BATCH = 256
+
+
+class LlamaCpp:
+    def __init__(self, path: str, n_ctx: int, threads: int) -> None:
+        self.model = load_model(path)
+        if not self.model:
+            raise SystemExit(f"compare_real_model: llama.cpp cannot load {path}")
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        params = context_params("f16", n_ctx, threads)
+        params.n_batch = params.n_ubatch = BATCH
+        self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        self.n_tokens = 0
+
+    def clear(self) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.ctx), True)
+        self.n_tokens = 0
+
+    def eval(self, tokens: list[int]) -> np.ndarray:
+        """float32 [n, n_vocab] of up to BATCH tokens"""
+        with batch_of(tokens, self.n_tokens, 0, first_wanted=0) as batch:
+            decode(self.ctx, batch)
+        self.n_tokens += len(tokens)
+        rows = [llama_cpp.llama_get_logits_ith(self.ctx, i) for i in range(len(tokens))]
+        return np.stack([np.ctypeslib.as_array(row, (self.n_vocab,)) for row in rows])
+
+
+class LiveKV:
+    def __init__(self, path: str, n_ctx: int, threads: int) -> None:
+        self.model = livekv.Model(path, n_threads=threads)
+        self.session = self.model.session(n_ctx=n_ctx, kv=livekv.KVOptions.parse("f16"))
+
+    def clear(self) -> None:
+        self.session.trim(0)
+
+    def eval(self, tokens: list[int]) -> np.ndarray:
+        return self.session.eval(tokens, all_logits=True)
+
+
+def losses(engine: LlamaCpp | LiveKV, window: list[int]) -> np.ndarray:
+    """-log p of each token of the window's second half."""
+    engine.clear()
+    found = []
+    for at in range(0, len(window), BATCH):
+        rows = engine.eval(window[at : at + BATCH])
+        for i, row in enumerate(rows):
+            if len(window) // 2 <= at + i + 1 < len(window):
+                largest = row.max()
+                log_sum = np.log(np.exp(row - largest, dtype=np.float64).sum()) + largest
+                found.append(log_sum - row[window[at + i + 1]])
+    return np.array(found)
+
+
+def greedy(engine: LlamaCpp | LiveKV, prompt: list[int], n: int) -> tuple[list[int], list[np.ndarray]]:
+    engine.clear()
+    for at in range(0, len(prompt), BATCH):
+        row = engine.eval(prompt[at : at + BATCH])[-1]
+    tokens, logits = [], []
+    for _ in range(n):
+        tokens.append(int(row.argmax()))
+        logits.append(row)
+        row = engine.eval(tokens[-1:])[-1]
+    return tokens, logits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--ctx", type=int, default=1024)
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--greedy", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    ours = LiveKV(args.model, args.ctx, args.threads)
+    theirs = LlamaCpp(args.model, args.ctx, args.threads)
+    with open(args.text, encoding="utf-8") as file:
+        tokens = ours.model.tokenize(file.read()[: 8 * args.ctx * args.windows])
+    bos = [ours.model.bos_token] if ours.model.adds_bos else []
+    tokens = tokens[len(bos) :]
+    n = args.ctx - len(bos)
+    windows = [bos + tokens[w * n : (w + 1) * n] for w in range(args.windows)]
+    a, b = (np.concatenate([losses(engine, window) for window in windows]) for engine in (ours, theirs))
+    mine, other = np.exp(a.mean()), np.exp(b.mean())
+    print(f"perplexity of {args.windows} windows of {args.ctx}: livekv {mine:.4f}, llama.cpp {other:.4f}, ", end="")
+    print(f"{100 * (mine / other - 1):+.3f} %; largest difference of a token's {np.abs(a - b).max():.4f}")
+    prompt = windows[0][: args.ctx // 2]
+    (got, _), (expected, logits) = (greedy(engine, prompt, args.greedy) for engine in (ours, theirs))
+    parted = next((i for i, pair in enumerate(zip(got, expected)) if pair[0] != pair[1]), None)
+    if parted is None:
+        print(f"greedy: {args.greedy} of {args.greedy} tokens equal")
+    else:
+        row = logits[parted]
+        lead = (row[expected[parted]] - row[got[parted]]) / (row.max() - row.min())
+        print(f"greedy: {parted} tokens equal, then llama.cpp's choice leads livekv's by {lead:.5f} of the range")
+
+
+if __name__ == "__main__":
+    main()
