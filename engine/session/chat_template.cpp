@@ -118,7 +118,7 @@ nlohmann::ordered_json parse_variables(const std::string & variables) {
     try {
         object = parsed(variables);
     } catch (const nlohmann::ordered_json::exception &) {
-        fail("the variables of a chat template are no JSON object");
+        object = nullptr;  // refused as what is no object
     }
     if (!object.is_object()) {
         fail("the variables of a chat template are no JSON object");
