@@ -1,6 +1,6 @@
 // Memory that ggml is lent for the length of a call. It does not look whether what it keeps for itself was granted, and
-// its own checks end the process: refused by the system, it takes from the loan, and whoever lent it sees that and gives
-// up what the call has made.
+// its own checks end the process: refused by the system, it takes from the loan, and whoever lent it sees that and
+// gives up what the call has made.
 #ifndef LIVEKV_GGML_LOAN_H
 #define LIVEKV_GGML_LOAN_H
 
@@ -13,7 +13,7 @@ extern "C" {
 struct livekv_ggml_loan {
     unsigned char * bytes;  // aligned to 64
     size_t size;
-    size_t used;  // more than size when it did not suffice
+    size_t used;            // more than size when it did not suffice
     int addresses_suffice;  // buffers are not written before the loan ends: any address does
 };
 

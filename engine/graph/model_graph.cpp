@@ -61,8 +61,8 @@ class builder {
 
     // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
-        const layer_nodes nodes = {ctx_,           hp_,     w_.layers[static_cast<size_t>(il)], il,
-                                   out_.positions, packed_, is_long_};
+        const layer_nodes nodes = {ctx_,    hp_,     w_.layers[static_cast<size_t>(il)], il, out_.positions,
+                                   packed_, is_long_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
             runner_.attend(ctx_, out_.graph, il, nullptr, in.k, in.v, in.scale);

@@ -1,11 +1,13 @@
 #pragma once
 
-// Products of rows with a matrix of quantized weights: y = W x, for a few rows or many. weights/tile.h draws the matrix.
+// Products of rows with a matrix of quantized weights: y = W x, for a few rows or many. weights/tile.h draws the
+// matrix.
 //
 // Rows x are rounded first, 32 inputs at a time, to signed bytes with a scale (the largest magnitude becomes 127), as
 // ggml rounds them for q8_0. Packed rows: 8 at a time, the last ones as many as there are (n),
 //
-//   part of 32 inputs   bytes [8 quads][n][4] | f32 scale [n] | f32 sum [n] | sum of the first 16 [n] | of the others [n]
+//   part of 32 inputs   bytes [8 quads][n][4] | f32 scale [n] | f32 sum [n] | sum of the first 16 [n] | of the others
+//   [n]
 //
 // where a sum is that of the bytes times the scale: minimum * sum is what the minima contribute.
 

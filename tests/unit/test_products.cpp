@@ -1,8 +1,6 @@
 // Products with packed weights, at every CPU level, against double precision over what ggml says the file's blocks
 // stand for and over rows rounded as kernels/products.h says.
 
-#include "kernels/products.h"
-
 #include <ggml.h>
 
 #include <cmath>
@@ -12,6 +10,7 @@
 
 #include "check.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/products.h"
 
 using namespace livekv;
 
@@ -129,7 +128,8 @@ TEST(products_agree_with_double_precision) {
                 for (const int64_t n_out : {1, 16, 39}) {
                     const matrix m = random_matrix(type, n_in, n_out);
                     for (const int64_t n_rows : {1, 2, 3, 7, 8, 13, 16}) {
-                        IN(kernels->name, " ", ggml_type_name(type.theirs), " ", n_in, " to ", n_out, ", rows ", n_rows);
+                        IN(kernels->name, " ", ggml_type_name(type.theirs), " ", n_in, " to ", n_out, ", rows ",
+                           n_rows);
                         check_product(*kernels, m, n_rows);
                     }
                 }

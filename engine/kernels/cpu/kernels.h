@@ -28,8 +28,8 @@ struct cpu_kernels {
     void (*pack_rows)(const float * x, size_t stride, int64_t n_in, int64_t n_rows, uint8_t * to);
 
     // Some strips of w times packed rows: their columns of out f32 [n_rows, n_out], whose rows are ld floats apart.
-    void (*multiply)(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows, int64_t n_rows,
-                     float * out, size_t ld);
+    void (*multiply)(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows,
+                     int64_t n_rows, float * out, size_t ld);
 };
 
 extern const cpu_kernels generic_kernels;

@@ -129,8 +129,8 @@ struct lanes {
         }
         return r;
     }
-    // Each byte moved down by shift bits (up when it is negative), and of that the bits of mask, none of which comes from
-    // another byte.
+    // Each byte moved down by shift bits (up when it is negative), and of that the bits of mask, none of which comes
+    // from another byte.
     static bytes field(bytes a, int32_t shift, int32_t mask) {
         bytes r;
         for (int32_t i = 0; i < n; ++i) {

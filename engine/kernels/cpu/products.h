@@ -69,7 +69,10 @@ template <int32_t bits>
 
 // Bricks whose dot products a sum holds: with 16 bits, 2 * 127 * (2^bits - 1) times so many must stay below 2^15.
 template <int32_t bits>
-constexpr int32_t bricks_a_sum = !lanes::sums_of_16_bits || bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 0;
+constexpr int32_t bricks_a_sum = !lanes::sums_of_16_bits || bits == 4 ? 8
+                                 : bits == 5                          ? 4
+                                 : bits == 6                          ? 2
+                                                                      : 0;
 
 // Of n_rows packed rows (stride words apart) the dot products with `shared` inputs of a part, from brick `first` on.
 template <typename W, int32_t n_rows>
@@ -101,7 +104,7 @@ template <typename W, int32_t n_rows>
             }
         }
     } else {  // eight bits, one half of them after the other: sums of 16 bits hold those of a part
-        #pragma GCC unroll 2
+#pragma GCC unroll 2
         for (int32_t half = 4; half >= 0; half -= 4) {
             for (auto & sum : sums) {
                 sum = lanes::dot_zero();
@@ -165,8 +168,8 @@ void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, s
 
 // The rows left of a tile, as many at once as there is a kernel for.
 template <typename W, int32_t n>
-void multiply_rows(const uint8_t * strip, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride, float * out,
-                   size_t ld) {
+void multiply_rows(const uint8_t * strip, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride,
+                   float * out, size_t ld) {
     for (; stride - first >= n; first += n, out += n * ld) {
         multiply_strip<W, n>(strip, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
     }

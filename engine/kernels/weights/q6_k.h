@@ -2,7 +2,8 @@
 
 // q6_K: 256 inputs share a scale of scales, each 16 have a signed byte of it.
 //
-//   file    128 bytes: low four bits | 64 bytes: the two above | signed scales [16] | f16 d. Of each 128 inputs the first
+//   file    128 bytes: low four bits | 64 bytes: the two above | signed scales [16] | f16 d. Of each 128 inputs the
+//   first
 //           64 are in the low halves of 64 bytes, the others in the high ones; of byte i of 32 bits 2 s and 2 s + 1 are
 //           of input 32 s + i
 //   head    f16 d [16]
