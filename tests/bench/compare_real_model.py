@@ -46,8 +46,8 @@ class LlamaCpp:
 
 
 class LiveKV:
-    def __init__(self, path: str, n_ctx: int, threads: int) -> None:
-        self.model = livekv.Model(path, n_threads=threads)
+    def __init__(self, path: str, n_ctx: int, threads: int, repack: bool) -> None:
+        self.model = livekv.Model(path, n_threads=threads, repack=repack)
         self.session = self.model.session(n_ctx=n_ctx, kv=livekv.KVOptions.parse("f16"))
 
     def clear(self) -> None:
@@ -91,8 +91,9 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--greedy", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repack", action="store_true", help="livekv's own products, whose rows are rounded otherwise")
     args = parser.parse_args()
-    ours = LiveKV(args.model, args.ctx, args.threads)
+    ours = LiveKV(args.model, args.ctx, args.threads, args.repack)
     theirs = LlamaCpp(args.model, args.ctx, args.threads)
     with open(args.text, encoding="utf-8") as file:
         tokens = ours.model.tokenize(file.read()[: 8 * args.ctx * args.windows])
@@ -103,7 +104,8 @@ def main() -> None:
     a, b = (np.concatenate([losses(engine, window) for window in windows]) for engine in (ours, theirs))
     mine, other = np.exp(a.mean()), np.exp(b.mean())
     print(f"perplexity of {args.windows} windows of {args.ctx}: livekv {mine:.4f}, llama.cpp {other:.4f}, ", end="")
-    print(f"{100 * (mine / other - 1):+.3f} %; largest difference of a token's {np.abs(a - b).max():.4f}")
+    error = (a - b).std() / len(a) ** 0.5
+    print(f"{100 * (mine / other - 1):+.3f} +- {100 * error:.3f} %; largest difference of a token's {np.abs(a - b).max():.4f}")
     prompt = windows[0][: args.ctx // 2]
     (got, _), (expected, logits) = (greedy(engine, prompt, args.greedy) for engine in (ours, theirs))
     parted = next((i for i, pair in enumerate(zip(got, expected)) if pair[0] != pair[1]), None)
