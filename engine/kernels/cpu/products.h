@@ -7,6 +7,15 @@
 #include "kernels/products.h"
 #include "kernels/weights/each_type.h"
 
+// Plain lanes are loops themselves: unrolling the loops around them too takes the compiler minutes.
+#if defined(__AVX2__)
+#define LIVEKV_UNROLL _Pragma("GCC unroll 8")
+#define LIVEKV_INLINE [[gnu::always_inline]] inline
+#else
+#define LIVEKV_UNROLL
+#define LIVEKV_INLINE inline
+#endif
+
 namespace livekv {
 namespace {
 
@@ -50,7 +59,7 @@ void pack_rows(const float * x, size_t stride, int64_t n_in, int64_t n_rows, uin
 
 // Brick j of a part for the outputs of one vector, from `output` on.
 template <int32_t bits>
-[[gnu::always_inline]] inline lanes::bytes take_brick(const uint8_t * codes, int32_t j, int32_t output) {
+LIVEKV_INLINE lanes::bytes take_brick(const uint8_t * codes, int32_t j, int32_t output) {
     const uint8_t * at = codes + 4 * output;
     if constexpr (bits == 8) {
         return lanes::load_bytes(at + 64 * j);
@@ -76,8 +85,8 @@ constexpr int32_t bricks_a_sum = !lanes::sums_of_16_bits || bits == 4 ? 8
 
 // Of n_rows packed rows (stride words apart) the dot products with `shared` inputs of a part, from brick `first` on.
 template <typename W, int32_t n_rows>
-[[gnu::always_inline]] inline void dot_bricks(const uint8_t * codes, int32_t first, int32_t output,
-                                              const uint8_t * words, size_t stride, lanes::f32 * total) {
+LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t output, const uint8_t * words,
+                              size_t stride, lanes::f32 * total) {
     constexpr int32_t n_bricks = W::shared / 4;
     constexpr int32_t n_run = std::min(n_bricks, bricks_a_sum<W::bits>);
     const auto word = [&](int32_t j, int32_t r) {
@@ -85,39 +94,39 @@ template <typename W, int32_t n_rows>
     };
     lanes::dot_sum sums[n_rows];
     if constexpr (n_run > 0) {
-#pragma GCC unroll 8
+        LIVEKV_UNROLL
         for (int32_t run = 0; run < n_bricks; run += n_run) {
             for (auto & sum : sums) {
                 sum = lanes::dot_zero();
             }
-#pragma GCC unroll 8
+            LIVEKV_UNROLL
             for (int32_t j = first + run; j < first + run + n_run; ++j) {
                 const auto brick = take_brick<W::bits>(codes, j, output);
-#pragma GCC unroll 8
+                LIVEKV_UNROLL
                 for (int32_t r = 0; r < n_rows; ++r) {
                     sums[r] = lanes::dot(sums[r], brick, word(j, r));
                 }
             }
-#pragma GCC unroll 8
+            LIVEKV_UNROLL
             for (int32_t r = 0; r < n_rows; ++r) {
                 total[r] = run == 0 ? lanes::dot_float(sums[r]) : lanes::add(total[r], lanes::dot_float(sums[r]));
             }
         }
     } else {  // eight bits, one half of them after the other: sums of 16 bits hold those of a part
-#pragma GCC unroll 2
+        LIVEKV_UNROLL
         for (int32_t half = 4; half >= 0; half -= 4) {
             for (auto & sum : sums) {
                 sum = lanes::dot_zero();
             }
-#pragma GCC unroll 8
+            LIVEKV_UNROLL
             for (int32_t j = first; j < first + n_bricks; ++j) {
                 const auto brick = lanes::field(take_brick<8>(codes, j, output), half, 15);
-#pragma GCC unroll 8
+                LIVEKV_UNROLL
                 for (int32_t r = 0; r < n_rows; ++r) {
                     sums[r] = lanes::dot(sums[r], brick, word(j, r));
                 }
             }
-#pragma GCC unroll 8
+            LIVEKV_UNROLL
             for (int32_t r = 0; r < n_rows; ++r) {
                 const auto sum = lanes::dot_float(sums[r]);
                 total[r] = half == 4 ? lanes::mul(sum, lanes::set(16.0f)) : lanes::add(total[r], sum);
@@ -142,13 +151,13 @@ void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, s
             for (int32_t p = 0; p < W::span / part_inputs; ++p) {
                 const uint8_t * numbers = at + code_bytes(W::bits);
                 const uint8_t * row_numbers = part + 32 * stride;
-#pragma GCC unroll 2
+                LIVEKV_UNROLL
                 for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
                     lanes::f32 total[n_rows];
                     dot_bricks<W, n_rows>(at, i * (W::shared / 4), output, part, stride, total);
                     const weight_grid<lanes> grid = W::template grid<lanes>(head, numbers, output, i);
                     const size_t which = W::shared == 32 ? 1 : 2 + static_cast<size_t>(i);
-#pragma GCC unroll 8
+                    LIVEKV_UNROLL
                     for (int32_t r = 0; r < n_rows; ++r) {
                         const auto scale = lanes::mul(grid.scale, lanes::set_word(row_numbers + 4 * r));
                         const auto sum = lanes::set_word(row_numbers + 4 * (which * stride + static_cast<size_t>(r)));
@@ -211,3 +220,6 @@ void multiply(const packed_matrix & w, int64_t first_strip, int64_t n_strips, co
 
 }  // namespace
 }  // namespace livekv
+
+#undef LIVEKV_UNROLL
+#undef LIVEKV_INLINE
