@@ -11,10 +11,9 @@
 
 #include "error.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define LIVEKV_FUZZ_COUNTS_MEMORY
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
+// clang's sanitizer has hooks of the allocator; Debian's gcc comes without their header.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && __has_include(<sanitizer/allocator_interface.h>)
 #define LIVEKV_FUZZ_COUNTS_MEMORY
 #endif
 #endif
@@ -47,7 +46,7 @@ inline void expected(const livekv::error & problem, const uint8_t * data, size_t
 }
 
 // While it lives, the heap may grow by the input's size and 64 MiB; what goes beyond that ends the process. Counts with
-// AddressSanitizer only.
+// clang's AddressSanitizer only.
 class memory_limit {
   public:
     explicit memory_limit(size_t input_bytes) {
