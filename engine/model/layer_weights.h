@@ -28,7 +28,7 @@ struct layer_weights {
     ggml_tensor * b_gate = nullptr;          // [n_ff], null in most models; so are the next two
     ggml_tensor * b_up = nullptr;            // [n_ff]
     ggml_tensor * b_down = nullptr;          // [n_embd]
-    ggml_tensor * rope_divisors = nullptr;   // [n_rot/2] of rotation frequencies (rope/rope.h), null where all are 1
+    ggml_tensor * rope_divisors = nullptr;   // [head_dim/2] of rotation frequencies (rope/rope.h), null where all are 1
     ggml_tensor * long_rope_divisors = nullptr;  // the same of sequences that hparams::long_beyond tells apart
     bool on_gpu = false;
 };

@@ -39,10 +39,15 @@ class layer_tensors {
     }
 
   private:
+    // ggml reads one for each pair of a head, also of those that are not turned.
     ggml_tensor * divisors(const hparams & hp, size_t which) const {
-        const std::vector<float> divisors = livekv::rope_divisors(hp.ropes[which]);
-        return divisors.empty() ? nullptr
-                                : load_.add_values("rope_divisors." + std::to_string(which), divisors, on_gpu_);
+        std::vector<float> divisors = livekv::rope_divisors(hp.ropes[which]);
+        if (divisors.empty()) {
+            return nullptr;
+        }
+        const int64_t n = hp.head_dim(il_) / 2;
+        divisors.resize(static_cast<size_t>(n), 1.0f);
+        return load_.add_values("rope_divisors." + std::to_string(which) + "." + std::to_string(n), divisors, on_gpu_);
     }
 
     tensor_loader & load_;
