@@ -19,7 +19,7 @@ Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 class Model:
-    """A GGUF file of a LLaMA-architecture model. Immutable; sessions and threads may share it, and it lives as long as
+    """A model from a GGUF file (docs/models.md). Immutable; sessions and threads may share it, and it lives as long as
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
     path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the

@@ -62,6 +62,16 @@ ggml_tensor * gated(const layer_nodes & layer, ggml_tensor * x, gate_function f)
     return layer.name(layer.linear(both, w.ffn_down, w.b_down), "ffn_out");
 }
 
+layer_weights plain_tensors(const layer_tensors & file, const hparams & hp, int64_t il) {
+    layer_weights l;
+    l.attn_norm = file.vector("attn_norm.weight", hp.n_embd);
+    l.ffn_norm = file.vector("ffn_norm.weight", hp.n_embd);
+    fetch_attention(file, hp, il, l);
+    fetch_feed_forward(file, hp, il, l);
+    file.fetch_rope(hp, il, l);
+    return l;
+}
+
 attention_inputs plain_pre(const layer_nodes & layer, ggml_tensor * x) {
     return turn(layer, project(layer, layer.name(layer.norm(x, layer.w.attn_norm), "attn_norm")));
 }

@@ -29,6 +29,9 @@ ggml_tensor * attention_output(const layer_nodes & layer, ggml_tensor * attended
 enum class gate_function { silu, gelu };
 ggml_tensor * gated(const layer_nodes & layer, ggml_tensor * x, gate_function f);
 
+// All weights of LLaMA's layer.
+layer_weights plain_tensors(const layer_tensors & file, const hparams & hp, int64_t il);
+
 // All of LLaMA's layer before attention, and after it: norm, projections, RoPE; residual, norm, feed-forward, residual.
 attention_inputs plain_pre(const layer_nodes & layer, ggml_tensor * x);
 ggml_tensor * plain_post(const layer_nodes & layer, ggml_tensor * attended, ggml_tensor * x);

@@ -15,19 +15,9 @@ void shape(arch_keys & keys, hparams & hp) {
     read_rope(keys, hp, rope_order::normal);
 }
 
-layer_weights tensors(const layer_tensors & file, const hparams & hp, int64_t il) {
-    layer_weights l;
-    l.attn_norm = file.vector("attn_norm.weight", hp.n_embd);
-    l.ffn_norm = file.vector("ffn_norm.weight", hp.n_embd);
-    fetch_attention(file, hp, il, l);
-    fetch_feed_forward(file, hp, il, l);
-    file.fetch_rope(hp, il, l);
-    return l;
-}
-
 }  // namespace
 
 extern const architecture llama;
-const architecture llama = {"llama", shape, tensors, plain_pre, plain_post};
+const architecture llama = {"llama", shape, plain_tensors, plain_pre, plain_post};
 
 }  // namespace livekv

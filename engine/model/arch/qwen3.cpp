@@ -16,14 +16,9 @@ void shape(arch_keys & keys, hparams & hp) {
 }
 
 layer_weights tensors(const layer_tensors & file, const hparams & hp, int64_t il) {
-    layer_weights l;
-    l.attn_norm = file.vector("attn_norm.weight", hp.n_embd);
+    layer_weights l = plain_tensors(file, hp, il);
     l.q_norm = file.vector("attn_q_norm.weight", hp.head_dim(il));
     l.k_norm = file.vector("attn_k_norm.weight", hp.head_dim(il));
-    l.ffn_norm = file.vector("ffn_norm.weight", hp.n_embd);
-    fetch_attention(file, hp, il, l);
-    fetch_feed_forward(file, hp, il, l);
-    file.fetch_rope(hp, il, l);
     return l;
 }
 
