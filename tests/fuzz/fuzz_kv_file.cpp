@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         s = std::make_unique<livekv::session>(fuzz::kv_engine(), fuzz::kv_params());
     }
     file.write(data, size);
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     try {
         s->load(file.path());
     } catch (const livekv::error & problem) {
