@@ -13,13 +13,14 @@ BIN  := $(abspath $(VENV))/bin
 
 export PATH := $(BIN):$(PATH)
 
-MODEL ?= tests/models/story.gguf
-PROMPT := tests/data/war-and-peace-opening.txt
-
-.PHONY: demo build test lint format longbench dev sanitize sanitize-python tsan fuzz clean
+.PHONY: demo models build test lint format longbench dev sanitize sanitize-python tsan fuzz clean
 
 demo: build
-	$(BUILD)/bin/livekv-cli -m $(MODEL) -f $(PROMPT) -n 120 --temp 0.7 -s 1
+	@tests/models/demo.sh $(BUILD)/bin
+
+# The checkpoints that docs and tests have figures of, 0.85 GB, into models/.
+models: $(VENV)/bin/python
+	$(BIN)/python tests/models/fetch.py all
 
 build: $(VENV)/build.ok
 	cmake -G Ninja -S . -B $(BUILD) -DPython3_EXECUTABLE=$(BIN)/python -DLIVEKV_PYTHON=$(LIVEKV_PYTHON) $(CMAKE_ARGS)
@@ -42,6 +43,7 @@ format: $(VENV)/lint.ok
 	clang-format -i $(CODE)
 
 # LongBench end to end, baseline and compressed, and the report. No downloads: DATA holds the benchmark's JSONL files.
+MODEL ?= tests/models/story.gguf
 KV    ?= f16,livekv
 TASKS ?= all
 DATA  ?= data/longbench
