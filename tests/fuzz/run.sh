@@ -31,7 +31,8 @@ export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=0
 # NAME SECONDS MAX_LEN
 libfuzzer() {
     "$build/bin/fuzz_$1" -max_total_time="$2" -max_len="$3" -timeout=200 -report_slow_units=200 \
-        -malloc_limit_mb=100 -rss_limit_mb=1024 -entropic=0 -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 -artifact_prefix="$work/failed/$1-" \
+        -malloc_limit_mb=100 -rss_limit_mb=1024 -entropic=0 -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 \
+        -artifact_prefix="$work/failed/$1-" \
         "$work/found/$1" "$root/tests/fuzz/corpus/$1" "$work/seeds/$1"
 }
 
