@@ -62,7 +62,7 @@ def test_tools_on_a_full_disk(tools, story, text, mode):
 @needs_full
 @pytest.mark.parametrize(
     "module",
-    ["longbench", "ablation", "tune", "retrieval", "report", "perplexity", "cache_profile", "fetch", "testbed.inject_outliers"],
+    ["longbench", "ablation", "tune", "retrieval", "report", "perplexity", "cache_profile", "fetch", "dequantize", "testbed.inject_outliers"],
 )
 def test_help_of_the_evaluation_on_a_full_disk(root, build_dir, livekv, module):
     environment = BUFFERED | {"PYTHONPATH": f"{build_dir / 'python'}:{root}"}
