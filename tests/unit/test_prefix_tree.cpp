@@ -1,6 +1,7 @@
 // Prompts that begin alike are computed once, and say what they would say anyway.
 
 #include <algorithm>
+#include <functional>
 #include <random>
 
 #include "check.h"
@@ -80,6 +81,69 @@ TEST(a_shared_beginning_is_computed_once_and_texts_stay_the_same_to_the_bit) {
                 held.pop_back();
             }
         }
+    }
+}
+
+TEST(wherever_prompts_part_and_however_turns_go_on_bytes_are_those_without_the_tree) {
+    const auto m = tiny_model();
+    struct row {
+        const char * name;
+        std::function<void(kv_options &)> edit;
+    };
+    const auto running = [](kv_options & o) {  // scales that follow the statistics closely
+        o.scale_method = kv_method::scale::ema_minmax;
+        o.zero_point = false;
+        o.key_group = 0;
+    };
+    const std::vector<row> rows = {
+        {"as shipped", [](kv_options &) {}},
+        {"running statistics", running},
+        {"a long warm-up",
+         [&](kv_options & o) {
+             running(o);
+             o.warmup_chunks = 4;
+         }},
+        {"generated text in 16 bits",
+         [&](kv_options & o) {
+             running(o);
+             o.seal_decode = false;
+         }},
+        {"the same, warm-up kept",
+         [&](kv_options & o) {
+             running(o);
+             o.seal_decode = false;
+             o.warmup_keep = true;
+         }},
+    };
+    for (const auto & [name, edit] : rows) {
+        IN(name);
+        const auto remembering = std::make_shared<engine>(m, 1, plenty);
+        const auto plain = std::make_shared<engine>(m, 1);
+        session_params p = small_chunks(600);
+        edit(p.kv);
+        std::mt19937 rng(11);
+        std::vector<std::vector<int32_t>> known = {some_tokens(300)};
+        int64_t n_reused = 0;
+        for (int i = 0; i < 40; ++i) {
+            IN("text ", i);
+            session s(remembering, p);
+            session expected(plain, p);
+            const auto & earlier = known[rng() % known.size()];
+            const size_t n_alike = 1 + rng() % earlier.size();
+            const std::vector<int32_t> alike(earlier.begin(), earlier.begin() + static_cast<int64_t>(n_alike));
+            std::vector<int32_t> prompt = prompt_with(alike, 2 + static_cast<int>(rng() % 150), rng());
+            prompt.resize(std::min<size_t>(prompt.size(), 400));
+            for (session * one : {&s, &expected}) {
+                const auto logits = last_logits(*one, prompt);
+                n_reused += one->n_reused();
+                decode(*one, logits, static_cast<int>(i % 3) * 20);
+                one->trim(i % 4 == 0 ? one->n_tokens() / 2 : one->n_tokens());
+                one->prefill(some_tokens(40 + i, static_cast<uint32_t>(i)));
+            }
+            CHECK(saved(s) == saved(expected));
+            known.emplace_back(s.tokens().begin(), s.tokens().end());
+        }
+        CHECK(n_reused > 1000);
     }
 }
 
