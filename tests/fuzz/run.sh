@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the fuzz targets with clang, libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer, and runs each for
-# FUZZ_SECONDS (60), two at a time: three quarters of that with inputs of up to 2000 bytes, of which there are many more in
-# a second, where a target has use for them.
+# FUZZ_SECONDS (60), two at a time: three quarters of that with inputs of up to 2000 bytes, of which there are many
+# more in a second, where a target has use for them.
 #
 #   tests/fuzz/run.sh [build folder] [target ...]
 #
