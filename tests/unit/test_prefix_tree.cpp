@@ -1,8 +1,11 @@
 // Prompts that begin alike are computed once, and say what they would say anyway.
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
+#include <future>
 #include <random>
+#include <utility>
 
 #include "check.h"
 #include "engine/engine.h"
@@ -223,6 +226,46 @@ TEST(what_nobody_uses_leaves_within_the_budget_and_what_is_used_stays) {
     held.clear();
     CHECK(e->prefix_idle_bytes() > one_prompt / 2);
     CHECK(e->prefix_idle_bytes() <= 2 * one_prompt);
+}
+
+TEST(what_a_trim_leaves_unused_is_within_the_budget) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, 1);
+    session s(e, small_chunks());
+    s.prefill(some_tokens(300));
+    for (const int64_t n : {288, 150, 128, 20, 0}) {
+        s.trim(n);
+        CHECK(e->prefix_idle_bytes() <= 1);
+    }
+}
+
+TEST(who_ends_a_session_waits_for_no_step) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, 1);
+    // A cache that is asked how long it is within every pass.
+    struct watched_cache : chunked_cache {
+        using chunked_cache::chunked_cache;
+        int64_t n_tokens() const override {
+            if (on_look) {
+                std::exchange(on_look, {})();
+            }
+            return chunked_cache::n_tokens();
+        }
+        mutable std::function<void()> on_look;
+    };
+    auto ending = std::make_unique<session>(e, small_chunks());
+    ending->prefill(some_tokens(200));
+    watched_cache cache(small_chunks().kv, e->shape(400));
+    const std::vector<int32_t> tokens = some_tokens(10, 4);
+    std::future<void> ended;
+    bool in_time = false;
+    cache.on_look = [&] {
+        ended = std::async(std::launch::async, [&] { ending.reset(); });
+        in_time = ended.wait_for(std::chrono::seconds(20)) == std::future_status::ready;
+    };
+    const batch_item item = {&cache, tokens};
+    e->step({&item, 1});
+    CHECK(in_time);
+    ended.get();
+    CHECK_EQ(e->prefix_idle_bytes(), 0u);  // the step has done it
 }
 
 TEST_MAIN
