@@ -16,10 +16,20 @@ class Score:
     arguments: float  # share of the right ones, with value and type; 0 where the function is another
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")  # which of its values would be passed?
+    return found
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def score(answer: str, function: str, arguments: Mapping[str, Value]) -> Score:
     """Of the first JSON object in the answer; what is no JSON is wrong."""
     try:
-        given, _ = json.JSONDecoder().raw_decode(answer, answer.index("{"))
+        given, _ = _READER.raw_decode(answer, answer.index("{"))
     except (ValueError, RecursionError):
         return Score(False, False, 0.0)
     found = given.get("arguments")

@@ -102,6 +102,7 @@ def test_the_right_call_of_every_function_is_right_and_its_changes_are_not(funct
         ('{"name": "play", "arguments": {"n": 3, "ok": true}}', False, 0.0),
         ('{"name": "pay", "arguments": {"n": 3, "ok": true}, "more": 0}', True, 1.0),
         ('{"name": "pay", "arguments": {"n": 3, "ok"', False, 0.0),
+        ('{"name": "pay", "arguments": {"n": 4, "ok": true, "n": 3}}', False, 0.0),  # which n?
         ("pay(3, true)", False, 0.0),
         ("", False, 0.0),
         ("[" * 100_000 + "{", False, 0.0),
