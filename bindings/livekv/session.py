@@ -214,8 +214,10 @@ class Session:
         bits            int32 []: of a code; 0: this layer seals nothing
         group           int32 [T]: the token's place in scale and zero; -1 where not sealed
         codes           int16 [H, T, D]: 0 where not sealed
-        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for (code - zero) * scale
+        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for minimum + (code - zero) * scale
         zero            int16, shaped as scale; 0 when codes are symmetric
+        minimum         float32 [H, G, D], of keys alone; 0 unless channels have widths of their own (key_alloc)
+        width           uint8 [H, G, D], of keys alone: bits of a code
         outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
         outlier_value   float32 [n]: what they stand for
         sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact
