@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seconds from a prompt to its first token, and tokens a second after it, in livekv, llama.cpp and OpenVINO GenAI.
+"""Seconds from a prompt to its first token, tokens a second after it and peak memory: livekv, llama.cpp, OpenVINO GenAI.
 
     PYTHONPATH=build/python python tests/bench/first_token.py --model M.gguf --text FILE --prompts 500,4000 \
         --engines livekv:livekv,livekv:f16,llama.cpp:f16,openvino --openvino-python /elsewhere/bin/python
@@ -7,7 +7,8 @@
 The same GGUF file and the same tokens, the first of a text; nothing is kept from one prompt to the next. Each engine is a
 process that takes its turn in every round while the others are stopped. llama.cpp is the llama-cpp-python package of
 requirements/dev.txt; the package openvino-genai wants an environment of its own. The table has medians of the rounds, and
-their range. Loading is not counted.
+their range. Loading is not counted. Memory is the most that was resident during a turn (VmHWM), weights that were touched
+included; the largest of the rounds.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ def llama_cpp_turn(args: argparse.Namespace, kv: str) -> Turn:
     return turn
 
 
+def with_peak(turn: Turn, tokens: list[int]) -> tuple[float, float, int]:
+    """The turn's figures, and the most bytes that were resident during it."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak falls to what is resident now
+    first, rate = turn(tokens)
+    status = Path("/proc/self/status").read_text()
+    (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    return first, rate, 1024 * peak
+
+
 def clock(prompt: Callable[[], object], one: Callable[[], object], n: int) -> tuple[float, float]:
     start = time.perf_counter()
     prompt()
@@ -88,7 +98,7 @@ class Engine:
             sys.exit(f"first_token: {spec} did not start")
         self.process.send_signal(signal.SIGSTOP)
 
-    def measure(self, tokens: list[int]) -> tuple[float, float]:
+    def measure(self, tokens: list[int]) -> tuple[float, float, int]:
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(json.dumps(tokens) + "\n")
         self.process.stdin.flush()
@@ -96,7 +106,8 @@ class Engine:
         if not line:
             sys.exit(f"first_token: {self.spec} ended")
         self.process.send_signal(signal.SIGSTOP)
-        return tuple(json.loads(line))
+        first, rate, *peak = json.loads(line)
+        return first, rate, peak[0] if peak else 0  # OpenVINO's side says nothing of memory
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -111,14 +122,16 @@ def compare(args: argparse.Namespace) -> None:
     if len(tokens) < max(args.prompts):
         sys.exit(f"first_token: the text has {len(tokens)} tokens")
     engines = {spec: Engine(args, spec) for spec in args.engines}
-    print("| prompt, tokens | engine and cache | to the first token, s | (range) | decode after it, tokens/s | (range) |")
-    print("|---:|---|---:|---:|---:|---:|")
+    print("| prompt, tokens | engine and cache | to the first token, s | (range) | decode after it, tokens/s | (range) | peak, MiB |")
+    print("|---:|---|---:|---:|---:|---:|---:|")
     for n in args.prompts:
         rounds = [{spec: engine.measure(tokens[:n]) for spec, engine in engines.items()} for _ in range(args.rounds)]
         for spec in engines:
-            first, rate = zip(*(one[spec] for one in rounds), strict=True)
+            first, rate, peak = zip(*(one[spec] for one in rounds), strict=True)
+            memory = f"{max(peak) / 2**20:.0f}" if max(peak) else "-"
             print(f"| {n} | {spec} | {statistics.median(first):.2f} | {min(first):.2f} to {max(first):.2f} "
-                  f"| {statistics.median(rate):.1f} | {min(rate):.1f} to {max(rate):.1f} |", flush=True)  # fmt: skip
+                  f"| {statistics.median(rate):.1f} | {min(rate):.1f} to {max(rate):.1f} "
+                  f"| {memory} |", flush=True)  # fmt: skip
     for engine in engines.values():
         engine.close()
 
@@ -145,7 +158,7 @@ def main() -> None:
     turn = (livekv_turn if args.serve == "livekv" else llama_cpp_turn)(args, args.kv)
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps(turn(json.loads(line))), flush=True)
+        print(json.dumps(with_peak(turn, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

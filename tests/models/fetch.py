@@ -50,9 +50,9 @@ def download(package: dict[str, str], scratch: Path) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         refused = "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = "its hash is not the locked one" if refused else said[-1] if said else "pip gave no wheel"
-        raise FetchError(f"cannot download {wanted}: {reason}")
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("ERROR: ")] or lines or ["pip gave no wheel"]
+        raise FetchError(f"cannot download {wanted}: {'its hash is not the locked one' if refused else said[-1]}")
     return wheels[0]
 
 
