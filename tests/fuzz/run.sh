@@ -5,6 +5,8 @@
 #
 #   tests/fuzz/run.sh [build folder] [target ...]
 #
+# With FUZZ_SEED, the inputs are those of an earlier run with the same number, as far as the time goes.
+#
 # New inputs are kept in BUILD/tests/fuzz/found/NAME, from where a later run goes on; what fails lies in BUILD/tests/fuzz/failed.
 # Exit code 77: skipped, with the reason.
 set -eu
@@ -28,10 +30,12 @@ mkdir -p "$work/failed"
 # timeout goes by the wall's clock, which says little on a busy machine: it is there for what never ends.
 export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=0
 
+seed=${FUZZ_SEED:-$(date +%s)}
+
 # NAME SECONDS MAX_LEN
 libfuzzer() {
     "$build/bin/fuzz_$1" -max_total_time="$2" -max_len="$3" -timeout=200 -report_slow_units=200 \
-        -malloc_limit_mb=100 -rss_limit_mb=1024 -entropic=0 -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 \
+        -malloc_limit_mb=100 -rss_limit_mb=1024 -entropic=0 -seed="$seed" -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 \
         -artifact_prefix="$work/failed/$1-" \
         "$work/found/$1" "$root/tests/fuzz/corpus/$1" "$work/seeds/$1"
 }
@@ -43,7 +47,7 @@ run_one() {
     mkdir -p "$work/found/$name" "$work/seeds/$name"
     status=0
     if [ "$name" = jsonl ]; then
-        PYTHONPATH="$root" python3 "$root/tests/fuzz/fuzz_jsonl.py" --seconds "$seconds" --seed "$(date +%s)" \
+        PYTHONPATH="$root" python3 "$root/tests/fuzz/fuzz_jsonl.py" --seconds "$seconds" --seed "$seed" \
             > "$log" 2>&1 || status=$?
     else
         case $name in
