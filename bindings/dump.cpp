@@ -24,6 +24,10 @@ py::dict dump_arrays(const kv_side_dump & side, bool keys, int64_t n_head_kv, in
         arrays["codes"] = array_of(side.codes, values);
         arrays["scale"] = array_of(side.scale, groups);
         arrays["zero"] = array_of(side.zero, groups);
+        if (keys) {
+            arrays["minimum"] = array_of(side.minimum, groups);
+            arrays["width"] = array_of(side.width, groups);
+        }
         arrays["outlier_index"] = array_of(side.outlier_index, {n_outliers, 3});
         arrays["outlier_value"] = array_of(side.outlier_value, {n_outliers});
     }

@@ -20,6 +20,9 @@ class stream {
         if (options.policy != "livekv") {
             fail("only the livekv policy seals chunks, not ", options.policy);
         }
+        if (keys && options.key_alloc != kv_key_alloc::off) {
+            fail("a stream of keys has no queries to choose widths of channels by; set key_alloc to off");
+        }
         method_ = options.method();
         warmup_chunks_ = options.warmup_chunks;
     }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "error.h"
+#include "kernels/pack_brick.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
 
@@ -23,32 +24,6 @@ inline float round_even(float x) {
 template <typename T>
 void store(uint8_t * at, T value) {
     std::memcpy(at, &value, sizeof(T));
-}
-
-// The 64 codes of a brick in the bits kv_block.h says.
-void pack_brick(const uint8_t * u, int32_t bits, uint8_t * brick) {
-    const int32_t base = bits == 3 ? 2 : bits == 5 ? 4 : bits;
-    if (base == 8) {
-        std::memcpy(brick, u, 64);
-    } else if (base == 4) {
-        for (int32_t i = 0; i < 32; ++i) {
-            brick[i] = static_cast<uint8_t>((u[i] & 15) | (u[i + 32] & 15) << 4);
-        }
-    } else {
-        for (int32_t i = 0; i < 16; ++i) {
-            brick[i] =
-                static_cast<uint8_t>((u[i] & 3) | (u[i + 16] & 3) << 2 | (u[i + 32] & 3) << 4 | (u[i + 48] & 3) << 6);
-        }
-    }
-    if (base != bits) {
-        for (int32_t i = 0; i < 8; ++i) {
-            int32_t byte = 0;
-            for (int32_t k = 0; k < 8; ++k) {
-                byte |= (u[8 * i + k] >> base & 1) << k;
-            }
-            brick[8 * base + i] = static_cast<uint8_t>(byte);
-        }
-    }
 }
 
 }  // namespace

@@ -27,7 +27,21 @@
 // each dimension rounded up; codes beyond the end are 0 and must not be read as data. A brick's code i (0 ... 63) lies
 //   2 bits: byte i % 16, bits 2 (i / 16)        3 bits: as 2, then 8 bytes whose bit i is the code's third
 //   4 bits: byte i % 32, bits 4 (i / 32)        5 bits: as 4, then 8 bytes whose bit i is the code's fifth
-//   8 bits: byte i
+//   8 bits: byte i                              6 bits: as 4, then 16 bytes as 2: the code's fifth and sixth
+//
+// Version 2 (keys only): channels in classes of width. Channels stand in an order of the block's own, each four of them
+// (a quad) with a width of its own, and have minima in f16 instead of centres:
+//
+//   0            header             version 2, bits 0, width_sum: the sum of the quads' widths
+//   16           scales             f16 [n_groups, head_dim], in the block's order
+//   minima       f16                as many: a code u stands for minimum + scale * u
+//   order        u16 [head_dim]     which channel stands there; a permutation
+//   widths       u8 [head_dim / 4]  of the quads: 8, 6, 5, 4, 3, 2 or 0, never rising
+//   (padding to 64 bytes)
+//   codes        [n_tokens / 16] rows of bricks, quad after quad, 8 * width bytes each
+//   (padding to 64 bytes)
+//
+// A quad of width 0 has no bricks: its channels stand for their minima.
 
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +51,7 @@
 namespace livekv {
 
 constexpr int32_t kv_block_version = 1;
+constexpr int32_t kv_block_classes = 2;  // the version whose channels stand in classes of width
 constexpr int32_t kv_tile_tokens = 32;  // key groups and value bricks never straddle a tile
 constexpr int32_t kv_block_align = 64;  // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
@@ -50,11 +65,14 @@ struct kv_block_header {
     uint16_t head_dim;    // a multiple of 8
     uint16_t group;       // tokens that share a channel's scale; values: 1
     uint16_t n_outliers;  // keys: per channel; values: per token
-    uint8_t bits;         // 2, 3, 4, 5 or 8
+    uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in version 2
     kv_side side;
-    uint8_t has_centres;  // asymmetric
-    uint8_t version;      // kv_block_version; a policy with other contents takes another number
-    uint8_t reserved[4];  // 0
+    uint8_t has_centres;  // asymmetric; 0 in version 2
+    uint8_t version;      // kv_block_version or kv_block_classes; other contents take another number
+    uint16_t width_sum;   // version 2: of its quads; else 0
+    uint8_t reserved[2];  // 0
+
+    LIVEKV_HD constexpr bool has_classes() const { return version == kv_block_classes; }
 };
 static_assert(sizeof(kv_block_header) == 16, "the first section");
 static_assert(offsetof(kv_block_header, n_tokens) == 0 && offsetof(kv_block_header, head_dim) == 2, "byte map");
@@ -69,13 +87,16 @@ struct kv_block_map {
     size_t index = 0;
     size_t tiles = 0;
     size_t centres = 0;
+    size_t minima = 0;  // version 2, as the next two
+    size_t order = 0;
+    size_t widths = 0;
     size_t codes = 0;
     size_t bytes = 0;
     size_t padding = 0;  // bytes of it that hold nothing: alignment, and codes beyond the end
     int32_t n_scales = 0;
     int32_t n_outlying = 0;
     int32_t index_bytes = 0;  // of one place
-    int32_t brick_bytes = 0;
+    int32_t brick_bytes = 0;  // version 2: 0, as bricks differ
     int32_t n_tiles = 0;
 };
 
@@ -86,7 +107,27 @@ LIVEKV_HD static constexpr int32_t kv_ceil_div(int32_t n, int32_t by) {
     return (n + by - 1) / by;
 }
 
+LIVEKV_HD static constexpr kv_block_map kv_map_classes(const kv_block_header & h) {
+    kv_block_map m;
+    const size_t d = h.head_dim;
+    m.n_scales = kv_ceil_div(h.n_tokens, h.group) * h.head_dim;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.scales = sizeof(kv_block_header);
+    m.minima = m.scales + 2 * static_cast<size_t>(m.n_scales);
+    m.order = m.minima + 2 * static_cast<size_t>(m.n_scales);
+    m.widths = m.order + 2 * d;
+    m.outliers = m.index = m.tiles = m.centres = m.widths + d / 4;
+    m.codes = kv_align(m.centres, kv_block_align);
+    const size_t code_bytes = static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * 8 * h.width_sum;
+    m.bytes = kv_align(m.codes + code_bytes, kv_block_align);
+    m.padding = (m.codes - m.centres) + (m.bytes - m.codes) - kv_ceil_div(h.n_tokens * h.width_sum, 2);
+    return m;
+}
+
 LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
+    if (h.has_classes()) {
+        return kv_map_classes(h);
+    }
     const bool key = h.side == kv_side::key;
     kv_block_map m;
     m.n_scales = key ? kv_ceil_div(h.n_tokens, h.group) * h.head_dim : h.n_tokens;
@@ -159,7 +200,17 @@ LIVEKV_HD static constexpr kv_block_header kv_header(kv_side side, int32_t n_tok
             side,
             static_cast<uint8_t>(has_centres),
             kv_block_version,
+            0,
             {}};
+}
+
+// Of keys whose quads' widths sum up to width_sum.
+LIVEKV_HD static constexpr kv_block_header kv_class_header(int32_t n_tokens, int32_t head_dim, int32_t group,
+                                                           int32_t width_sum) {
+    kv_block_header h = kv_header(kv_side::key, n_tokens, head_dim, 0, group, 0, false);
+    h.version = kv_block_classes;
+    h.width_sum = static_cast<uint16_t>(width_sum);
+    return h;
 }
 
 // The budget of design: head_dim 128, 512 tokens, 4 bits, 1 % outliers, one symmetric scale a chunk. Keys: 5 outliers
@@ -173,5 +224,9 @@ constexpr kv_block_map kv_map_example_v = kv_map(kv_header(kv_side::value, 512, 
 static_assert(kv_map_example_v.outliers == 16 + 1024 && kv_map_example_v.index == 1040 + 1024, "byte map");
 static_assert(kv_map_example_v.centres == 2064 + 512 && kv_map_example_v.codes == 2624, "byte map");
 static_assert(kv_map_example_v.bytes == 2624 + 32768, "4.32 bits a value");
+constexpr kv_block_map kv_map_example_c = kv_map(kv_class_header(512, 64, 128, 16 * 4));
+static_assert(kv_map_example_c.minima == 16 + 512 && kv_map_example_c.order == 528 + 512, "byte map");
+static_assert(kv_map_example_c.widths == 1040 + 128 && kv_map_example_c.codes == 1216, "byte map");
+static_assert(kv_map_example_c.bytes == 1216 + 16384, "4.30 bits a key");
 
 }  // namespace livekv

@@ -1,6 +1,7 @@
 #include "kv/kv_check.h"
 
 #include <cstring>
+#include <vector>
 
 namespace livekv {
 
@@ -64,6 +65,31 @@ bool value_places_fit(const uint8_t * block, const kv_block_header & h, const kv
     return true;
 }
 
+// The order is one of all channels, and widths are ones there are, never rising, with the sum that gave the block its
+// size.
+bool classes_fit(const uint8_t * block, const kv_block_header & h, const kv_block_map & map) {
+    std::vector<bool> seen(h.head_dim);
+    for (size_t i = 0; i < h.head_dim; ++i) {
+        uint16_t channel;
+        std::memcpy(&channel, block + map.order + 2 * i, sizeof(channel));
+        if (channel >= h.head_dim || seen[channel]) {
+            return false;
+        }
+        seen[channel] = true;
+    }
+    int32_t sum = 0;
+    int32_t before = 8;
+    for (size_t i = 0; i < h.head_dim / 4; ++i) {
+        const int32_t width = block[map.widths + i];
+        if (width > before || width == 7 || width == 1) {
+            return false;
+        }
+        before = width;
+        sum += width;
+    }
+    return sum == h.width_sum;
+}
+
 }  // namespace
 
 std::string problem_of_block(const uint8_t * block, const kv_block_header & expected) {
@@ -74,6 +100,12 @@ std::string problem_of_block(const uint8_t * block, const kv_block_header & expe
     if (!all_finite(block + map.scales, static_cast<size_t>(map.n_scales)) ||
         !all_finite(block + map.outliers, static_cast<size_t>(map.n_outlying))) {
         return "a scale or outlier is not a number";
+    }
+    if (expected.has_classes()) {
+        if (!all_finite(block + map.minima, static_cast<size_t>(map.n_scales))) {
+            return "a minimum is not a number";
+        }
+        return classes_fit(block, expected, map) ? "" : "the order or the widths of its channels are impossible";
     }
     const bool fit =
         expected.n_outliers == 0 ||

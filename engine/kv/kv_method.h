@@ -27,12 +27,19 @@ struct kv_method {
     double v_outlier_ratio = -1;  // of values, where it differs; negative: as keys
     int32_t sink_tokens = 4;      // first tokens of a sequence, kept exact
     scale scale_method = scale::ema_absmax;
+    bool key_classes = false;  // keys' channels in classes of width (version 2), chosen by what queries make of them
+    int32_t key_quarters = 0;  // with it: quarters of a bit a key has beyond k_bits, on the average
 
     LIVEKV_HD bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
     LIVEKV_HD bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }
 
     // Tokens that share a key scale in a chunk of n tokens.
     int64_t group_of(int64_t n) const { return own_range() && key_group > 0 ? std::min<int64_t>(key_group, n) : n; }
+
+    // Version 2: the sum of the widths of head_dim channels' quads.
+    int32_t width_sum(int64_t head_dim) const {
+        return static_cast<int32_t>((head_dim / 4 * (4 * k_bits + key_quarters) + 2) / 4);
+    }
 
     // Entries stored apart of a key channel's n tokens, or of a value's n channels: at least one, unless the ratio is
     // 0.

@@ -1,5 +1,6 @@
 #include "kv/kv_pack.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "error.h"
@@ -40,7 +41,7 @@ void set_plane(uint8_t * plane, int32_t i, int32_t width, int32_t u) {
 }
 
 int32_t base_bits(int32_t bits) {
-    return bits == 3 ? 2 : bits == 5 ? 4 : bits;
+    return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
 }
 
 const uint8_t * brick_of(const uint8_t * block, const kv_block_header & h, const kv_place & place) {
@@ -51,10 +52,93 @@ const uint8_t * brick_of(const uint8_t * block, const kv_block_header & h, const
 int32_t get_code(const uint8_t * brick, int32_t bits, int32_t i) {
     const int32_t base = base_bits(bits);
     int32_t u = get_plane(brick, i, base);
-    if (base != bits) {
+    if (bits == 6) {
+        u |= get_plane(brick + 8 * base, i, 2) << base;
+    } else if (base != bits) {
         u |= ((brick[8 * base + i / 8] >> (i % 8)) & 1) << base;
     }
     return u;
+}
+
+void set_code(uint8_t * brick, int32_t bits, int32_t i, int32_t u) {
+    const int32_t base = base_bits(bits);
+    set_plane(brick, i, base, u & ((1 << base) - 1));
+    if (bits == 6) {
+        set_plane(brick + 8 * base, i, 2, u >> base);
+    } else if (base != bits) {
+        uint8_t & byte = brick[8 * base + i / 8];
+        byte = static_cast<uint8_t>((byte & ~(1 << (i % 8))) | ((u >> base) << (i % 8)));
+    }
+}
+
+key_classes classes_of(const uint8_t * block, const kv_block_header & h) {
+    const kv_block_map map = kv_map(h);
+    key_classes c;
+    for (size_t i = 0; i < h.head_dim; ++i) {
+        c.order.push_back(load<uint16_t>(block + map.order + 2 * i));
+    }
+    c.widths.assign(block + map.widths, block + map.widths + h.head_dim / 4);
+    return c;
+}
+
+// f(channel, where it stands, the brick of its first 16 tokens, its width), for each channel of a block of version 2.
+template <typename F>
+void each_class_channel(const uint8_t * block, const kv_block_header & h, const key_classes & classes, F && f) {
+    const uint8_t * brick = block + kv_map(h).codes;
+    for (size_t i = 0; i < classes.order.size(); ++i) {
+        const int32_t width = classes.widths[i / 4];
+        f(size_t{classes.order[i]}, i, brick, width);
+        brick += i % 4 == 3 ? 8 * width : 0;
+    }
+}
+
+std::vector<uint8_t> pack_classes(const kv_block_header & h, const sealed_chunk & sealed) {
+    const kv_block_map map = kv_map(h);
+    std::vector<uint8_t> bytes(map.bytes);
+    uint8_t * block = bytes.data();
+    store(block, h);
+    const size_t d = h.head_dim;
+    for (size_t i = 0; i < d; ++i) {
+        store(block + map.order + 2 * i, sealed.classes.order[i]);
+    }
+    std::copy(sealed.classes.widths.begin(), sealed.classes.widths.end(), block + map.widths);
+    each_class_channel(block, h, sealed.classes, [&](size_t c, size_t at, const uint8_t * first, int32_t width) {
+        for (size_t g = 0; g < sealed.scale.size() / d; ++g) {
+            store(block + map.scales + 2 * (g * d + at), f32_to_f16(sealed.scale[g * d + c]));
+            store(block + map.minima + 2 * (g * d + at), f32_to_f16(sealed.minimum[g * d + c]));
+        }
+        for (size_t t = 0; width > 0 && t < h.n_tokens; ++t) {
+            uint8_t * brick = const_cast<uint8_t *>(first) + t / 16 * 8 * h.width_sum;
+            set_code(brick, width, static_cast<int32_t>(t % 16 * 4 + at % 4), sealed.codes[t * d + c]);
+        }
+    });
+    return bytes;
+}
+
+sealed_chunk read_classes(const uint8_t * block, const kv_block_header & h) {
+    const kv_block_map map = kv_map(h);
+    const size_t d = h.head_dim;
+    sealed_chunk sealed;
+    sealed.n_tokens = h.n_tokens;
+    sealed.head_dim = h.head_dim;
+    sealed.per_channel = true;
+    sealed.group = h.group;
+    sealed.classes = classes_of(block, h);
+    sealed.codes.resize(h.n_tokens * d);
+    sealed.scale.resize(static_cast<size_t>(map.n_scales));
+    sealed.minimum.resize(sealed.scale.size());
+    each_class_channel(block, h, sealed.classes, [&](size_t c, size_t at, const uint8_t * first, int32_t width) {
+        for (size_t g = 0; g < sealed.scale.size() / d; ++g) {
+            sealed.scale[g * d + c] = f16_to_f32(load<uint16_t>(block + map.scales + 2 * (g * d + at)));
+            sealed.minimum[g * d + c] = f16_to_f32(load<uint16_t>(block + map.minima + 2 * (g * d + at)));
+        }
+        for (size_t t = 0; width > 0 && t < h.n_tokens; ++t) {
+            const uint8_t * brick = first + t / 16 * 8 * h.width_sum;
+            sealed.codes[t * d + c] =
+                static_cast<int16_t>(get_code(brick, width, static_cast<int32_t>(t % 16 * 4 + at % 4)));
+        }
+    });
+    return sealed;
 }
 
 // Token and channel of outlier number i.
@@ -114,6 +198,10 @@ kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_t
     }
     LIVEKV_ASSERT(n_tokens > 0 && n_tokens <= kv_max_block_tokens);
     const bool key = side == kv_side::key;
+    if (key && method.key_classes) {
+        return kv_class_header(static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim),
+                               static_cast<int32_t>(method.group_of(n_tokens)), method.width_sum(head_dim));
+    }
     return kv_header(side, static_cast<int32_t>(n_tokens), static_cast<int32_t>(head_dim),
                      key ? method.k_bits : method.v_bits, static_cast<int32_t>(method.group_of(n_tokens)),
                      key ? method.k_outliers(n_tokens) : method.v_outliers(head_dim), method.has_zero());
@@ -128,19 +216,16 @@ int32_t block_code(const uint8_t * block, int32_t token, int32_t channel) {
 void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u) {
     const kv_block_header h = header_of(block);
     const kv_place place = kv_place_of(h, token, channel);
-    uint8_t * brick = const_cast<uint8_t *>(brick_of(block, h, place));
-    const int32_t base = base_bits(h.bits);
-    set_plane(brick, place.code, base, u & ((1 << base) - 1));
-    if (base != h.bits) {
-        uint8_t & byte = brick[8 * base + place.code / 8];
-        byte = static_cast<uint8_t>((byte & ~(1 << (place.code % 8))) | ((u >> base) << (place.code % 8)));
-    }
+    set_code(const_cast<uint8_t *>(brick_of(block, h, place)), h.bits, place.code, u);
 }
 
 std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & sealed) {
     const kv_block_map map = kv_map(h);
     LIVEKV_ASSERT(sealed.n_tokens == h.n_tokens && sealed.head_dim == h.head_dim);
     LIVEKV_ASSERT(static_cast<int32_t>(sealed.scale.size()) == map.n_scales);
+    if (h.has_classes()) {
+        return pack_classes(h, sealed);
+    }
     LIVEKV_ASSERT(static_cast<int32_t>(sealed.outlier_index.size()) == map.n_outlying);
     std::vector<uint8_t> bytes(map.bytes);
     uint8_t * block = bytes.data();
@@ -164,6 +249,9 @@ std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & 
 
 sealed_chunk read_block(const uint8_t * block) {
     const kv_block_header h = header_of(block);
+    if (h.has_classes()) {
+        return read_classes(block, h);
+    }
     const kv_block_map map = kv_map(h);
     const int32_t mid = 1 << (h.bits - 1);
     sealed_chunk sealed;

@@ -8,6 +8,12 @@
 
 namespace livekv {
 
+// Channels in classes of width, four of a width side by side, the widest first.
+struct key_classes {
+    std::vector<uint16_t> order;  // [head_dim] the channel that stands there
+    std::vector<uint8_t> widths;  // [head_dim / 4]
+};
+
 // One sealed chunk of one kv head, unpacked: what the packed block holds, in the order it is easiest to read. This is
 // the specification; the packed format and the fast kernels are tested against it.
 struct sealed_chunk {
@@ -19,6 +25,8 @@ struct sealed_chunk {
     std::vector<int16_t> codes;          // [n_tokens, head_dim]; of outliers and sinks: the code nearest to 0
     std::vector<float> scale;            // [n_groups, head_dim] or [n_tokens]
     std::vector<int16_t> zero;           // the same, the code of 0, which may lie outside the codes; empty: symmetric
+    key_classes classes;                 // of version 2, whose bits is 0; else empty
+    std::vector<float> minimum;          // of version 2, as scale: what code 0 stands for
     std::vector<int32_t> outlier_index;  // ascending, token * head_dim + channel
     std::vector<float> outlier_value;    // as many
     std::vector<float> sinks;            // [n_sinks, head_dim], the chunk's first tokens, exact
@@ -43,7 +51,8 @@ sealed_chunk seal_keys(const kv_method & method, const key_statistics & statisti
 // Values of one kv head: outliers per token (the largest over its channels), scale per token from its own range.
 sealed_chunk seal_values(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks);
 
-// x' = (code - zero) * scale, then outliers, then sinks written over it (3-7): f32 [n_tokens, head_dim].
+// x' = (code - zero) * scale, or minimum + code * scale, then outliers, then sinks written over it (3-7): f32
+// [n_tokens, head_dim].
 std::vector<float> reconstruct(const sealed_chunk & sealed);
 
 }  // namespace livekv

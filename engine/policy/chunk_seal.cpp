@@ -27,26 +27,34 @@ void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint
 }  // namespace
 
 void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows,
-                     std::span<const float> before, std::span<float> after, uint8_t * block,
-                     std::span<const late_keys> late, kv_error_sums * error) {
+                     std::span<const float> before, std::span<float> after, const query_squares & queries,
+                     uint8_t * block, std::span<const late_keys> late, kv_error_sums * error) {
     chunk_sealer sealer(plan.method, kernels);
     key_statistics statistics(plan.method, plan.head_dim);
-    if (!before.empty()) {
-        statistics.set_state(before);
+    const size_t n_range = plan.range_floats();
+    if (!before.empty() && n_range > 0) {
+        statistics.set_state(before.first(n_range));
     }
     sealer.split_keys(rows);
     statistics.update(sealer.high(), sealer.low());
-    if (!after.empty()) {
+    if (!after.empty() && n_range > 0) {
         const std::vector<float> state = statistics.state();
         std::copy(state.begin(), state.end(), after.begin());
     }
+    if (plan.reads_queries()) {
+        queries.root(after.subspan(n_range));
+    }
+    const std::vector<float> q2 = plan.reads_queries() ? queries.mean() : std::vector<float>();
+    const auto seal = [&](uint8_t * to) {
+        plan.reads_queries() ? sealer.seal_keys(statistics, q2, to) : sealer.seal_keys(statistics, to);
+    };
     if (block) {
-        sealer.seal_keys(statistics, block);
+        seal(block);
         note_error(kernels, rows, block, sealer.n_saturated(), error);
     }
     for (const late_keys & keys : late) {
         sealer.split_keys(keys.rows);
-        sealer.seal_keys(statistics, keys.block);
+        seal(keys.block);
         note_error(kernels, keys.rows, keys.block, sealer.n_saturated(), error);
     }
 }

@@ -25,6 +25,7 @@ kv_method bypass_method(const kv_options & options) {
     m.scale_method = kv_method::scale::range;
     m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
     m.zero_point = false;
+    m.key_classes = false;
     m.outlier_ratio = 0.0;
     m.v_outlier_ratio = -1.0;
     return m;
@@ -53,9 +54,14 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
 
 }  // namespace
 
-size_t chunk_plan::state_floats() const {
+size_t chunk_plan::range_floats() const {
     const bool is_read = seals && method.scale_method != kv_method::scale::range;
-    return is_read ? static_cast<size_t>(n_head_kv) * key_statistics::state_floats(method, head_dim) : 0;
+    return is_read ? key_statistics::state_floats(method, head_dim) : 0;
+}
+
+size_t chunk_plan::state_floats() const {
+    const size_t queries = reads_queries() ? static_cast<size_t>(head_dim) : 0;
+    return static_cast<size_t>(n_head_kv) * (range_floats() + queries);
 }
 
 int64_t chunk_plan::kept_from(int64_t n_chunked) const {
@@ -133,6 +139,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.window = plan.window;
     f.seals = plan.seals;
     f.state_floats = plan.state_floats();
+    f.tail_queries = plan.reads_queries();
     f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {
         return block_header(method, side, n, d);
     };

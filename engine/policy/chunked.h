@@ -33,7 +33,11 @@ struct chunk_plan {
     // Where the chunks begin that a layer with n tokens in chunks keeps: what is before is behind the window of every
     // token to come, by a chunk more, so that a trim of up to a chunk finds what it needs.
     int64_t kept_from(int64_t n_chunked) const;
-    size_t state_floats() const;  // of all heads: f32 [n_head_kv, key_statistics::state_floats]; 0: nothing reads one
+    // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
+    // head_dim of the queries' (query_squares).
+    size_t range_floats() const;
+    bool reads_queries() const { return seals && method.key_classes; }
+    size_t state_floats() const;  // of all heads; 0: nothing reads one
 };
 
 // One plan a layer. Throws kv_option_error, or livekv::error for a shape that blocks cannot have.

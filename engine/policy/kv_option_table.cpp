@@ -109,6 +109,9 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 "bits; under 4 bits");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
+        if (std::string(field) == "key_alloc" || std::string(field) == "key_quarters") {
+            table.since(4, table.all().back().initial);
+        }
     });
 }
 

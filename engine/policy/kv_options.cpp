@@ -58,6 +58,19 @@ void kv_options::check() const {
             require_read(policy, name);
         }
     });
+    if (key_alloc == kv_key_alloc::off) {
+        if (key_quarters != 0) {
+            refuse("key_quarters", key_quarters, " is for channels with widths of their own (key-alloc block)");
+        }
+    } else if (bits.k > 5) {
+        refuse("key_alloc", "channels have up to 6 bits, so their average is 2 to 5.75, not ", bits.k);
+    } else if (outlier_ratio != 0.0) {
+        refuse("key_alloc", "it takes outlier-ratio 0, not ", outlier_ratio);
+    } else if (rotate == kv_rotate::k || rotate == kv_rotate::kv) {
+        refuse("key_alloc", "it takes keys that are not rotated (rotate none or v)");
+    } else if (!zero_point || !method().own_range()) {
+        refuse("key_alloc", "it takes zero-point on and a group's own range (scale-method ema_clipped or range)");
+    }
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
@@ -87,6 +100,8 @@ kv_method kv_options::method() const {
     m.v_outlier_ratio = v_outlier_ratio;
     m.sink_tokens = static_cast<int32_t>(sink_tokens);
     m.scale_method = scale_method;
+    m.key_classes = key_alloc == kv_key_alloc::block;
+    m.key_quarters = static_cast<int32_t>(key_quarters);
     return m;
 }
 

@@ -25,6 +25,9 @@ enum class kv_rotate { none, k, v, kv };
 // How layers at higher precision are kept: blocks of 8-bit codes, or 16 bits.
 enum class kv_bypass { q8_0, f16 };
 
+// Whether key channels have widths of their own, and when they are chosen.
+enum class kv_key_alloc { off, block };
+
 // An option with a value it must not have, or that its policy does not read.
 class kv_option_error : public error {
   public:
@@ -55,6 +58,8 @@ struct kv_options {
     double v_outlier_ratio = 0.0;  // -1: as keys
     kv_method::scale scale_method = kv_method::scale::ema_clipped;
     kv_rotate rotate = kv_rotate::v;
+    kv_key_alloc key_alloc = kv_key_alloc::off;
+    int64_t key_quarters = 0;
     bool seal_decode = true;
     bool measure_error = false;
 

@@ -32,6 +32,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     parts_.clear();
     part_of_row_.clear();
     n_rows_ = 0;
+    reads_queries_ = false;
     seal_seconds_ = 0.0;
     first_bad_ = none_bad;
     failed_ = false;
@@ -44,6 +45,9 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             part_of_row_.insert(part_of_row_.end(), static_cast<size_t>(p.n_new), parts_.size());
             parts_.push_back({&cache, n_rows_, p.n_new, cache.step(0).close});
             n_rows_ += p.n_new;
+            for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+                reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
+            }
         }
         place_passing_rows();
     } catch (const std::bad_alloc &) {
@@ -86,30 +90,32 @@ void chunked_runner::place_passing_rows() {
 }
 
 ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
-                                     ggml_tensor * k, ggml_tensor * v, float scale) {
+                                     ggml_tensor * k, ggml_tensor * v, float scale, bool attends) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
         // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's
         // concern.
         ggml_tensor * args[] = {k, v, q};
-        ggml_tensor * out = make_device_node(ctx, q ? q->ne[0] * q->ne[1] : 1, q ? q->ne[2] : 1, args, q ? 3 : 2,
-                                             device_nodes_[static_cast<size_t>(il)]);
+        ggml_tensor * out = make_device_node(ctx, attends ? q->ne[0] * q->ne[1] : 1, attends ? q->ne[2] : 1, args,
+                                             attends ? 3 : 2, device_nodes_[static_cast<size_t>(il)]);
         ggml_build_forward_expand(graph, out);
-        return q ? out : nullptr;
+        return attends ? out : nullptr;
     }
     // A node's result orders it before the next one; the values are nobody's concern.
     ggml_tensor * kv[] = {k, v};
     ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
-    if (q) {
+    if (attends) {
         ggml_tensor * args[] = {q, stored};
         out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node,
                                       GGML_N_TASKS_MAX, &n);
     }
     ggml_build_forward_expand(graph, before);
-    ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, seal_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * seal_args[] = {before, q};
+    ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, seal_args, reads_queries_ ? 2 : 1, seal_node,
+                                          GGML_N_TASKS_MAX, &n);
     ggml_build_forward_expand(graph, sealed);
     return out;
 }
@@ -176,7 +182,7 @@ void chunked_runner::attend_node(ggml_tensor * dst, int ith, int, void * data) {
     r.guarded([&] { r.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
 }
 
-void chunked_runner::seal_node(ggml_tensor *, int ith, int nth, void * data) {
+void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
     if (r.first_bad_ != none_bad) {
@@ -187,10 +193,18 @@ void chunked_runner::seal_node(ggml_tensor *, int ith, int nth, void * data) {
         int64_t first = 0;  // of a part's jobs among all
         for (const part & p : r.parts_) {
             layer_step & step = p.cache->step(n.il);
+            const int64_t n_head = r.shape_.layers[static_cast<size_t>(n.il)].n_head;
+            query_rows queries;
+            if (step.plan->reads_queries()) {
+                queries = {row_of(dst->src[1], p.first_row), n_head};
+            }
+            for (int64_t i = ith; queries.q && !step.close && i < p.n_rows; i += nth) {
+                host_step::keep_queries(step, i, queries);
+            }
             const int64_t n_jobs = host_step::n_seal_jobs(step);
             for (int64_t job = 0; job < n_jobs; ++job) {
                 if ((first + job) % nth == ith) {
-                    host_step::seal(step, r.kernels_, job);
+                    host_step::seal(step, r.kernels_, job, queries);
                 }
             }
             first += n_jobs;

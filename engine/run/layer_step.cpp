@@ -27,6 +27,25 @@ uint8_t * block_of(const kv_chunk_side & side, int64_t head, int64_t n_head_kv) 
     return side.bytes->data() + side.bytes->bytes() / static_cast<size_t>(n_head_kv) * static_cast<size_t>(head);
 }
 
+// What queries were up to the end of the chunk that closes.
+query_squares squares_of(const layer_step & step, int64_t head, std::span<const float> state,
+                         const query_rows & queries) {
+    const chunk_plan & plan = *step.plan;
+    if (!plan.reads_queries()) {
+        return {0, {}, 0};
+    }
+    const kv_layer & layer = *step.layer;
+    query_squares all(plan.head_dim, state.empty() ? state : state.subspan(plan.range_floats()), layer.n_chunked);
+    for (int64_t i = 0; i < layer.n_tail; ++i) {
+        all.add_packed(layer.tail_queries.data() + static_cast<size_t>(i) * plan.row() + head * plan.head_dim);
+    }
+    const int64_t group = queries.n_head / plan.n_head_kv;
+    for (int64_t i = 0; i < step.n_new; ++i) {
+        all.add(queries.q + (i * queries.n_head + head * group) * plan.head_dim, group);
+    }
+    return all;
+}
+
 }  // namespace
 
 void layer_step::begin(int64_t n, bool closes, bool seal) {
@@ -41,6 +60,9 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
         const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
         layer->tail.reserve(static_cast<size_t>(close ? n_open() : room) * plan->row(), where);
         use_rows(layer->tail.k.data(), layer->tail.v.data());
+    }
+    if (plan->reads_queries() && !close) {
+        layer->tail_queries.resize(static_cast<size_t>(n_open()) * plan->row());
     }
     if (!close) {
         return;
@@ -84,7 +106,7 @@ void layer_step::commit() noexcept {
     layer->n_chunked += closed.n_tokens;
     layer->chunks.push_back(std::move(closed));
     layer->n_tail = 0;
-    layer->tail.release();
+    layer->release_tail();
     layer->give_back_before(plan->kept_from(layer->n_chunked));
 }
 
@@ -116,7 +138,17 @@ bool host_step::store(const layer_step & step, const cpu_kernels & kernels, int6
     return k_finite && v_finite;
 }
 
-void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job) {
+void host_step::keep_queries(const layer_step & step, int64_t i, const query_rows & queries) {
+    const chunk_plan & plan = *step.plan;
+    const int64_t group = queries.n_head / plan.n_head_kv;
+    uint8_t * const rows = step.layer->tail_queries.data() + static_cast<size_t>(step.layer->n_tail + i) * plan.row();
+    for (int64_t head = 0; head < plan.n_head_kv; ++head) {
+        const float * const q = queries.q + (i * queries.n_head + head * group) * plan.head_dim;
+        query_squares::pack(q, group, plan.head_dim, rows + head * plan.head_dim);
+    }
+}
+
+void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries) {
     const chunk_plan & plan = *step.plan;
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;
@@ -155,9 +187,10 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
         const kv_chunk & exact = chunks[l.chunk];
         late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.keys, head, plan.n_head_kv)});
     }
-    seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c),
-                    before ? std::span(before->as<float>() + at, n_state) : std::span<const float>(),
+    const auto state = before ? std::span(before->as<float>() + at, n_state) : std::span<const float>();
+    seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c), state,
                     c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(),
+                    squares_of(step, head, state, queries),
                     side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late, error_of(true));
 }
 

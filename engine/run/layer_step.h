@@ -45,6 +45,12 @@ struct layer_step {
     std::vector<kv_error_sums> errors;
 };
 
+// The queries of a pass's tokens, f32 [n_new, n_head, head_dim]; q null: nobody reads them.
+struct query_rows {
+    const float * q = nullptr;
+    int64_t n_head = 0;
+};
+
 // The work of a step in the host's memory.
 class host_step {
   public:
@@ -58,7 +64,10 @@ class host_step {
 
     // The pieces of sealing, to be done once each in any order after attention.
     static int64_t n_seal_jobs(const layer_step & step) { return step.close ? 2 * step.plan->n_head_kv : 0; }
-    static void seal(layer_step & step, const cpu_kernels & kernels, int64_t job);
+    static void seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries);
+
+    // Of a step that closes no chunk: keeps what token i's queries were for the one that does, where that is read.
+    static void keep_queries(const layer_step & step, int64_t i, const query_rows & queries);
 
   private:
     std::vector<kv_segment> segments_;  // the chunks', then the open tokens'

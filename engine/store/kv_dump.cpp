@@ -46,6 +46,9 @@ class side_writer {
             out.scale[from + i] = sealed.scale[i];
             out.zero[from + i] = sealed.zero.empty() ? int16_t{0} : sealed.zero[i];
         }
+        if (sealed.per_channel) {
+            grids_of_keys(sealed, from, n_scales);
+        }
         const std::vector<float> x = reconstruct(sealed);
         for (int64_t i = 0; i < n; ++i) {
             const size_t t = static_cast<size_t>(first + i);
@@ -102,6 +105,20 @@ class side_writer {
     kv_side_dump out;
 
   private:
+    void grids_of_keys(const sealed_chunk & sealed, size_t from, size_t n_scales) {
+        const size_t d = static_cast<size_t>(d_);
+        std::vector<uint8_t> width(d, static_cast<uint8_t>(sealed.bits));
+        for (size_t i = 0; i < sealed.classes.order.size(); ++i) {
+            width[sealed.classes.order[i]] = sealed.classes.widths[i / 4];
+        }
+        out.minimum.resize(out.scale.size());
+        out.width.resize(out.scale.size());
+        for (size_t i = 0; i < n_scales; ++i) {
+            out.minimum[from + i] = sealed.minimum.empty() ? 0.0f : sealed.minimum[i];
+            out.width[from + i] = width[i % d];
+        }
+    }
+
     size_t at(int64_t h, int64_t t, int64_t c) const { return static_cast<size_t>((h * t_ + t) * d_ + c); }
 
     int64_t h_;

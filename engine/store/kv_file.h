@@ -23,6 +23,7 @@ struct kv_layer_format {
     int64_t window = 0;                                                // of the layer; 0: nothing is given back
     bool seals = true;                                                 // false: rows only
     size_t state_floats = 0;                                           // after a chunk
+    bool tail_queries = false;                                         // kept of the tail's tokens
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks
 };
 

@@ -12,6 +12,7 @@ namespace livekv {
 
 namespace {
 
+constexpr uint8_t largest_query_byte = 0x7b;  // the upper half of f16's largest number
 constexpr float f16_max = 65504.0f;  // running statistics of f16 values are never larger
 
 template <typename T>
@@ -195,6 +196,13 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
     if (layer.n_tail > 0) {
         layer.tail.k = rows(name("tail.k"), row, layer.n_tail);
         layer.tail.v = rows(name("tail.v"), row, layer.n_tail);
+        if (format.tail_queries) {
+            const uint8_t * from = data(name("tail.q"), GGML_TYPE_I8, {row, layer.n_tail});
+            layer.tail_queries.assign(from, from + row * layer.n_tail);
+            if (*std::max_element(layer.tail_queries.begin(), layer.tail_queries.end()) > largest_query_byte) {
+                refuse("tensor '", name("tail.q"), "': a query is not a number");
+            }
+        }
     }
     return layer;
 }

@@ -142,6 +142,10 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
         add_rows(out, kv_names::blk(il, "sinks"), layer.sinks, row, front.given_back() ? 0 : front.n_sinks);
     }
     add_rows(out, kv_names::blk(il, "tail"), layer.tail, row, layer.n_tail);
+    if (layer.n_tail > 0 && !layer.tail_queries.empty()) {
+        const auto rows = std::span(layer.tail_queries).first(static_cast<size_t>(layer.n_tail * row));
+        out.add(kv_names::blk(il, "tail.q"), GGML_TYPE_I8, row, layer.n_tail, std::vector<bytes>{bytes_of(rows)});
+    }
 }
 
 }  // namespace
@@ -151,7 +155,7 @@ void write_kv_file(const std::string & path, const model_facts & model, const kv
     if (tokens.empty()) {
         fail("cannot save '", path, "': the sequence is empty");
     }
-    container out(1 + 8 * layers.size());
+    container out(1 + 9 * layers.size());
     add_keys(out.keys(), model, options, tokens);
     if (!logits.empty()) {
         out.add(kv_names::logits, GGML_TYPE_F32, static_cast<int64_t>(logits.size()), 1, {bytes_of(logits)});

@@ -9,7 +9,7 @@ void kv_layer::trim(int64_t n) noexcept {
         chunks.clear();
         n_chunked = n_tail = 0;
         sinks.release();
-        tail.release();
+        release_tail();
         errors.assign(errors.size(), {});
         ++n_edits;
         return;
@@ -19,7 +19,7 @@ void kv_layer::trim(int64_t n) noexcept {
         return;
     }
     n_tail = 0;
-    tail.release();
+    release_tail();
     ++n_edits;
     while (n_chunked - chunks.back().n_tokens >= n) {
         n_chunked -= chunks.back().n_tokens;
@@ -27,6 +27,11 @@ void kv_layer::trim(int64_t n) noexcept {
     }
     chunks.back().n_tokens -= static_cast<int32_t>(n_chunked - n);
     n_chunked = n;
+}
+
+void kv_layer::release_tail() noexcept {
+    tail.release();
+    tail_queries = std::vector<uint8_t>();
 }
 
 void kv_layer::give_back_before(int64_t position) noexcept {

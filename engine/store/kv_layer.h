@@ -53,6 +53,8 @@ struct kv_layer {
     int64_t n_chunked = 0;  // tokens in chunks
     raw_rows sinks;         // [n_sinks of the first chunk] rows
     raw_rows tail;          // [n_tail] rows, and room
+    std::vector<uint8_t>
+        tail_queries;  // [n_tail] rows of a byte, and room: query_squares::pack; empty: nobody reads them
     int64_t n_tail = 0;
     std::vector<kv_error_sums> errors;  // [2 * n_head_kv]: keys, then values; empty: not measured
     uint64_t n_edits = 0;               // how often chunks changed otherwise than by one more at the end
@@ -62,6 +64,9 @@ struct kv_layer {
 
     // Gives back the pages of chunks that end at or before this position, but for the newest chunk's.
     void give_back_before(int64_t position) noexcept;
+
+    // Gives back the tail's memory.
+    void release_tail() noexcept;
 
     // Forgets all but the first n tokens, n <= n_tokens().
     void trim(int64_t n) noexcept;

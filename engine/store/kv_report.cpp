@@ -32,8 +32,8 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
             const bool key = side == &c.k;
             const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
                                     (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
-            const size_t codes =
-                (static_cast<size_t>(c.n_stored * layer.head_dim) * static_cast<size_t>(h.bits) + 7) / 8;
+            const size_t codes = h.has_classes() ? (static_cast<size_t>(c.n_stored) * h.width_sum + 1) / 2
+                                                 : (static_cast<size_t>(c.n_stored * layer.head_dim) * h.bits + 7) / 8;
             parts.outliers += heads * outliers;
             parts.codes += heads * codes;
             parts.padding += heads * m.padding;
@@ -44,7 +44,7 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
         parts.statistics += c.state ? c.state->bytes() : 0;
     }
     parts.sinks += layer.sinks.bytes();
-    parts.tail += layer.tail.bytes();
+    parts.tail += layer.tail.bytes() + layer.tail_queries.capacity();
     if (bypass) {
         report.bytes.bypass += parts.total() - parts.tail;
         report.bytes.tail += parts.tail;

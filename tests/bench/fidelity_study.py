@@ -83,6 +83,9 @@ STUDY = {
     "lean, 4,3 bits (small)": FLAT + LEAN + " --kv-bits 4,3",
     "lean, 3 bits": FLAT + LEAN + " --kv-bits 3",
     "quality": "--preset quality",
+    "key classes": FLAT + LEAN + " --key-alloc block --outlier-ratio 0",
+    "key classes, 3 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 3",
+    "key classes, 2.25,2 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 2 --key-quarters 1",
     # bits
     "zero, 128, 4,3 bits": FLAT + OWN + " --kv-bits 4,3",
     "zero, 64, 4,3 bits": FLAT + OWN + " --kv-bits 4,3 --key-group 64",

@@ -90,7 +90,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     livekv::xxh64 hash;
     hash.update({data, size});
     const uint64_t drawn = hash.digest();
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     goes_well(data, size, [&] {
         const livekv::gguf_file file(path);
         const bool vocabulary = goes_well(data, size, [&] { use(livekv::tokenizer(file)); });

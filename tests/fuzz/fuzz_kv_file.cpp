@@ -1,4 +1,4 @@
-// Any bytes as a saved sequence: restoring it, taking it apart and, for one in eight, going on from it may throw
+// Any bytes as a saved sequence: restoring it, and for one in eight taking it apart and going on from it, may throw
 // livekv::error, no more. A sequence that could not be restored is still empty.
 
 #include <cstdint>
@@ -13,17 +13,17 @@
 
 namespace {
 
-void use(livekv::session & s, bool go_on) {
+void use(livekv::session & s, bool wholly) {
     fuzz::require(s.n_tokens() == static_cast<int64_t>(s.tokens().size()) && s.n_tokens() > 0,
                   "tokens without a cache");
     fuzz::require(s.last_logits().empty() || s.last_logits().size() == 259, "logits of another size");
     const livekv::kv_cache & cache = s.cache();
     cache.report();
+    if (!wholly) {
+        return;
+    }
     for (int64_t il = 0; il < s.get_model().hp.n_layer; ++il) {
         cache.dump(il);
-    }
-    if (!go_on) {
-        return;
     }
     s.append(5);                             // reads every chunk
     s.trim((s.n_tokens() + 1) * 2 / 3);      // inside a chunk
@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         s = std::make_unique<livekv::session>(fuzz::kv_engine(), fuzz::kv_params());
     }
     file.write(data, size);
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     try {
         s->load(file.path());
     } catch (const livekv::error & problem) {

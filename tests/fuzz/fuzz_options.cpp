@@ -138,7 +138,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         return 0;
     }
     const std::string rest(reinterpret_cast<const char *>(data) + 1, size - 1);
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     try {
         switch (data[0]) {
             case 's':

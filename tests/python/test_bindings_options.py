@@ -64,6 +64,8 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("rotate", "both", ("--rotate", "both"), "'both' is not one of none, k, v, kv"),
         ("bypass_layers", -1, ("--bypass-layers", "-1"), "-1 is not auto or a whole number in 0..100000"),
         ("sink_tokens", 600, ("--sink-tokens", "600"), "600 is more than the chunk size, 512"),
+        ("key_alloc", "first", ("--key-alloc", "first"), "'first' is not one of off, block"),
+        ("key_quarters", 4, ("--key-quarters", "4"), "4 is not in 0..3"),
         ("zero_point", "yes", ("--zero-point", "yes"), "'yes' is not one of True, False"),
     ],
 )

@@ -69,7 +69,7 @@ class driven_layer {
                                            row_of(text, position, false, row()).data()));
         }
         for (int64_t job = livekv::host_step::n_seal_jobs(step_) - 1; job >= 0; --job) {  // in any order
-            livekv::host_step::seal(step_, kernels_, job);
+            livekv::host_step::seal(step_, kernels_, job, {});
         }
     }
 

@@ -10,6 +10,7 @@
 
 #include "kernels/attention_ref.h"
 #include "kv/f16.h"
+#include "kv/kv_classes.h"
 #include "kv/kv_pack.h"
 
 struct sequence_setup {
@@ -24,6 +25,7 @@ struct sequence_setup {
     float q_size = 1.0f;
     int32_t zero_channel = -1;   // all zeros in keys and values
     int32_t heavy_channel = -1;  // 30 times as large, with a mean
+    std::vector<float> q_channels;  // what each channel of the queries is multiplied by; empty: 1
 };
 
 // With the memory its segments point to. The last one added are the open tokens.
@@ -49,7 +51,8 @@ class random_sequence {
     livekv::attention_args args(std::vector<float> & out) {
         std::normal_distribution<float> normal(0.0f, s_.q_size);
         while (q_.size() < static_cast<size_t>(s_.n_new * s_.n_head * s_.head_dim)) {
-            q_.push_back(normal(rng_));
+            const size_t c = q_.size() % static_cast<size_t>(s_.head_dim);
+            q_.push_back(normal(rng_) * (s_.q_channels.empty() ? 1.0f : s_.q_channels[c]));
         }
         out.assign(q_.size(), NAN);
         livekv::attention_args a;
@@ -106,9 +109,15 @@ class random_sequence {
             }
             livekv::key_statistics statistics(s_.method, s_.head_dim);
             livekv::observe_keys(s_.method, statistics, chunk, n_sinks);
-            const std::vector<uint8_t> block =
-                livekv::pack_block(h, keys ? livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks)
-                                           : livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks));
+            std::vector<float> q2(d, 1.0f);
+            for (size_t c = 0; c < s_.q_channels.size(); ++c) {
+                q2[c] = s_.q_channels[c] * s_.q_channels[c];
+            }
+            const std::vector<uint8_t> block = livekv::pack_block(
+                h, !keys ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
+                   : s_.method.key_classes
+                       ? livekv::seal_keys_by_class(s_.method, statistics, q2, chunk, s_.head_dim, n_sinks)
+                       : livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks));
             all.insert(all.end(), block.begin(), block.end());
         }
         memory_.push_back(all);

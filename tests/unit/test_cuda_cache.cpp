@@ -214,6 +214,11 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
+    CHECK_ERROR(make(true, params([](kv_options & o) {
+                         o.key_alloc = kv_key_alloc::block;
+                         o.outlier_ratio = 0.0;
+                     })),
+                "key_alloc: widths of channels are read on the CPU only; use -ngl 0, or key-alloc off");
 }
 
 TEST_MAIN

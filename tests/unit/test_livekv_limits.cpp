@@ -133,6 +133,22 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
     refuses([](kv_options & o) { o.clip_factor = NAN; }, "clip_factor: nan is not in");
     refuses([](kv_options & o) { o.outlier_ratio = 0.2; }, "outlier_ratio: 0.2 is not in 0..0.1");
     refuses([](kv_options & o) { o.v_outlier_ratio = -0.5; }, "v_outlier_ratio: -0.5 is not");
+    const auto allocates = [&](const std::function<void(kv_options &)> & edit, const std::string & why) {
+        const auto both = [&](kv_options & o) {
+            o.key_alloc = kv_key_alloc::block;
+            o.outlier_ratio = 0.0;
+            edit(o);
+        };
+        refuses(both, why);
+    };
+    refuses([](kv_options & o) { o.key_quarters = 1; }, "key_quarters: 1 is for channels with widths of their own");
+    refuses([](kv_options & o) { o.key_alloc = static_cast<kv_key_alloc>(2); }, "key_alloc: the enumerator 2");
+    allocates([](kv_options & o) { o.key_quarters = 4; }, "key_quarters: 4 is not in 0..3");
+    allocates([](kv_options & o) { o.bits = 8; }, "key_alloc: channels have up to 6 bits");
+    allocates([](kv_options & o) { o.outlier_ratio = 0.01; }, "key_alloc: it takes outlier-ratio 0, not 0.01");
+    allocates([](kv_options & o) { o.rotate = kv_rotate::kv; }, "key_alloc: it takes keys that are not rotated");
+    allocates([](kv_options & o) { o.zero_point = false; }, "key_alloc: it takes zero-point on");
+    allocates([](kv_options & o) { o.scale_method = kv_method::scale::ema_absmax; }, "key_alloc: it takes zero-point");
     refuses([](kv_options & o) { o.sink_tokens = -1; }, "sink_tokens: -1 is not");
     refuses([](kv_options & o) { o.warmup_chunks = -1; }, "warmup_chunks: -1 is not");
     refuses([](kv_options & o) { o.bypass_layers = -2; }, "bypass_layers: -2 is not");

@@ -22,7 +22,19 @@ class block_reader {
     int32_t bits() const { return h_.bits; }
     int32_t group() const { return h_.group; }
     int32_t n_outliers() const { return h_.n_outliers; }  // per channel or token
-    int32_t n_planes() const { return h_.bits == 8 ? 2 : 1; }
+    int32_t n_planes() const { return (h_.has_classes() ? block_[map_.widths] : h_.bits) == 8 ? 2 : 1; }
+
+    // Of version 2.
+    bool has_classes() const { return h_.has_classes(); }
+    const uint16_t * key_minima(int32_t group) const {
+        return section16(map_.minima) + static_cast<size_t>(group) * h_.head_dim;
+    }
+    const uint16_t * order() const { return section16(map_.order); }
+    const uint8_t * widths() const { return block_ + map_.widths; }
+    size_t class_row_bytes() const { return 8 * size_t{h_.width_sum}; }  // the bricks of 16 tokens
+    const uint8_t * class_bricks(int32_t tile) const {
+        return block_ + map_.codes + static_cast<size_t>(2 * tile) * class_row_bytes();
+    }
 
     const uint16_t * key_scales(int32_t group) const {
         return section16(map_.scales) + static_cast<size_t>(group) * h_.head_dim;
@@ -38,7 +50,7 @@ class block_reader {
     const uint8_t * value_bricks(int32_t tile) const { return brick(kv_value_tile_brick(h_.head_dim, tile)); }
 
     const uint8_t * bricks(int32_t tile) const {
-        return h_.side == kv_side::key ? key_bricks(tile) : value_bricks(tile);
+        return has_classes() ? class_bricks(tile) : h_.side == kv_side::key ? key_bricks(tile) : value_bricks(tile);
     }
 
     // Outliers of a tile's keys: f16 values, and places (token in the tile << 11 | channel) by token.
@@ -79,6 +91,31 @@ class block_reader {
     kv_block_header h_{};
     kv_block_map map_;
 };
+
+// f(width, first, last) for each run of quads of one width, as long as it is not 0.
+template <typename F>
+inline void each_class(const uint8_t * widths, int32_t n_quads, F f) {
+    for (int32_t first = 0; first < n_quads && widths[first] > 0;) {
+        int32_t last = first + 1;
+        while (last < n_quads && widths[last] == widths[first]) {
+            ++last;
+        }
+        f(static_cast<int32_t>(widths[first]), first, last);
+        first = last;
+    }
+}
+
+// How many quads from this one on share the step of rounded queries, at most at_once and up to last.
+inline int32_t quads_of_a_step(int32_t quad, int32_t last, int32_t at_once) {
+    const int32_t to_step = 8 - quad % 8;
+    const int32_t n = to_step < at_once ? to_step : at_once;
+    return last - quad < n ? last - quad : n;
+}
+
+// The middle of the codes of a width.
+inline float middle_of(int32_t width) {
+    return 0.5f * static_cast<float>((1 << width) - 1);
+}
 
 }  // namespace
 }  // namespace livekv

@@ -99,7 +99,7 @@ struct lanes : lanes_of_4 {
             const __m256i two = _mm256_set1_epi8(3);
             low = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 2, 2)), two);
             high = _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(4, 4, 6, 6)), two);
-        } else if constexpr (bits <= 5) {
+        } else if constexpr (bits <= 6) {
             const __m256i packed = load_bytes(brick);
             low = _mm256_and_si256(packed, _mm256_set1_epi8(15));
             high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
@@ -113,6 +113,11 @@ struct lanes : lanes_of_4 {
             const char bit = static_cast<char>(1 << (bits - 1));
             low = _mm256_or_si256(low, spread_bits(top, bit));
             high = _mm256_or_si256(high, spread_bits(top + 4, bit));
+        } else if constexpr (bits == 6) {
+            bytes above[2];
+            unpack_brick<2>(brick + 32, 0, 0, above);
+            low = _mm256_or_si256(low, _mm256_slli_epi16(above[0], 4));
+            high = _mm256_or_si256(high, _mm256_slli_epi16(above[1], 4));
         }
         const __m256i minus = _mm256_set1_epi8(static_cast<char>(bias));
         to[0] = _mm256_sub_epi8(low, minus);
@@ -139,6 +144,8 @@ struct lanes : lanes_of_4 {
                 return unpack_all<4>(bricks, n_bricks, plane, bias, to);
             case 5:
                 return unpack_all<5>(bricks, n_bricks, plane, bias, to);
+            case 6:
+                return unpack_all<6>(bricks, n_bricks, plane, bias, to);
             default:
                 return unpack_all<8>(bricks, n_bricks, plane, bias, to);
         }

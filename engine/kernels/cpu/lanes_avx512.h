@@ -140,7 +140,7 @@ struct lanes : lanes_of_4 {
                 _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(brick)));
             const __m512i shifts = _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6);
             u = _mm512_and_si512(_mm512_srlv_epi64(four_times, shifts), _mm512_set1_epi8(3));
-        } else if constexpr (bits <= 5) {
+        } else if constexpr (bits <= 6) {
             const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(brick));
             const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(packed), _mm256_srli_epi16(packed, 4), 1);
             u = _mm512_and_si512(both, nibble);
@@ -152,6 +152,10 @@ struct lanes : lanes_of_4 {
             uint64_t top;
             __builtin_memcpy(&top, brick + 8 * (bits - 1), sizeof(top));
             u = _mm512_or_si512(u, _mm512_maskz_set1_epi8(top, static_cast<char>(1 << (bits - 1))));
+        } else if constexpr (bits == 6) {
+            bytes above[1];
+            unpack_brick<2>(brick + 32, 0, 0, above);
+            u = _mm512_or_si512(u, _mm512_slli_epi16(above[0], 4));
         }
         to[0] = _mm512_sub_epi8(u, _mm512_set1_epi8(static_cast<char>(bias)));
     }
@@ -167,6 +171,8 @@ struct lanes : lanes_of_4 {
                 return unpack_all<4>(bricks, n_bricks, plane, bias, to);
             case 5:
                 return unpack_all<5>(bricks, n_bricks, plane, bias, to);
+            case 6:
+                return unpack_all<6>(bricks, n_bricks, plane, bias, to);
             default:
                 return unpack_all<8>(bricks, n_bricks, plane, bias, to);
         }

@@ -110,7 +110,8 @@ struct lanes {
     }
 
     // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
-    // holds: where that is 16 bits, callers sum at most eight dots of four-bit codes, or four of five-bit ones, which
+    // holds: where that is 16 bits, callers sum at most eight dots of four-bit codes, four of five-bit ones or two of
+    // six-bit ones, which
     // keeps every pair of products in them (8 * 2 * 255 * 8 = 32640).
     static constexpr bool sums_of_16_bits = true;
     static dot_sum dot_zero() { return {}; }
@@ -237,6 +238,8 @@ struct lanes {
                 }
                 if (bits == 3 || bits == 5) {
                     u |= ((bricks[8 * (bits - 1) + i / 8] >> (i % 8)) & 1) << (bits - 1);
+                } else if (bits == 6) {
+                    u |= ((bricks[32 + i % 16] >> (2 * (i / 16))) & 3) << 4;
                 }
                 to[i] = static_cast<uint8_t>(u - bias);
             }

@@ -2,7 +2,7 @@
 
 // Scores of rows side by side over one tile of keys after the other (attention_rows.h). Internal linkage.
 
-#include "kernels/cpu/row_products.h"
+#include "kernels/cpu/row_classes.h"
 
 namespace livekv {
 namespace {
@@ -60,13 +60,16 @@ class row_keys {
     void block_scores(int32_t tile) {
         const int32_t group = tile * tile_tokens / block_.group();
         if (group != folded_group_) {
-            fold(group);
+            block_.has_classes() ? fold_classes(block_, group, d_, s_) : fold(group);
             folded_group_ = group;
         }
         for (int32_t t = 0; t < tile_tokens; ++t) {
             for (int32_t v = 0; v < n_vec; ++v) {
                 lanes::store(s_.scores + t * n_rows_tile + v * lanes::n, lanes::load(s_.offset + v * lanes::n));
             }
+        }
+        if (block_.has_classes()) {
+            return add_class_scores(block_, tile, d_, s_);
         }
         const int32_t n_quads = d_ / 4;
         const int32_t quads_at_once = block_.bits() == 5 ? 4 : 8;

@@ -38,6 +38,7 @@ struct scratch_map {
     float * scores;    // [tile_tokens, rows], later the softmax weights
     float * rows;      // [tile_tokens, head_dim] of f16 keys or values, or of a tile's outliers
     float * scales;    // [head_dim] or [tile_tokens]
+    float * minima;    // [head_dim] of keys in classes of width
     float * offset;    // [rows] what the middles of the key grids add to every score of a key group
     float * step;      // [head_dim / 32, rows] of the rounded queries
     float * v_offset;  // [rows] what the middles of the value grids have added to every channel
@@ -60,6 +61,7 @@ struct scratch_map {
         scores = floats(static_cast<size_t>(tile_tokens) * n_rows_tile);
         rows = floats(tile_tokens * d);
         scales = floats(d > tile_tokens ? d : tile_tokens);
+        minima = floats(d);
         offset = floats(n_rows_tile);
         step = floats(d / 32 * n_rows_tile);
         v_offset = floats(n_rows_tile);

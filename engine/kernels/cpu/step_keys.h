@@ -2,8 +2,7 @@
 
 // Scores of a few rows over one tile of keys after the other (attention_step.h). Internal linkage.
 
-#include "kernels/cpu/step_block.h"
-#include "kernels/cpu/step_products.h"
+#include "kernels/cpu/step_classes.h"
 #include "kernels/cpu/step_rows.h"
 
 namespace livekv {
@@ -50,8 +49,14 @@ class step_keys {
         }
         if (block_.enter(i_segment)) {
             folded_group_ = -1;
+            if (block_->has_classes()) {
+                enter_classes(*block_, d_, item_.n_rows, s_);
+            }
         }
         block_.fetch_next_head(tile);
+        if (block_->has_classes()) {
+            return scores_of_classes(tile, scores);
+        }
         with_bits(block_->bits(), [&]<int32_t bits>() { block_scores<bits>(tile, scores); });
     }
 
@@ -74,6 +79,21 @@ class step_keys {
             }
             key_products<bits, n_rows>(*block_, tile, d_, s_, row, offset_ + row, apart.n > 0, scores,
                                        block_.bricks_ahead(tile));
+        });
+    }
+
+    void scores_of_classes(int32_t tile, float * scores) {
+        const int32_t group = tile * tile_tokens / block_->group();
+        if (group != folded_group_) {
+            folded_group_ = group;
+            load_class_grids(*block_, group, d_, s_);
+            each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+                block_->n_planes() == 2 ? fold_class_rows<2, n_rows>(s_, row, offset_ + row)
+                                        : fold_class_rows<1, n_rows>(s_, row, offset_ + row);
+            });
+        }
+        each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+            class_scores<n_rows>(*block_, tile, d_, s_, row, offset_ + row, scores, block_.bricks_ahead(tile));
         });
     }
 

@@ -10,7 +10,10 @@ namespace {
 
 // What a sum of dot products may hold at every level (lanes_generic.h): so many bricks of four things to sum over.
 template <int32_t bits, bool codes_signed>
-constexpr int32_t quads_at_once = lanes::sums_of_16_bits && (bits == 5 || (bits == 8 && codes_signed)) ? 4 : 8;
+constexpr int32_t quads_at_once = !lanes::sums_of_16_bits                    ? 8
+                                  : bits == 6                                ? 2
+                                  : bits == 5 || (bits == 8 && codes_signed) ? 4
+                                                                             : 8;
 
 // Asks for n_quads bricks, lanes::n_bricks side by side: into the second cache, because the first has too few requests
 // to wait for memory with.

@@ -22,6 +22,9 @@ struct step_scratch {
     float * rows;       // [tile_tokens, d32] of f16 keys or values, or of a tile's outliers
     float * scales;     // [d32]
     float * centres;    // [d32]
+    float * q_ordered;  // [step_rows, d32] queries in the order of a block's classes, as the next two
+    float * minima;     // [d32]
+    float * middles;    // [d32] of the codes
     float * step;       // [step_rows, d32 / 32] of the rounded queries
     float * p_step;     // [step_rows] of the rounded weights
     uint8_t * q8[2];    // [step_rows, d32] rounded queries, and what rounding left, 254 times finer
@@ -45,6 +48,9 @@ struct step_scratch {
         rows = floats(tile_tokens * d32);
         scales = floats(d32);
         centres = floats(d32);
+        q_ordered = floats(step_rows * d32);
+        minima = floats(d32);
+        middles = floats(d32);
         step = floats(step_rows * d32 / 32);
         p_step = floats(step_rows);
         for (int32_t i = 0; i < 2; ++i) {

@@ -1,0 +1,157 @@
+// Keys sealed in classes of width: what kv_classes.h says, in passes along the rows.
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "kernels/pack_brick.h"
+#include "kernels/seal.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+
+namespace livekv {
+
+namespace {
+
+template <typename T>
+void store(uint8_t * at, T value) {
+    std::memcpy(at, &value, sizeof(T));
+}
+
+}  // namespace
+
+// The channels' ranges over rows first ... last - 1.
+void chunk_sealer::group_moments(size_t first, size_t last, std::span<const float> bound, channel_range * ranges) {
+    if (first == last) {
+        std::fill_n(ranges, d_, channel_range{});
+        return;
+    }
+    range_low_.assign(dense_.begin() + static_cast<int64_t>(first * d_),
+                      dense_.begin() + static_cast<int64_t>(first * d_ + d_));
+    range_high_ = range_low_;
+    for (size_t t = first + 1; t < last; ++t) {
+        for (size_t c = 0; c < d_; ++c) {
+            const float x = dense_[t * d_ + c];
+            range_high_[c] = x > range_high_[c] ? x : range_high_[c];
+            range_low_[c] = x < range_low_[c] ? x : range_low_[c];
+        }
+    }
+    std::vector<float> sum(d_);
+    std::vector<float> squares(d_);
+    for (size_t t = first; t < last; ++t) {
+        for (size_t c = 0; c < d_; ++c) {
+            const float above = dense_[t * d_ + c] - range_low_[c];
+            sum[c] += above;
+            squares[c] += above * above;
+        }
+    }
+    for (size_t c = 0; c < d_; ++c) {
+        const float at_most = bound.empty() ? std::numeric_limits<float>::infinity() : bound[c];
+        ranges[c] = range_of(range_low_[c], range_high_[c], sum[c], squares[c], last - first, at_most);
+    }
+}
+
+void chunk_sealer::seal_keys(const key_statistics & statistics, std::span<const float> q2, uint8_t * block) {
+    const kv_block_header h = block_header(method_, kv_side::key, chunk_.n_tokens, chunk_.head_dim);
+    const kv_block_map map = kv_map(h);
+    std::memset(block, 0, map.bytes);
+    store(block, h);
+    n_saturated_ = 0;
+    const size_t n_apart = static_cast<size_t>(chunk_.n_sinks);
+    const size_t n_groups = static_cast<size_t>(map.n_scales) / d_;
+    const auto rows_of = [&](size_t group) {
+        const size_t first = std::min(std::max(group * h.group, n_apart), n_);
+        return std::pair(first, std::max(std::min((group + 1) * h.group, n_), first));
+    };
+    const bool bounded = method_.scale_method == kv_method::scale::ema_clipped;
+    std::vector<channel_range> ranges(n_groups * d_);
+    std::vector<float> variance(d_);
+    std::vector<float> span(d_);
+    for (size_t g = 0; g < n_groups; ++g) {
+        const auto [first, last] = rows_of(g);
+        channel_range * const here = ranges.data() + g * d_;
+        group_moments(first, last, bounded ? std::span(statistics.bound()) : std::span<const float>(), here);
+        for (size_t c = 0; c < d_; ++c) {
+            variance[c] += here[c].variance;
+            span[c] += (here[c].high - here[c].low) * (here[c].high - here[c].low);
+        }
+    }
+    const key_classes classes = choose_classes({q2, variance, span}, h.width_sum);
+    std::vector<int32_t> bits(d_);
+    for (size_t i = 0; i < d_; ++i) {
+        bits[classes.order[i]] = classes.widths[i / 4];
+        store(block + map.order + 2 * i, classes.order[i]);
+    }
+    std::copy(classes.widths.begin(), classes.widths.end(), block + map.widths);
+    std::vector<class_grid> grids;
+    for (size_t g = 0; g < n_groups; ++g) {
+        grids.clear();
+        for (size_t c = 0; c < d_; ++c) {
+            const channel_range & r = ranges[g * d_ + c];
+            grids.emplace_back(r.low, r.high, r.mean, bits[c]);
+        }
+        for (size_t i = 0; i < d_; ++i) {
+            const class_grid & grid = grids[classes.order[i]];
+            store(block + map.scales + 2 * (g * d_ + i), f32_to_f16(grid.scale));
+            store(block + map.minima + 2 * (g * d_ + i), f32_to_f16(grid.minimum));
+        }
+        const auto [first, last] = rows_of(g);
+        quantize_classes(first, last, grids);
+    }
+    std::fill_n(codes_.begin(), n_apart * d_, uint8_t{0});
+    pack_classes(h, classes, block);
+}
+
+// Codes of rows first ... last - 1, whose channels have these grids.
+void chunk_sealer::quantize_classes(size_t first, size_t last, std::span<const class_grid> grids) {
+    for (std::vector<float> * v : {&scale_, &zero_, &code_low_, &code_high_}) {
+        v->resize(d_);
+    }
+    std::vector<float> top(d_);
+    for (size_t c = 0; c < d_; ++c) {
+        const class_grid & g = grids[c];
+        scale_[c] = std::max(g.scale, 0x1p-24f);
+        zero_[c] = g.minimum;
+        top[c] = g.top;
+        const bool stored = g.top > 0.0f;
+        code_low_[c] = stored ? g.minimum - 0.5f * g.scale : -std::numeric_limits<float>::infinity();
+        code_high_[c] = stored ? g.minimum + (g.top + 0.5f) * g.scale : std::numeric_limits<float>::infinity();
+    }
+    int32_t n_saturated = 0;
+    for (size_t t = first; t < last; ++t) {
+        for (size_t c = 0; c < d_; ++c) {
+            const float x = dense_[t * d_ + c];
+            n_saturated += (x < code_low_[c]) | (x > code_high_[c]);
+            const float steps = (x - zero_[c]) / scale_[c];
+            const float bounded = steps < 0.0f ? 0.0f : steps > top[c] ? top[c] : steps;
+            codes_[t * d_ + c] = static_cast<uint8_t>(static_cast<int32_t>((bounded + 12582912.0f) - 12582912.0f));
+        }
+    }
+    n_saturated_ += n_saturated;
+}
+
+void chunk_sealer::pack_classes(const kv_block_header & h, const key_classes & classes, uint8_t * block) const {
+    uint8_t * brick = block + kv_map(h).codes;
+    uint8_t u[64];
+    for (size_t first = 0; first < n_; first += 16) {
+        const size_t n_here = std::min<size_t>(16, n_ - first);
+        std::memset(u, 0, sizeof(u));
+        for (size_t quad = 0; quad < classes.widths.size(); ++quad) {
+            const int32_t width = classes.widths[quad];
+            if (width == 0) {
+                break;  // the others have none either
+            }
+            const uint16_t * const order = classes.order.data() + 4 * quad;
+            for (size_t t = 0; t < n_here; ++t) {
+                const uint8_t * const row = codes_.data() + (first + t) * d_;
+                for (size_t i = 0; i < 4; ++i) {
+                    u[4 * t + i] = row[order[i]];
+                }
+            }
+            pack_brick(u, width, brick);
+            brick += 8 * width;
+        }
+    }
+}
+
+}  // namespace livekv

@@ -1,0 +1,87 @@
+"""key_alloc: sequences whose key channels have widths of their own are saved, forked, trimmed and shared bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+SPEC = "livekv:chunk-size=32:warmup-chunks={}:key-alloc=block:outlier-ratio=0:kv-bits=3:key-quarters=1:key-group=32"
+
+
+@pytest.fixture(params=[0, 2])
+def kv(livekv, request):
+    return livekv.KVOptions.parse(SPEC.format(request.param))
+
+
+def go_on(session, tokens):
+    """A token at a time, beyond the end of the chunk."""
+    return np.stack([session.eval([token])[0] for token in tokens])
+
+
+def test_a_saved_session_goes_on_bit_for_bit(livekv, model, tokens, kv, tmp_path):
+    session = model.session(n_ctx=400, kv=kv)
+    session.prefill(tokens[:75])
+    go_on(session, tokens[75:80])
+    session.save(tmp_path / "s.kv")
+    loaded = model.session(n_ctx=400, kv=kv)
+    loaded.load(tmp_path / "s.kv")
+    fork = session.fork()
+    expected = go_on(session, tokens[80:170])
+    np.testing.assert_array_equal(go_on(loaded, tokens[80:170]), expected)
+    np.testing.assert_array_equal(go_on(fork, tokens[80:170]), expected)
+    for one in (loaded, fork):
+        for name, array in session.kv_dump(0).items():
+            np.testing.assert_array_equal(one.kv_dump(0)[name], array, err_msg=name)
+
+
+def test_what_was_trimmed_off_the_tail_leaves_no_trace(model, tokens, kv):
+    session, other = (model.session(n_ctx=400, kv=kv) for _ in range(2))
+    for one, more in ((session, tokens[200:210]), (other, [])):
+        one.prefill(tokens[:70])
+        go_on(one, tokens[70:75])
+        if len(more):
+            go_on(one, more)
+            one.trim(75)
+    np.testing.assert_array_equal(go_on(session, tokens[75:140]), go_on(other, tokens[75:140]))
+
+
+def test_widths_differ_meet_their_mean_and_arrays_fit_together(model, tokens, kv):
+    session = model.session(n_ctx=400, kv=kv)
+    session.prefill(tokens[:200])
+    seen = set()
+    for layer in range(model.n_layer):
+        dump = session.kv_dump(layer)
+        width, group = dump["k_width"], dump["k_group"]
+        n_quads = width.shape[2] // 4
+        np.testing.assert_array_equal(width.sum(2) // 4, (n_quads * 13 + 2) // 4)
+        seen |= set(np.unique(width).tolist())
+        sealed = group >= 0
+        assert sealed.sum() > 150
+        at = group[sealed]
+        levels = dump["k_minimum"][:, at] + (dump["k_codes"][:, sealed] - dump["k_zero"][:, at]) * dump["k_scale"][:, at]
+        np.testing.assert_allclose(dump["k_stored"][:, sealed], levels, rtol=1e-6, atol=1e-7)
+        assert (dump["k_codes"][:, sealed] < 2 ** width[:, at].astype(int)).all()
+    assert len(seen) >= 4 and seen <= {0, 2, 3, 4, 5, 6}
+
+
+def test_how_a_prompt_is_fed_does_not_matter_to_whole_chunks(model, tokens, kv):
+    whole, split = (model.session(n_ctx=400, kv=kv) for _ in range(2))
+    whole.prefill(tokens[:160])
+    for i in range(0, 160, 32):
+        split.eval(tokens[i : i + 32])
+    np.testing.assert_array_equal(whole.last_logits, split.last_logits)
+
+
+def test_the_prefix_cache_shares_chunks_with_the_same_result(livekv, story, tokens, kv):
+    model = livekv.Model(str(story), prefix_cache_bytes=1 << 26)
+    first, second = (model.session(n_ctx=400, kv=kv) for _ in range(2))
+    first.prefill(tokens[:200])
+    second.prefill(tokens[:200])
+    np.testing.assert_array_equal(first.last_logits, second.last_logits)
+    np.testing.assert_array_equal(go_on(first, tokens[200:240]), go_on(second, tokens[200:240]))
+
+
+def test_a_stream_of_keys_has_no_queries_and_says_so(livekv, kv):
+    with pytest.raises(livekv.Error, match="no queries to choose widths of channels by"):
+        livekv.kv.KeyStream(kv)
+    livekv.kv.ValueStream(kv)
