@@ -10,6 +10,7 @@
 #include "options.h"
 #include "policy/kv_spec.h"
 #include "policy/saved_options.h"
+#include "store/kv_file_names.h"
 #include "target.h"
 
 namespace {
@@ -124,10 +125,11 @@ void as_saved_options(const std::vector<std::string> & lines) {
             texts[line.substr(0, equals)] = line.substr(equals + 1);
         }
     }
-    for (const uint32_t version : {2u, 3u}) {
+    for (uint32_t version = livekv::kv_names::oldest_version; version <= livekv::kv_names::file_version; ++version) {
         const livekv::kv_options options = livekv::options_from(texts, version);
         const livekv::kv_texts said = livekv::texts_of(options);
-        fuzz::require(livekv::texts_of(livekv::options_from(said, 3)) == said, "options that are not what they say");
+        fuzz::require(livekv::texts_of(livekv::options_from(said, livekv::kv_names::file_version)) == said,
+                      "options that are not what they say");
     }
 }
 
