@@ -13,13 +13,14 @@ BIN  := $(abspath $(VENV))/bin
 
 export PATH := $(BIN):$(PATH)
 
-MODEL ?= tests/models/story.gguf
-PROMPT := tests/data/war-and-peace-opening.txt
-
-.PHONY: demo build test lint format longbench dev sanitize tsan fuzz clean
+.PHONY: demo models build test lint format longbench dev sanitize sanitize-python tsan fuzz clean
 
 demo: build
-	$(BUILD)/bin/livekv-cli -m $(MODEL) -f $(PROMPT) -n 120 --temp 0.7 -s 1
+	@tests/models/demo.sh $(BUILD)/bin
+
+# The checkpoints that docs and tests have figures of, 0.85 GB, into models/.
+models: $(VENV)/bin/python
+	$(BIN)/python tests/models/fetch.py all
 
 build: $(VENV)/build.ok
 	cmake -G Ninja -S . -B $(BUILD) -DPython3_EXECUTABLE=$(BIN)/python -DLIVEKV_PYTHON=$(LIVEKV_PYTHON) $(CMAKE_ARGS)
@@ -42,6 +43,7 @@ format: $(VENV)/lint.ok
 	clang-format -i $(CODE)
 
 # LongBench end to end, baseline and compressed, and the report. No downloads: DATA holds the benchmark's JSONL files.
+MODEL ?= tests/models/story.gguf
 KV    ?= f16,livekv
 TASKS ?= all
 DATA  ?= data/longbench
@@ -62,6 +64,17 @@ sanitize: $(VENV)/build.ok
 	    -DLIVEKV_SANITIZE=address,undefined $(CMAKE_ARGS)
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
 	ASAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)-sanitize --output-on-failure -E test_cuda
+
+# Python's tests against the extension and the tools under both sanitizers. The interpreter is built without, so the
+# sanitizer's library is loaded before it, and what it never gives back is no leak. PYTEST chooses tests.
+PYTEST ?= tests/python
+sanitize-python: $(VENV)/test.ok
+	cmake -G Ninja -S . -B $(BUILD)-sanitize -DPython3_EXECUTABLE=$(BIN)/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DLIVEKV_SANITIZE=address,undefined -DLIVEKV_PYTHON=ON $(CMAKE_ARGS)
+	cmake --build $(BUILD)-sanitize -j $(JOBS)
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LIVEKV_BUILD=$(BUILD)-sanitize \
+	    python -m pytest -q $(PYTEST)
 
 # What several threads do with sessions and engines, under ThreadSanitizer: about ten minutes on two cores, of which
 # TSAN_TESTS=test_concurrency takes one and a half. No report is suppressed, ggml's neither.

@@ -77,7 +77,7 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
     }
     held_sessions held(*h.e, handles);
     for (size_t i = 0; i < batch.size(); ++i) {
-        held[i].require_room(ids[i].size());  // before the rows are allocated
+        held[i].require_tokens(ids[i]);  // before the rows are allocated
     }
     const int64_t n_vocab = h.e->get_model()->hp.n_vocab;
     py::list results;

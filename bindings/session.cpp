@@ -47,7 +47,7 @@ py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_
     s.note_change();
     const int64_t n = static_cast<int64_t>(ids.size());
     const int64_t first = all_logits ? 0 : n - 1;
-    s->require_room(ids.size());  // before the rows are allocated
+    s->require_tokens(ids);  // before the rows are allocated
     const int64_t n_vocab = s->get_model().hp.n_vocab;
     py::array_t<float> rows({n - first, n_vocab});
     float * const out = rows.mutable_data();
@@ -77,6 +77,7 @@ void trim(session_handle & h, int64_t n) {
         fail("cannot trim to ", n, " tokens; the session holds ", s->n_tokens());
     }
     s.note_change();
+    const py::gil_scoped_release released;  // what is left of a chunk may have to be computed again
     s->trim(n);
 }
 
@@ -96,6 +97,7 @@ void load(session_handle & h, const std::string & path) {
 void close(session_handle & h) {
     const session_lock lock(h);
     ++h.n_changes;
+    const py::gil_scoped_release released;
     h.s.reset();
 }
 

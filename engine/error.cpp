@@ -1,5 +1,6 @@
 #include "error.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -39,8 +40,15 @@ std::string shortened(const std::string & line) {
 
 std::string printable(const std::string & text) {
     constexpr char digits[] = "0123456789abcdef";
+    const auto needs_no_look = [](char c) { return c >= 0x20 && c < 0x7f; };
     std::string out;
     for (std::string_view rest = text; !rest.empty();) {
+        const auto n_plain = static_cast<size_t>(std::ranges::find_if_not(rest, needs_no_look) - rest.begin());
+        out += rest.substr(0, n_plain);
+        rest.remove_prefix(n_plain);
+        if (rest.empty()) {
+            break;
+        }
         const utf8_head head = read_utf8(rest);
         const auto first = static_cast<uint8_t>(rest[0]);
         if (head.valid && is_shown(rest.substr(0, head.length))) {

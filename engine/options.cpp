@@ -245,6 +245,7 @@ const option & option_table::find(const std::string & name) const {
 
 bool option_table::parse(int argc, const char * const * argv) {
     std::vector<std::pair<const option *, std::string>> given;
+    given_.clear();
     for (int i = 1; i < argc; ++i) {
         std::string name = argv[i];
         if (name == "-h" || name == "--help") {

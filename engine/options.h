@@ -87,7 +87,7 @@ class option_table {
     std::string help_text() const;
     const std::vector<option> & all() const { return options_; }
 
-    // Names of the options that parse was given, in their order.
+    // Names of the options that the last parse was given, in their order.
     const std::vector<std::string> & given() const { return given_; }
 
   private:

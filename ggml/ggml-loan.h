@@ -10,11 +10,16 @@
 extern "C" {
 #endif
 
+#define LIVEKV_GGML_SPARES 3         // a scheduler has a buffer on each of so many backends
+#define LIVEKV_GGML_SPARE_BYTES 256  // what describes a buffer takes half of it
+
 struct livekv_ggml_loan {
     unsigned char * bytes;  // aligned to 64
     size_t size;
     size_t used;            // more than size when it did not suffice
     int addresses_suffice;  // buffers are not written before the loan ends: any address does
+    // What C++'s new gave for objects that delete will end; NULL where there is none, or it was taken.
+    void * spares[LIVEKV_GGML_SPARES];
 };
 
 // Lends to this thread, in the place of what was lent before, which is returned. NULL: nothing.

@@ -23,6 +23,7 @@ void * livekv_ggml_calloc(size_t n, size_t each);
 void * livekv_ggml_realloc(void * p, size_t n);
 int livekv_ggml_posix_memalign(void ** p, size_t alignment, size_t n);
 void livekv_ggml_free(void * p);
+void * livekv_ggml_spare(size_t n);
 
 static _Thread_local struct livekv_ggml_loan * lent;
 
@@ -49,6 +50,18 @@ static void * from_loan(size_t n) {
 
 static int is_lent(const void * p) {
     return lent && (uintptr_t) p >= (uintptr_t) lent->bytes && (uintptr_t) p < (uintptr_t) lent->bytes + lent->size;
+}
+
+void * livekv_ggml_spare(size_t n) {
+    for (int i = 0; lent && n <= LIVEKV_GGML_SPARE_BYTES && i < LIVEKV_GGML_SPARES; ++i) {
+        void * spare = lent->spares[i];
+        if (spare) {
+            lent->spares[i] = NULL;
+            lent->used += lent->used == 0;
+            return spare;
+        }
+    }
+    return NULL;
 }
 
 void * livekv_ggml_malloc(size_t n) {

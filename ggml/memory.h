@@ -1,5 +1,5 @@
 // Included in front of the files of ggml that allocate (CMakeLists.txt): they take from a loan (ggml-loan.h) what the
-// system refuses. C++ answers them as they expect, with null where there is no memory.
+// system refuses. C++ answers them as they expect, with a spare of the loan where there is no memory, or null.
 #ifndef LIVEKV_GGML_MEMORY_H
 #define LIVEKV_GGML_MEMORY_H
 
@@ -24,10 +24,25 @@ void * livekv_ggml_calloc(size_t n, size_t each);
 void * livekv_ggml_realloc(void * p, size_t n);
 int livekv_ggml_posix_memalign(void ** p, size_t alignment, size_t n);
 void livekv_ggml_free(void * p);
+void * livekv_ggml_spare(size_t n);
 
 #ifdef __cplusplus
 }
-#define new new (std::nothrow)
+struct livekv_ggml_new {};
+inline void * operator new(std::size_t n, livekv_ggml_new) noexcept {
+    void * p = ::operator new(n, std::nothrow);
+    return p ? p : livekv_ggml_spare(n);
+}
+inline void * operator new[](std::size_t n, livekv_ggml_new) noexcept {
+    return ::operator new[](n, std::nothrow);
+}
+inline void operator delete(void * p, livekv_ggml_new) noexcept {
+    ::operator delete(p);
+}
+inline void operator delete[](void * p, livekv_ggml_new) noexcept {
+    ::operator delete[](p);
+}
+#define new new (livekv_ggml_new())
 #else
 #define posix_memalign(p, alignment, n) livekv_ggml_posix_memalign(p, alignment, n)
 #endif

@@ -57,10 +57,10 @@ class Engine:
         from the logits, which matters to caches that do not seal those (seal_decode).
 
         Raises Error, before anything is computed, when a session is listed twice, closed, in use by another call, of
-        another model or number of threads, or has no room for its tokens, or there are none; and when an id is not in
-        the vocabulary, or memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
+        another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
+        vocabulary; and when memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
         """
-        return self._core.step([(session._core, tokens) for session, tokens in batch], all_logits, generated)
+        return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, generated)
 
     def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
         """Runs texts, made by Session.generate and not begun or begun, together; gives each out when it has ended.
@@ -83,3 +83,14 @@ class Engine:
             done = [text for text in running if text.ended]
             running = [text for text in running if not text.ended]
             yield from done
+
+
+def _pair(i: int, item: tuple[Session, Tokens]) -> tuple[_livekv.Session, Tokens]:
+    try:
+        session, tokens = item
+        core = session._core
+    except (TypeError, ValueError, AttributeError):
+        core = None
+    if not isinstance(core, _livekv.Session):
+        raise Error(f"item {i} of the batch is not a session and its tokens")
+    return core, tokens

@@ -13,6 +13,7 @@ from livekv import _livekv
 from livekv._livekv import Error
 from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
+from livekv.paths import path_bytes
 from livekv.session import Session
 
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -54,7 +55,7 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        self._core = _livekv.Model(os.fsencode(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
+        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from livekv._livekv import Error
 from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions
+from livekv.paths import path_bytes
 from livekv.stats import KVStats, kv_stats_from
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Session:
         return self._core.last_logits()
 
     def prefill(self, tokens: Tokens) -> F32:
-        """Appends tokens, chunk by chunk: the last one's logits, float32 [n_vocab]. Raises Error when they do not fit
-        into the context (before the first is processed), an id is not in the vocabulary, or there are none."""
+        """Appends tokens, chunk by chunk: the last one's logits, float32 [n_vocab]. Raises Error, before the first is
+        processed, when they do not fit into the context, an id is not in the vocabulary, or there are none."""
         return self._core.prefill(tokens)
 
     def eval(self, tokens: Tokens, all_logits: bool = False) -> F32:
@@ -185,12 +186,12 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the sequence and its cache to a file that load restores, bit for bit; path is complete or untouched.
         Raises Error when the policy is not livekv, nothing is in the cache, or the file cannot be written."""
-        self._core.save(os.fsencode(path))
+        self._core.save(path_bytes(path))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Makes this empty session the saved one. The file's cache options replace this session's. Raises Error when
         the file is none, damaged, of another model, or longer than the context; then nothing has changed."""
-        self._core.load(os.fsencode(path))
+        self._core.load(path_bytes(path))
         self._kv = KVOptions._of(self._core.kv())
 
     def kv_stats(self) -> KVStats:

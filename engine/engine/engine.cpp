@@ -42,14 +42,27 @@ std::unique_ptr<kv_cache> engine::make_cache(const kv_options & options, int64_t
     return make_kv_cache(options, shape(n_ctx), where);
 }
 
+class engine::turn {
+  public:
+    explicit turn(engine & e) : e_(e), lock_(e.mutex_) {}
+    ~turn() {
+        lock_.unlock();
+        e_.forget_if_free();
+    }
+
+  private:
+    engine & e_;
+    std::unique_lock<std::mutex> lock_;
+};
+
 std::unique_ptr<kv_cache> engine::known_beginning(const kv_options & options, int64_t n_ctx,
                                                   std::span<const int32_t> tokens) {
-    const std::lock_guard lock(mutex_);
+    const turn mine(*this);
     return prefixes_.longest(options, shape(n_ctx), tokens);
 }
 
 void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept {
-    const std::lock_guard lock(mutex_);
+    const turn mine(*this);
     if (const auto * chunked = dynamic_cast<const chunked_cache *>(&cache)) {
         try {
             prefixes_.add(*chunked, tokens);
@@ -59,8 +72,20 @@ void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) n
 }
 
 void engine::forget_unused() noexcept {
-    const std::lock_guard lock(mutex_);
-    prefixes_.shrink();
+    has_to_forget_ = remembers_;
+    forget_if_free();
+}
+
+// Whoever has the mutex comes here when he has left it.
+void engine::forget_if_free() noexcept {
+    while (has_to_forget_) {
+        const std::unique_lock lock(mutex_, std::try_to_lock);
+        if (!lock) {
+            return;
+        }
+        has_to_forget_ = false;
+        prefixes_.shrink();
+    }
 }
 
 size_t engine::prefix_idle_bytes() const {
@@ -69,8 +94,16 @@ size_t engine::prefix_idle_bytes() const {
 }
 
 void engine::step(std::span<const batch_item> batch) {
-    const std::lock_guard lock(mutex_);
+    const turn mine(*this);
     without_bad_alloc("a pass", [&] { locked_step(batch); });
+}
+
+void engine::require_ids(std::span<const int32_t> tokens) const {
+    for (const int32_t token : tokens) {
+        if (token < 0 || token >= model_->hp.n_vocab) {
+            fail("token id ", token, " is not in the model's vocabulary of ", model_->hp.n_vocab);
+        }
+    }
 }
 
 void engine::locked_step(std::span<const batch_item> batch) {
@@ -78,11 +111,7 @@ void engine::locked_step(std::span<const batch_item> batch) {
     for (const batch_item & item : batch) {
         LIVEKV_ASSERT(item.cache && !item.tokens.empty() && item.n_outputs >= 0 &&
                       item.n_outputs <= static_cast<int64_t>(item.tokens.size()));
-        for (const int32_t token : item.tokens) {
-            if (token < 0 || token >= model_->hp.n_vocab) {
-                fail("token id ", token, " is not in the model's vocabulary of ", model_->hp.n_vocab);
-            }
-        }
+        require_ids(item.tokens);
         if (model_->hp.is_long(item.cache->n_ctx()) != model_->hp.is_long(batch.front().cache->n_ctx())) {
             fail("contexts of up to ", model_->hp.long_beyond,
                  " tokens and longer ones have other positions in this model, and cannot be in one batch");

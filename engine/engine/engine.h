@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -46,7 +47,8 @@ class engine {
                                               std::span<const int32_t> tokens);
     // Notes what a sequence, whose tokens these are, has read, for the sequences to come; where memory allows.
     void remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept;
-    // A sequence ended or was shortened: what was kept for it may go.
+    // A sequence ended or was shortened: what was kept for it may go. Waits for nobody: during a step of another thread
+    // it is left to that one.
     void forget_unused() noexcept;
     bool remembers() const { return remembers_; }
     size_t prefix_idle_bytes() const;  // of chunks that no sequence uses
@@ -58,7 +60,13 @@ class engine {
     // What passes compute with, beside weights and caches.
     size_t workspace_bytes() const;
 
+    // Throws livekv::error for an id that is none of the vocabulary's.
+    void require_ids(std::span<const int32_t> tokens) const;
+
   private:
+    class turn;  // a caller's, for the length of a call
+
+    void forget_if_free() noexcept;
     void locked_step(std::span<const batch_item> batch);
     void pass(std::span<const batch_item * const> items);
     // Throws livekv::error for logits that are not finite.
@@ -72,6 +80,7 @@ class engine {
     bool remembers_;
     prefix_tree prefixes_;
     mutable std::mutex mutex_;  // of all but what never changes
+    std::atomic<bool> has_to_forget_ = false;
 
     std::vector<int32_t> tokens_;     // [n_rows]
     std::vector<int32_t> positions_;  // [n_rows]

@@ -1,6 +1,8 @@
 #include "engine/prefix_tree.h"
 
 #include <algorithm>
+#include <span>
+#include <tuple>
 
 #include "policy/saved_options.h"
 
@@ -16,46 +18,78 @@ std::string key_of(const kv_options & options, const kv_shape & shape) {
     return key;
 }
 
-// Chunks after which the keys of all are what they stay.
+// Chunks of a beginning after which the keys of all are what they stay.
 size_t settled_chunks(const kv_options & options) {
     return options.warmup_keep ? 1 : static_cast<size_t>(std::max<int64_t>(1, options.warmup_chunks));
 }
 
-size_t bytes_of(const kv_chunk & c) {
-    return c.k.bytes->bytes() + c.v.bytes->bytes() + (c.state ? c.state->bytes() : 0);
+size_t chunk_tokens(const kv_options & options) {
+    return static_cast<size_t>(options.chunk_size);
+}
+
+template <typename F>
+void each_page(const kv_chunk & c, F && f) {
+    f(c.k.bytes);
+    f(c.v.bytes);
+    if (c.state) {
+        f(c.state);
+    }
 }
 
 }  // namespace
 
-bool prefix_tree::node::idle() const {
-    return std::all_of(layers.begin(), layers.end(), [](const kv_chunk & c) { return c.k.bytes.use_count() == 1; });
+bool prefix_tree::node::in_use() const {
+    bool used = false;
+    for (const auto & chunks : layers) {
+        for (const kv_chunk & c : chunks) {
+            each_page(c, [&](const std::shared_ptr<page> & p) { used = used || p.use_count() > 1; });
+        }
+    }
+    return used;
+}
+
+size_t prefix_tree::node::idle_bytes() const {
+    size_t sum = 0;
+    for (size_t il = 0; il < layers.size(); ++il) {
+        for (const kv_chunk & c : layers[il]) {
+            each_page(c, [&](const std::shared_ptr<page> & p) { sum += p.use_count() == 1 ? p->bytes() : 0; });
+        }
+        if (!sinks.empty() && layers[il].front().k.bytes.use_count() == 1) {
+            sum += sinks[il].bytes();
+        }
+    }
+    return sum;
 }
 
 void prefix_tree::add(const chunked_cache & cache, std::span<const int32_t> tokens) {
     const kv_options & options = cache.options();
     const std::vector<kv_chunk> & chunks = cache.layers().front().chunks;
-    if (budget_ == 0 || options.measure_error || chunks.size() < settled_chunks(options)) {
+    size_t n_here = settled_chunks(options);  // chunks of the next node
+    if (budget_ == 0 || options.measure_error || chunks.size() < n_here) {
         return;
     }
+    const auto serves_others = [&](const kv_chunk & c) { return c.from_one_pass && c.n_tokens == options.chunk_size; };
+    const size_t n_shared = static_cast<size_t>(std::ranges::find_if_not(chunks, serves_others) - chunks.begin());
     node * at = &roots_[key_of(options, cache.shape())];
     ++clock_;
-    const size_t n = static_cast<size_t>(options.chunk_size);
-    for (size_t i = 0; i < chunks.size() && chunks[i].from_one_pass; ++i) {
-        const auto first = tokens.begin() + static_cast<int64_t>(i * n);
-        std::vector<int32_t> key(first, first + static_cast<int64_t>(n));
+    for (size_t i = 0; i + n_here <= n_shared; i += n_here, n_here = 1) {
+        const auto of_node = [&](const kv_layer & layer) { return std::span(layer.chunks).subspan(i, n_here); };
+        const auto text = tokens.subspan(i * chunk_tokens(options), n_here * chunk_tokens(options));
+        std::vector<int32_t> key(text.begin(), text.end());
         auto found = at->next.find(key);
         if (found == at->next.end()) {
-            const auto lacks_it = [&](const kv_layer & layer) { return layer.chunks[i].given_back(); };
-            if (std::ranges::any_of(cache.layers(), lacks_it)) {
+            const auto lacks_some = [&](const kv_layer & layer) {
+                return std::ranges::any_of(of_node(layer), &kv_chunk::given_back);
+            };
+            if (std::ranges::any_of(cache.layers(), lacks_some)) {
                 break;
             }
             auto made = std::make_unique<node>();
             for (const kv_layer & layer : cache.layers()) {
-                made->layers.push_back(layer.chunks[i]);
-                made->bytes += bytes_of(layer.chunks[i]);
+                const auto mine = of_node(layer);
+                made->layers.emplace_back(mine.begin(), mine.end());
                 if (i == 0) {
                     made->sinks.push_back(layer.sinks);
-                    made->bytes += layer.sinks.bytes();
                 }
             }
             found = at->next.emplace(std::move(key), std::move(made)).first;
@@ -73,18 +107,19 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
         return nullptr;
     }
     std::vector<node *> known;
-    const size_t n = static_cast<size_t>(options.chunk_size);
     node * at = &root->second;
-    for (size_t end = n; end < tokens.size(); end += n) {  // one token is left, for its logits
-        const auto found =
-            at->next.find({tokens.begin() + static_cast<int64_t>(end - n), tokens.begin() + static_cast<int64_t>(end)});
+    size_t n = settled_chunks(options) * chunk_tokens(options);  // tokens of the next node
+    for (size_t first = 0; first + n < tokens.size();
+         first += n, n = chunk_tokens(options)) {  // a token is left, for its logits
+        const auto text = tokens.subspan(first, n);
+        const auto found = at->next.find({text.begin(), text.end()});
         if (found == at->next.end()) {
             break;
         }
         at = found->second.get();
         known.push_back(at);
     }
-    if (known.size() < settled_chunks(options)) {
+    if (known.empty()) {
         return nullptr;
     }
     ++clock_;
@@ -93,8 +128,10 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
     for (node * one : known) {
         one->last_used = clock_;
         for (size_t il = 0; il < layers.size(); ++il) {
-            layers[il].chunks.push_back(one->layers[il]);
-            layers[il].n_chunked += one->layers[il].n_tokens;
+            for (const kv_chunk & c : one->layers[il]) {
+                layers[il].chunks.push_back(c);
+                layers[il].n_chunked += c.n_tokens;
+            }
         }
     }
     for (size_t il = 0; il < layers.size(); ++il) {
@@ -103,12 +140,16 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
     return std::make_unique<chunked_cache>(options, shape, std::move(layers));
 }
 
-void prefix_tree::find_oldest(node & parent, leaf & oldest) {
+void prefix_tree::find_oldest(node & parent, bool behind_idle, leaf & oldest) {
     for (auto & [tokens, child] : parent.next) {
+        const bool frees = behind_idle || child->idle_bytes() > 0;
         if (!child->next.empty()) {
-            find_oldest(*child, oldest);
-        } else if (child->last_used < oldest.last_used && child->idle()) {
-            oldest = {&parent, &tokens, child->last_used};
+            find_oldest(*child, frees, oldest);
+        } else if (frees) {
+            const bool used = child->in_use();
+            if (std::tie(used, child->last_used) < std::tie(oldest.in_use, oldest.last_used)) {
+                oldest = {&parent, &tokens, used, child->last_used};
+            }
         }
     }
 }
@@ -117,15 +158,13 @@ void prefix_tree::shrink() noexcept {
     for (size_t idle = idle_bytes(); idle > budget_;) {
         leaf oldest;
         for (auto & [options, root] : roots_) {
-            find_oldest(root, oldest);
-        }
-        if (!oldest.parent) {  // what is idle lies on the way to what is used
-            return;
+            find_oldest(root, /*behind_idle=*/false, oldest);
         }
         const auto found = oldest.parent->next.find(*oldest.tokens);
-        idle -= found->second->bytes;
+        idle -= std::min(idle, found->second->idle_bytes());  // of more than was counted, if a session ended meanwhile
         oldest.parent->next.erase(found);
     }
+    std::erase_if(roots_, [](const auto & root) { return root.second.next.empty(); });
 }
 
 size_t prefix_tree::count(const node & n) {
@@ -136,10 +175,10 @@ size_t prefix_tree::count(const node & n) {
     return sum;
 }
 
-size_t prefix_tree::idle_bytes(const node & n) {
+size_t prefix_tree::idle_below(const node & n) {
     size_t sum = 0;
     for (const auto & [tokens, child] : n.next) {
-        sum += (child->idle() ? child->bytes : 0) + idle_bytes(*child);
+        sum += child->idle_bytes() + idle_below(*child);
     }
     return sum;
 }
@@ -155,7 +194,7 @@ size_t prefix_tree::n_chunks() const {
 size_t prefix_tree::idle_bytes() const {
     size_t sum = 0;
     for (const auto & [options, root] : roots_) {
-        sum += idle_bytes(root);
+        sum += idle_below(root);
     }
     return sum;
 }

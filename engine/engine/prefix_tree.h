@@ -14,7 +14,8 @@ namespace livekv {
 // The sealed chunks of prompts that were read, by their tokens: a new sequence starts from the longest beginning that
 // is known. Chunks are shared with the sequences that made or use them. What no sequence uses any more is kept up to a
 // budget, and leaves from the ends of the branches, the least recently used first; what is in use costs the tree
-// nothing and never leaves. Not thread-safe.
+// nothing and stays. Only where a window has given chunks back, which the tree alone keeps from then on, may that be
+// too much: then the end behind them is forgotten, in use or not. Not thread-safe.
 class prefix_tree {
   public:
     // budget: bytes of chunks that are kept for nobody but the next prompt; 0: nothing is remembered.
@@ -36,25 +37,28 @@ class prefix_tree {
     size_t idle_bytes() const;  // of chunks that no sequence uses
 
   private:
+    // A chunk, or at the root those of the warm-up: keys of the first of them are sealed with what all of them are.
     struct node {
-        std::vector<kv_chunk> layers;  // [n_layer]
-        std::vector<raw_rows> sinks;   // [n_layer], of a first chunk
-        size_t bytes = 0;
+        std::vector<std::vector<kv_chunk>> layers;  // [n_layer], each [n_chunks]
+        std::vector<raw_rows> sinks;                // [n_layer], of a first chunk
         uint64_t last_used = 0;
-        std::map<std::vector<int32_t>, std::unique_ptr<node>> next;  // by their chunk's tokens
+        std::map<std::vector<int32_t>, std::unique_ptr<node>> next;  // by their chunks' tokens
 
-        bool idle() const;
+        bool in_use() const;        // a sequence has some of it
+        size_t idle_bytes() const;  // of what no sequence has
     };
 
-    // The leaf that was used least recently among those that are idle, with who holds it.
+    // The leaf that leaves first among those that are idle or lie behind what is, with who holds it: one that nobody
+    // uses, then the least recently used.
     struct leaf {
         node * parent = nullptr;
         const std::vector<int32_t> * tokens = nullptr;
+        bool in_use = true;
         uint64_t last_used = UINT64_MAX;
     };
-    static void find_oldest(node & parent, leaf & oldest);
+    static void find_oldest(node & parent, bool behind_idle, leaf & oldest);
     static size_t count(const node & n);
-    static size_t idle_bytes(const node & n);
+    static size_t idle_below(const node & n);
 
     size_t budget_;
     uint64_t clock_ = 0;

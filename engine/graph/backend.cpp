@@ -74,7 +74,7 @@ backend::~backend() {
 void backend::allocate(ggml_cgraph * graph) {
     constexpr size_t bytes_each_node = 4096;  // tables of nodes and of what they read, and splits
     // Without memory for its buffer, ggml would go on with none.
-    const ggml_loan loan(bytes_each_node * n_nodes_ + (1 << 20), /*addresses_suffice=*/true);
+    const ggml_loan loan(bytes_each_node * n_nodes_ + (1 << 20), /*addresses_suffice=*/true, LIVEKV_GGML_SPARES);
     ggml_backend_sched_reset(sched_.get());
     take_ggml_errors();
     if (!ggml_backend_sched_alloc_graph(sched_.get(), graph) || loan.taken()) {

@@ -13,9 +13,11 @@ template <typename W>
 void pack_tile(const uint8_t * block, int32_t output, uint8_t * tile) {
     uint8_t * part = tile + W::head_bytes;
     for (int32_t p = 0; p < W::span / part_inputs; ++p, part += code_bytes(W::bits) + W::number_bytes) {
+        uint8_t codes[part_inputs];
         for (int32_t i = 0; i < part_inputs; ++i) {
-            put_code(part, W::bits, output, i, W::code(block, part_inputs * p + i));
+            codes[i] = static_cast<uint8_t>(W::code(block, part_inputs * p + i));
         }
+        put_codes(part, W::bits, output, codes);
         W::put_numbers(block, output, tile, part + code_bytes(W::bits), p);
     }
 }

@@ -1,6 +1,8 @@
 #include "model/ggml_memory.h"
 
 #include <cstdlib>
+#include <iterator>
+#include <new>
 
 #include "error.h"
 
@@ -13,7 +15,7 @@ constexpr size_t bookkeeping = 64 << 10;  // of a context, and of the buffers of
 
 }  // namespace
 
-ggml_loan::ggml_loan(size_t bytes, bool addresses_suffice)
+ggml_loan::ggml_loan(size_t bytes, bool addresses_suffice, size_t n_buffers)
     : bytes_(static_cast<uint8_t *>(std::malloc(bytes + alignment)), std::free) {
     if (!bytes_) {
         fail("not enough memory for ggml's bookkeeping, ", bytes / 1024, " KiB");
@@ -22,11 +24,26 @@ ggml_loan::ggml_loan(size_t bytes, bool addresses_suffice)
     loan_.bytes = bytes_.get() + (alignment - past) % alignment;
     loan_.size = bytes;
     loan_.addresses_suffice = addresses_suffice;
+    LIVEKV_ASSERT(n_buffers <= std::size(loan_.spares));
+    for (size_t i = 0; i < n_buffers; ++i) {
+        loan_.spares[i] = ::operator new(LIVEKV_GGML_SPARE_BYTES, std::nothrow);
+        if (!loan_.spares[i]) {
+            free_spares();
+            fail("not enough memory for ggml's bookkeeping");
+        }
+    }
     before_ = livekv_ggml_lend(&loan_);
 }
 
 ggml_loan::~ggml_loan() {
     livekv_ggml_lend(before_);
+    free_spares();
+}
+
+void ggml_loan::free_spares() {
+    for (void * spare : loan_.spares) {
+        ::operator delete(spare);
+    }
 }
 
 ggml_context_ptr make_ggml_context(size_t bytes) {
@@ -40,7 +57,7 @@ ggml_context_ptr make_ggml_context(size_t bytes) {
 }
 
 ggml_backend_buffer_ptr allocate_tensors(ggml_context * ctx, ggml_backend_buffer_type_t type) {
-    const ggml_loan loan(bookkeeping);
+    const ggml_loan loan(bookkeeping, /*addresses_suffice=*/false, /*n_buffers=*/1);
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
     if (loan.taken()) {
         buffer.reset();

@@ -15,7 +15,8 @@ namespace livekv {
 class ggml_loan {
   public:
     // addresses_suffice: buffers that are made meanwhile are not written before this ends, and may be anywhere.
-    explicit ggml_loan(size_t bytes, bool addresses_suffice = false);
+    // n_buffers: as many can be described, up to LIVEKV_GGML_SPARES.
+    explicit ggml_loan(size_t bytes, bool addresses_suffice = false, size_t n_buffers = 0);
     ~ggml_loan();
     ggml_loan(ggml_loan &&) = delete;
 
@@ -23,6 +24,8 @@ class ggml_loan {
     bool taken() const { return loan_.used > 0; }
 
   private:
+    void free_spares();
+
     std::unique_ptr<uint8_t, void (*)(void *)> bytes_;  // touched where they are needed alone
     livekv_ggml_loan loan_{};
     livekv_ggml_loan * before_;

@@ -3,6 +3,7 @@
 #include <ggml-cpu.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "error.h"
 #include "model/ggml_memory.h"
@@ -65,6 +66,13 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
                                  bool on_gpu) {
     const ggml_tensor * source = file_.get_tensor(name, shape);
     check_type(source, purpose);
+    if (purpose == tensor_use::vector && !on_gpu) {
+        // Copied: in the mapping each would keep a huge page, where the page cache has those.
+        used_.insert(source);
+        std::vector<float> values(static_cast<size_t>(ggml_nelements(source)));
+        std::memcpy(values.data(), file_.tensor_data(source), ggml_nbytes(source));
+        return add_values(name, values, false);
+    }
     const bool pack = packed_ && !on_gpu && purpose == tensor_use::matrix && packed_weights::type_of(source);
     ggml_backend_buffer_type_t buft = pack     ? nullptr
                                       : on_gpu ? ggml_backend_dev_buffer_type(gpu_)

@@ -30,7 +30,7 @@ void check(const engine & e, std::span<const session_step> batch) {
             fail("a session is in the batch twice");
         }
         seen.push_back(item.who);
-        item.who->require_room(item.tokens.size());
+        item.who->require_tokens(item.tokens);
     }
 }
 
@@ -79,6 +79,7 @@ void step(engine & e, std::span<const session_step> batch, const std::function<v
             if (shares[i].n_outputs > 0 && p.work->sink) {
                 p.work->sink(p.n_done - shares[i].n_outputs, shares[i].n_outputs, p.work->who->pass_logits());
             }
+            p.work->who->drop_pass_logits();
             if (p.n_left() > 0) {
                 waiting.push_back(p);  // behind those that have waited
             }

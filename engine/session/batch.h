@@ -24,8 +24,8 @@ struct session_step {
 // Appends every session's tokens, in as few passes as their chunks allow, and in more where rows would take much memory
 // or a pass takes no more caches of a kind; who has the fewest tokens is through first. go_on is called after each pass
 // but the last, and may throw to end the step there. Throws livekv::error before the first pass when sessions are not
-// of engine e, one is listed twice, or tokens do not fit, and otherwise as engine::step; then every session is what it
-// was after the last pass.
+// of engine e, one is listed twice, or tokens do not fit or are not of the vocabulary, and otherwise as engine::step;
+// then every session is what it was after the last pass.
 void step(engine & e, std::span<const session_step> batch, const std::function<void()> & go_on = {});
 
 // One step of every text, none of which has ended: the text that is certain by then, as generation::next gives it.

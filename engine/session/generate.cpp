@@ -106,7 +106,7 @@ std::span<const int32_t> generation::begin_step() {
         return {&result_.last_token, 1};
     }
     if (!prompt_.empty() || session_.last_logits().empty()) {
-        session_.require_room(prompt_.size());
+        session_.require_tokens(prompt_);
     }
     in_prefill_ = true;
     n_before_ = session_.n_tokens();

@@ -30,9 +30,7 @@ session::session(std::shared_ptr<engine> e, const session_params & params, std::
 
 session::~session() {
     cache_.reset();
-    if (engine_->remembers()) {
-        engine_->forget_unused();
-    }
+    engine_->forget_unused();
 }
 
 std::unique_ptr<session> session::fork() const {
@@ -55,6 +53,7 @@ void session::trim(int64_t n) {
         cache_ = std::move(copy->cache_);
     } else {
         cache_->trim(n);
+        engine_->forget_unused();
     }
     tokens_.resize(static_cast<size_t>(n));
     last_logits_.clear();
@@ -195,13 +194,24 @@ size_t session::reuse(std::span<const int32_t> tokens) {
     return static_cast<size_t>(n_reused_);
 }
 
+void session::require_tokens(std::span<const int32_t> tokens) const {
+    require_room(tokens.size());
+    engine_->require_ids(tokens);
+}
+
+void session::drop_pass_logits() noexcept {
+    if (logits_.size() > static_cast<size_t>(get_model().hp.n_vocab)) {  // one row is needed again
+        logits_ = std::vector<float>();                                  // = {} would keep the memory
+    }
+}
+
 std::span<const float> session::append(int32_t token) {
     require_room(1);
     return pass({&token, 1}, 1, token_origin::generated, /*end_of_prompt=*/false);
 }
 
 std::span<const float> session::prefill(std::span<const int32_t> tokens, const progress & on_chunk) {
-    require_room(tokens.size());
+    require_tokens(tokens);
     std::span<const float> logits;
     for (size_t done = reuse(tokens); done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
@@ -231,17 +241,17 @@ session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n
 
 void session::eval(std::span<const int32_t> tokens, int64_t first_wanted, const logits_sink & sink,
                    const progress & on_chunk) {
-    require_room(tokens.size());
-    for (int64_t done = 0; done < static_cast<int64_t>(tokens.size());) {
+    require_tokens(tokens);
+    bool goes_on = true;
+    for (int64_t done = 0; goes_on && done < static_cast<int64_t>(tokens.size());) {
         const eval_rows r = eval_pass(tokens, done, first_wanted);
         if (r.n_rows > 0) {
             sink(r.first, r.n_rows, r.logits);
         }
         done = r.n_done;
-        if (on_chunk && !on_chunk(done)) {
-            return;
-        }
+        goes_on = !on_chunk || on_chunk(done);
     }
+    drop_pass_logits();
 }
 
 std::optional<double> session::kv_bits_per_value() const {

@@ -35,7 +35,7 @@ class session {
 
     // Appends tokens, chunk by chunk, and returns the last one's logits, f32 [n_vocab], valid until the next call;
     // empty when progress said to stop. Throws livekv::error when they do not fit into the context (checked before
-    // the first is processed) or an id is not in the vocabulary.
+    // the first is processed) or an id is not in the vocabulary; then nothing has changed.
     std::span<const float> prefill(std::span<const int32_t> tokens, const progress & on_chunk = {});
 
     // Tokens of the last prefill that were not computed: the engine knew them as the beginning of another prompt.
@@ -76,8 +76,10 @@ class session {
     // what it was before, last logits included.
     static void pass(engine & e, std::span<const share> shares);
 
-    // Of the wanted tokens of the last pass, f32 [n_outputs, n_vocab], valid until the next one.
+    // Of the wanted tokens of the last pass, f32 [n_outputs, n_vocab], valid until the next one, or until they are
+    // dropped: what many rows take is given back.
     std::span<const float> pass_logits() const { return logits_; }
+    void drop_pass_logits() noexcept;
 
     // Tokens of the next pass, of n that are left.
     int64_t pass_size(int64_t n) const;
@@ -88,6 +90,9 @@ class session {
 
     // Throws livekv::error when n_new tokens are none, or do not fit into the context.
     void require_room(size_t n_new) const;
+
+    // The same for these, and when one is not in the vocabulary.
+    void require_tokens(std::span<const int32_t> tokens) const;
 
     int64_t n_tokens() const { return cache_->n_tokens(); }
 

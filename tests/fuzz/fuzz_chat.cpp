@@ -73,7 +73,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
             messages.push_back(message_of(records[i]));
         }
     }
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     try {
         const livekv::chat_template format = template_of(tok, records[0]);
         const livekv::chat_text text = format.render(messages, /*add_generation_prompt=*/size % 2 == 0, variables);

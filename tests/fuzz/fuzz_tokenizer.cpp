@@ -160,7 +160,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     }
     const subject & s = subjects[data[0] % subjects.size()];
     const std::string rest(reinterpret_cast<const char *>(data) + 2, size - 2);
-    const fuzz::memory_limit limit(size);
+    const fuzz::limits limit(size);
     try {
         switch (data[1] % 4) {
             case 0:

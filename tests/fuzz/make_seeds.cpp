@@ -3,10 +3,15 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
+#include <vector>
 
 #include "../fixtures/small_vocab.h"
+#include "gguf_parts.h"
 #include "kv_model.h"
+#include "model/arch/arch.h"
 #include "policy/kv_spec.h"
 
 namespace {
@@ -34,6 +39,70 @@ tiny_spec smallest() {
         gguf_set_arr_data(g, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores, 8);
     };
     return spec;
+}
+
+// One of each architecture, with what its files have beyond llama's.
+std::vector<tiny_spec> of_each_architecture() {
+    std::vector<tiny_spec> specs;
+    for (const livekv::architecture * a : livekv::architectures()) {
+        tiny_spec spec = smallest();
+        spec.arch = a->name;
+        spec.matrix_type = GGML_TYPE_F32;
+        spec.n_embd = spec.head_dim = spec.n_ff = 8;
+        spec.long_rope = spec.arch == "phi3";
+        spec.n_layer = spec.arch == "gemma3" ? 2 : 1;  // a window, and none
+        spec.window = 2;
+        if (spec.arch == "qwen2") {
+            spec.extra_tensors = {"blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.0.attn_v.bias"};
+        }
+        specs.push_back(spec);
+    }
+    tiny_spec yarn = specs.front();
+    yarn.edit_keys = [vocabulary = yarn.edit_keys](gguf_context * g) {
+        vocabulary(g);
+        gguf_set_val_str(g, "llama.rope.scaling.type", "yarn");
+        gguf_set_val_f32(g, "llama.rope.scaling.factor", 4.0f);
+        gguf_set_val_u32(g, "llama.rope.scaling.original_context_length", 16);
+        gguf_set_val_f32(g, "llama.rope.scaling.attn_factor", 1.1f);
+        gguf_set_val_f32(g, "llama.rope.scaling.yarn_beta_fast", 32.0f);
+        gguf_set_val_f32(g, "llama.rope.scaling.yarn_beta_slow", 1.0f);
+    };
+    specs.push_back(yarn);
+    return specs;
+}
+
+// A model in two parts, as the gguf target reads them: metadata and the first tensors, then the others.
+void write_parts(const tiny_spec & spec, const std::string & path) {
+    const temporary_file whole(".gguf");
+    write_tiny_model(spec, whole.path());
+    ggml_context * data = nullptr;
+    const gguf_context_ptr model(gguf_init_from_file(whole.path().c_str(), {/*no_alloc=*/false, &data}));
+    const ggml_context_ptr owner(data);
+    const auto n_tensors = static_cast<int32_t>(gguf_get_n_tensors(model.get()));
+    std::vector<std::vector<uint8_t>> parts;
+    for (uint16_t no = 0; no < 2; ++no) {
+        const gguf_context_ptr part(gguf_init_empty());
+        if (no == 0) {
+            gguf_set_kv(part.get(), model.get());
+        }
+        gguf_set_val_u16(part.get(), "split.no", no);
+        gguf_set_val_u16(part.get(), "split.count", 2);
+        gguf_set_val_i32(part.get(), "split.tensors.count", n_tensors);
+        for (int32_t i = no == 0 ? 0 : n_tensors / 2; i < (no == 0 ? n_tensors / 2 : n_tensors); ++i) {
+            gguf_add_tensor(part.get(), ggml_get_tensor(data, gguf_get_tensor_name(model.get(), i)));
+        }
+        const temporary_file file(".gguf");
+        gguf_write_to_file(part.get(), file.path().c_str(), /*only_meta=*/false);
+        std::ifstream in(file.path(), std::ios::binary);
+        parts.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+    }
+    std::vector<uint8_t> both(fuzz::parts_head);
+    fuzz::write_parts_head(both.data(), static_cast<uint32_t>(parts[0].size()));
+    for (const std::vector<uint8_t> & part : parts) {
+        both.insert(both.end(), part.begin(), part.end());
+    }
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char *>(both.data()), static_cast<std::streamsize>(both.size()));
 }
 
 void write_models(const fs::path & out) {
@@ -65,6 +134,12 @@ void write_models(const fs::path & out) {
     spec = smallest();
     spec.extra_tensors = {"blk.0.attn_output.bias", "blk.0.ffn_down.bias"};
     write("biases", spec);
+
+    int n = 0;
+    for (const tiny_spec & one : of_each_architecture()) {
+        write(one.arch + "-" + std::to_string(n++), one);
+    }
+    write_parts(of_each_architecture().front(), (out / "two_parts").string());
 
     for (const char * pre : {"llama-bpe", "gpt-2", "smollm", "default"}) {
         fixtures::vocab_builder vocab("gpt2", fixtures::bpe_tokens());

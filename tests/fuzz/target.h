@@ -1,11 +1,12 @@
 #pragma once
 
-// What the fuzz targets share: which answers to bad input are right, and how much memory an input may take.
+// What the fuzz targets share: which answers to bad input are right, and how much memory and time an input may take.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <string_view>
 
@@ -45,11 +46,12 @@ inline void expected(const livekv::error & problem, const uint8_t * data, size_t
     require(!is_broken, problem.what());
 }
 
-// While it lives, the heap may grow by the input's size and 64 MiB; what goes beyond that ends the process. Counts with
-// clang's AddressSanitizer only.
-class memory_limit {
+// While it lives, the heap may grow by the input's size and 64 MiB, and the process may compute for ten seconds; what
+// goes beyond that ends the process. Counts memory with clang's AddressSanitizer only, and processor time instead of
+// libFuzzer's seconds on the wall, of which a busy machine takes any number.
+class limits {
   public:
-    explicit memory_limit(size_t input_bytes) {
+    explicit limits(size_t input_bytes) : started_(std::clock()) {
 #ifdef LIVEKV_FUZZ_COUNTS_MEMORY
         [[maybe_unused]] static const int installed = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
         most() = __sanitizer_get_current_allocated_bytes() + input_bytes + (size_t(64) << 20);
@@ -57,9 +59,12 @@ class memory_limit {
         (void)input_bytes;
 #endif
     }
-    ~memory_limit() { most() = SIZE_MAX; }
-    memory_limit(const memory_limit &) = delete;
-    memory_limit & operator=(const memory_limit &) = delete;
+    ~limits() {
+        most() = SIZE_MAX;
+        require(std::clock() - started_ < 10 * CLOCKS_PER_SEC, "ten seconds");
+    }
+    limits(const limits &) = delete;
+    limits & operator=(const limits &) = delete;
 
   private:
     static size_t & most() {
@@ -83,6 +88,8 @@ class memory_limit {
     }
     static void on_free(const volatile void *) {}
 #endif
+
+    std::clock_t started_;
 };
 
 }  // namespace fuzz

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -171,6 +173,9 @@ def test_what_is_refused_changes_nothing(livekv, tiny, model, ids, engine):
         ([(one, ids[:5]), (other, [])], "there are no tokens"),
         ([(one, ids[:5]), (other, [tiny.n_vocab])], f"token id {tiny.n_vocab} is not in the model's vocabulary"),
         ([(one, ids[:5]), (other, [0.5])], "token 0 is 0.5, not a whole number"),
+        ([(one, ids[:5]), other], "item 1 of the batch is not a session and its tokens"),
+        ([(one, ids[:5]), (other, [1], 2)], "item 1 of the batch is not a session and its tokens"),
+        ([(tiny, ids[:5])], "item 0 of the batch is not a session and its tokens"),
     ]:
         with pytest.raises(livekv.Error) as raised:
             engine.step(batch)
@@ -189,14 +194,75 @@ def test_what_is_refused_changes_nothing(livekv, tiny, model, ids, engine):
             list(engine.generate_batch(texts))
 
 
-def test_a_failed_step_leaves_whole_passes(livekv, tiny, ids, engine):
-    sessions = open_sessions(livekv, tiny, 2, specs=["livekv:chunk-size=32"])
-    with pytest.raises(livekv.Error, match="not in the model's vocabulary"):
-        engine.step([(sessions[0], ids[:90]), (sessions[1], [*ids[:70], tiny.n_vocab])])
-    assert [s.tokens for s in sessions] == [ids[:64], ids[:64]]
-    results = engine.step([(s, ids[64:90]) for s in sessions])
-    expected = open_sessions(livekv, tiny, 1, specs=["livekv:chunk-size=32"])[0].prefill(ids[:90])
-    assert all(near(result, expected) for result in results)
+@pytest.mark.parametrize("remembered", [0, 1 << 26])
+def test_an_id_that_is_none_is_said_before_anything_is_computed(livekv, tiny, ids, remembered):
+    model = livekv.Model(tiny.path, n_threads=2, prefix_cache_bytes=remembered)
+    one, other, known = open_sessions(livekv, model, 3, specs=["livekv:chunk-size=32"])
+    known.prefill(ids[:200])
+    wrong = [*ids[:170], tiny.n_vocab]
+    for call in (
+        lambda: livekv.Engine(model).step([(one, ids[:90]), (other, wrong)]),
+        lambda: other.prefill(wrong),
+        lambda: other.eval(wrong),
+        lambda: next(other.generate(wrong)),
+    ):
+        with pytest.raises(livekv.Error, match="not in the model's vocabulary"):
+            call()
+        assert one.tokens == other.tokens == []
+
+
+def test_ctrl_c_in_a_step_leaves_whole_passes(livekv, tiny, ids, engine):
+    sessions = open_sessions(livekv, tiny, 2, n_ctx=8000, specs=["livekv:chunk-size=32"])
+
+    def interrupt():
+        while True:
+            try:
+                _ = sessions[0].n_tokens
+            except livekv.Error:  # in the step
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    other = threading.Thread(target=interrupt)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.step([(s, ids * 6) for s in sessions])
+            other.join()
+    finally:
+        other.join()
+        signal.signal(signal.SIGINT, before)
+    n = sessions[0].n_tokens
+    assert n % 32 == 0 and n < 6 * len(ids)
+    assert [s.tokens for s in sessions] == [(ids * 6)[:n]] * 2
+    results = engine.step([(s, ids[:26]) for s in sessions])
+    expected = open_sessions(livekv, tiny, 1, n_ctx=8000, specs=["livekv:chunk-size=32"])[0]
+    assert all(near(result, expected.prefill((ids * 6)[:n] + ids[:26])) for result in results[:1])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_other_threads_run_while_a_trim_computes(livekv, tiny, ids):
+    session = tiny.session(2000, kv=livekv.KVOptions(chunk_size=960))
+    session.prefill(ids[:960])
+    stop, rounds = threading.Event(), [0]
+
+    def count():
+        while not stop.wait(0.0001):
+            rounds[0] += 1
+
+    other = threading.Thread(target=count)
+    other.start()
+    try:
+        while rounds[0] == 0:
+            pass
+        before = rounds[0]
+        session.trim(950)
+        during = rounds[0] - before
+    finally:
+        stop.set()
+        other.join()
+    assert session.tokens == ids[:950]
+    assert during > 5  # a lock that is held for all of it lets one round slip in before
 
 
 def test_generated_tokens_are_kept_as_the_cache_keeps_them(livekv, tiny, ids, engine):

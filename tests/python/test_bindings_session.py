@@ -78,6 +78,18 @@ def test_a_trimmed_session_goes_on_from_what_is_left(tokens, session):
     np.testing.assert_array_equal(session.eval(tokens[64:96]), expected)  # two whole chunks are left, as before
 
 
+def test_a_name_with_a_zero_byte_is_no_other_file(livekv, model, session, tokens, tmp_path):
+    session.prefill(tokens[:10])
+    for call in (
+        lambda: session.save(tmp_path / "a\0b"),
+        lambda: model.session(100).load(tmp_path / "a\0b"),
+        lambda: livekv.Model(model.path + "\0b"),
+    ):
+        with pytest.raises(livekv.Error, match="it has a zero byte"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_saved_session_goes_on_bit_for_bit(livekv, model, tokens, session, tmp_path):
     session.prefill(tokens[:150])
     session.save(tmp_path / "a.kv")

@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "tests").glob("*/README.md")),
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "tests").glob("*/README.md")),
              ROOT / "engine" / "kernels" / "README.md"]
 
 
@@ -65,12 +65,24 @@ def test_the_options_of_commands_in_the_documents_are_the_tools(livekv, tools, c
     assert [flag for flag in sorted(COMMANDS[command]) if not is_in(flag, text)] == []
 
 
-def test_the_options_the_readme_speaks_of_are_the_tools(tools, root):
-    readme = (root / "README.md").read_text()
+def test_the_options_the_tools_page_speaks_of_are_the_tools(tools, root):
+    page = (root / "docs" / "command-line.md").read_text()
     text = help_of(tools, "livekv-cli")
-    sections = readme[readme.index("### livekv-cli") : readme.index("### livekv-bench")]
+    sections = page[page.index("## livekv-cli") : page.index("## livekv-bench")]
     flags = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", " ".join(re.findall(r"`([^`\n]+)`", sections))))
     assert len(flags) > 35 and [flag for flag in sorted(flags - {"--help"}) if not is_in(flag, text)] == []
+
+
+def test_the_readme_is_short_and_leads_to_every_page(root):
+    """A page is linked from the README or from a page that is."""
+    assert len((root / "README.md").read_text().splitlines()) <= 150
+    known, queue = set(), [root / "README.md"]
+    while queue:
+        page = queue.pop()
+        known.add(page)
+        links = re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text())
+        queue += {(page.parent / link).resolve() for link in links if "://" not in link} - known
+    assert set((root / "docs").glob("*.md")) <= known
 
 
 def test_make_targets_are_in_the_makefile(root):

@@ -256,8 +256,14 @@ TEST(an_allocation_fails_once_q8_0) {
 TEST(an_allocation_fails_once_two_threads) {
     fail_everywhere("livekv", 2, 7, false);
 }
-TEST(nothing_is_granted_from_an_allocation_on) {
+TEST(nothing_is_granted_from_an_allocation_on_livekv) {
     fail_everywhere("livekv", 1, 7, true);
+}
+TEST(nothing_is_granted_from_an_allocation_on_f16) {
+    fail_everywhere("f16", 1, 7, true);
+}
+TEST(nothing_is_granted_from_an_allocation_on_q8_0) {
+    fail_everywhere("q8_0", 1, 7, true);
 }
 
 // ggml's reader of GGUF files loses the keys it had read; all else goes back.

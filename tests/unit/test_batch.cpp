@@ -86,6 +86,38 @@ TEST(what_is_wrong_is_said_before_the_first_pass) {
     refused({of(*own[0], tokens), of(*own[1], wrong)}, "token id 100000 is not in the model's vocabulary");
 }
 
+TEST(an_id_that_is_none_is_said_before_anything_is_computed) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, size_t(1) << 24);
+    const auto own = sessions_of(e, {"livekv", "livekv"});
+    std::vector<int32_t> tokens = some_tokens(100);
+    own[0]->prefill(tokens);  // a beginning that the engine knows
+    tokens.back() = -1;
+    session & s = *own[1];
+    const session_step alone = {&s, tokens, 99, {}, {}};
+    CHECK_ERROR(step(*e, {&alone, 1}), "token id -1 is not in the model's vocabulary");
+    CHECK_ERROR(s.prefill(tokens), "token id -1 is not in the model's vocabulary");
+    CHECK_ERROR(s.eval(tokens, 0, {}), "token id -1 is not in the model's vocabulary");
+    CHECK_ERROR(generation(s, tokens, {}).next(), "token id -1 is not in the model's vocabulary");
+    CHECK_EQ(s.n_tokens(), 0);
+}
+
+TEST(a_session_keeps_no_logits_but_one_tokens) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1);
+    const auto own = sessions_of(e, {"livekv", "f16"});
+    const std::vector<int32_t> tokens = some_tokens(70);
+    const size_t n_vocab = static_cast<size_t>(e->get_model()->hp.n_vocab);
+    size_t n_seen = 0;
+    const auto sink = [&](int64_t, int64_t, std::span<const float> logits) { n_seen += logits.size(); };
+    const std::vector<session_step> batch = {{own[0].get(), tokens, 0, {}, sink}, {own[1].get(), tokens, 0, {}, sink}};
+    step(*e, batch);
+    own[0]->eval(tokens, 0, sink);
+    CHECK_EQ(n_seen, 3 * tokens.size() * n_vocab);
+    for (const auto & s : own) {
+        CHECK(s->pass_logits().size() <= n_vocab);
+        CHECK(s->last_logits().size() == n_vocab);
+    }
+}
+
 TEST(a_step_ended_between_passes_leaves_whole_passes) {
     const auto e = std::make_shared<engine>(tiny_model(), 1);
     const auto own = sessions_of(e, {"livekv", "livekv"});

@@ -1,7 +1,11 @@
 // Prompts that begin alike are computed once, and say what they would say anyway.
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
+#include <future>
 #include <random>
+#include <utility>
 
 #include "check.h"
 #include "engine/engine.h"
@@ -83,6 +87,69 @@ TEST(a_shared_beginning_is_computed_once_and_texts_stay_the_same_to_the_bit) {
     }
 }
 
+TEST(wherever_prompts_part_and_however_turns_go_on_bytes_are_those_without_the_tree) {
+    const auto m = tiny_model();
+    struct row {
+        const char * name;
+        std::function<void(kv_options &)> edit;
+    };
+    const auto running = [](kv_options & o) {  // scales that follow the statistics closely
+        o.scale_method = kv_method::scale::ema_minmax;
+        o.zero_point = false;
+        o.key_group = 0;
+    };
+    const std::vector<row> rows = {
+        {"as shipped", [](kv_options &) {}},
+        {"running statistics", running},
+        {"a long warm-up",
+         [&](kv_options & o) {
+             running(o);
+             o.warmup_chunks = 4;
+         }},
+        {"generated text in 16 bits",
+         [&](kv_options & o) {
+             running(o);
+             o.seal_decode = false;
+         }},
+        {"the same, warm-up kept",
+         [&](kv_options & o) {
+             running(o);
+             o.seal_decode = false;
+             o.warmup_keep = true;
+         }},
+    };
+    for (const auto & [name, edit] : rows) {
+        IN(name);
+        const auto remembering = std::make_shared<engine>(m, 1, plenty);
+        const auto plain = std::make_shared<engine>(m, 1);
+        session_params p = small_chunks(600);
+        edit(p.kv);
+        std::mt19937 rng(11);
+        std::vector<std::vector<int32_t>> known = {some_tokens(300)};
+        int64_t n_reused = 0;
+        for (int i = 0; i < 40; ++i) {
+            IN("text ", i);
+            session s(remembering, p);
+            session expected(plain, p);
+            const auto & earlier = known[rng() % known.size()];
+            const size_t n_alike = 1 + rng() % earlier.size();
+            const std::vector<int32_t> alike(earlier.begin(), earlier.begin() + static_cast<int64_t>(n_alike));
+            std::vector<int32_t> prompt = prompt_with(alike, 2 + static_cast<int>(rng() % 150), rng());
+            prompt.resize(std::min<size_t>(prompt.size(), 400));
+            for (session * one : {&s, &expected}) {
+                const auto logits = last_logits(*one, prompt);
+                n_reused += one->n_reused();
+                decode(*one, logits, static_cast<int>(i % 3) * 20);
+                one->trim(i % 4 == 0 ? one->n_tokens() / 2 : one->n_tokens());
+                one->prefill(some_tokens(40 + i, static_cast<uint32_t>(i)));
+            }
+            CHECK(saved(s) == saved(expected));
+            known.emplace_back(s.tokens().begin(), s.tokens().end());
+        }
+        CHECK(n_reused > 1000);
+    }
+}
+
 TEST(only_what_would_be_the_same_is_taken) {
     const auto e = std::make_shared<engine>(tiny_model(), 1, plenty);
     const std::vector<int32_t> tokens = some_tokens(200);
@@ -159,6 +226,46 @@ TEST(what_nobody_uses_leaves_within_the_budget_and_what_is_used_stays) {
     held.clear();
     CHECK(e->prefix_idle_bytes() > one_prompt / 2);
     CHECK(e->prefix_idle_bytes() <= 2 * one_prompt);
+}
+
+TEST(what_a_trim_leaves_unused_is_within_the_budget) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, 1);
+    session s(e, small_chunks());
+    s.prefill(some_tokens(300));
+    for (const int64_t n : {288, 150, 128, 20, 0}) {
+        s.trim(n);
+        CHECK(e->prefix_idle_bytes() <= 1);
+    }
+}
+
+TEST(who_ends_a_session_waits_for_no_step) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, 1);
+    // A cache that is asked how long it is within every pass.
+    struct watched_cache : chunked_cache {
+        using chunked_cache::chunked_cache;
+        int64_t n_tokens() const override {
+            if (on_look) {
+                std::exchange(on_look, {})();
+            }
+            return chunked_cache::n_tokens();
+        }
+        mutable std::function<void()> on_look;
+    };
+    auto ending = std::make_unique<session>(e, small_chunks());
+    ending->prefill(some_tokens(200));
+    watched_cache cache(small_chunks().kv, e->shape(400));
+    const std::vector<int32_t> tokens = some_tokens(10, 4);
+    std::future<void> ended;
+    bool in_time = false;
+    cache.on_look = [&] {
+        ended = std::async(std::launch::async, [&] { ending.reset(); });
+        in_time = ended.wait_for(std::chrono::seconds(20)) == std::future_status::ready;
+    };
+    const batch_item item = {&cache, tokens};
+    e->step({&item, 1});
+    CHECK(in_time);
+    ended.get();
+    CHECK_EQ(e->prefix_idle_bytes(), 0u);  // the step has done it
 }
 
 TEST_MAIN

@@ -159,4 +159,37 @@ TEST(prompts_that_begin_alike_share_what_their_windows_need) {
     goes_on_as_new(third);
 }
 
+TEST(what_windows_gave_back_is_kept_for_others_within_the_budget) {
+    const auto m = windowed(40);
+    const std::vector<int32_t> tokens = some_tokens(18 * chunk + 7);
+    const auto plain = std::make_shared<engine>(m, 1);
+    session alone(plain, params_of());
+    alone.prefill(tokens);
+    size_t a_chunk = 0;  // of all layers
+    {
+        session s(plain, params_of());
+        s.prefill(std::span(tokens).first(4 * chunk));
+        a_chunk = s.cache().bytes() / 4;
+    }
+    for (const size_t n_chunks : {0, 3, 100}) {
+        IN("chunks ", n_chunks);
+        const size_t budget = std::max<size_t>(1, n_chunks * a_chunk);
+        const auto e = std::make_shared<engine>(m, 1, budget);
+        session first(e, params_of());
+        bool within = true;
+        first.prefill(tokens, [&](int64_t) { return within = within && e->prefix_idle_bytes() <= budget; });
+        CHECK(within);
+        CHECK_EQ(first.n_tokens(), static_cast<int64_t>(tokens.size()));
+        session second(e, params_of());
+        second.prefill(tokens);
+        CHECK_EQ(second.n_reused() > 0, n_chunks > 0);
+        CHECK_EQ(second.n_reused() == 18 * chunk, n_chunks == 100);
+        CHECK(e->prefix_idle_bytes() <= budget);
+        for (session * s : {&first, &second}) {
+            CHECK_EQ(s->cache().bytes(), alone.cache().bytes());
+            goes_on_as_new(*s);
+        }
+    }
+}
+
 TEST_MAIN

@@ -16,7 +16,8 @@
 
 struct tiny_spec {
     std::string arch = "llama";
-    uint32_t window = 24;  // of gemma3
+    uint32_t window = 24;    // of gemma3
+    bool long_rope = false;  // divisors for short and for long texts: 1 and 4
     uint32_t n_layer = 2;
     uint32_t n_embd = 64;
     uint32_t n_head = 4;
@@ -112,6 +113,9 @@ class writer {
             gguf_set_val_u32(g, key("attention.sliding_window").c_str(), spec_.window);
             gguf_set_val_u32(g, key("attention.sliding_window_pattern").c_str(), 2);
         }
+        if (spec_.long_rope) {
+            gguf_set_val_u32(g, key("rope.scaling.original_context_length").c_str(), spec_.n_ctx / 2);
+        }
         add_vocabulary(g, spec_.n_vocab);
         if (spec_.edit_keys) {
             spec_.edit_keys(g);
@@ -126,9 +130,13 @@ class writer {
         for (uint32_t il = 0; il < spec_.n_layer; ++il) {
             const std::string blk = "blk." + std::to_string(il) + ".";
             norm(blk + "attn_norm.weight");
-            matrix(blk + "attn_q.weight", spec_.n_embd, q);
-            matrix(blk + "attn_k.weight", spec_.n_embd, kv);
-            matrix(blk + "attn_v.weight", spec_.n_embd, kv);
+            if (spec_.arch == "phi3") {
+                matrix(blk + "attn_qkv.weight", spec_.n_embd, q + 2 * kv);
+            } else {
+                matrix(blk + "attn_q.weight", spec_.n_embd, q);
+                matrix(blk + "attn_k.weight", spec_.n_embd, kv);
+                matrix(blk + "attn_v.weight", spec_.n_embd, kv);
+            }
             matrix(blk + "attn_output.weight", q, spec_.n_embd);
             norm(blk + "ffn_norm.weight");
             if (spec_.arch == "gemma3") {
@@ -139,9 +147,18 @@ class writer {
                 norm(blk + "attn_q_norm.weight", spec_.head_dim);
                 norm(blk + "attn_k_norm.weight", spec_.head_dim);
             }
-            matrix(blk + "ffn_gate.weight", spec_.n_embd, spec_.n_ff);
-            matrix(blk + "ffn_up.weight", spec_.n_embd, spec_.n_ff);
+            if (spec_.arch == "phi3") {
+                matrix(blk + "ffn_up.weight", spec_.n_embd, 2 * spec_.n_ff);
+            } else {
+                matrix(blk + "ffn_gate.weight", spec_.n_embd, spec_.n_ff);
+                matrix(blk + "ffn_up.weight", spec_.n_embd, spec_.n_ff);
+            }
             matrix(blk + "ffn_down.weight", spec_.n_ff, spec_.n_embd);
+        }
+        if (spec_.long_rope) {
+            const uint32_t n = spec_.head_dim / 2;
+            add("rope_factors_short.weight", GGML_TYPE_F32, n, 1, std::vector<float>(n, 1.0f));
+            add("rope_factors_long.weight", GGML_TYPE_F32, n, 1, std::vector<float>(n, 4.0f));
         }
         for (const std::string & name : spec_.extra_tensors) {
             norm(name);

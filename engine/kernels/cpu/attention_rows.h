@@ -42,7 +42,7 @@ class row_attention {
         for (int64_t i = item_.first_segment; left > 0; ++i, tile = 0) {
             const int32_t n_tiles = kv_ceil_div(args_.segments[i].n_tokens, tile_tokens);
             for (; tile < n_tiles && left > 0; ++tile, --left) {
-                if (!behind_window(i, tile)) {
+                if (!behind_window(i, tile) && !after_rows(i, tile)) {
                     one_tile(i, tile);
                 }
             }
@@ -62,6 +62,17 @@ class row_attention {
     bool behind_window(int64_t i_segment, int32_t tile) const {
         const int64_t end = args_.segments[i_segment].first + (tile + 1) * tile_tokens;
         return args_.window > 0 && end <= args_.first_seen(item_.first_row / args_.group());
+    }
+
+    // Whether no row sees anything of a tile, because all of it comes after their own tokens.
+    bool after_rows(int64_t i_segment, int32_t tile) const {
+        return i_segment + 1 == args_.n_segments &&
+               tile * tile_tokens > own_place(args_.segments[i_segment].n_tokens, item_.n_rows - 1);
+    }
+
+    // Where a row's own token is in the last segment, of n tokens.
+    int64_t own_place(int32_t n, int32_t r) const {
+        return static_cast<int64_t>(n) - args_.n_tokens + (item_.first_row + r) / args_.group();
     }
 
     void one_tile(int64_t i_segment, int32_t tile) {
@@ -97,9 +108,8 @@ class row_attention {
 
     // In the last segment, which ends with the new tokens, a row sees what is not after its own token.
     void hide_future(int32_t n_segment, int32_t first, int32_t n) {
-        const int64_t new_from = static_cast<int64_t>(n_segment) - args_.n_tokens;  // the first new token's place
         for (int32_t r = 0; r < item_.n_rows; ++r) {
-            const int64_t own = new_from + (item_.first_row + r) / args_.group();
+            const int64_t own = own_place(n_segment, r);
             for (int64_t t = own + 1 > first ? own + 1 - first : 0; t < n; ++t) {
                 s_.scores[t * n_rows_tile + r] = 2.0f * hidden_score;
             }

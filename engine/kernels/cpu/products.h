@@ -135,9 +135,13 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
     }
 }
 
-// n_rows of a tile of packed rows (stride of them) times one strip: out [n_rows][16], ld floats apart.
+// n_rows of a tile of packed rows (stride of them) times one strip: out [n_rows][16], ld floats apart. cold: the strip
+// comes from memory. Where each byte is used so often that the processor's own prefetching falls behind, it is asked for
+// here.
 template <typename W, int32_t n_rows>
-void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, size_t stride, float * out, size_t ld) {
+void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, size_t stride, float * out,
+                    size_t ld) {
+    constexpr size_t ahead = 4096;
     for (int32_t output = 0; output < strip_outputs; output += lanes::n) {
         lanes::f32 acc[n_rows];
         for (int32_t r = 0; r < n_rows; ++r) {
@@ -151,6 +155,11 @@ void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, s
             for (int32_t p = 0; p < W::span / part_inputs; ++p) {
                 const uint8_t * numbers = at + code_bytes(W::bits);
                 const uint8_t * row_numbers = part + 32 * stride;
+                if (n_rows == lanes::product_rows && cold && output == 0) {
+                    for (size_t line = 0; line < code_bytes(W::bits) + W::number_bytes; line += 64) {
+                        __builtin_prefetch(at + ahead + line, 0, 2);
+                    }
+                }
                 LIVEKV_UNROLL
                 for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
                     lanes::f32 total[n_rows];
@@ -177,14 +186,14 @@ void multiply_strip(const uint8_t * strip, int64_t n_in, const uint8_t * rows, s
 
 // The rows left of a tile, as many at once as there is a kernel for.
 template <typename W, int32_t n>
-void multiply_rows(const uint8_t * strip, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride,
-                   float * out, size_t ld) {
+void multiply_rows(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, int64_t first,
+                   int64_t stride, float * out, size_t ld) {
     for (; stride - first >= n; first += n, out += n * ld) {
-        multiply_strip<W, n>(strip, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
+        multiply_strip<W, n>(strip, cold && first == 0, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
     }
     if constexpr (n > 1) {
         if (first < stride) {
-            multiply_rows<W, n / 2>(strip, n_in, rows, first, stride, out, ld);
+            multiply_rows<W, n / 2>(strip, cold, n_in, rows, first, stride, out, ld);
         }
     }
 }
@@ -203,10 +212,10 @@ void multiply(const packed_matrix & w, int64_t first_strip, int64_t n_strips, co
                 const int64_t n = n_rows - r < rows_a_tile ? n_rows - r : rows_a_tile;
                 float * to = out + static_cast<size_t>(r) * ld + 16 * s;
                 if (n_here == 16) {
-                    multiply_rows<W, lanes::product_rows>(strip, w.n_in, tile, 0, n, to, ld);
+                    multiply_rows<W, lanes::product_rows>(strip, r == 0, w.n_in, tile, 0, n, to, ld);
                 } else {
                     float all[rows_a_tile * 16];
-                    multiply_rows<W, lanes::product_rows>(strip, w.n_in, tile, 0, n, all, 16);
+                    multiply_rows<W, lanes::product_rows>(strip, r == 0, w.n_in, tile, 0, n, all, 16);
                     for (int64_t k = 0; k < n; ++k) {
                         std::memcpy(to + static_cast<size_t>(k) * ld, all + 16 * k,
                                     static_cast<size_t>(n_here) * sizeof(float));

@@ -36,20 +36,29 @@ constexpr size_t code_bytes(int32_t bits) {  // of a part
     return static_cast<size_t>(strip_outputs) * part_inputs * static_cast<size_t>(bits) / 8;
 }
 
-// Adds code u of (output, input) to a part whose codes are still 0 there.
-inline void put_code(uint8_t * codes, int32_t bits, int32_t output, int32_t input, uint32_t u) {
-    const int32_t brick = input / 4;
-    const int32_t at = 4 * output + input % 4;
+// The codes u of one output's 32 inputs into a part. A word has four of them.
+inline void put_codes(uint8_t * codes, int32_t bits, int32_t output, const uint8_t * u) {
+    uint32_t words[8];
+    std::memcpy(words, u, sizeof(words));
+    const auto put = [&](int32_t plane, uint32_t word) { std::memcpy(codes + 64 * plane + 4 * output, &word, 4); };
     if (bits == 8) {
-        codes[64 * brick + at] = static_cast<uint8_t>(u);
+        for (int32_t j = 0; j < 8; ++j) {
+            put(j, words[j]);
+        }
         return;
     }
-    codes[64 * (brick / 2) + at] |= static_cast<uint8_t>((u & 15u) << (4 * (brick % 2)));
-    uint8_t * above = codes + code_bytes(4);
-    if (bits == 5) {
-        above[at] |= static_cast<uint8_t>(u >> 4 << brick);
-    } else if (bits == 6) {
-        above[64 * (brick / 4) + at] |= static_cast<uint8_t>(u >> 4 << (2 * (brick % 4)));
+    for (int32_t j = 0; j < 8; j += 2) {
+        put(j / 2, (words[j] & 0x0f0f0f0fu) | (words[j + 1] & 0x0f0f0f0fu) << 4);
+    }
+    const int32_t above = bits - 4;  // a plane's width
+    const uint32_t mask = above == 1 ? 0x01010101u : 0x03030303u;
+    for (int32_t plane = 0; plane < above; ++plane) {
+        const int32_t n = 8 / above;
+        uint32_t word = 0;
+        for (int32_t j = 0; j < n; ++j) {
+            word |= (words[n * plane + j] >> 4 & mask) << (above * j);
+        }
+        put(4 + plane, word);
     }
 }
 
