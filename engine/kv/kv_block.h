@@ -52,8 +52,8 @@ namespace livekv {
 
 constexpr int32_t kv_block_version = 1;
 constexpr int32_t kv_block_classes = 2;  // the version whose channels stand in classes of width
-constexpr int32_t kv_tile_tokens = 32;  // key groups and value bricks never straddle a tile
-constexpr int32_t kv_block_align = 64;  // bytes
+constexpr int32_t kv_tile_tokens = 32;   // key groups and value bricks never straddle a tile
+constexpr int32_t kv_block_align = 64;   // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
 constexpr int32_t kv_max_head_dim = 2048;  // 11 bits of an outlier's place
 

@@ -13,7 +13,7 @@ namespace livekv {
 namespace {
 
 constexpr uint8_t largest_query_byte = 0x7b;  // the upper half of f16's largest number
-constexpr float f16_max = 65504.0f;  // running statistics of f16 values are never larger
+constexpr float f16_max = 65504.0f;           // running statistics of f16 values are never larger
 
 template <typename T>
 T load(const uint8_t * bytes, size_t i) {

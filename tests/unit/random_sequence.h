@@ -23,8 +23,8 @@ struct sequence_setup {
     livekv::kv_method method;
     float k_size = 1.0f;  // standard deviation of keys
     float q_size = 1.0f;
-    int32_t zero_channel = -1;   // all zeros in keys and values
-    int32_t heavy_channel = -1;  // 30 times as large, with a mean
+    int32_t zero_channel = -1;      // all zeros in keys and values
+    int32_t heavy_channel = -1;     // 30 times as large, with a mean
     std::vector<float> q_channels;  // what each channel of the queries is multiplied by; empty: 1
 };
 

@@ -136,8 +136,8 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
 }
 
 // n_rows of a tile of packed rows (stride of them) times one strip: out [n_rows][16], ld floats apart. cold: the strip
-// comes from memory. Where each byte is used so often that the processor's own prefetching falls behind, it is asked for
-// here.
+// comes from memory. Where each byte is used so often that the processor's own prefetching falls behind, it is asked
+// for here.
 template <typename W, int32_t n_rows>
 void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, size_t stride, float * out,
                     size_t ld) {
@@ -186,8 +186,8 @@ void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_
 
 // The rows left of a tile, as many at once as there is a kernel for.
 template <typename W, int32_t n>
-void multiply_rows(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, int64_t first,
-                   int64_t stride, float * out, size_t ld) {
+void multiply_rows(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride,
+                   float * out, size_t ld) {
     for (; stride - first >= n; first += n, out += n * ld) {
         multiply_strip<W, n>(strip, cold && first == 0, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
     }
