@@ -29,6 +29,7 @@ void * livekv_ggml_spare(size_t n);
 #ifdef __cplusplus
 }
 struct livekv_ggml_new {};
+inline constexpr livekv_ggml_new livekv_ggml_lending{};
 inline void * operator new(std::size_t n, livekv_ggml_new) noexcept {
     void * p = ::operator new(n, std::nothrow);
     return p ? p : livekv_ggml_spare(n);
@@ -42,7 +43,7 @@ inline void operator delete(void * p, livekv_ggml_new) noexcept {
 inline void operator delete[](void * p, livekv_ggml_new) noexcept {
     ::operator delete[](p);
 }
-#define new new (livekv_ggml_new())
+#define new new (livekv_ggml_lending)
 #else
 #define posix_memalign(p, alignment, n) livekv_ggml_posix_memalign(p, alignment, n)
 #endif
