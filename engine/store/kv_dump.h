@@ -22,8 +22,7 @@ enum class kv_kind : uint8_t {
 // A sealed entry (h, t, c) stands for minimum + (code - zero) * scale, where these are those of its group: keys
 // [h, group[t], c], values [h, group[t]], whose minimum is 0; unless it is an outlier, whose value is listed.
 struct kv_side_dump {
-    int32_t bits =
-        0;  // of a code, rounded down where channels have widths of their own; 0: nothing can be sealed in this layer
+    int32_t bits = 0;                    // of a code, the mean rounded down; 0: nothing can be sealed in this layer
     int32_t rotation = 0;                // channels that were rotated together before all this; 0: none were
     int64_t n_groups = 0;                // G
     std::vector<kv_kind> kind;           // [T]

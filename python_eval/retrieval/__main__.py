@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from ..arguments import numbers
 from ..errors import EvalError, run_tool
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
@@ -48,18 +49,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", choices=["-"], help="print {kv: {length: {task: accuracy}}} in place of the tables")
     parser.add_argument("--out", type=Path, help="folder for answers, tables and heat map")
     return parser.parse_args(arguments)
-
-
-def numbers(text: str, flag: str, kind: type, low: float, high: float) -> list[float]:
-    """A comma-separated list without duplicates, rising; EvalError for anything else or out of range."""
-    try:
-        values = sorted({kind(part) for part in text.split(",")})
-    except ValueError:
-        raise EvalError(f"{flag} is '{text}', expected numbers, comma separated") from None
-    wrong = [value for value in values if not low <= value <= high]
-    if wrong:
-        raise EvalError(f"{flag}: {wrong[0]:g} is out of range, {low:g} to {high:g} is allowed")
-    return values
 
 
 def chosen_tasks(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..arguments import positive
+from ..arguments import numbers, positive
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts, size_warning
 from ..run_folder import Record, RunFolder
@@ -51,17 +51,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", choices=["-"], help="print {kv: {length: share of right calls}} instead")
     parser.add_argument("--out", type=Path, help="folder for answers and tables")
     return parser.parse_args(arguments)
-
-
-def numbers(text: str, flag: str, kind: type, low: float, high: float) -> list[float]:
-    """A comma-separated list without duplicates, rising; EvalError for anything else or out of range."""
-    try:
-        values = sorted({kind(part) for part in text.split(",")})
-    except ValueError:
-        raise EvalError(f"{flag} is '{text}', expected numbers, comma separated") from None
-    if wrong := [value for value in values if not low <= value <= high]:
-        raise EvalError(f"{flag}: {wrong[0]:g} is out of range, {low:g} to {high:g} is allowed")
-    return values
 
 
 def answers(

@@ -2,6 +2,7 @@
 // they stand for, and that a block nobody made is told apart.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -248,6 +249,94 @@ TEST(attention_reads_what_the_block_stands_for) {
                         worst = std::max(worst, e);
                     }
                 }
+            }
+        }
+    }
+    std::printf("     worst NMSE %.2e\n", worst);
+}
+
+// Widths that are never chosen are in the format all the same: 8 bits, and each width beside each other.
+TEST(attention_reads_every_width) {
+    double worst = 0.0;
+    for (const size_t d : {64, 72, 128, 256}) {
+        for (const auto & [n_head, n_new] : {std::pair{2, 1}, {6, 1}, {14, 1}, {4, 17}}) {
+            IN("head_dim=", d, " n_head=", n_head, " n_new=", n_new);
+            std::mt19937 rng(6);
+            std::normal_distribution<float> normal;
+            constexpr int32_t n = 150;
+            sealed_chunk keys;
+            keys.n_tokens = n;
+            keys.head_dim = static_cast<int64_t>(d);
+            keys.group = 128;
+            keys.classes.order.resize(d);
+            std::iota(keys.classes.order.begin(), keys.classes.order.end(), uint16_t{0});
+            std::shuffle(keys.classes.order.begin(), keys.classes.order.end(), rng);
+            for (size_t quad = 0; quad < d / 4; ++quad) {
+                keys.classes.widths.push_back(std::array<uint8_t, 7>{8, 6, 5, 4, 3, 2, 0}[quad * 7 / (d / 4)]);
+            }
+            std::vector<int32_t> top(d);
+            for (size_t i = 0; i < d; ++i) {
+                top[keys.classes.order[i]] = (1 << keys.classes.widths[i / 4]) - 1;
+            }
+            for (size_t i = 0; i < 2 * d; ++i) {  // two groups
+                const float span = 2.0f + static_cast<float>(rng() % 3);
+                keys.scale.push_back(f16_to_f32(f32_to_f16(span / static_cast<float>(std::max(top[i % d], 1)))));
+                keys.minimum.push_back(f16_to_f32(f32_to_f16(normal(rng))));
+            }
+            for (size_t i = 0; i < n * d; ++i) {
+                keys.codes.push_back(static_cast<int16_t>(rng() % static_cast<uint32_t>(top[i % d] + 1)));
+            }
+            const kv_block_header h = kv_class_header(n, static_cast<int32_t>(d), 128, sum_of(keys.classes.widths));
+            const std::vector<uint8_t> block = pack_block(h, keys);
+            CHECK_EQ(problem_of_block(block.data(), h), "");
+            CHECK(read_block(block.data()).codes == keys.codes);
+
+            const auto random_halves = [&](size_t count) {
+                std::vector<uint16_t> halves;
+                while (halves.size() < count) {
+                    halves.push_back(f32_to_f16(normal(rng)));
+                }
+                return halves;
+            };
+            const int32_t n_open = 3 + n_new;
+            const std::vector<uint16_t> sealed_values = random_halves(n * d);
+            const std::vector<uint16_t> open_keys = random_halves(static_cast<size_t>(n_open) * d);
+            const std::vector<uint16_t> open_values = random_halves(static_cast<size_t>(n_open) * d);
+            kv_segment segments[2];
+            segments[0].n_tokens = n;
+            segments[0].k_blocks = block.data();
+            segments[0].k_block_bytes = block.size();
+            segments[0].v_rows = sealed_values.data();
+            segments[1].first = n;
+            segments[1].n_tokens = n_open;
+            segments[1].k_rows = open_keys.data();
+            segments[1].v_rows = open_values.data();
+            std::vector<float> q(static_cast<size_t>(n_new * n_head) * d);
+            for (size_t i = 0; i < q.size(); ++i) {  // large where widths are, as they would have been chosen
+                q[i] = normal(rng) * static_cast<float>(std::max(top[i % d], 1)) / 64.0f;
+            }
+            std::vector<float> reference(q.size());
+            attention_args a;
+            a.q = q.data();
+            a.out = reference.data();
+            a.n_tokens = n_new;
+            a.n_head = n_head;
+            a.n_head_kv = 1;
+            a.head_dim = static_cast<int32_t>(d);
+            a.scale = 1.0f / std::sqrt(static_cast<float>(d));
+            a.segments = segments;
+            a.n_segments = 2;
+            attention_reference(a);
+            for (const cpu_kernels * level : cpu_levels()) {
+                IN(level->name);
+                std::vector<float> out(q.size(), NAN);
+                a.out = out.data();
+                attention_job job(*level, 1, a.head_dim);
+                job.prepare({&a, 1});
+                job.run(0, a.q, a.out);
+                const double e = nmse(out, reference);
+                CHECK(e < 1e-4);
+                worst = std::max(worst, e);
             }
         }
     }

@@ -111,8 +111,7 @@ struct lanes {
 
     // Dot products of four unsigned and four signed bytes a lane, summed into acc. The levels differ in how much acc
     // holds: where that is 16 bits, callers sum at most eight dots of four-bit codes, four of five-bit ones or two of
-    // six-bit ones, which
-    // keeps every pair of products in them (8 * 2 * 255 * 8 = 32640).
+    // six-bit ones, which keeps every pair of products in them (8 * 2 * 255 * 8 = 32640).
     static constexpr bool sums_of_16_bits = true;
     static dot_sum dot_zero() { return {}; }
     struct bytes {

@@ -60,7 +60,11 @@ class row_keys {
     void block_scores(int32_t tile) {
         const int32_t group = tile * tile_tokens / block_.group();
         if (group != folded_group_) {
-            block_.has_classes() ? fold_classes(block_, group, d_, s_) : fold(group);
+            if (block_.has_classes()) {
+                fold_classes(block_, group, d_, s_);
+            } else {
+                fold(group);
+            }
             folded_group_ = group;
         }
         for (int32_t t = 0; t < tile_tokens; ++t) {
