@@ -64,6 +64,7 @@ class Worker:
     base: str  # spec of the cache that divergences are from
     n_gpu_layers: int = 0
     n_threads: int | None = None
+    dequantize: bool = False
     _model: livekv.Model | None = field(default=None, repr=False)
 
     def __call__(self, job: Job) -> tuple[Record, dict[str, Array]]:
@@ -73,7 +74,12 @@ class Worker:
         import livekv
 
         if self._model is None:
-            self._model = livekv.Model(self.model_path, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
+            self._model = livekv.Model(
+                self.model_path,
+                n_gpu_layers=self.n_gpu_layers,
+                n_threads=self.n_threads,
+                dequantize=self.dequantize,
+            )
         of_base = job.spec == self.base
         kv = livekv.KVOptions.parse(job.spec)
         measured = livekv.fidelity(

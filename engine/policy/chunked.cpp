@@ -31,14 +31,14 @@ kv_method bypass_method(const kv_options & options) {
     return m;
 }
 
-chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, bool bypass) {
+chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, bool bypass, bool exact) {
     chunk_plan plan;
     plan.n_head_kv = shape.n_head_kv;
     plan.head_dim = shape.head_dim;
     plan.chunk_size = options.chunk_size;
     plan.window = shape.window;
     plan.bypass = bypass;
-    plan.seals = !bypass || options.bypass_type != kv_bypass::f16;
+    plan.seals = !exact;
     plan.warmup_chunks = bypass ? 0 : options.warmup_chunks;
     plan.warmup_keep = options.warmup_keep;
     plan.measure_error = options.measure_error;
@@ -71,10 +71,17 @@ int64_t chunk_plan::kept_from(int64_t n_chunked) const {
 std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape) {
     options.check();
     const int64_t n_bypass = options.n_bypass(shape.n_layer());
+    if (options.only_layer >= shape.n_layer()) {
+        throw kv_option_error("only_layer", "there is no layer " + std::to_string(options.only_layer) +
+                                                "; the model has 0 to " + std::to_string(shape.n_layer() - 1));
+    }
     std::vector<chunk_plan> plans;
     for (const kv_layer_shape & layer : shape.layers) {
         block_header(options.method(), kv_side::key, options.chunk_size, layer.head_dim);  // throws for impossible ones
-        plans.push_back(plan_of(options, layer, static_cast<int64_t>(plans.size()) < n_bypass));
+        const int64_t il = static_cast<int64_t>(plans.size());
+        const bool alone = options.only_layer >= 0;
+        const bool bypass = alone ? il != options.only_layer : il < n_bypass;
+        plans.push_back(plan_of(options, layer, bypass, bypass && (alone || options.bypass_type == kv_bypass::f16)));
     }
     return plans;
 }

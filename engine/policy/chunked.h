@@ -23,7 +23,7 @@ struct chunk_plan {
     bool warmup_keep = false;   // and for ever
     int64_t window = 0;         // tokens a query of the layer sees, its own included; 0: all
     bool bypass = false;        // one of the layers kept at higher precision
-    bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
+    bool seals = true;          // false: chunks stay f16 (bypass layers of type f16, layers but only_layer)
     bool measure_error = false;
     int32_t k_rotation = 0;  // keys and values are stored rotated in runs of this many channels; 0: as they are
     int32_t v_rotation = 0;

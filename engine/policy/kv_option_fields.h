@@ -79,6 +79,8 @@ void for_each_kv_option(F && f) {
     f("bypass_layers", &o::bypass_layers, kv_whole{0, 100000, 1, "auto", -1},
       "first layers kept at higher precision; auto: a tenth of them");
     f("bypass_type", &o::bypass_type, kv_one_of{}, "how they are kept: blocks of 8-bit codes, or 16 bits");
+    f("only_layer", &o::only_layer, kv_whole{0, 100000, 1, "all", -1},
+      "compress this layer alone and keep the others exact, to see what a layer costs; counted from 0");
     f("seal_decode", &o::seal_decode, kv_on_off{}, "seal generated text too");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }

@@ -1,6 +1,7 @@
 #include "policy/kv_option_table.h"
 
 #include <algorithm>
+#include <array>
 
 #include "error.h"
 #include "policy/kv_option_fields.h"
@@ -18,6 +19,18 @@ std::string joined(const Names & names, const char * separator) {
     }
     return text;
 }
+
+// Options that came with a version of the file, and what they are in files of earlier ones.
+struct later_option {
+    const char * field;
+    int version;
+    const char * meant;
+};
+constexpr std::array later_options = {
+    later_option{"key_alloc", 4, "off"},
+    later_option{"key_quarters", 4, "0"},
+    later_option{"only_layer", 5, "all"},
+};
 
 // One option of the table, for each kind of field.
 struct declaration {
@@ -109,8 +122,10 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 "bits; under 4 bits");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
-        if (std::string(field) == "key_alloc" || std::string(field) == "key_quarters") {
-            table.since(4, table.all().back().initial);
+        for (const auto & [later, version, meant] : later_options) {
+            if (std::string(field) == later) {
+                table.since(version, meant);
+            }
         }
     });
 }

@@ -49,6 +49,7 @@ struct kv_options {
     int64_t sink_tokens = 4;
     int64_t bypass_layers = 0;  // -1: a tenth of the layers
     kv_bypass bypass_type = kv_bypass::q8_0;
+    int64_t only_layer = -1;  // -1: all are compressed
     kv_bits bits = 4;
     int64_t key_group = 128;  // 0: the chunk
     bool zero_point = true;
