@@ -40,8 +40,8 @@ inline std::array<const char *, 4> names_of(kv_method::scale) {
 inline std::array<const char *, 4> names_of(kv_rotate) {
     return {"none", "k", "v", "kv"};
 }
-inline std::array<const char *, 2> names_of(kv_key_alloc) {
-    return {"off", "block"};
+inline std::array<const char *, 3> names_of(kv_key_alloc) {
+    return {"off", "block", "auto"};
 }
 inline std::array<const char *, 2> names_of(kv_bypass) {
     return {"q8_0", "f16"};
@@ -64,8 +64,8 @@ void for_each_kv_option(F && f) {
       "codes over the range as it is, not symmetric about 0 (ema_clipped, range)");
     f("rotate", &o::rotate, kv_one_of{}, "Walsh-Hadamard rotation of keys, values or both");
     f("key_alloc", &o::key_alloc, kv_one_of{},
-      "widths of key channels, 0 to 6 bits, kv-bits on the average: off, or chosen for each block by what queries make "
-      "of a channel (no outliers of keys, no rotation of them)");
+      "widths of key channels, 0 to 6 bits, kv-bits on the average: chosen for each block by what queries make of a "
+      "channel, or off; auto: chosen unless kv-bits is 8, or keys have outliers, a rotation or no zero point");
     f("key_quarters", &o::key_quarters, kv_whole{0, 3}, "quarters of a bit beyond that average (key-alloc)");
     f("outlier_ratio", &o::outlier_ratio, kv_real{0.0, 0.1}, "share of entries kept apart in 16 bits; 0: none");
     f("v_outlier_ratio", &o::v_outlier_ratio, kv_real{0.0, 0.1, "same", -1.0},

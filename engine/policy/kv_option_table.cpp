@@ -119,7 +119,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
             table.preset(
                 dashes + "preset", kv_preset_names(), [&o](const std::string & preset) { apply_kv_preset(preset, o); },
                 "settings to start from, changed by other options wherever they stand: the published method; about 5 "
-                "bits; under 4 bits");
+                "bits; 3.4; 2.5");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
         for (const auto & [later, version, meant] : later_options) {
@@ -131,7 +131,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
 }
 
 const std::vector<std::string> & kv_preset_names() {
-    static const std::vector<std::string> names = {"default", "reference", "quality", "small"};
+    static const std::vector<std::string> names = {"default", "reference", "quality", "small", "tiny"};
     return names;
 }
 
@@ -144,6 +144,7 @@ void apply_kv_preset(const std::string & name, kv_options & o) {
         p.key_group = 0;
         p.zero_point = false;
         p.rotate = kv_rotate::none;
+        p.key_alloc = kv_key_alloc::off;
         p.outlier_ratio = 0.01;
         p.v_outlier_ratio = -1.0;
         p.bypass_layers = -1;
@@ -152,10 +153,11 @@ void apply_kv_preset(const std::string & name, kv_options & o) {
         p.seal_decode = false;
     } else if (name == "quality") {
         p.bits = {5, 4};
-        p.key_group = 64;
-        p.outlier_ratio = 0.01;
     } else if (name == "small") {
-        p.bits = {4, 3};
+        p.bits = 3;
+    } else if (name == "tiny") {
+        p.bits = 2;
+        p.key_quarters = 1;
     } else if (name != "default") {
         throw kv_option_error("preset", "'" + name + "' is not one of " + joined(kv_preset_names(), ", "));
     }

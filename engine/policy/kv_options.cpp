@@ -47,6 +47,22 @@ void check_range(const char * name, const E & value, kv_one_of) {
 void check_range(const char *, bool, kv_on_off) {}
 void check_range(const char *, bool, kv_switch) {}
 
+// Why channels cannot have widths of their own; empty: they can.
+std::string excludes_classes(const kv_options & o) {
+    std::ostringstream why;
+    const bool own_range = o.scale_method == kv_method::scale::ema_clipped || o.scale_method == kv_method::scale::range;
+    if (o.bits.k > 5) {
+        why << "channels have up to 6 bits, so their average is 2 to 5.75, not " << o.bits.k;
+    } else if (o.outlier_ratio != 0.0) {
+        why << "it takes outlier-ratio 0, not " << o.outlier_ratio;
+    } else if (o.rotate == kv_rotate::k || o.rotate == kv_rotate::kv) {
+        why << "it takes keys that are not rotated (rotate none or v)";
+    } else if (!o.zero_point || !own_range) {
+        why << "it takes zero-point on and a group's own range (scale-method ema_clipped or range)";
+    }
+    return why.str();
+}
+
 }  // namespace
 
 void kv_options::check() const {
@@ -58,18 +74,13 @@ void kv_options::check() const {
             require_read(policy, name);
         }
     });
-    if (key_alloc == kv_key_alloc::off) {
-        if (key_quarters != 0) {
-            refuse("key_quarters", key_quarters, " is for channels with widths of their own (key-alloc block)");
-        }
-    } else if (bits.k > 5) {
-        refuse("key_alloc", "channels have up to 6 bits, so their average is 2 to 5.75, not ", bits.k);
-    } else if (outlier_ratio != 0.0) {
-        refuse("key_alloc", "it takes outlier-ratio 0, not ", outlier_ratio);
-    } else if (rotate == kv_rotate::k || rotate == kv_rotate::kv) {
-        refuse("key_alloc", "it takes keys that are not rotated (rotate none or v)");
-    } else if (!zero_point || !method().own_range()) {
-        refuse("key_alloc", "it takes zero-point on and a group's own range (scale-method ema_clipped or range)");
+    const std::string excluded = excludes_classes(*this);
+    if (key_alloc == kv_key_alloc::block && !excluded.empty()) {
+        refuse("key_alloc", excluded);
+    }
+    if (key_quarters != 0 && !has_key_classes()) {
+        refuse("key_quarters", key_quarters, " is for channels with widths of their own",
+               excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
     }
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
@@ -88,6 +99,11 @@ kv_options kv_options::for_policy(const std::string & name) const {
     return kept;
 }
 
+bool kv_options::has_key_classes() const {
+    return key_alloc == kv_key_alloc::block ||
+           (key_alloc == kv_key_alloc::automatic && excludes_classes(*this).empty());
+}
+
 kv_method kv_options::method() const {
     kv_method m;
     m.k_bits = static_cast<int32_t>(bits.k);
@@ -100,7 +116,7 @@ kv_method kv_options::method() const {
     m.v_outlier_ratio = v_outlier_ratio;
     m.sink_tokens = static_cast<int32_t>(sink_tokens);
     m.scale_method = scale_method;
-    m.key_classes = key_alloc == kv_key_alloc::block;
+    m.key_classes = has_key_classes();
     m.key_quarters = static_cast<int32_t>(key_quarters);
     return m;
 }

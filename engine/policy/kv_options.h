@@ -25,8 +25,8 @@ enum class kv_rotate { none, k, v, kv };
 // How layers at higher precision are kept: blocks of 8-bit codes, or 16 bits.
 enum class kv_bypass { q8_0, f16 };
 
-// Whether key channels have widths of their own, and when they are chosen.
-enum class kv_key_alloc { off, block };
+// Whether key channels have widths of their own, chosen for each block; automatic: where no other option excludes it.
+enum class kv_key_alloc { off, block, automatic };
 
 // An option with a value it must not have, or that its policy does not read.
 class kv_option_error : public error {
@@ -55,11 +55,11 @@ struct kv_options {
     bool zero_point = true;
     double ema_alpha = 0.1;
     double clip_factor = 4.0;
-    double outlier_ratio = 0.005;
+    double outlier_ratio = 0.0;
     double v_outlier_ratio = 0.0;  // -1: as keys
     kv_method::scale scale_method = kv_method::scale::ema_clipped;
     kv_rotate rotate = kv_rotate::v;
-    kv_key_alloc key_alloc = kv_key_alloc::off;
+    kv_key_alloc key_alloc = kv_key_alloc::automatic;
     int64_t key_quarters = 0;
     bool seal_decode = true;
     bool measure_error = false;
@@ -70,6 +70,9 @@ struct kv_options {
 
     // The same with every field that the policy `name` does not read at its default.
     kv_options for_policy(const std::string & name) const;
+
+    // Whether key channels have widths of their own.
+    bool has_key_classes() const;
 
     kv_method method() const;
 
