@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "error.h"
+#include "kv/class_grid.h"
 #include "kv/kv_block.h"
 #include "kv/kv_method.h"
 
@@ -19,12 +21,25 @@ struct device_side {
     uint32_t tiles = 0;
     uint32_t centres = 0;  // 0: there are none
     uint32_t codes = 0;
+    uint32_t minima = 0;  // of keys whose channels stand in classes of width, as order and widths; else 0
+    uint32_t order = 0;
+    uint32_t widths = 0;
+    uint16_t width_sum = 0;
     uint16_t n_stored = 0;
     uint16_t group = 0;
     uint16_t n_outliers = 0;
     uint8_t bits = 0;
     uint8_t index_bytes = 0;
+
+    LIVEKV_HD bool has_classes() const { return minima != 0; }
 };
+
+// Stands for the width of keys whose channels have widths of their own.
+constexpr int32_t bits_by_class = -1;
+
+inline int32_t key_width(const kv_method & method) {
+    return method.key_classes ? bits_by_class : method.k_bits;
+}
 
 // Blocks of these headers, one a kv head.
 inline device_side side_of_blocks(const uint8_t * data, const kv_block_header & h) {
@@ -37,6 +52,13 @@ inline device_side side_of_blocks(const uint8_t * data, const kv_block_header & 
     s.tiles = static_cast<uint32_t>(m.tiles);
     s.centres = h.has_centres ? static_cast<uint32_t>(m.centres) : 0;
     s.codes = static_cast<uint32_t>(m.codes);
+    if (h.has_classes()) {
+        LIVEKV_ASSERT(h.width_sum <= widest_class * (h.head_dim / 4));  // the kernels' room for a tile's bricks
+        s.minima = static_cast<uint32_t>(m.minima);
+        s.order = static_cast<uint32_t>(m.order);
+        s.widths = static_cast<uint32_t>(m.widths);
+        s.width_sum = h.width_sum;
+    }
     s.n_stored = h.n_tokens;
     s.group = h.group;
     s.n_outliers = h.n_outliers;

@@ -68,7 +68,7 @@ bool has_fast_attention(int32_t head_dim, int32_t k_bits, int32_t v_bits);
 size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim);
 
 // a without n_spans and partial results, which are made here of the workspace. q_rotated: [n_tokens, n_head, head_dim],
-// used when keys are stored rotated. k_bits, v_bits: of the sealed chunks; 0: there are none.
+// used when keys are stored rotated. k_bits (key_width), v_bits: of the sealed chunks; 0: there are none.
 void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
             attention_kernel kernel = attention_kernel::best);
 
