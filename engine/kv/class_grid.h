@@ -42,6 +42,10 @@ struct class_grid {
         scale = f16_to_f32(step == 0 ? uint16_t{1} : step);
     }
 
+    // As one was made before.
+    LIVEKV_HD class_grid(float scale_before, float minimum_before, int32_t bits)
+        : scale(scale_before), minimum(minimum_before), top(static_cast<float>((1 << bits) - 1)) {}
+
     // Half to even.
     LIVEKV_HD int32_t code(float x) const {
         const float steps = std::nearbyintf((x - minimum) / (scale > 0x1p-24f ? scale : 0x1p-24f));

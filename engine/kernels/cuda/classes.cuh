@@ -1,9 +1,9 @@
 #pragma once
 
 // Keys whose channels stand in classes of width (kv_block.h, version 2), from the codes of a tile in shared memory to
-// what the tensor cores take. A code u of b bits stands for minimum + scale * u = level + scale * (u - 2^(b-1)): what
-// is left of the key is small and becomes halves, and the level, which is a channel's whatever the token and may be
-// large beside it, is multiplied apart, once a group of tokens.
+// what the tensor cores take. A code u of b bits stands for minimum + scale * u = level + scale * (u - (2^b - 1) / 2):
+// what is left of the key is small and becomes halves, and the level, which is a channel's whatever the token and may
+// be large beside it, is multiplied apart, once a group of tokens.
 
 #include "kernels/cuda/fragment.cuh"
 #include "kernels/cuda/tiles.cuh"
@@ -24,14 +24,17 @@ struct class_memory {
     // What place stands for.
     SIMT_MEMBER float level(int32_t place) const {
         const int32_t width = widths[place / 4];
-        const float middle = width > 0 ? static_cast<float>(1 << (width - 1)) : 0.0f;
+        const float middle = 0.5f * static_cast<float>((1 << width) - 1);
         return simt::to_float(minima[place]) + simt::to_float(scales[place]) * middle;
     }
 
-    // Scales of a quad, as pairs of halves: columns 0 and 2, then 1 and 3.
-    SIMT_MEMBER simt::two_words quad_scales(int32_t quad) const {
+    // x -> scale * (x + 1/2) for a quad's columns, as grid_of: x is a code less 2^(b-1).
+    SIMT_MEMBER simt::four_words quad_grid(int32_t quad) const {
+        constexpr uint32_t half = 0x38003800u;
         const auto four = *simt::as<simt::two_words>(scales + 4 * quad);
-        return {{simt::bytes_of(four.w[0], four.w[1], 0x5410u), simt::bytes_of(four.w[0], four.w[1], 0x7632u)}};
+        const uint32_t even = simt::bytes_of(four.w[0], four.w[1], 0x5410u);
+        const uint32_t odd = simt::bytes_of(four.w[0], four.w[1], 0x7632u);
+        return {{even, odd, simt::fma_halves(even, half, 0u), simt::fma_halves(odd, half, 0u)}};
     }
 };
 
@@ -91,8 +94,8 @@ SIMT_FN void centred_bricks_of(const uint8_t * brick, int32_t to_next, int32_t r
     }
 }
 
-// Rows r and r + 8 of n bricks of this width in shared memory, to_next bytes apart: as brick_part::centred, zeros where
-// there is no width.
+// Rows r and r + 8 of n bricks of this width in shared memory, to_next bytes apart: as brick_part::centred; where there
+// is no width, the middle.
 template <int32_t n>
 SIMT_FN void centred_bricks(int32_t width, const uint8_t * brick, int32_t to_next, int32_t r, uint32_t (&a)[n][4]) {
     switch (width) {
@@ -113,15 +116,7 @@ SIMT_FN void centred_bricks(int32_t width, const uint8_t * brick, int32_t to_nex
     }
     SIMT_UNROLL
     for (int32_t i = 0; i < 4 * n; ++i) {
-        a[i / 4][i % 4] = 0u;
-    }
-}
-
-// scale * x for a fragment of a quad with these scales.
-SIMT_FN void scaled(uint32_t (&a)[4], const simt::two_words & scales) {
-    SIMT_UNROLL
-    for (int32_t i = 0; i < 4; ++i) {
-        a[i] = simt::fma_halves(a[i], scales.w[i / 2], 0u);
+        a[i / 4][i % 4] = 0xb800b800u;  // -1/2
     }
 }
 

@@ -129,14 +129,32 @@ struct device_store {
     uint32_t * bad = nullptr;
 };
 
+// Of a key group's channel: the lowest and the highest, and the sums of what each is above the lowest and of its
+// squares; zeros of no token.
+struct device_moments {
+    float low = 0.0f;
+    float high = 0.0f;
+    float sum = 0.0f;
+    float squares = 0.0f;
+};
+
 // One chunk of a layer to be sealed, and the statistics it moves.
 struct device_seal {
     const uint16_t * k = nullptr;  // f16 [n, n_head_kv, head_dim]
     const uint16_t * v = nullptr;
     uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, or null: keys stay exact
     uint8_t * v_blocks = nullptr;
-    const float * old_state = nullptr;  // [n_head_kv, key_statistics::state_floats]; null: there is none before
-    float * new_state = nullptr;        // null: keys are sealed by old_state and the bounds of the call before
+    const float * old_state = nullptr;  // [n_head_kv, state_floats]; null: there is none before
+    float * new_state = nullptr;        // null: keys are sealed by what the call before found
+    int32_t state_floats = 0;           // of a head, as chunk_plan has them
+
+    // Where the method gives channels widths of their own, and there is a new_state: queries of the chunk's tokens.
+    const float * q = nullptr;               // [n_new, n_head, head_dim], of the last n_new
+    const uint8_t * tail_queries = nullptr;  // [n_tokens - n_new, n_head_kv, head_dim], of the others (pack_queries)
+    int32_t n_new = 0;
+    int32_t n_head = 0;
+    int64_t n_before = 0;  // tokens before the chunk
+
     int32_t n_tokens = 0;
     int32_t n_head_kv = 0;
     int32_t head_dim = 0;
@@ -147,12 +165,16 @@ struct device_seal {
     kv_block_map k_map;
     kv_block_map v_map;
 
-    // Workspace: see seal_workspace.
+    // Workspace: see seal_words.
     uint32_t * tickets = nullptr;  // [n_head_kv], zeros, and left so
     float * bounds = nullptr;      // [n_head_kv, head_dim] N mu_(t-1), of the last call with a new_state
     uint32_t * apart = nullptr;    // [n_head_kv, n_tokens, n_slabs] bits: which of a slab's channels are outliers
     uint32_t * found = nullptr;    // [n_head_kv, head_dim, n_outliers] token << 16 | value in f16
     int32_t slab = 32;             // channels a block of threads takes
+
+    // Of channels with widths of their own, in place of the last three.
+    float * q2 = nullptr;                // [n_head_kv, head_dim] mean squares, of the last call with a new_state
+    device_moments * moments = nullptr;  // [n_head_kv, n_groups, head_dim]
 };
 
 }  // namespace livekv

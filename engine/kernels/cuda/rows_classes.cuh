@@ -33,7 +33,7 @@ class key_stage<head_dim, bits_by_class> {
             centred_bricks(static_cast<int32_t>(place & 255u),
                            memory_.block.codes + simt::warp() % 2 * (8 * s.width_sum) + (place >> 8), 0,
                            simt::lane() / 4, a);
-            scaled(a[0], memory_.block.quad_scales(quad));
+            scaled(a[0], memory_.block.quad_grid(quad));
             SIMT_UNROLL
             for (int32_t j = 0; j < 4; ++j) {
                 const int32_t channel = memory_.block.order[4 * quad + j];

@@ -47,11 +47,11 @@ class step_scores<head_dim, bits_by_class> : public step_keys<head_dim> {
             uint32_t a[2][4];
             centred_bricks(static_cast<int32_t>(place & 255u), mine_.block.codes + (place >> 8), 8 * side.width_sum, r,
                            a);
-            const simt::two_words scales = mine_.block.quad_scales(4 * t + q_);
+            const simt::four_words grid = mine_.block.quad_grid(4 * t + q_);
             const simt::two_words query = mine_.query[t][simt::lane()];
             SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
-                scaled(a[i], scales);
+                scaled(a[i], grid);
                 simt::mma(s[i], a[i], query.w[0], query.w[1]);
             }
         }
