@@ -55,6 +55,7 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
+        self.prefix_cache_bytes = prefix_cache_bytes
         self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
         self._facts = self._core.facts()
 
