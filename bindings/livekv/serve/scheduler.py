@@ -27,35 +27,13 @@ from livekv.engine import Engine
 from livekv.model import Model
 from livekv.options import KVOptions
 from livekv.sampling import Sampler, TextStream
+from livekv.serve.job import Job, Work, common
 from livekv.serve.limits import Limits
 from livekv.serve.request import Failure, Refused, Request
 from livekv.serve.text import Text
 from livekv.session import Session
 
-F32 = npt.NDArray[np.float32]
-
-
-class Job:
-    """A request that has begun: its prompt being read, then its texts."""
-
-    def __init__(self, request: Request, session: Session) -> None:
-        self.request = request
-        self.session = session
-        self.prompt = np.asarray(request.prompt, np.int32)
-        self.texts: list[Text] = []
-        self.closed = False
-
-    @property
-    def n_read(self) -> int:
-        return self.session.n_tokens
-
-    def sessions(self) -> list[Session]:
-        return [text.session for text in self.texts if not text.ended] or [self.session]
-
-    def close(self) -> None:
-        self.closed = True
-        for session in {self.session, *(text.session for text in self.texts)}:
-            session.close()
+Part = npt.NDArray[np.int32]
 
 
 @dataclass
@@ -81,6 +59,8 @@ class Scheduler:
         self.n_ctx = n_ctx
         self.kv = KVOptions() if kv is None else kv
         self.counters = Counters()
+        self.kv_bytes_seen = 0
+        """Before the last step, for any thread."""
         self._engine = Engine(model)
         self._lock = threading.Lock()  # of the queue
         self._queue: deque[Request] = deque()
@@ -142,6 +122,7 @@ class Scheduler:
         self._begin_waiting()
         texts = [(job, text) for job in self._writing for text in job.texts if not text.ended]
         parts = self._next_parts()
+        self.kv_bytes_seen = self.kv_bytes
         if not texts and not parts:
             return False
         self.counters.steps += 1
@@ -230,9 +211,9 @@ class Scheduler:
             n_new = len(job.prompt) - job.n_read + job.request.n * self._most_new(job.request)
         return sum(session.kv_bytes for session in job.sessions()) + self._most_bytes(job.request.n, n_new)
 
-    def _next_parts(self) -> list[tuple[Job, npt.NDArray[np.int32]]]:
+    def _next_parts(self) -> list[tuple[Job, Part]]:
         """The next chunks of prompts, of those whose turn it is; who was taken is last in the next round."""
-        parts: list[tuple[Job, npt.NDArray[np.int32]]] = []
+        parts: list[tuple[Job, Part]] = []
         n_tokens = 0
         for job in self._reading:
             if self._is_being_read(job):
@@ -260,7 +241,7 @@ class Scheduler:
         """One step for all. What fails as a whole is done one by one, so that only the guilty fails."""
         try:
             batch = [(one.session, one.tokens) for one in work]
-            rows: list[F32] = self._engine.step(batch, generated=[one.generated for one in work])
+            rows = self._engine.step(batch, generated=[one.generated for one in work])
             for one, row in zip(work, rows):
                 one.logits = row
         except Error:
@@ -323,34 +304,3 @@ class Scheduler:
     def _tell_failure(self, request: Request, failure: Failure) -> None:
         self.counters.failed += 1
         request.on_event(failure)
-
-
-@dataclass
-class Work:
-    """A session's share of a step: what goes in, and the logits that come out, or why none do."""
-
-    session: Session
-    tokens: list[int] | npt.NDArray[np.int32]
-    generated: bool
-    logits: F32 | None = None
-    """float32 [n_vocab], of the last token."""
-    problem: str = ""
-
-    def __post_init__(self) -> None:
-        self._n_after = self.session.n_tokens + len(self.tokens)
-
-    def compute_alone(self, engine: Engine) -> None:
-        if self.session.n_tokens == self._n_after:  # in a pass before the one that failed
-            self.logits = self.session.last_logits
-            return
-        try:
-            (self.logits,) = engine.step([(self.session, self.tokens)], generated=self.generated)
-        except Error as problem:
-            self.problem = str(problem)
-
-
-def common(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> int:
-    """How many tokens both begin with."""
-    n = min(len(one), len(other))
-    different = np.flatnonzero(one[:n] != other[:n])
-    return int(different[0]) if len(different) else n
