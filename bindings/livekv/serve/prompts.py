@@ -59,7 +59,8 @@ def with_tools(
     offered = tools if choice in ("auto", "required") else [t for t in tools if t["function"]["name"] == choice]
     lark = grammar_of(offered, must, several=not must if parallel is None else parallel)
     constraint = grammars_of(model).of_lark(lark, "the tools")
-    return Conversation(prompt_of(model, messages, tools), constraint, Reader)
+    names = [tool["function"]["name"] for tool in tools]
+    return Conversation(prompt_of(model, messages, tools), constraint, functools.partial(Reader, names))
 
 
 def prompt_of(model: Model, messages: Messages, tools: list[dict[str, Any]]) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from llguidance import StructTag
@@ -88,9 +88,15 @@ def grammar_of(tools: Sequence[dict[str, Any]], must: bool, several: bool) -> st
 
 
 class Reader:
-    """Finds calls in text that comes in pieces."""
+    """Finds calls in text that comes in pieces.
 
-    def __init__(self) -> None:
+    names: of the tools. An answer that is a call as a whole, without the marks, is one too: some models write that.
+    """
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        self._names = names
+        self._behind_call = False  # and its line is not over
+        self._bare: bool | None = None  # whether the answer begins as an object; None: it has not begun
         self.calls: list[dict[str, Any]] = []
         """In OpenAI's form, as they become whole."""
         self._held = ""
@@ -98,8 +104,15 @@ class Reader:
     def push(self, text: str) -> str:
         """The text that is certainly none of a call."""
         self._held += text
+        if self._bare is None and self._held.strip():
+            self._bare = self._held.lstrip().startswith("{")
+        if self._bare is not False:
+            return ""
         out = ""
         while True:
+            if self._behind_call:
+                self._held = self._held.lstrip("\n")
+                self._behind_call = not self._held
             at = self._held.find(BEGIN)
             if at < 0:
                 keep = next((n for n in range(len(BEGIN) - 1, 0, -1) if self._held.endswith(BEGIN[:n])), 0)
@@ -115,11 +128,14 @@ class Reader:
                 out += f"{BEGIN}{inside}{END}"
             else:
                 self.calls.append(call)
-                self._held = self._held.lstrip("\n")
+                self._behind_call = True
 
     def finish(self) -> str:
         """What was held back: a call that was cut off is text."""
         held, self._held = self._held, ""
+        if self._bare and (call := _call_of(held)) and call["function"]["name"] in self._names:
+            self.calls.append(call)
+            return ""
         return held
 
 
