@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,8 @@ def served(build_dir: Path, *options: object):
                     yield found[1]
                     break
             else:
-                raise AssertionError("".join(lines))
+                raise AssertionError("".join(lines))  # it has ended by itself
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             rest = process.communicate(timeout=10)[1]
-    assert "Traceback" not in rest, rest
+    assert process.returncode == 0 and rest == "", rest

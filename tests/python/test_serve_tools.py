@@ -39,6 +39,9 @@ def read(tools, text, size, names=("weather",)):
         ("<tool_call>nothing</tool_call>", "<tool_call>nothing</tool_call>", 0),
         ('<tool_call>{"name": "weather", "arguments": 3}</tool_call>', '<tool_call>{"name": "weather", "arguments": 3}</tool_call>', 0),
         ('\n{\n "name": "weather",\n "arguments": {"city": "Bern <b>"}}', "", 1),  # without the marks
+        ('```json\n{"name": "weather", "arguments": {"city": "Bern <b>"}}\n```', "", 1),
+        ("```js", "```js", 0),
+        ("```python\nprint()\n```", "```python\nprint()\n```", 0),
         ('{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', 0),
         ('{"name": "weather"', '{"name": "weather"', 0),
     ],

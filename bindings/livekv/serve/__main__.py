@@ -102,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Error as problem:
         print(f"livekv.serve: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # how a server ends
+        return 0
     return 0
 
 

@@ -34,9 +34,19 @@ class Service:
     on_piece: Callable[[float, bool], None] = lambda since, first: None
     """Told of each piece: the seconds since the one before, or since the request came, and whether it is the first."""
 
+    def __post_init__(self) -> None:
+        longest = max(len(self.model.token_piece(token)) for token in range(self.model.n_vocab))
+        self._most_text = 4 * longest * self.worker.scheduler.n_ctx  # 4: a tokenizer may compose characters
+
     @property
     def model(self) -> Model:
         return self.worker.scheduler.model
+
+    def check_length(self, n_characters: int) -> None:
+        """Refuses text that no tokenizer could make fit, before it spends seconds on it."""
+        if n_characters > self._most_text:
+            raise ApiError(400, f"{n_characters} characters are too many: the context of "
+                                f"{self.worker.scheduler.n_ctx} tokens leaves no room")  # fmt: skip
 
     def check_name(self, name: str | None) -> None:
         if name is not None and name != self.name:

@@ -69,6 +69,8 @@ def completions(service: Service) -> APIRouter:
     @router.post("/v1/completions", response_model=None)
     async def complete(body: CompletionBody, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        service.check_length(max((len(text) for text in texts if isinstance(text, str)), default=0))
         prompts = await service.off_loop(lambda: prompts_of(model, body.prompt))
         if not 1 <= len(prompts) <= MOST_PROMPTS:
             raise ApiError(400, f"there are {len(prompts)} prompts; 1 to {MOST_PROMPTS} are possible", "prompt")

@@ -59,6 +59,7 @@ def conversation_of(service: Service, body: CountBody) -> Conversation:
     if body.messages[-1].role != "user":
         raise Error("the last message is not the user's")
     messages = plain_messages(body)
+    service.check_length(sum(len(message["content"]) for message in messages))
     choice = body.tool_choice
     tools: list[dict[str, Any]] = [
         {"type": "function", "function": {"name": tool.name, "description": tool.description or "",

@@ -33,6 +33,7 @@ _writes_tools = functools.lru_cache(maxsize=4)(writes_tools)
 def conversation_of(service: Service, body: ChatBody) -> Conversation:
     """Raises Error for what the template refuses, and for a schema that is none."""
     messages = [_plain(message) for message in body.messages]
+    service.check_length(sum(len(message["content"]) for message in messages))
     model = service.model
     tools = [_tool(tool.model_dump(exclude_none=True)) for tool in body.tools or ()]
     choice = body.tool_choice or "auto"

@@ -23,6 +23,7 @@ from livekv.serve.grammar import embedded
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 Messages = list[dict[str, Any]]
+_FENCE = "```json"
 _PROBE = [{"type": "function", "function": {"name": "zq_probe", "description": "", "parameters": {"type": "object"}}}]
 
 
@@ -104,8 +105,9 @@ class Reader:
     def push(self, text: str) -> str:
         """The text that is certainly none of a call."""
         self._held += text
-        if self._bare is None and self._held.strip():
-            self._bare = self._held.lstrip().startswith("{")
+        head = self._held.lstrip()
+        if self._bare is None and not _FENCE.startswith(head):
+            self._bare = head.startswith(("{", _FENCE))
         if self._bare is not False:
             return ""
         out = ""
@@ -133,9 +135,11 @@ class Reader:
     def finish(self) -> str:
         """What was held back: a call that was cut off is text."""
         held, self._held = self._held, ""
-        if self._bare and (call := _call_of(held)) and call["function"]["name"] in self._names:
-            self.calls.append(call)
-            return ""
+        if self._bare:
+            inside = held.strip().removeprefix(_FENCE).removesuffix("```")
+            if (call := _call_of(inside)) and call["function"]["name"] in self._names:
+                self.calls.append(call)
+                return ""
         return held
 
 
