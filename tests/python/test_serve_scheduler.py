@@ -340,3 +340,31 @@ def test_limits_are_checked(serve, livekv, field):
             serve.limits.Limits(**{field: value})
 
 
+
+
+def test_a_request_that_comes_as_the_engine_ends_is_told(scheduler, serve, ids, monkeypatch):
+    """Whether the thread ends before, while or after it is taken."""
+    import livekv.serve.worker
+
+    for moment in ("before", "while", "after"):
+        s = scheduler()
+        worker = livekv.serve.worker.Worker(s)
+        worker.start()
+        submit = s.submit
+
+        def taken(request, worker=worker, submit=submit, moment=moment):
+            if moment == "while":
+                worker.close()
+            submit(request)
+            if moment == "after":
+                worker.close()
+
+        monkeypatch.setattr(s, "submit", taken)
+        one = Asked(serve, ids[:10], max_tokens=None, ignore_eos=True)
+        if moment == "before":
+            worker.close()
+            with pytest.raises(serve.request.Refused, match="the server ends"):
+                worker.submit(one.request)
+        else:
+            worker.submit(one.request)
+            assert one.failure.message == "the server ends"

@@ -21,6 +21,7 @@ class Worker:
         self._wake = threading.Event()
         self._closing = False
         self._problem = ""
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
 
     def start(self) -> None:
@@ -43,6 +44,8 @@ class Worker:
             raise Refused(503, self._problem or "the server ends")
         self.scheduler.submit(request)
         self._wake.set()
+        if self._ended:  # meanwhile: nobody else would tell it
+            self.scheduler.fail_all(self._problem or "the server ends")
 
     def _run(self) -> None:
         try:
@@ -53,6 +56,7 @@ class Worker:
         except Exception as problem:
             log.exception("the engine's thread has ended")
             self._problem = f"the engine's thread has ended: {problem}"
+        self._ended = True
         self.scheduler.fail_all(self._problem or "the server ends")
 
 
