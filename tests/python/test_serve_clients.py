@@ -106,6 +106,20 @@ def test_completions_have_choices_chances_and_usage(client, livekv, tiny):
     assert of_tokens.choices[0].text == answer.choices[0].text
 
 
+def test_an_echo_scores_the_prompt(client):
+    """As lm-evaluation-harness asks for it."""
+    prompt = "Once upon a time there was a"
+    plain = client.completions.create(model="tiny", prompt=prompt, max_tokens=2, temperature=0).choices[0]
+    echo = client.completions.create(model="tiny", prompt=prompt, max_tokens=2, temperature=0, logprobs=1, echo=True).choices[0]
+    bos, *tokens = echo.logprobs.tokens
+    assert echo.text == prompt + plain.text == "".join(tokens) and bos == "<|begin_of_text|>"
+    assert echo.logprobs.token_logprobs[0] is None and echo.logprobs.top_logprobs[0] is None
+    assert all(x < 0 for x in echo.logprobs.token_logprobs[1:])
+    assert [echo.text[at:][: len(token)] for at, token in zip(echo.logprobs.text_offset[1:], tokens, strict=True)] == tokens
+    only = client.completions.create(model="tiny", prompt=prompt, max_tokens=0, echo=True).choices[0]
+    assert only.text == prompt and only.logprobs is None
+
+
 def test_a_stream_is_the_whole_answer_in_pieces(client):
     options = {"model": "tiny", "messages": QUESTION, "max_tokens": 20, "temperature": 0.9, "seed": 4, "n": 2, "logprobs": True, "top_logprobs": 1}
     whole = client.chat.completions.create(**options)

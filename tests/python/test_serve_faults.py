@@ -82,7 +82,7 @@ def test_bodies_that_are_none(client, path, body):
         ("/v1/completions", {"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
-        ("/v1/completions", {"prompt": "a", "echo": True}, "echo"),
+        ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "a stream has no echo"),
         ("/v1/completions", {"prompt": "\ud800"}, "prompt"),
         ("/v1/completions", {"prompt": []}, "no tokens"),
         ("/v1/completions", {"prompt": [[]]}, "no tokens"),

@@ -120,9 +120,10 @@ def test_prompts_take_turns_within_the_budget_of_a_step(scheduler, serve, ids, m
     asked = [Asked(serve, ids[i : i + 300], max_tokens=1) for i in range(4)]
     sizes, compute = [], s._compute
 
-    def noted(work):
-        sizes.append([len(one.tokens) for one in work if not one.generated])
-        compute(work)
+    def noted(work, all_logits):
+        if not all_logits:
+            sizes.append([len(one.tokens) for one in work if not one.generated])
+        compute(work, all_logits)
 
     monkeypatch.setattr(s, "_compute", noted)
     run(s, asked)
@@ -169,6 +170,27 @@ def test_chances_are_the_logits(scheduler, serve, tiny, kv, ids):
             assert [token for token, _ in chance.best] == list(np.argsort(-right)[:3])
             assert chance.best[0] == (chance.token, chance.logprob)  # greedy
             logits = session.eval([chance.token])[0].astype(np.float64)
+
+
+def test_a_prompt_is_scored(scheduler, serve, livekv, tiny, kv, ids):
+    """Beside other texts, and though its beginning is known."""
+    known = livekv.Model(tiny.path, n_threads=2, prefix_cache_bytes=1 << 26)
+    s = scheduler(known)
+    run(s, [Asked(serve, ids[:400], max_tokens=1)])
+    asked = [Asked(serve, ids[:n], max_tokens=2, n_chances=1, scores_prompt=True) for n in (1, 64, 300)]
+    other = Asked(serve, ids[:300], max_tokens=9)
+    run(s, [*asked, other])
+    with tiny.session(1000, kv=kv) as session:
+        logits = session.eval(ids[:300], all_logits=True).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    right = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    for one in asked:
+        chances, n = one.request.prompt_chances, len(one.request.prompt)
+        assert [chance.token for chance in chances] == ids[1:n] and one.request.n_cached == 0
+        np.testing.assert_allclose([chance.logprob for chance in chances], right[np.arange(n - 1), ids[1:n]], atol=5e-3)
+        assert [chance.best[0][0] for chance in chances[:50]] == list(right[: n - 1].argmax(axis=1)[:50])
+        assert len(one.chances) == 2
+    assert other.text == alone(tiny, kv, ids[:300], 9)[0] and other.request.prompt_chances == []
 
 
 class OnlyThese:
@@ -300,14 +322,14 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
     compute, calls = s._engine.step, []
 
     class Engine:
-        def step(self, batch, generated):
+        def step(self, batch, all_logits, generated):
             calls.append(len(batch))
             if len(calls) == 4:  # the first has advanced, then memory runs out
-                compute(batch[:1], generated=generated[:1])
+                compute(batch[:1], all_logits, generated[:1])
                 raise livekv.Error("not enough memory for a pass")
             if len(calls) > 4 and any(session is guilty for session, _ in batch):
                 raise livekv.Error("not enough memory")
-            return compute(batch, generated=generated)
+            return compute(batch, all_logits, generated)
 
     for one in asked:
         s.submit(one.request)

@@ -33,13 +33,13 @@ def prompts_of(model: Model, prompt: str | Sequence[Any]) -> list[list[int]]:
 
 
 def logprobs_of(model: Model, chances: Sequence[TokenChance], offset: int) -> dict[str, Any]:
-    """offset: of the first token's text in the answer."""
-    tokens = [token_text(model, chance.token)[0] for chance in chances]
+    """offset: of the first token's text in the answer. Control tokens are named, and have no text there."""
+    tokens = [token_text(model, chance.token) for chance in chances]
     offsets = [offset]
-    for token in tokens:
-        offsets.append(offsets[-1] + len(token))
+    for text, raw in tokens:
+        offsets.append(offsets[-1] + (len(text) if raw else 0))
     return {
-        "tokens": tokens,
+        "tokens": [text for text, _ in tokens],
         "token_logprobs": [chance.logprob for chance in chances],
         "top_logprobs": [
             {token_text(model, token)[0]: logprob for token, logprob in chance.best} for chance in chances
@@ -66,6 +66,17 @@ def completions(service: Service) -> APIRouter:
         logprobs = None if asked.n_chances is None else logprobs_of(model, chances, offset)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
+    def echoed(asked: Asked, index: int, one: Choice) -> dict[str, Any]:
+        """With the prompt in front; nothing is known of its first token."""
+        whole_text = model.detokenize(asked.prompt) + one.text
+        if asked.n_chances is None:
+            return choice(asked, index, whole_text, (), one.reason)
+        text, raw = token_text(model, asked.prompt[0])
+        rest = logprobs_of(model, [*asked.prompt_chances, *one.chances], len(text) if raw else 0)
+        first = {"tokens": text, "token_logprobs": None, "top_logprobs": None, "text_offset": 0}
+        logprobs = {name: [value, *rest[name]] for name, value in first.items()}
+        return choice(asked, index, whole_text, (), one.reason) | {"logprobs": logprobs}
+
     @router.post("/v1/completions", response_model=None)
     async def complete(body: CompletionBody, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
@@ -76,14 +87,21 @@ def completions(service: Service) -> APIRouter:
             raise ApiError(400, f"there are {len(prompts)} prompts; 1 to {MOST_PROMPTS} are possible", "prompt")
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         asked = [service.request_of(body, prompt, max_tokens, body.logprobs) for prompt in prompts]
+        if body.echo:
+            for one in asked:
+                one.scores_prompt = one.n_chances is not None
         if body.stream:
+            if body.echo:
+                raise ApiError(400, "a stream has no echo", "echo")
             if len(asked) > 1:
                 raise ApiError(400, "a stream is of one prompt", "prompt")
             return await stream(http, body, asked[0])
         answers = await unless_gone(http, all_of(asked))
         n = body.n or 1
         choices = [
-            choice(asked[i], i * n + j, one.text, one.chances, one.reason)
+            echoed(asked[i], i * n + j, one)
+            if body.echo
+            else choice(asked[i], i * n + j, one.text, one.chances, one.reason)
             for i, answer in enumerate(answers)
             for j, one in enumerate(answer)
         ]

@@ -78,6 +78,8 @@ class Request:
     ignore_eos: bool = False
     n_chances: int | None = None
     """Logarithms of probabilities: of each token and of the n best beside it; None: none at all."""
+    scores_prompt: bool = False
+    """Whether prompt_chances are wanted, for which all of the prompt is computed."""
     constraint: Callable[[], Constraint] | None = None
     """Makes one for each choice."""
     on_event: Callable[[Piece | Failure], None] = lambda event: None
@@ -87,6 +89,8 @@ class Request:
     """Set by anybody: nobody waits for it any more."""
     n_cached: int = 0
     """Tokens of the prompt that were not computed."""
+    prompt_chances: list[TokenChance] = field(default_factory=list)
+    """Of the prompt's tokens behind the first."""
     n_generated: int = 0
     """Tokens sampled for all choices, ends of text included."""
 

@@ -34,6 +34,8 @@ from livekv.serve.text import Text
 from livekv.session import Session
 
 Part = npt.NDArray[np.int32]
+SCORED_TOKENS = 128
+"""Of a prompt that is scored, in a step: their logits are all there at a time."""
 
 
 @dataclass
@@ -127,8 +129,9 @@ class Scheduler:
             return False
         self.counters.steps += 1
         work = [Work(text.session, [text.last_token], True) for _, text in texts]
-        work += [Work(job.session, part, False) for job, part in parts]
-        self._compute(work)
+        work += [Work(job.session, part, False, job.request.scores_prompt) for job, part in parts]
+        self._compute([one for one in work if not one.wants_all], all_logits=False)
+        self._compute([one for one in work if one.wants_all], all_logits=True)
         for (job, text), done in zip(texts, work):
             self._write(job, text, done)
         for (job, _), done in zip(parts, work[len(texts) :]):
@@ -218,9 +221,11 @@ class Scheduler:
         for job in self._reading:
             if self._is_being_read(job):
                 continue
-            if job.n_read == 0:
+            if job.n_read == 0 and not job.request.scores_prompt:
                 job.request.n_cached = job.session.reuse(job.prompt)
             n = job.session.pass_size(len(job.prompt) - job.n_read)
+            if job.request.scores_prompt:
+                n = min(n, SCORED_TOKENS)
             if parts and n_tokens + n > self.limits.step_tokens:
                 break
             n_tokens += n
@@ -231,19 +236,20 @@ class Scheduler:
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
-        if not self.model.prefix_cache_bytes or job.n_read > 0:
+        if not self.model.prefix_cache_bytes or job.n_read > 0 or job.request.scores_prompt:
             return False
         earlier = [other for other in self._reading if other is not job and other.request.arrived < job.request.arrived]
         return any(common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size > other.n_read
                    for other in earlier)  # fmt: skip
 
-    def _compute(self, work: list[Work]) -> None:
+    def _compute(self, work: list[Work], all_logits: bool) -> None:
         """One step for all. What fails as a whole is done one by one, so that only the guilty fails."""
+        if not work:
+            return
         try:
             batch = [(one.session, one.tokens) for one in work]
-            rows = self._engine.step(batch, generated=[one.generated for one in work])
-            for one, row in zip(work, rows):
-                one.logits = row
+            for one, logits in zip(work, self._engine.step(batch, all_logits, [one.generated for one in work])):
+                one.take(logits)
         except Error:
             for one in work:
                 one.compute_alone(self._engine)
@@ -252,6 +258,8 @@ class Scheduler:
         if done.logits is None:
             self._fail(job, Failure(503, done.problem))
             return
+        if done.rows is not None:
+            job.score(done.rows)
         if job.n_read < len(job.prompt):
             self._end_over_budget(job)
             return
