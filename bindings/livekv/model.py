@@ -48,6 +48,7 @@ class Model:
         yarn_orig_ctx: int | None = None,
     ) -> None:
         self.path = os.fsdecode(path)
+        self.prefix_cache_bytes = prefix_cache_bytes
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
         rope = {
             "rope_scaling": rope_scaling,
@@ -55,7 +56,6 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        self.prefix_cache_bytes = prefix_cache_bytes
         self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
         self._facts = self._core.facts()
 
