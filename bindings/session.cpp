@@ -63,6 +63,15 @@ py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_
     return rows;
 }
 
+int64_t reuse(session_handle & h, const py::object & tokens) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    held_session s(h);
+    s->require_tokens(ids);
+    s.note_change();
+    const py::gil_scoped_release released;  // waits for the step that another thread is in
+    return static_cast<int64_t>(s->reuse(ids));
+}
+
 handle fork(session_handle & h) {
     held_session s(h);
     const py::gil_scoped_release released;
@@ -161,6 +170,9 @@ void bind_session(py::module_ & module) {
         .def(py::init(&open), py::arg("model"), py::arg("n_ctx"), py::arg("n_threads"), py::arg("kv"))
         .def("prefill", &prefill, py::arg("tokens"))
         .def("eval", &eval, py::arg("tokens"), py::arg("all_logits"))
+        .def("reuse", &reuse, py::arg("tokens"))
+        .def(
+            "pass_size", [](session_handle & h, int64_t n) { return held_session(h)->pass_size(n); }, py::arg("n"))
         .def("fork", &fork)
         .def("trim", &trim, py::arg("n_tokens"))
         .def("save", &save, py::arg("path"))

@@ -51,6 +51,7 @@ class Model:
         yarn_orig_ctx: int | None = None,
     ) -> None:
         self.path = os.fsdecode(path)
+        self.prefix_cache_bytes = prefix_cache_bytes
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
         rope = {
             "rope_scaling": rope_scaling,

@@ -94,11 +94,11 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
-        // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's
-        // concern.
+        // One node a layer, so that the GPU's other nodes are interrupted once. Where it does not attend, its one
+        // number is nobody's concern.
         ggml_tensor * args[] = {k, v, q};
         ggml_tensor * out = make_device_node(ctx, attends ? q->ne[0] * q->ne[1] : 1, attends ? q->ne[2] : 1, args,
-                                             attends ? 3 : 2, device_nodes_[static_cast<size_t>(il)]);
+                                             attends || reads_queries_ ? 3 : 2, device_nodes_[static_cast<size_t>(il)]);
         ggml_build_forward_expand(graph, out);
         return attends ? out : nullptr;
     }
@@ -221,17 +221,19 @@ void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, 
     const ggml_tensor * k = dst->src[0];
     const ggml_tensor * v = dst->src[1];
     const ggml_tensor * q = dst->src[2];
+    const bool attends = dst->ne[0] > 1;
     r.guarded([&] {
         for (const part & p : r.parts_) {
             layer_step & step = p.cache->step(node.il);
             device_step & work = p.cache->on_device(node.il);
             work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
                        v->nb[2] / sizeof(float), s);
-            if (q) {
+            const float * const queries = q ? row_of(q, p.first_row) : nullptr;
+            if (attends) {
                 float * const out = static_cast<float *>(dst->data) + p.first_row * dst->ne[0];
-                work.attend(step, row_of(q, p.first_row), out, scale, r.device_workspace_, s);
+                work.attend(step, queries, out, scale, r.device_workspace_, s);
             }
-            work.seal(step, r.device_workspace_, s);
+            work.seal(step, queries, r.device_workspace_, s);
         }
     });
 }

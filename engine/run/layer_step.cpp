@@ -55,14 +55,14 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     sinks = {};
     late.clear();
     place & where = *layer->where;
+    // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
+    const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
     if (!passes_through()) {
-        // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
-        const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
         layer->tail.reserve(static_cast<size_t>(close ? n_open() : room) * plan->row(), where);
         use_rows(layer->tail.k.data(), layer->tail.v.data());
     }
     if (plan->reads_queries() && !close) {
-        layer->tail_queries.resize(static_cast<size_t>(n_open()) * plan->row());
+        layer->tail_queries.reserve(static_cast<size_t>(room) * plan->row(), where);
     }
     if (!close) {
         return;

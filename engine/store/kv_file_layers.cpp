@@ -198,10 +198,11 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
         layer.tail.v = rows(name("tail.v"), row, layer.n_tail);
         if (format.tail_queries) {
             const uint8_t * from = data(name("tail.q"), GGML_TYPE_I8, {row, layer.n_tail});
-            layer.tail_queries.assign(from, from + row * layer.n_tail);
-            if (*std::max_element(layer.tail_queries.begin(), layer.tail_queries.end()) > largest_query_byte) {
+            std::vector<uint8_t> queries(from, from + row * layer.n_tail);
+            if (*std::max_element(queries.begin(), queries.end()) > largest_query_byte) {
                 refuse("tensor '", name("tail.q"), "': a query is not a number");
             }
+            layer.tail_queries = std::move(queries);
         }
     }
     return layer;

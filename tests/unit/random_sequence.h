@@ -23,8 +23,10 @@ struct sequence_setup {
     livekv::kv_method method;
     float k_size = 1.0f;  // standard deviation of keys
     float q_size = 1.0f;
-    int32_t zero_channel = -1;      // all zeros in keys and values
-    int32_t heavy_channel = -1;     // 30 times as large, with a mean
+    int32_t zero_channel = -1;    // all zeros in keys and values
+    int32_t heavy_channel = -1;   // 30 times as large, with a mean
+    int32_t offset_channels = 0;  // first ones of keys that are offset, in turns up and down
+    float offset = 0.0f;
     std::vector<float> q_channels;  // what each channel of the queries is multiplied by; empty: 1
 };
 
@@ -87,7 +89,8 @@ class random_sequence {
         std::vector<uint16_t> rows(static_cast<size_t>(n * s_.n_head_kv) * d);
         for (size_t i = 0; i < rows.size(); ++i) {
             const int32_t c = static_cast<int32_t>(i % d);
-            const float x = normal(rng_);
+            const float away = keys && c < s_.offset_channels ? c % 2 ? -s_.offset : s_.offset : 0.0f;
+            const float x = normal(rng_) + away;
             rows[i] = livekv::f32_to_f16(c == s_.zero_channel ? 0.0f : c == s_.heavy_channel ? 20.0f + 10.0f * x : x);
         }
         if (!blocks) {
