@@ -64,7 +64,7 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("rotate", "both", ("--rotate", "both"), "'both' is not one of none, k, v, kv"),
         ("bypass_layers", -1, ("--bypass-layers", "-1"), "-1 is not auto or a whole number in 0..100000"),
         ("sink_tokens", 600, ("--sink-tokens", "600"), "600 is more than the chunk size, 512"),
-        ("key_alloc", "first", ("--key-alloc", "first"), "'first' is not one of off, block"),
+        ("key_alloc", "first", ("--key-alloc", "first"), "'first' is not one of off, block, auto"),
         ("key_quarters", 4, ("--key-quarters", "4"), "4 is not in 0..3"),
         ("only_layer", -1, ("--only-layer", "-1"), "-1 is not all or a whole number in 0..100000"),
         ("zero_point", "yes", ("--zero-point", "yes"), "'yes' is not one of True, False"),
@@ -131,11 +131,12 @@ def test_a_session_has_the_options_it_was_given(livekv, model, tmp_path):
 
 def test_presets_start_and_changes_follow(livekv):
     assert livekv.KVOptions.preset("default") == livekv.KVOptions()
-    assert livekv.KVOptions.preset("small") == livekv.KVOptions(kv_bits=(4, 3))
+    assert livekv.KVOptions.preset("small") == livekv.KVOptions(kv_bits=3)
+    assert livekv.KVOptions.preset("tiny") == livekv.KVOptions(kv_bits=2, key_quarters=1)
     reference = livekv.KVOptions.preset("reference", sink_tokens=8)
     assert (reference.scale_method, reference.warmup_keep, reference.sink_tokens) == ("ema_absmax", True, 8)
-    with pytest.raises(livekv.Error, match="'tiny' is not one of default, reference, quality, small"):
-        livekv.KVOptions.preset("tiny")
+    with pytest.raises(livekv.Error, match="'huge' is not one of default, reference, quality, small, tiny"):
+        livekv.KVOptions.preset("huge")
     with pytest.raises(livekv.Error, match="there is no cache option 'bits'"):
         livekv.KVOptions.preset("small", bits=4)
     with pytest.raises(livekv.Error, match="there is no cache option 'bits'"):
