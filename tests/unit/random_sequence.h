@@ -3,6 +3,7 @@
 // Random sequences stored in segments, sealed by the reference: what attention is tested over, on the CPU and on the
 // device.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -27,8 +28,40 @@ struct sequence_setup {
     int32_t heavy_channel = -1;   // 30 times as large, with a mean
     int32_t offset_channels = 0;  // first ones of keys that are offset, in turns up and down
     float offset = 0.0f;
+    bool every_width = false;       // keys in classes of 4.25 bits: codes at random, of each width there is
     std::vector<float> q_channels;  // what each channel of the queries is multiplied by; empty: 1
 };
+
+// Codes of each width beside each other, 8 bits too, which is in the format and never chosen: 4.25 bits on the average.
+inline livekv::sealed_chunk chunk_of_every_width(int64_t n, int64_t head_dim, int64_t group, std::mt19937 & rng) {
+    constexpr uint8_t widths[16] = {8, 8, 8, 6, 6, 5, 5, 4, 4, 4, 3, 3, 2, 2, 0, 0};
+    const size_t d = static_cast<size_t>(head_dim);
+    std::normal_distribution<float> normal;
+    livekv::sealed_chunk keys;
+    keys.n_tokens = n;
+    keys.head_dim = head_dim;
+    keys.group = group;
+    for (size_t c = 0; c < d; ++c) {
+        keys.classes.order.push_back(static_cast<uint16_t>(c));
+    }
+    std::shuffle(keys.classes.order.begin(), keys.classes.order.end(), rng);
+    for (size_t quad = 0; quad < d / 4; ++quad) {
+        keys.classes.widths.push_back(widths[quad * 16 / (d / 4)]);
+    }
+    std::vector<int32_t> top(d);
+    for (size_t i = 0; i < d; ++i) {
+        top[keys.classes.order[i]] = (1 << keys.classes.widths[i / 4]) - 1;
+    }
+    for (size_t i = 0; i < static_cast<size_t>((n + group - 1) / group) * d; ++i) {
+        const float step = top[i % d] > 0 ? 4.0f / static_cast<float>(top[i % d]) : 0.0f;
+        keys.scale.push_back(livekv::f16_to_f32(livekv::f32_to_f16(step)));
+        keys.minimum.push_back(livekv::f16_to_f32(livekv::f32_to_f16(normal(rng) - 2.0f)));
+    }
+    for (size_t i = 0; i < static_cast<size_t>(n) * d; ++i) {
+        keys.codes.push_back(static_cast<int16_t>(rng() % static_cast<uint32_t>(top[i % d] + 1)));
+    }
+    return keys;
+}
 
 // With the memory its segments point to. The last one added are the open tokens.
 class random_sequence {
@@ -117,7 +150,8 @@ class random_sequence {
                 q2[c] = s_.q_channels[c] * s_.q_channels[c];
             }
             const std::vector<uint8_t> block = livekv::pack_block(
-                h, !keys ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
+                h, !keys            ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
+                   : s_.every_width ? chunk_of_every_width(n, s_.head_dim, h.group, rng_)
                    : s_.method.key_classes
                        ? livekv::seal_keys_by_class(s_.method, statistics, q2, chunk, s_.head_dim, n_sinks)
                        : livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks));

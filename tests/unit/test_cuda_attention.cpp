@@ -122,8 +122,8 @@ TEST(keys_in_classes_of_width) {
     worst_of worst;
     for (const int32_t head_dim : {8, 40, 64, 128, 264}) {
         for (const auto & [bits, quarters, v_bits] :
-             {std::tuple{4, 0, 4}, {3, 0, 3}, {2, 1, 2}, {5, 3, 4}, {2, 0, 5}, {3, 1, 4}}) {
-            for (const int32_t n : {1, 15, 17, 33, 103, 160, 300}) {
+             {std::tuple{4, 0, 4}, {3, 0, 3}, {2, 1, 2}, {5, 3, 4}, {2, 0, 5}}) {
+            for (const int32_t n : {1, 15, 17, 33, 103, 160}) {
                 if (!device::has_fast_attention(head_dim, bits_by_class, v_bits) && n > 33) {
                     continue;  // the plain kernel alone
                 }
@@ -152,6 +152,45 @@ TEST(keys_in_classes_of_width) {
         }
     }
     std::printf("     worst NMSE: step %.1e, rows %.1e, plain %.1e\n", worst.step, worst.rows, worst.plain);
+}
+
+// So many heads that few spans fill the GPU: a warp of decode goes from group to group and from block to block.
+TEST(a_warp_goes_through_many_classes) {
+    for (const int32_t head_dim : {64, 128}) {
+        for (const int32_t group : {32, 64}) {
+            IN("head_dim=", head_dim, " group=", group);
+            sequence_setup s;
+            s.n_head = s.n_head_kv = 8;
+            s.head_dim = head_dim;
+            s.method = class_method(3, 1);
+            s.method.key_group = group;
+            s.heavy_channel = 5;
+            device_sequence seq(s);
+            seq.add_sinks(4);
+            for (const int32_t n : {64, 40, 70, 160, 64, 96}) {
+                seq.add(n, n != 70, true);
+            }
+            seq.add(20, false, false);
+            check_all(seq, s);
+        }
+    }
+}
+
+TEST(keys_of_every_width_there_is) {
+    for (const int32_t head_dim : {64, 128}) {
+        IN("head_dim=", head_dim);
+        sequence_setup s;
+        s.head_dim = head_dim;
+        s.n_new = 3;
+        s.method = class_method(4, 1);
+        s.method.key_group = 32;
+        s.every_width = true;
+        device_sequence seq(s);
+        seq.add(150, true, true);
+        seq.add(45, true, true);
+        seq.add(4, false, false);
+        check_all(seq, s);
+    }
 }
 
 // Channels far from 0, as biases make them: what all keys of a channel have in common takes no part in the weights.
@@ -336,15 +375,16 @@ TEST(rows_are_stored_as_the_cpu_stores_them) {
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
     for (const auto & [head_dim, k_bits, v_bits, outliers] :
-         {std::tuple{128, 4, 4, 0.005}, {64, 5, 4, 0.0}, {64, 8, 8, 0.02}}) {
+         {std::tuple{128, 4, 4, 0.005}, {64, 5, 4, 0.0}, {64, 8, 8, 0.02}, {64, bits_by_class, 4, 0.0}}) {
         IN("head_dim=", head_dim, " k_bits=", k_bits, " v_bits=", v_bits);
         sequence_setup s;
         s.n_head = s.n_head_kv = 4;  // so that few spans fill the GPU, and a warp has several tiles
         s.n_new = 3;
         s.head_dim = head_dim;
-        s.rotation = head_dim == 64 ? 32 : 0;
-        s.method = default_method();
-        s.method.k_bits = k_bits;
+        const bool by_class = k_bits == bits_by_class;
+        s.rotation = head_dim == 64 && !by_class ? 32 : 0;
+        s.method = by_class ? class_method(3, 1) : default_method();
+        s.method.k_bits = by_class ? 3 : k_bits;
         s.method.v_bits = v_bits;
         s.method.key_group = 32;
         s.method.outlier_ratio = outliers;
@@ -353,6 +393,7 @@ TEST(the_order_of_threads_does_not_matter) {
         seq.add_sinks(4);
         seq.add(288, true, true, 4);
         seq.add(33, false, true);
+        seq.add(50, true, true);
         seq.add(20, false, false);
         for (const attention_kernel kernel :
              {attention_kernel::step, attention_kernel::rows, attention_kernel::plain}) {
