@@ -156,19 +156,21 @@ def test_a_key_is_needed_where_there_is_one(app_of):
             assert client.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_an_engine_that_fails_is_said_and_not_waited_for(app_of, monkeypatch):
+def test_a_step_that_fails_is_said_and_the_server_lives(app_of, monkeypatch, caplog):
     from livekv.serve.scheduler import Scheduler
     from starlette.testclient import TestClient
 
     def fail(self):
-        raise RuntimeError("for the test")
+        raise MemoryError("for the test")
 
-    app = app_of()
-    with TestClient(app, base_url="http://localhost") as client:
-        monkeypatch.setattr(Scheduler, "_begin_waiting", fail)
-        for _ in range(2):
-            assert "the engine's thread has ended" in refused(client.post("/v1/completions", json={"prompt": "a"}), 503)["message"]
-        refused(client.get("/health"), 503)
+    with TestClient(app_of(), base_url="http://localhost") as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scheduler, "_begin_waiting", fail)
+            for _ in range(2):
+                assert "its log says more" in refused(client.post("/v1/completions", json={"prompt": "a"}), 500)["message"]
+        assert "for the test" in caplog.text
+        assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}).json()["usage"]["completion_tokens"] == 2
+        assert client.get("/health").status_code == 200
 
 
 def test_bad_requests_do_not_disturb_a_good_one(client):

@@ -343,13 +343,34 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
         assert asked[i].text == alone(tiny, kv, ids[20 * i : 20 * i + 30], 8)[0]
 
 
+def test_a_prompt_that_is_scored_is_scored_once(scheduler, serve, livekv, ids, monkeypatch):
+    """Though the step that read a part of it failed behind it."""
+    s = scheduler()
+    compute, failed = s._engine.step, []
+
+    class Engine:
+        def step(self, batch, all_logits, generated):
+            logits = compute(batch, all_logits, generated)
+            if not failed:
+                failed.append(True)
+                raise livekv.Error("not enough memory for a pass")
+            return logits
+
+    monkeypatch.setattr(s, "_engine", Engine())
+    one = Asked(serve, ids[:100], max_tokens=1, n_chances=0, scores_prompt=True)
+    run(s, [one])
+    again = Asked(serve, ids[:100], max_tokens=1, n_chances=0, scores_prompt=True)
+    run(scheduler(), [again])
+    assert failed and one.request.prompt_chances == again.request.prompt_chances and one.text == again.text
+
+
 def test_all_can_be_ended(scheduler, serve, ids):
     s = scheduler(parallel=1)
     asked = [Asked(serve, ids[:10]) for _ in range(3)]
     for one in asked:
         s.submit(one.request)
     s.step()
-    s.fail_all("the server ends")
+    s.fail_all(serve.request.Failure(503, "the server ends"))
     assert all(one.failure.message == "the server ends" for one in asked) and not s.step()
 
 

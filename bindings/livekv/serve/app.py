@@ -81,8 +81,8 @@ def make_app(
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        if worker.problem:
-            raise Refused(503, worker.problem)
+        if not worker.alive:
+            raise Refused(503, "nothing is computed any more")
         return {"status": "ok"}
 
     @app.get("/metrics")

@@ -68,10 +68,13 @@ class Work:
         self.logits = logits[-1] if self.wants_all else logits
 
     def compute_alone(self, engine: Engine) -> None:
-        if self.session.n_tokens == self._n_after and not self.wants_all:  # in a pass before the one that failed
+        advanced = self.session.n_tokens == self._n_after  # in a pass before the one that failed
+        if advanced and not self.wants_all:
             self.logits = self.session.last_logits
             return
         try:
+            if advanced:
+                self.session.trim(self._n_after - len(self.tokens))
             (logits,) = engine.step([(self.session, self.tokens)], self.wants_all, self.generated)
             self.take(logits)
         except Error as problem:

@@ -140,14 +140,14 @@ class Scheduler:
             self._drop(job)
         return True
 
-    def fail_all(self, message: str) -> None:
+    def fail_all(self, failure: Failure) -> None:
         """Ends every request, waiting or under way."""
         with self._lock:
             waiting, self._queue = self._queue, deque()
         for request in waiting:
-            self._tell_failure(request, Failure(503, message))
+            self._tell_failure(request, failure)
         for job in list(self._jobs()):
-            self._fail(job, Failure(503, message))
+            self._fail(job, failure)
 
     def _jobs(self) -> Iterator[Job]:
         yield from self._reading

@@ -80,5 +80,6 @@ def chance_of(logits: F32, token: int, n_best: int) -> TokenChance:
     x = logits.astype(np.float64)
     highest = x.max()
     x -= highest + np.log(np.exp(x - highest).sum())
-    best = np.argsort(-x, kind="stable")[:n_best]
+    best = np.argpartition(-x, n_best)[:n_best] if n_best < len(x) else np.arange(len(x))
+    best = best[np.lexsort((best, -x[best]))]
     return TokenChance(token, float(x[token]), [(int(i), float(x[i])) for i in best])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -20,7 +21,6 @@ class Worker:
         self.scheduler = scheduler
         self._wake = threading.Event()
         self._closing = False
-        self._problem = ""
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
 
@@ -34,30 +34,31 @@ class Worker:
         self._thread.join()
 
     @property
-    def problem(self) -> str:
-        """Why nothing is computed any more; "" while all is well."""
-        return self._problem
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def submit(self, request: Request) -> None:
-        """Raises Refused as Scheduler.submit, and when the thread has ended."""
-        if self._closing or self._problem:
-            raise Refused(503, self._problem or "the server ends")
+        """Raises Refused as Scheduler.submit, and when the server ends."""
+        if self._closing:
+            raise Refused(503, "the server ends")
         self.scheduler.submit(request)
         self._wake.set()
         if self._ended:  # meanwhile: nobody else would tell it
-            self.scheduler.fail_all(self._problem or "the server ends")
+            self.scheduler.fail_all(Failure(503, "the server ends"))
 
     def _run(self) -> None:
-        try:
-            while not self._closing:
-                self._wake.clear()
-                if not self.scheduler.step():
-                    self._wake.wait()
-        except Exception as problem:
-            log.exception("the engine's thread has ended")
-            self._problem = f"the engine's thread has ended: {problem}"
+        while not self._closing:
+            self._wake.clear()
+            try:
+                busy = self.scheduler.step()
+            except Exception:  # nobody under way can go on; those to come can
+                log.exception("a step failed")
+                self.scheduler.fail_all(Failure(500, "the server failed; its log says more"))
+                continue
+            if not busy:
+                self._wake.wait()
         self._ended = True
-        self.scheduler.fail_all(self._problem or "the server ends")
+        self.scheduler.fail_all(Failure(503, "the server ends"))
 
 
 async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
@@ -67,7 +68,7 @@ async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
     queue: asyncio.Queue[Piece | Failure] = asyncio.Queue()
 
     def tell(event: Piece | Failure) -> None:
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(queue.put_nowait, event)
 
     request.on_event = tell
