@@ -18,7 +18,7 @@ class stream {
   public:
     stream(bool keys, const kv_options & options) : keys_(keys) {
         if (options.policy != "livekv") {
-            fail("only the livekv policy seals chunks, not ", options.policy);
+            fail("only the policies livekv and kvstream seal chunks, not ", options.policy);
         }
         if (keys && options.key_alloc != kv_key_alloc::off) {
             fail("a stream of keys has no queries to choose widths of channels by; set key_alloc to off");

@@ -21,6 +21,8 @@
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
+// Version 4 had no policy kvstream, none of its options, and no blocks of version 3.
+//
 // Version 3 had no options key-alloc and key-quarters, and so neither blocks of version 2 nor tail.q.
 //
 // Version 2 had, in the place of the states after every chunk, the newest alone:
@@ -34,7 +36,7 @@
 
 namespace livekv::kv_names {
 
-constexpr uint32_t file_version = 4;
+constexpr uint32_t file_version = 5;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr int32_t given_back = -1;      // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
