@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "policy/kv_option_fields.h"
@@ -44,6 +45,11 @@ void check_range(const char * name, const E & value, kv_one_of) {
         refuse(name, "the enumerator ", static_cast<int>(value), " does not exist");
     }
 }
+void check_range(const char * name, int64_t value, kv_width) {
+    if (std::find(kv_stream_widths.begin(), kv_stream_widths.end(), value) == kv_stream_widths.end()) {
+        refuse(name, value, " is not one of 2, 3, 4, 5, 8, 16");
+    }
+}
 void check_range(const char *, bool, kv_on_off) {}
 void check_range(const char *, bool, kv_switch) {}
 
@@ -63,10 +69,27 @@ std::string excludes_classes(const kv_options & o) {
     return why.str();
 }
 
+void check_stream(const kv_options & o) {
+    if (o.key_bits_sink_outlier < o.key_bits_normal) {
+        refuse("key_bits_sink_outlier", o.key_bits_sink_outlier, " is less than key-bits-normal, ", o.key_bits_normal);
+    }
+    if (o.value_bits_sink_outlier < o.value_bits_normal) {
+        refuse("value_bits_sink_outlier", o.value_bits_sink_outlier, " is less than value-bits-normal, ",
+               o.value_bits_normal);
+    }
+    if (o.outlier_detection && o.outlier_threshold_relative * (1.0 - o.ema_decay) > 1.0 - 1e-9) {
+        refuse("outlier_threshold_relative", o.outlier_threshold_relative, " can never flag a channel with ema-decay ",
+               o.ema_decay, ": it must be below ", 1.0 / (1.0 - o.ema_decay));
+    }
+}
+
 }  // namespace
 
 void kv_options::check() const {
-    find_kv_policy(policy);
+    const kv_policy & how = find_kv_policy(policy);
+    if (!preset.empty() && !how.has_preset(preset)) {
+        refuse("preset", "'", preset, "' is none of the cache ", policy);
+    }
     const kv_options shipped;
     for_each_kv_option([&](const char * name, auto member, const auto & may, const char *) {
         check_range(name, this->*member, may);
@@ -85,12 +108,14 @@ void kv_options::check() const {
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
+    check_stream(*this);
 }
 
 kv_options kv_options::for_policy(const std::string & name) const {
     const kv_policy & how = find_kv_policy(name);
     kv_options kept;
     kept.policy = name;
+    kept.preset = how.reads("preset") ? preset : "";
     for_each_kv_option([&](const char * option, auto member, const auto &, const char *) {
         if (how.reads(option)) {
             kept.*member = this->*member;
@@ -118,6 +143,23 @@ kv_method kv_options::method() const {
     m.scale_method = scale_method;
     m.key_classes = has_key_classes();
     m.key_quarters = static_cast<int32_t>(key_quarters);
+    return m;
+}
+
+stream_method kv_options::stream(kv_side side) const {
+    const bool keys = side == kv_side::key;
+    stream_method m;
+    m.bits = static_cast<int32_t>(keys ? key_bits_normal : value_bits_normal);
+    m.high_bits = static_cast<int32_t>(keys ? key_bits_sink_outlier : value_bits_sink_outlier);
+    m.groups = keys ? 0 : static_cast<int32_t>(value_quant_groups);
+    m.sink_tokens = static_cast<int32_t>(sink_tokens);
+    m.decay = static_cast<float>(ema_decay);
+    m.relative = static_cast<float>(outlier_threshold_relative);
+    m.absolute = outlier_threshold_abs > 0.0 ? static_cast<float>(outlier_threshold_abs)
+                                             : std::numeric_limits<float>::infinity();
+    m.detects = outlier_detection;
+    m.scale_range = stream_range;
+    m.stat_reset = static_cast<int32_t>(stat_reset);
     return m;
 }
 

@@ -5,7 +5,9 @@
 #include <string>
 
 #include "error.h"
+#include "kv/kv_block.h"
 #include "kv/kv_method.h"
+#include "kv/kv_stream.h"
 
 namespace livekv {
 
@@ -62,7 +64,23 @@ struct kv_options {
     kv_key_alloc key_alloc = kv_key_alloc::automatic;
     int64_t key_quarters = 0;
     bool seal_decode = true;
+
+    // Of kvstream (kv/kv_stream.h).
+    double ema_decay = 0.9;
+    int64_t key_bits_normal = 4;
+    int64_t value_bits_normal = 4;
+    int64_t key_bits_sink_outlier = 8;
+    int64_t value_bits_sink_outlier = 8;
+    double outlier_threshold_relative = 3.0;
+    double outlier_threshold_abs = 0.0;  // 0: none
+    bool outlier_detection = true;
+    int64_t value_quant_groups = 0;
+    stream_method::range stream_range = stream_method::range::cover;
+    bool pre_rope = true;
+    int64_t stat_reset = 0;
+
     bool measure_error = false;
+    std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 
     // Throws kv_option_error: a value out of its range, fields that contradict each other, or one that is not its
     // default though the policy does not read it.
@@ -75,6 +93,7 @@ struct kv_options {
     bool has_key_classes() const;
 
     kv_method method() const;
+    stream_method stream(kv_side side) const;
 
     // Layers kept at higher precision, of n_layer.
     int64_t n_bypass(int64_t n_layer) const;

@@ -33,6 +33,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     part_of_row_.clear();
     n_rows_ = 0;
     reads_queries_ = false;
+    keeps_unturned_ = false;
     seal_seconds_ = 0.0;
     first_bad_ = none_bad;
     failed_ = false;
@@ -47,6 +48,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             n_rows_ += p.n_new;
             for (int64_t il = 0; il < shape_.n_layer(); ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
+                keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
             }
         }
         place_passing_rows();
@@ -90,7 +92,8 @@ void chunked_runner::place_passing_rows() {
 }
 
 ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
-                                     ggml_tensor * k, ggml_tensor * v, float scale, bool attends) {
+                                     ggml_tensor * k, ggml_tensor * k_unturned, ggml_tensor * v, float scale,
+                                     bool attends) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
@@ -103,8 +106,9 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         return attends ? out : nullptr;
     }
     // A node's result orders it before the next one; the values are nobody's concern.
-    ggml_tensor * kv[] = {k, v};
-    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * kv[] = {k, v, k_unturned};
+    ggml_tensor * stored =
+        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, keeps_unturned_ ? 3 : 2, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
     if (attends) {
@@ -146,7 +150,8 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
     for (int64_t i = ith; i < r.n_rows_; i += nth) {
         const part & p = r.parts_[r.part_of_row_[static_cast<size_t>(i)]];
         const layer_step & step = p.cache->step(n.il);
-        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(dst->src[0], i), row_of(dst->src[1], i))) {
+        const ggml_tensor * const k = dst->src[step.plan->turns ? 2 : 0];
+        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(k, i), row_of(dst->src[1], i))) {
             r.note_bad(n.il, i);
         }
     }
@@ -168,6 +173,7 @@ void chunked_runner::prepare_attention(const node & n) {
         args.head_dim = static_cast<int32_t>(shape.head_dim);
         args.k_rotation = step.plan->k_rotation;
         args.v_rotation = step.plan->v_rotation;
+        args.turns = step.plan->turns ? &step.plan->turns->turns() : nullptr;
         args.scale = n.scale;
         args.window = shape.window;
         args.segments = segments.data();

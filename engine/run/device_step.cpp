@@ -102,6 +102,9 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
+    if (plan.stream) {
+        throw kv_option_error("policy", "the cache kvstream is computed on the CPU only; use -ngl 0");
+    }
     if (plan.measure_error) {
         throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");
     }

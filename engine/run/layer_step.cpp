@@ -5,6 +5,7 @@
 
 #include "kv/kv_pack.h"
 #include "policy/chunk_seal.h"
+#include "policy/stream_seal.h"
 
 namespace livekv {
 
@@ -46,6 +47,29 @@ query_squares squares_of(const layer_step & step, int64_t head, std::span<const 
     return all;
 }
 
+// One side of a chunk of kvstream.
+void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    const std::vector<kv_chunk> & chunks = step.layer->chunks;
+    stream_rows rows{side, key ? step.k_rows : step.v_rows};
+    rows.n_tokens = step.closed.n_stored;
+    rows.n_head_kv = plan.n_head_kv;
+    rows.head_dim = plan.head_dim;
+    rows.n_sinks = step.closed.n_sinks;
+    rows.index = static_cast<int64_t>(chunks.size());
+    const size_t at = key ? 0 : static_cast<size_t>(plan.stream->k.units(plan.head_dim));  // in a head's state
+    const page * const before = chunks.empty() ? nullptr : chunks.back().state.get();
+    std::span<kv_error_sums> errors(step.errors);
+    if (!errors.empty()) {
+        errors = errors.subspan(key ? 0 : static_cast<size_t>(plan.n_head_kv), static_cast<size_t>(plan.n_head_kv));
+    }
+    (key ? step.closed.k : step.closed.v) = seal_stream_chunk(
+        key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
+        step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
+        key ? step.sinks.k.data() : step.sinks.v.data(), errors);
+}
+
 }  // namespace
 
 void layer_step::begin(int64_t n, bool closes, bool seal) {
@@ -70,8 +94,10 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     const chunk_closing what = close_chunk(*plan, *layer, n_open(), seal);
     closed.n_stored = closed.n_tokens = static_cast<int32_t>(n_open());
     closed.n_sinks = what.n_sinks;
-    closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
-    closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
+    if (!plan->stream) {  // whose blocks are as large as sealing finds
+        closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
+        closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
+    }
     if (plan->state_floats() > 0) {
         closed.state = std::make_shared<page>(where, plan->state_floats() * sizeof(float));
     }
@@ -150,6 +176,9 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
 
 void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries) {
     const chunk_plan & plan = *step.plan;
+    if (plan.stream) {
+        return seal_stream_side(step, kernels, job == 0 ? kv_side::key : kv_side::value);
+    }
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;
     const kv_chunk & c = step.closed;

@@ -15,6 +15,12 @@ namespace {
 constexpr uint8_t largest_query_byte = 0x7b;  // the upper half of f16's largest number
 constexpr float f16_max = 65504.0f;           // running statistics of f16 values are never larger
 
+constexpr int32_t most_width = 16;  // of a quad of channels in a block of version 3
+
+int32_t format_quads(const kv_layer_format & format) {
+    return static_cast<int32_t>(format.head_dim / 4);
+}
+
 template <typename T>
 T load(const uint8_t * bytes, size_t i) {
     T value;
@@ -122,6 +128,12 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
         size_t block_bytes = 0;
         if (sealed) {
             out.header = format.header(side, n);
+            if (out.header->has_channels() && from.has(sizeof(kv_block_header))) {
+                const int32_t least = out.header->width_sum;
+                const int32_t said = load<kv_block_header>(from.from + from.at, 0).width_sum;
+                out.header->width_sum =
+                    static_cast<uint16_t>(std::clamp(said, least, most_width * format_quads(format)));
+            }
             block_bytes = kv_map(*out.header).bytes;
         }
         const size_t n_bytes =

@@ -56,7 +56,7 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("chunk_size", 0, ("--chunk-size", "0"), "0 is not a multiple of 32 in 32..4096"),
         ("chunk_size", 64.5, ("--chunk-size", "64.5"), "64.5 is not a whole number in 32..4096"),
         ("chunk_size", 2**64 + 64, ("--chunk-size", str(2**64 + 64)), "is not a whole number in 32..4096"),
-        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, f16, "),
+        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, f16, "),
         ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2"), "0.2 is not in 0..0.1"),
         ("v_outlier_ratio", "x", ("--v-outlier-ratio", "x"), "'x' is not same or a number in 0..0.1"),
         ("v_outlier_ratio", -1.0, ("--v-outlier-ratio", "-1"), "-1.0 is not same or a number in 0..0.1"),
@@ -162,7 +162,7 @@ def test_specs_are_what_they_say(livekv):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "'' is neither a policy nor a preset; there are livekv, f16, "),
+        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, f16, "),
         ("f32", "'f32' is neither a policy nor a preset"),
         ("livekv:bits=4", "there is no option 'bits'"),
         ("livekv:help", "there is no option 'help'"),
@@ -185,6 +185,12 @@ def test_a_bad_spec_is_named_in_the_message(livekv, spec, message):
     assert "\n" not in str(raised.value)
 
 
+OF_KVSTREAM = {
+    "ema_decay", "key_bits_normal", "value_bits_normal", "key_bits_sink_outlier", "value_bits_sink_outlier", "stream_range",
+    "outlier_threshold_relative", "outlier_threshold_abs", "outlier_detection", "value_quant_groups", "pre_rope", "stat_reset",
+}  # fmt: skip
+
+
 def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose_it_is(livekv):
     for row in livekv.kv_options_table():
         if row.field in ("policy", "chunk_size"):
@@ -194,9 +200,11 @@ def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose
             spec = f"{policy}:{row.flag.removeprefix('--')}={value}"  # its default, which changes nothing
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions.parse(spec)
-            assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, livekv does"
+            both = row.field in ("sink_tokens", "measure_error")
+            whose = "livekv, kvstream do" if both else "kvstream does" if row.field in OF_KVSTREAM else "livekv does"
+            assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, {whose}"
     assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")
-    with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv does"):
+    with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv, kvstream do"):
         livekv.KVOptions.preset("default", policy="f16")
 
 

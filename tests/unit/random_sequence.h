@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
 #include "kernels/attention_ref.h"
+#include "kernels/seal_stream.h"
 #include "kv/f16.h"
 #include "kv/kv_classes.h"
 #include "kv/kv_pack.h"
@@ -22,7 +24,9 @@ struct sequence_setup {
     int64_t window = 0;    // tokens a query sees; 0: all
     int32_t rotation = 0;  // of keys; of values half as long
     livekv::kv_method method;
-    float k_size = 1.0f;  // standard deviation of keys
+    std::optional<livekv::stream_method> stream;  // seals in the place of method
+    const livekv::rope_turns * turns = nullptr;   // of keys that are kept before RoPE
+    float k_size = 1.0f;                          // standard deviation of keys
     float q_size = 1.0f;
     int32_t zero_channel = -1;    // all zeros in keys and values
     int32_t heavy_channel = -1;   // 30 times as large, with a mean
@@ -99,6 +103,7 @@ class random_sequence {
         a.head_dim = s_.head_dim;
         a.k_rotation = s_.rotation;
         a.v_rotation = s_.rotation / 2;
+        a.turns = s_.turns;
         a.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
         a.window = s_.window;
         a.segments = segments_.data();
@@ -143,6 +148,10 @@ class random_sequence {
                         rows[(t * static_cast<size_t>(s_.n_head_kv) + static_cast<size_t>(head)) * d + c]));
                 }
             }
+            if (s_.stream) {
+                add_streamed(keys ? livekv::kv_side::key : livekv::kv_side::value, chunk, n_sinks, all);
+                continue;
+            }
             livekv::key_statistics statistics(s_.method, s_.head_dim);
             livekv::observe_keys(s_.method, statistics, chunk, n_sinks);
             std::vector<float> q2(d, 1.0f);
@@ -160,6 +169,26 @@ class random_sequence {
         memory_.push_back(all);
         (keys ? segment.k_blocks : segment.v_blocks) = memory_.back().data();
         (keys ? segment.k_block_bytes : segment.v_block_bytes) = all.size() / static_cast<size_t>(s_.n_head_kv);
+    }
+
+    // Of a chunk after one of which every fifth channel was small, so that it is flagged now.
+    void add_streamed(livekv::kv_side side, const std::vector<float> & chunk, int64_t n_apart,
+                      std::vector<uint8_t> & to) {
+        std::vector<float> before = livekv::stream_units_of(*s_.stream, chunk, s_.head_dim, {}, 0).mu;
+        for (size_t i = 0; i < before.size(); i += 5) {
+            before[i] *= 0.01f;
+        }
+        const livekv::stream_units units = livekv::stream_units_of(*s_.stream, chunk, s_.head_dim, before, 1);
+        const std::vector<uint8_t> widths = livekv::stream_widths(*s_.stream, units, s_.head_dim);
+        int32_t sum = 0;
+        for (const uint8_t width : widths) {
+            sum += width;
+        }
+        const livekv::kv_block_header h =
+            livekv::kv_channel_header(side, static_cast<int32_t>(chunk.size()) / s_.head_dim, s_.head_dim, sum);
+        std::vector<uint8_t> block(livekv::kv_map(h).bytes);
+        livekv::seal_stream(*s_.stream, units, h, widths, chunk, n_apart, block.data());
+        to.insert(to.end(), block.begin(), block.end());
     }
 
     sequence_setup s_;
