@@ -15,6 +15,7 @@ using namespace livekv;
 namespace {
 
 constexpr int64_t n_heads = 2;
+constexpr int64_t class_lengths[] = {1, 5, 16, 31, 33, 48, 100, 160, 512};
 
 // A chunk of a layer: keys and values f32 [n, n_heads, d], as f16 has them, and queries f32 [n, n_heads * group, d].
 struct layer_chunk {
@@ -66,7 +67,7 @@ class_configuration draw_classes(std::mt19937 & rng, int64_t longest) {
     const size_t n_chunks = 1 + rng() % 3;
     for (size_t i = 0; i < n_chunks; ++i) {
         layer_chunk chunk;
-        chunk.n = std::min<int64_t>(one_of(lengths), longest);
+        chunk.n = std::min<int64_t>(one_of(class_lengths), longest);
         chunk.n_sinks = i == 0 && rng() % 2 ? std::min<int64_t>(chunk.n, one_of(std::array{4, 40})) : 0;
         chunk.n_waiting = static_cast<int64_t>(rng() % static_cast<uint32_t>(chunk.n));
         chunk.k = random_rows(c.kind, chunk.n * n_heads, c.d, rng);

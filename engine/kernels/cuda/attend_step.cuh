@@ -122,7 +122,7 @@ class step_warp {
 // their way.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
 constexpr int32_t step_blocks = head_dim == 64                               ? 4
-                                : (k_bits == 4 || k_bits < 0) && v_bits == 4 ? 3
+                                : k_bits < 0 || (k_bits == 4 && v_bits == 4) ? 3
                                                                              : 2;
 
 // Grid: x: spans, y: kv heads times tiles of 8 rows.
