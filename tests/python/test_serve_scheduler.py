@@ -259,6 +259,21 @@ def test_memory_is_never_over_the_budget_and_nobody_is_lost(scheduler, serve, ti
     assert 2 <= most_texts < 12 and 0 < most_bytes <= budget
 
 
+def test_a_cache_that_takes_its_context_at_once_counts_so(serve, livekv, tiny, ids):
+    f16 = livekv.KVOptions.parse("f16")
+    with tiny.session(300, kv=f16) as session:
+        whole = session.kv_bytes
+    s = serve.scheduler.Scheduler(tiny, serve.limits.Limits(memory=3 * whole + whole // 2), 300, f16)
+    asked = [Asked(serve, ids[9 * i : 9 * i + 20], max_tokens=6) for i in range(7)]
+    for one in asked:
+        s.submit(one.request)
+    most = 0
+    while s.step():
+        most = max(most, s.n_texts)
+        assert s.kv_bytes <= s.limits.memory
+    assert most == 3 and [one.text for one in asked] == [alone(tiny, f16, one.request.prompt, 6)[0] for one in asked]
+
+
 def test_a_request_that_needs_more_than_all_memory_is_ended(scheduler, serve, ids):
     s = scheduler(memory=400_000)
     large, small = Asked(serve, ids[:700]), Asked(serve, ids[:10], max_tokens=3)

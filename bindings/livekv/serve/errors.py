@@ -33,8 +33,7 @@ class ApiError(Refused):
 
 def body_of(problem: Refused, path: str) -> dict[str, Any]:
     """The error as JSON."""
-    message = str(problem).encode("utf-8", "replace").decode()  # halves of surrogate pairs
-    status = problem.status
+    message, status = str(problem), problem.status
     if path.startswith("/v1/messages"):
         kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": message}}
