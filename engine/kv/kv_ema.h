@@ -5,6 +5,7 @@
 
 #include "kv/host_device.h"
 #include "kv/kv_method.h"
+#include "kv/kv_state.h"
 
 namespace livekv {
 
@@ -31,6 +32,10 @@ LIVEKV_HD inline channel_ema ema_after(const kv_method & method, channel_ema e, 
     e.high = e.high != 0.0f ? ema_moved(method, e.high, top) : top;
     if (signs_apart) {
         e.low = e.low != 0.0f ? -ema_moved(method, -e.low, -low) : low;
+    }
+    if (state_is_f16(method)) {
+        e.high = f16_number(e.high);
+        e.low = f16_number(e.low);
     }
     return e;
 }

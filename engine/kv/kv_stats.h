@@ -10,8 +10,8 @@ namespace livekv {
 
 // The clipped running statistic of one kv head's key channels, over the chunks seen so far.
 //   m_t = max_i |K_t[i, c]|;  v_t = min(m_t, N mu_(t-1));  mu_t = (1 - alpha) mu_(t-1) + alpha v_t;  mu_0 = m_0
-// (the method's equations 3-2 to 3-4), in float32, per channel; with ema_minmax for the largest value and for the
-// magnitude of the smallest apart.
+// (the method's equations 3-2 to 3-4), in float32, but mu_t rounded to f16 where key_classes is on, per channel; with
+// ema_minmax for the largest value and for the magnitude of the smallest apart.
 class key_statistics {
   public:
     key_statistics(const kv_method & method, int64_t head_dim);

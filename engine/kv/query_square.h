@@ -7,6 +7,7 @@
 
 #include "kv/f16.h"
 #include "kv/host_device.h"
+#include "kv/kv_state.h"
 
 namespace livekv {
 
@@ -17,10 +18,10 @@ LIVEKV_HD inline double bounded_square(float x) {
     return square < largest * largest ? square : largest * largest;
 }
 
-// A mean square's root, at most f16's largest number.
-LIVEKV_HD inline float bounded_root(float mean) {
+// A mean square's root as an f16 number, at most the largest.
+LIVEKV_HD inline float f16_root(float mean) {
     const float root = std::sqrt(mean);
-    return root < 65504.0f ? root : 65504.0f;
+    return f16_number(root < 65504.0f ? root : 65504.0f);
 }
 
 // The root in a byte: the upper half of an f16 number, rounded.

@@ -128,6 +128,7 @@ kv_layer make_layer(const chunk_plan & plan, bool on_device) {
     kv_layer layer;
     layer.n_head_kv = plan.n_head_kv;
     layer.head_dim = plan.head_dim;
+    layer.state_is_f16 = state_is_f16(plan.method);
     layer.where = on_device ? &device_memory() : &host_memory();
     layer.errors.resize(plan.measure_error ? static_cast<size_t>(2 * plan.n_head_kv) : 0);
     return layer;
@@ -184,6 +185,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.window = plan.window;
     f.seals = plan.seals;
     f.state_floats = plan.state_floats();
+    f.state_is_f16 = state_is_f16(plan.method);
     f.tail_queries = plan.reads_queries();
     if (plan.stream) {
         f.header = [plan](kv_side side, int64_t n) {

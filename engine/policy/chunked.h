@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kv/kv_method.h"
+#include "kv/kv_state.h"
 #include "policy/kv_options.h"
 #include "policy/kv_shape.h"
 #include "rope/rope_tiles.h"
@@ -51,6 +52,7 @@ struct chunk_plan {
     size_t range_floats() const;
     bool reads_queries() const { return seals && method.key_classes; }
     size_t state_floats() const;  // of all heads; 0: nothing reads one
+    size_t state_bytes() const { return state_floats() * state_number_bytes(state_is_f16(method)); }
 };
 
 // One plan a layer. Throws kv_option_error, or livekv::error for a shape that blocks cannot have.

@@ -48,7 +48,7 @@ std::vector<float> query_squares::mean() const {
 void query_squares::root(std::span<float> to) const {
     const std::vector<float> squares = mean();
     for (size_t c = 0; c < to.size(); ++c) {
-        to[c] = bounded_root(squares[c]);
+        to[c] = f16_root(squares[c]);
     }
 }
 

@@ -7,8 +7,7 @@
 namespace livekv {
 
 // What a kv head's queries make of its channels: the mean over all tokens so far, and over the query heads that share
-// the head, of the square of each channel of the query. Kept as its root, f32 [head_dim], which is never above f16's
-// largest number.
+// the head, of the square of each channel of the query. Kept as its root, [head_dim] numbers that f16 holds.
 class query_squares {
   public:
     // root: after n tokens; empty: none were seen.

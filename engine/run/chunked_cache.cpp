@@ -21,7 +21,7 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape,
     LIVEKV_ASSERT(layers.size() == layers_.size());
     for (size_t il = 0; il < layers.size(); ++il) {
         kv_layer & mine = layers_[il];
-        LIVEKV_ASSERT(layers[il].row() == mine.row());
+        LIVEKV_ASSERT(layers[il].row() == mine.row() && layers[il].state_is_f16 == mine.state_is_f16);
         layers[il].errors.resize(mine.errors.size());
         mine = layers[il].where == mine.where ? std::move(layers[il]) : layers[il].copy(*mine.where);
         mine.give_back_before((*plans_)[il].kept_from(mine.n_chunked));

@@ -225,8 +225,8 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
         device_seal d = seal_of(plan, c, step.k_rows, step.v_rows);
         d.k_blocks = c.k.sealed() ? c.k.bytes->data() : nullptr;
         d.v_blocks = c.v.sealed() ? c.v.bytes->data() : nullptr;
-        d.old_state = chunks.empty() || !chunks.back().state ? nullptr : chunks.back().state->as<float>();
-        d.new_state = c.state ? c.state->as<float>() : nullptr;
+        d.old_state = chunks.empty() || !chunks.back().state ? nullptr : chunks.back().state->data();
+        d.new_state = c.state ? c.state->data() : nullptr;
         d.q = q;
         d.tail_queries = layer.tail_queries.data();
         d.n_new = static_cast<int32_t>(step.n_new);
@@ -238,7 +238,7 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
         const kv_chunk & exact = layer.chunks[l.chunk];
         device_seal d = seal_of(plan, exact, exact.k.bytes->as<uint16_t>(), nullptr);
         d.k_blocks = l.keys.bytes->data();
-        d.old_state = c.state ? c.state->as<float>() : nullptr;
+        d.old_state = c.state ? c.state->data() : nullptr;
         device::seal(d, workspace.sealing(), s);
     }
     sealing_.stop(s);

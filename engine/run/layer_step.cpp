@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kv/kv_pack.h"
+#include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
 #include "policy/stream_seal.h"
 
@@ -99,7 +100,7 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
         closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
     }
     if (plan->state_floats() > 0) {
-        closed.state = std::make_shared<page>(where, plan->state_floats() * sizeof(float));
+        closed.state = std::make_shared<page>(where, plan->state_bytes());
     }
     for (const size_t i : what.late_keys) {
         late.push_back({i, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
@@ -216,11 +217,18 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
         const kv_chunk & exact = chunks[l.chunk];
         late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.keys, head, plan.n_head_kv)});
     }
-    const auto state = before ? std::span(before->as<float>() + at, n_state) : std::span<const float>();
-    seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c), state,
-                    c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(),
-                    squares_of(step, head, state, queries),
+    const bool is_f16 = state_is_f16(plan.method);
+    std::vector<float> old_state(before ? n_state : 0);
+    for (size_t i = 0; i < old_state.size(); ++i) {
+        old_state[i] = state_number(before->data(), is_f16, at + i);
+    }
+    std::vector<float> state(c.state ? n_state : 0);
+    seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c), old_state, state,
+                    squares_of(step, head, old_state, queries),
                     side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late, error_of(true));
+    for (size_t i = 0; i < state.size(); ++i) {
+        put_state_number(c.state->data(), is_f16, at + i, state[i]);
+    }
 }
 
 }  // namespace livekv

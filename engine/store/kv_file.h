@@ -23,6 +23,7 @@ struct kv_layer_format {
     int64_t window = 0;         // of the layer; 0: nothing is given back
     bool seals = true;          // false: rows only
     size_t state_floats = 0;    // after a chunk
+    bool state_is_f16 = false;  // and how they are kept (kv/kv_state.h)
     bool tail_queries = false;  // kept of the tail's tokens
     // Of a sealed chunk's blocks; of version 3, where widths follow what was sealed, the least width_sum.
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;
@@ -85,7 +86,9 @@ class kv_file {
     std::vector<chunk_facts> chunks_of(int64_t il) const;
     kv_layer read_layer(const kv_layer_format & format, int64_t il) const;
     void read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats, int64_t il) const;
-    std::shared_ptr<page> state_page(const uint8_t * floats, size_t n_floats, int64_t il) const;
+    // A page for the layer from n numbers as they lie in the file: f16 or f32.
+    std::shared_ptr<page> state_page(const kv_layer & layer, const uint8_t * from, bool from_f16, size_t n,
+                                     int64_t il) const;
     // Data of a tensor of exactly this type and shape.
     const uint8_t * data(const std::string & name, ggml_type type, const std::vector<int64_t> & shape) const;
     std::vector<uint16_t> rows(const std::string & name, int64_t row, int64_t n) const;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kv/kv_check.h"
+#include "kv/kv_state.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
 
@@ -69,13 +70,15 @@ std::vector<kv_file::chunk_facts> kv_file::chunks_of(int64_t il) const {
     return all;
 }
 
-std::shared_ptr<page> kv_file::state_page(const uint8_t * floats, size_t n_floats, int64_t il) const {
-    auto state = std::make_shared<page>(host_memory(), n_floats * sizeof(float));
-    std::memcpy(state->data(), floats, state->bytes());
-    for (size_t i = 0; i < n_floats; ++i) {
-        if (!(std::fabs(load<float>(floats, i)) <= f16_max)) {
+std::shared_ptr<page> kv_file::state_page(const kv_layer & layer, const uint8_t * from, bool from_f16, size_t n,
+                                          int64_t il) const {
+    auto state = std::make_shared<page>(host_memory(), n * state_number_bytes(layer.state_is_f16));
+    for (size_t i = 0; i < n; ++i) {
+        const float x = from_f16 ? f16_to_f32(load<uint16_t>(from, i)) : load<float>(from, i);
+        if (!(std::fabs(x) <= f16_max)) {
             refuse("the statistics of layer ", il, " are not numbers that keys can have");
         }
+        put_state_number(state->data(), layer.state_is_f16, i, x);
     }
     return state;
 }
@@ -96,14 +99,16 @@ void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & fac
             const uint8_t * row = from + head * each * sizeof(float);
             ours.insert(ours.end(), row, row + n_floats / heads * sizeof(float));
         }
-        layer.chunks.back().state = state_page(ours.data(), n_floats, il);
+        layer.chunks.back().state = state_page(layer, ours.data(), false, n_floats, il);
         return;
     }
-    const uint8_t * from = data(kv_names::blk(il, "states"), GGML_TYPE_F32, {static_cast<int64_t>(n_floats), known});
+    const bool is_f16 = layer.state_is_f16 && version_ >= kv_names::f16_states_version;
+    const uint8_t * from = data(kv_names::blk(il, "states"), is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32,
+                                {static_cast<int64_t>(n_floats), known});
     for (size_t i = 0; i < facts.size(); ++i) {
         if (facts[i].has_state == 1) {
-            layer.chunks[i].state = state_page(from, n_floats, il);
-            from += n_floats * sizeof(float);
+            layer.chunks[i].state = state_page(layer, from, is_f16, n_floats, il);
+            from += n_floats * state_number_bytes(is_f16);
         }
     }
 }
@@ -112,6 +117,7 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
     kv_layer layer;
     layer.n_head_kv = format.n_head_kv;
     layer.head_dim = format.head_dim;
+    layer.state_is_f16 = format.state_is_f16;
     const int64_t row = static_cast<int64_t>(layer.row());
     const auto name = [&](const char * part) { return kv_names::blk(il, part); };
 

@@ -15,14 +15,16 @@
 //                                 -1 for keys and values sealed: given back behind the layer's window, so without pages
 //                                 and sinks
 //           blk.N.k, .v           i8: the chunks one after the other, blocks [n_head_kv] or f16 rows
-//           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known
+//           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known; f16 where widths of
+//                                 channels follow queries
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
 //           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
-// Version 4 had no option only-layer, no policy kvstream, none of its options, and no blocks of version 3. Version 3 had no
-// options key-alloc and key-quarters, and so neither blocks of version 2 nor tail.q.
+// Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no option only-layer, no policy kvstream,
+// none of its options, and no blocks of version 3. Version 3 had no options key-alloc and key-quarters, and so neither
+// blocks of version 2 nor tail.q.
 //
 // Version 2 had, in the place of the states after every chunk, the newest alone:
 //           chunks                i32 [2, n_chunks]: the first two numbers, the same for all layers
@@ -37,7 +39,8 @@ namespace livekv::kv_names {
 
 constexpr uint32_t file_version = 5;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
-constexpr int32_t given_back = -1;      // in the place of keys sealed and values sealed
+constexpr uint32_t f16_states_version = 5;
+constexpr int32_t given_back = -1;  // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
 
 constexpr const char * checksum = "livekv.checksum";

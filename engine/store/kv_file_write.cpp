@@ -137,7 +137,8 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
         out.add(kv_names::blk(il, "chunks"), GGML_TYPE_I32, 7, static_cast<int64_t>(layer.chunks.size()), facts);
         add_pages(out, kv_names::blk(il, "k"), GGML_TYPE_I8, std::move(k));
         add_pages(out, kv_names::blk(il, "v"), GGML_TYPE_I8, std::move(v));
-        add_pages(out, kv_names::blk(il, "states"), GGML_TYPE_F32, std::move(states));
+        add_pages(out, kv_names::blk(il, "states"), layer.state_is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32,
+                  std::move(states));
         const kv_chunk & front = layer.chunks.front();
         add_rows(out, kv_names::blk(il, "sinks"), layer.sinks, row, front.given_back() ? 0 : front.n_sinks);
     }

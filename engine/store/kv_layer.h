@@ -25,7 +25,7 @@ struct kv_chunk_side {
 struct kv_chunk {
     kv_chunk_side k;
     kv_chunk_side v;
-    std::shared_ptr<page> state;  // the policy's running state after this chunk, f32; null: it has none, or not known
+    std::shared_ptr<page> state;  // the policy's running state after this chunk; null: it has none, or not known
     int32_t n_stored = 0;         // tokens in the pages
     int32_t n_tokens = 0;         // of these, what a trim left
     int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
@@ -48,6 +48,7 @@ struct kv_error_sums {
 struct kv_layer {
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
+    bool state_is_f16 = false;  // of the chunks' states (kv/kv_state.h)
     place * where = &host_memory();
     std::vector<kv_chunk> chunks;
     int64_t n_chunked = 0;                 // tokens in chunks

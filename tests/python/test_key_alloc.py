@@ -64,6 +64,13 @@ def test_widths_differ_meet_their_mean_and_arrays_fit_together(model, tokens, kv
     assert len(seen) >= 4 and seen <= {0, 2, 3, 4, 5, 6}
 
 
+def test_the_state_after_a_chunk_takes_what_a_token_takes_in_sixteen_bits(model, tokens, kv):
+    session = model.session(n_ctx=400, kv=kv)
+    session.prefill(tokens[:170])
+    row = model.n_head_kv * model.head_dim
+    assert session.kv_stats().bytes.statistics == 5 * model.n_layer * 2 * row * 2  # 5 chunks
+
+
 def test_how_a_prompt_is_fed_does_not_matter_to_whole_chunks(model, tokens, kv):
     whole, split = (model.session(n_ctx=400, kv=kv) for _ in range(2))
     whole.prefill(tokens[:160])

@@ -10,7 +10,9 @@
 
 #include "check.h"
 #include "session/session.h"
+#include "store/kv_file_names.h"
 #include "tiny_sequences.h"
+#include "xxh64.h"
 
 namespace kv_saved {
 
@@ -70,6 +72,21 @@ inline void decode(session & s, int n, uint32_t seed) {
     for (const int32_t token : some_tokens(n, seed)) {
         s.append(token);
     }
+}
+
+// What someone does who changes a file on purpose.
+inline void renew_checksum(std::vector<uint8_t> & file) {
+    const size_t at = kv_names::checksum_at();
+    std::fill_n(file.begin() + static_cast<int64_t>(at), 8, uint8_t{0});
+    xxh64 hash;
+    hash.update(file);
+    const uint64_t sum = hash.digest();
+    std::memcpy(file.data() + at, &sum, sizeof(sum));
+}
+
+inline size_t find(const std::vector<uint8_t> & bytes, const std::string & text) {
+    const auto at = std::search(bytes.begin(), bytes.end(), text.begin(), text.end());
+    return static_cast<size_t>(at - bytes.begin());
 }
 
 // A small saved sequence with everything a file can hold: sealed, exact and trimmed chunks, sinks, tail, logits.

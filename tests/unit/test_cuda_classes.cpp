@@ -7,6 +7,7 @@
 #include "cuda_sequences.h"
 #include "kernels/cuda/simt.h"
 #include "kv/kv_classes.h"
+#include "kv/kv_state.h"
 #include "policy/query_squares.h"
 #include "seal_configuration.h"
 
@@ -100,10 +101,18 @@ std::vector<uint16_t> to_f16(const std::vector<float> & x) {
     return h;
 }
 
+std::vector<float> numbers_of(const std::vector<uint16_t> & halves) {
+    std::vector<float> x;
+    for (const uint16_t h : halves) {
+        x.push_back(f16_to_f32(h));
+    }
+    return x;
+}
+
 // What a chunk becomes.
 struct sealed_layer {
     std::vector<uint8_t> waiting;  // queries, as they are kept
-    std::vector<float> state;
+    std::vector<float> state;      // numbers that f16 holds
     std::vector<uint8_t> k;
     std::vector<uint8_t> v;
     std::vector<uint8_t> late;  // keys of the chunk before, sealed with this one
@@ -203,30 +212,33 @@ std::vector<sealed_layer> by_device(const class_configuration & c) {
                                  static_cast<int32_t>(n_heads * c.group), n_heads, static_cast<int32_t>(c.d),
                                  waiting.as<uint8_t>(), nullptr);
         }
-        const device_buffer old(i == 0 ? std::vector<float>() : all.back().state);
-        const device_buffer state(n_heads * c.state_floats() * sizeof(float));
+        const device_buffer old(i == 0 ? std::vector<uint16_t>() : to_f16(all.back().state));
+        const device_buffer state(n_heads * c.state_floats() * state_number_bytes(state_is_f16(c.method)));
         const device_buffer k_blocks = blocks_of(kv_side::key, chunk.n);
         const device_buffer v_blocks = blocks_of(kv_side::value, chunk.n);
         device_seal s = job_of(chunk, k);
         s.v = v.as<uint16_t>();
         s.k_blocks = k_blocks.as<uint8_t>();
         s.v_blocks = v_blocks.as<uint8_t>();
-        s.old_state = i == 0 ? nullptr : old.as<float>();
-        s.new_state = state.as<float>();
+        s.old_state = i == 0 ? nullptr : old.as<uint16_t>();
+        s.new_state = state.as<uint16_t>();
         s.q = q.as<float>() + chunk.n_waiting * row;
         s.tail_queries = waiting.as<uint8_t>();
         s.n_new = static_cast<int32_t>(chunk.n - chunk.n_waiting);
         s.n_before = n_before;
         device::seal(s, workspace.as<uint32_t>(), nullptr);
-        sealed_layer done = {
-            waiting.read<uint8_t>(), state.read<float>(), k_blocks.read<uint8_t>(), v_blocks.read<uint8_t>(), {}};
+        sealed_layer done = {waiting.read<uint8_t>(),
+                             numbers_of(state.read<uint16_t>()),
+                             k_blocks.read<uint8_t>(),
+                             v_blocks.read<uint8_t>(),
+                             {}};
         if (i > 0) {
             const layer_chunk & before = c.chunks[i - 1];
             const device_buffer keys(to_f16(before.k));
             const device_buffer late = blocks_of(kv_side::key, before.n);
             device_seal l = job_of(before, keys);
             l.k_blocks = late.as<uint8_t>();
-            l.old_state = state.as<float>();
+            l.old_state = state.as<uint16_t>();
             device::seal(l, workspace.as<uint32_t>(), nullptr);
             done.late = late.read<uint8_t>();
         }

@@ -12,6 +12,8 @@
 #include "kernels/seal.h"
 #include "kv/kv_check.h"
 #include "kv/kv_pack.h"
+#include "kv/kv_state.h"
+#include "policy/query_squares.h"
 #include "random_rows.h"
 #include "random_sequence.h"
 
@@ -193,6 +195,56 @@ TEST(the_fast_sealer_gives_the_references_bytes) {
         CHECK(again.classes.order == expected.classes.order && again.classes.widths == expected.classes.widths);
     }
     CHECK(n_narrow > 20 && n_saturated > 100);
+}
+
+TEST(statistics_go_on_from_what_is_stored_as_if_nothing_had_been) {
+    std::mt19937 rng(12);
+    std::normal_distribution<float> normal;
+    constexpr int64_t d = 32;
+    for (const bool classes : {true, false}) {
+        kv_method method = class_method(4);
+        method.key_classes = classes;
+        const bool is_f16 = state_is_f16(method);
+        CHECK_EQ(is_f16, classes);
+        key_statistics live(method, d);
+        std::vector<uint8_t> page(2 * d * state_number_bytes(is_f16));
+        const auto stored = [&](size_t i) { return state_number(page.data(), is_f16, i); };
+        int64_t n_seen = 0;
+        int n_between = 0;  // numbers that f16 does not hold
+        for (int chunk = 0; chunk < 6; ++chunk) {
+            IN("classes ", classes, " chunk ", chunk);
+            key_statistics restored(method, d);
+            std::vector<float> root(chunk > 0 ? d : 0);
+            if (chunk > 0) {
+                std::vector<float> state;
+                for (size_t c = 0; c < d; ++c) {
+                    state.push_back(stored(c));
+                    root[c] = stored(d + c);
+                }
+                restored.set_state(state);
+            }
+            const std::vector<float> keys = random_rows(row_kind::heavy_tailed, 64, d, rng);
+            live.update(keys);
+            restored.update(keys);
+            CHECK(live.state() == restored.state());
+            CHECK(live.bound() == restored.bound());
+            query_squares again(d, root, n_seen);
+            for (int t = 0; t < 64; ++t, ++n_seen) {
+                std::vector<float> q(d);
+                std::generate(q.begin(), q.end(), [&] { return 0.3f * normal(rng); });
+                again.add(q.data(), 1);
+            }
+            std::vector<float> numbers = live.state();
+            numbers.resize(2 * d);
+            again.root(std::span(numbers).last(d));
+            for (size_t i = 0; i < numbers.size(); ++i) {
+                put_state_number(page.data(), is_f16, i, numbers[i]);
+                CHECK_EQ(stored(i), numbers[i]);
+                n_between += f16_to_f32(f32_to_f16(numbers[i])) != numbers[i];
+            }
+        }
+        CHECK_EQ(n_between > 0, !classes);
+    }
 }
 
 TEST(an_offset_costs_nothing) {

@@ -20,21 +20,6 @@ using namespace kv_saved;
 
 namespace {
 
-// What someone does who changes a file on purpose.
-void renew_checksum(std::vector<uint8_t> & file) {
-    const size_t at = kv_names::checksum_at();
-    std::fill_n(file.begin() + static_cast<int64_t>(at), 8, uint8_t{0});
-    xxh64 hash;
-    hash.update(file);
-    const uint64_t sum = hash.digest();
-    std::memcpy(file.data() + at, &sum, sizeof(sum));
-}
-
-size_t find(const std::vector<uint8_t> & bytes, const std::string & text) {
-    const auto at = std::search(bytes.begin(), bytes.end(), text.begin(), text.end());
-    return static_cast<size_t>(at - bytes.begin());
-}
-
 int leftovers(const std::string & path) {
     int n = 0;
     const std::filesystem::path p(path);

@@ -1,7 +1,12 @@
 // Files of every version there was, as they were written then, and options that came and went since.
 
+#include <cmath>
+#include <functional>
+
 #include "error.h"
+#include "kv/kv_state.h"
 #include "policy/saved_options.h"
+#include "run/chunked_cache.h"
 #include "saved_sequence.h"
 
 using namespace livekv;
@@ -23,6 +28,35 @@ session_params recorded_params() {
     p.kv.outlier_ratio = 0.02;
     p.kv.key_group = 32;
     return p;
+}
+
+// A session whose key channels have widths of their own, with sealed chunks, keys still exact, and a tail.
+std::unique_ptr<session> session_of_classes(const std::shared_ptr<const model> & m) {
+    session_params p;
+    p.n_ctx = 400;
+    p.n_threads = 1;
+    p.kv.chunk_size = 32;
+    p.kv.key_group = 32;
+    p.kv.key_alloc = kv_key_alloc::block;
+    p.kv.outlier_ratio = 0.0;
+    auto s = std::make_unique<session>(m, p);
+    s->prefill(some_tokens(90));
+    decode(*s, 20, 4);
+    return s;
+}
+
+// Its file, but with layers as change leaves them.
+std::vector<uint8_t> file_with(const session & s, const std::function<void(kv_layer &)> & change) {
+    const auto & cache = dynamic_cast<const chunked_cache &>(s.cache());
+    std::vector<kv_layer> layers = cache.layers_on_host();
+    for (kv_layer & layer : layers) {
+        change(layer);
+    }
+    const model & m = s.get_model();
+    const temporary_file file(".kv");
+    write_kv_file(file.path(), model_fingerprint(m.file, m.hp, false), texts_of(cache.options()), layers, s.tokens(),
+                  s.last_logits());
+    return read_bytes(file.path());
 }
 
 std::vector<float> logits_after(session & s) {
@@ -54,6 +88,54 @@ TEST(a_trimmed_file_of_version_2_holds_what_was_left) {
     loaded.trim(70);  // states of inner chunks are not in it: what is not known is computed again
     CHECK_EQ(loaded.n_tokens(), 70);
     CHECK_EQ(logits_after(loaded).size(), 259u);
+}
+
+TEST(a_file_of_version_4_has_states_in_32_bits_and_goes_on_from_them_in_16) {
+    const auto m = tiny_model();
+    const std::unique_ptr<session> saved = session_of_classes(m);
+    int n_states = 0;
+    std::vector<uint8_t> bytes = file_with(*saved, [&](kv_layer & layer) {
+        CHECK(layer.state_is_f16);
+        layer.state_is_f16 = false;
+        for (kv_chunk & c : layer.chunks) {
+            const size_t n = c.state->bytes() / sizeof(uint16_t);
+            CHECK_EQ(n, 2 * layer.row());
+            auto wide = std::make_shared<page>(host_memory(), n * sizeof(float));
+            for (size_t i = 0; i < n; ++i) {  // a third of what lies between it and the next number that f16 holds
+                const float x = state_number(c.state->data(), true, i);
+                wide->as<float>()[i] = x + (f16_to_f32(static_cast<uint16_t>(f32_to_f16(x) + 1)) - x) / 3.0f;
+            }
+            c.state = wide;
+            ++n_states;
+        }
+    });
+    CHECK(n_states > 3);
+    const temporary_file file(".kv");
+    session loaded(m, saved->params());
+    write_bytes(file.path(), bytes);
+    CHECK_ERROR(loaded.load(file.path()), "blk.0.states' has type f32, expected f16");
+    const std::string key = kv_names::version;
+    bytes[find(bytes, key) + key.size() + sizeof(uint32_t)] = 4;
+    renew_checksum(bytes);
+    write_bytes(file.path(), bytes);
+    loaded.load(file.path());
+    CHECK(go_on_alike(*saved, loaded));
+}
+
+TEST(states_in_16_bits_that_are_no_numbers_are_refused) {
+    const auto m = tiny_model();
+    const std::unique_ptr<session> saved = session_of_classes(m);
+    for (const uint16_t broken : {0x7c00, 0xfc00, 0x7e00}) {
+        IN("f16 ", broken);
+        const temporary_file file(".kv");
+        write_bytes(file.path(), file_with(*saved, [&](kv_layer & layer) {
+                        auto state = layer.chunks.back().state->copy(host_memory());
+                        state->as<uint16_t>()[state->bytes() / sizeof(uint16_t) - 1] = broken;
+                        layer.chunks.back().state = std::move(state);
+                    }));
+        session loaded(m, saved->params());
+        CHECK_ERROR(loaded.load(file.path()), "the statistics of layer 0 are not numbers that keys can have");
+    }
 }
 
 TEST(an_option_that_came_later_means_what_it_was_when_the_file_was_written) {

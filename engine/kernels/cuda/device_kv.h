@@ -9,6 +9,7 @@
 #include "kv/class_grid.h"
 #include "kv/kv_block.h"
 #include "kv/kv_method.h"
+#include "kv/kv_state.h"
 
 namespace livekv {
 
@@ -144,9 +145,9 @@ struct device_seal {
     const uint16_t * v = nullptr;
     uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, or null: keys stay exact
     uint8_t * v_blocks = nullptr;
-    const float * old_state = nullptr;  // [n_head_kv, state_floats]; null: there is none before
-    float * new_state = nullptr;        // null: keys are sealed by what the call before found
-    int32_t state_floats = 0;           // of a head, as chunk_plan has them
+    const void * old_state = nullptr;  // [n_head_kv, state_floats] as kv/kv_state.h has them; null: none before
+    void * new_state = nullptr;        // null: keys are sealed by what the call before found
+    int32_t state_floats = 0;          // of a head, as chunk_plan has them
 
     // Where the method gives channels widths of their own, and there is a new_state: queries of the chunk's tokens.
     const float * q = nullptr;               // [n_new, n_head, head_dim], of the last n_new
@@ -175,6 +176,9 @@ struct device_seal {
     // Of channels with widths of their own, in place of the last three.
     float * q2 = nullptr;                // [n_head_kv, head_dim] mean squares, of the last call with a new_state
     device_moments * moments = nullptr;  // [n_head_kv, n_groups, head_dim]
+
+    LIVEKV_HD float state_before(size_t i) const { return state_number(old_state, state_is_f16(method), i); }
+    LIVEKV_HD void put_state(size_t i, float x) const { put_state_number(new_state, state_is_f16(method), i, x); }
 };
 
 }  // namespace livekv

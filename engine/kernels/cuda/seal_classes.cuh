@@ -118,8 +118,8 @@ SIMT_FN void move_statistics(const device_seal & s, int32_t head) {
             low = simt::smaller(low, m.low);
         }
         const size_t at = static_cast<size_t>(head) * static_cast<size_t>(s.state_floats) + static_cast<size_t>(c);
-        const channel_ema e = ema_after(s.method, {s.old_state ? s.old_state[at] : 0.0f, 0.0f, INFINITY}, high, low);
-        s.new_state[at] = e.high;
+        const channel_ema e = ema_after(s.method, {s.old_state ? s.state_before(at) : 0.0f, 0.0f, INFINITY}, high, low);
+        s.put_state(at, e.high);
         s.bounds[head * s.head_dim + c] = e.bound;
     }
 }

@@ -59,8 +59,8 @@ SIMT_FN void seal_channel(const device_seal & s, const key_slab_memory & m, int3
     const size_t line = static_cast<size_t>(head) * step + static_cast<size_t>(c);
     const size_t at = (signs_apart ? 2 : 1) * static_cast<size_t>(head) * step + static_cast<size_t>(c);
     if (s.old_state) {
-        e.high = s.old_state[at];
-        e.low = signs_apart ? s.old_state[at + step] : 0.0f;
+        e.high = s.state_before(at);
+        e.low = signs_apart ? s.state_before(at + step) : 0.0f;
     }
     if (!s.new_state) {
         e.bound = s.bounds[line];
@@ -69,9 +69,9 @@ SIMT_FN void seal_channel(const device_seal & s, const key_slab_memory & m, int3
         const value_range all = range_of(0, n, 0, false, INFINITY, value, apart);
         e = ema_after(s.method, e, all.high, all.low);
         if (lane == 0) {
-            s.new_state[at] = e.high;
+            s.put_state(at, e.high);
             if (signs_apart) {
-                s.new_state[at + step] = e.low;
+                s.put_state(at + step, e.low);
             }
             s.bounds[line] = e.bound;
         }

@@ -44,7 +44,7 @@ SIMT_FN void sum_queries(const device_seal & s, int32_t head) {
         double sum = 0.0;
         int64_t n = s.n_tokens;
         if (s.old_state) {
-            const float root = s.old_state[state + static_cast<size_t>(c)];
+            const float root = s.state_before(state + static_cast<size_t>(c));
             sum = static_cast<double>(root) * root * static_cast<double>(s.n_before);
             n += s.n_before;
         }
@@ -57,7 +57,7 @@ SIMT_FN void sum_queries(const device_seal & s, int32_t head) {
         }
         const float mean = static_cast<float>(sum / static_cast<double>(n));
         s.q2[head * d + c] = mean;
-        s.new_state[state + static_cast<size_t>(c)] = bounded_root(mean);
+        s.put_state(state + static_cast<size_t>(c), f16_root(mean));
     }
 }
 
