@@ -46,6 +46,7 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     plan.method = bypass ? bypass_method(options) : options.method();
     if (find_kv_policy(options.policy).streams) {
         plan.stream = {options.stream(kv_side::key), options.stream(kv_side::value)};
+        plan.method.key_classes = false;  // livekv's
         plan.warmup_chunks = 0;
         if (options.value_quant_groups > 0 && shape.head_dim % options.value_quant_groups != 0) {
             throw kv_option_error("value_quant_groups", std::to_string(options.value_quant_groups) +

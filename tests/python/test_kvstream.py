@@ -93,6 +93,16 @@ def test_it_costs_little_and_saves_memory(livekv, model, tokens):
     assert lost[0] < 1e-3 and lost[0] < lost[1] < lost[2], lost
 
 
+def test_an_open_chunk_is_raw_rows_and_nothing_else(livekv, model, tokens):
+    """No queries wait in it: they are for livekv's widths of channels."""
+    tails = []
+    for spec in ("kvstream:chunk-size=64", "livekv:chunk-size=64:key-alloc=off", "livekv:chunk-size=64"):
+        session = model.session(400, kv=livekv.KVOptions.parse(spec))
+        session.prefill(tokens[:32])
+        tails.append(session.kv_stats().bytes.tail)
+    assert tails[0] == tails[1] < tails[2]
+
+
 def test_no_decompressed_copy_is_kept(livekv, model, tokens):
     session = model.session(400, kv=livekv.KVOptions(policy="kvstream", chunk_size=32))
     session.prefill(tokens[:96])
