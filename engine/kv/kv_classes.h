@@ -42,6 +42,8 @@ struct class_grid {
     // Half to even.
     int32_t code(float x) const;
 
+    float level(int32_t code) const { return minimum + scale * static_cast<float>(code); }
+
     // Beyond what the codes cover. A channel without a bit covers everything.
     bool saturates(float x) const {
         return top > 0.0f && (x < minimum - 0.5f * scale || x > minimum + (top + 0.5f) * scale);
@@ -71,8 +73,16 @@ inline channel_range range_of(float low, float high, float sum, float squares, s
             low + mean, variance > 0.0f ? variance : 0.0f};
 }
 
-// The specification of sealing by class: as seal_keys, with scale_method ema_clipped or range. q2: [head_dim].
-sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics, std::span<const float> q2,
-                                std::span<const float> chunk, int64_t head_dim, int64_t n_sinks);
+// What is known of the queries that keys are sealed for.
+struct query_moments {
+    std::span<const float> q2;  // [head_dim] mean squares
+    std::span<const float>
+        means;  // [n, head_dim] mean queries, finite, for error feedback (key_feedback.h); empty: none
+};
+
+// The specification of sealing by class: as seal_keys, with scale_method ema_clipped or range.
+sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics,
+                                const query_moments & queries, std::span<const float> chunk, int64_t head_dim,
+                                int64_t n_sinks);
 
 }  // namespace livekv

@@ -26,6 +26,7 @@ kv_method bypass_method(const kv_options & options) {
     m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
     m.zero_point = false;
     m.key_classes = false;
+    m.key_feedback = false;
     m.outlier_ratio = 0.0;
     m.v_outlier_ratio = -1.0;
     return m;
@@ -140,6 +141,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.seals = plan.seals;
     f.state_floats = plan.state_floats();
     f.tail_queries = plan.reads_queries();
+    f.queries_have_signs = plan.method.key_feedback;
     f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {
         return block_header(method, side, n, d);
     };

@@ -112,6 +112,9 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         if (std::string(field) == "key_alloc" || std::string(field) == "key_quarters") {
             table.since(4, table.all().back().initial);
         }
+        if (std::string(field) == "key_feedback") {
+            table.since(5, table.all().back().initial);
+        }
     });
 }
 

@@ -62,6 +62,9 @@ void kv_options::check() const {
         if (key_quarters != 0) {
             refuse("key_quarters", key_quarters, " is for channels with widths of their own (key-alloc block)");
         }
+        if (key_feedback) {
+            refuse("key_feedback", "it is for channels with widths of their own (key-alloc block)");
+        }
     } else if (bits.k > 5) {
         refuse("key_alloc", "channels have up to 6 bits, so their average is 2 to 5.75, not ", bits.k);
     } else if (outlier_ratio != 0.0) {
@@ -102,6 +105,7 @@ kv_method kv_options::method() const {
     m.scale_method = scale_method;
     m.key_classes = key_alloc == kv_key_alloc::block;
     m.key_quarters = static_cast<int32_t>(key_quarters);
+    m.key_feedback = key_feedback;
     return m;
 }
 

@@ -60,6 +60,7 @@ struct kv_options {
     kv_rotate rotate = kv_rotate::v;
     kv_key_alloc key_alloc = kv_key_alloc::off;
     int64_t key_quarters = 0;
+    bool key_feedback = false;
     bool seal_decode = true;
     bool measure_error = false;
 

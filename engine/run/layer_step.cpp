@@ -5,6 +5,7 @@
 
 #include "kv/kv_pack.h"
 #include "policy/chunk_seal.h"
+#include "policy/query_means.h"
 
 namespace livekv {
 
@@ -44,6 +45,24 @@ query_squares squares_of(const layer_step & step, int64_t head, std::span<const 
         all.add(queries.q + (i * queries.n_head + head * group) * plan.head_dim, group);
     }
     return all;
+}
+
+// The chunk's mean queries, where error feedback reads them.
+std::vector<float> means_of(const layer_step & step, int64_t head, const query_rows & queries) {
+    const chunk_plan & plan = *step.plan;
+    if (!plan.method.key_feedback) {
+        return {};
+    }
+    const kv_layer & layer = *step.layer;
+    const int64_t group = queries.n_head / plan.n_head_kv;
+    query_means all(group, plan.head_dim);
+    for (int64_t i = 0; i < layer.n_tail; ++i) {
+        all.add_packed(layer.tail_queries.data() + static_cast<size_t>(i) * plan.row() + head * plan.head_dim, i);
+    }
+    for (int64_t i = 0; i < step.n_new; ++i) {
+        all.add(queries.q + (i * queries.n_head + head * group) * plan.head_dim);
+    }
+    return all.means();
 }
 
 }  // namespace
@@ -144,7 +163,12 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
     uint8_t * const rows = step.layer->tail_queries.data() + static_cast<size_t>(step.layer->n_tail + i) * plan.row();
     for (int64_t head = 0; head < plan.n_head_kv; ++head) {
         const float * const q = queries.q + (i * queries.n_head + head * group) * plan.head_dim;
-        query_squares::pack(q, group, plan.head_dim, rows + head * plan.head_dim);
+        uint8_t * const row = rows + head * plan.head_dim;
+        if (plan.method.key_feedback) {
+            query_means::pack(q, step.layer->n_tail + i, group, plan.head_dim, row);
+        } else {
+            query_squares::pack(q, group, plan.head_dim, row);
+        }
     }
 }
 
@@ -190,7 +214,7 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     const auto state = before ? std::span(before->as<float>() + at, n_state) : std::span<const float>();
     seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c), state,
                     c.state ? std::span(c.state->as<float>() + at, n_state) : std::span<float>(),
-                    squares_of(step, head, state, queries),
+                    squares_of(step, head, state, queries), means_of(step, head, queries),
                     side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late, error_of(true));
 }
 

@@ -24,6 +24,7 @@ struct kv_layer_format {
     bool seals = true;                                                 // false: rows only
     size_t state_floats = 0;                                           // after a chunk
     bool tail_queries = false;                                         // kept of the tail's tokens
+    bool queries_have_signs = false;                                   // these
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks
 };
 

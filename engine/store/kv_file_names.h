@@ -17,9 +17,12 @@
 //           blk.N.k, .v           i8: the chunks one after the other, blocks [n_head_kv] or f16 rows
 //           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
-//           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries
+//           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries: root mean
+//                                 squares (query_squares::pack), with key-feedback one head's query (query_means::pack)
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
+//
+// Version 4 had no option key-feedback.
 //
 // Version 3 had no options key-alloc and key-quarters, and so neither blocks of version 2 nor tail.q.
 //
@@ -34,7 +37,7 @@
 
 namespace livekv::kv_names {
 
-constexpr uint32_t file_version = 4;
+constexpr uint32_t file_version = 5;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr int32_t given_back = -1;      // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";

@@ -142,6 +142,7 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
         refuses(both, why);
     };
     refuses([](kv_options & o) { o.key_quarters = 1; }, "key_quarters: 1 is for channels with widths of their own");
+    refuses([](kv_options & o) { o.key_feedback = true; }, "key_feedback: it is for channels with widths of their own");
     refuses([](kv_options & o) { o.key_alloc = static_cast<kv_key_alloc>(2); }, "key_alloc: the enumerator 2");
     allocates([](kv_options & o) { o.key_quarters = 4; }, "key_quarters: 4 is not in 0..3");
     allocates([](kv_options & o) { o.bits = 8; }, "key_alloc: channels have up to 6 bits");
