@@ -142,16 +142,16 @@ void chunk_sealer::quantize_classes(size_t first, size_t last) {
     n_saturated_ += n_saturated;
 }
 
-// The codes of these rows once more, by error feedback (kv/key_feedback.h): channel after channel, sixteen rows beside
+// The codes of these rows once more, by error feedback (kv/key_feedback.h): channel after channel, many rows beside
 // each other.
 void chunk_sealer::quantize_with_feedback(size_t first, size_t last, const key_feedback & feedback,
                                           const key_classes & classes) {
-    constexpr size_t lanes = 16;
+    constexpr size_t lanes = 32;
     const size_t r = feedback.n_means;
-    std::vector<float> sums(r * lanes);  // [r, lanes]
+    std::vector<float> all_sums(r * lanes);  // [r, lanes]
     for (size_t row = first; row < last; row += lanes) {
         const size_t n_here = std::min(lanes, last - row);
-        std::fill(sums.begin(), sums.end(), 0.0f);
+        std::fill(all_sums.begin(), all_sums.end(), 0.0f);
         for (size_t i = 0; i < d_; ++i) {
             const size_t c = classes.order[i];
             const float * const gain = feedback.gain.data() + i * r;
@@ -161,26 +161,31 @@ void chunk_sealer::quantize_with_feedback(size_t first, size_t last, const key_f
             const float top = top_code_[c];
             const float step = top > 0.0f ? scale : 0.0f;
             float x[lanes] = {};
-            float push[lanes] = {};
-            float code[lanes];
+            float target[lanes];  // at first what is added to x
             for (size_t t = 0; t < n_here; ++t) {
                 x[t] = dense_[(row + t) * d_ + c];
             }
+            std::fill_n(target, lanes, 0.0f);
             for (size_t h = 0; h < r; ++h) {
+                const float * const sums = all_sums.data() + h * lanes;
                 for (size_t t = 0; t < lanes; ++t) {
-                    push[t] += gain[h] * sums[h * lanes + t];
+                    target[t] += gain[h] * sums[t];
                 }
             }
+            int32_t code[lanes];
             float error[lanes];
             for (size_t t = 0; t < lanes; ++t) {
-                const float steps = (x[t] + push[t] - zero) / scale;
-                const float bounded = steps > 0.0f ? (steps < top ? steps : top) : 0.0f;
-                code[t] = (bounded + 12582912.0f) - 12582912.0f;
-                error[t] = x[t] - (zero + step * code[t]);
+                const float steps = (x[t] + target[t] - zero) / scale;
+                const float low = steps > 0.0f ? steps : 0.0f;
+                const float bounded = low < top ? low : top;
+                const float whole = (bounded + 12582912.0f) - 12582912.0f;
+                code[t] = static_cast<int32_t>(whole);
+                error[t] = x[t] - (zero + step * whole);
             }
             for (size_t h = 0; h < r; ++h) {
+                float * const sums = all_sums.data() + h * lanes;
                 for (size_t t = 0; t < lanes; ++t) {
-                    sums[h * lanes + t] += weight[h] * error[t];
+                    sums[t] += weight[h] * error[t];
                 }
             }
             for (size_t t = 0; t < n_here; ++t) {

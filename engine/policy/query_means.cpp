@@ -25,7 +25,7 @@ query_means::query_means(int64_t group, int64_t head_dim)
 
 void query_means::add(const float * q) {
     for (size_t i = 0; i < sums_.size(); ++i) {
-        sums_[i] += bounded(q[i]);
+        sums_[i] += q[i];
     }
     for (int64_t & n : n_) {
         ++n;
@@ -44,7 +44,7 @@ std::vector<float> query_means::means() const {
     std::vector<float> means;
     for (size_t i = 0; i < sums_.size(); ++i) {
         const int64_t n = n_[i / head_dim_];
-        means.push_back(n > 0 ? static_cast<float>(sums_[i] / static_cast<double>(n)) : 0.0f);
+        means.push_back(n > 0 ? bounded(sums_[i] / static_cast<float>(n)) : 0.0f);
     }
     return means;
 }

@@ -25,8 +25,8 @@ class query_means {
 
   private:
     size_t head_dim_;
-    std::vector<double> sums_;  // [group, head_dim]
-    std::vector<int64_t> n_;    // [group]
+    std::vector<float> sums_;  // [group, head_dim]
+    std::vector<int64_t> n_;   // [group]
 };
 
 }  // namespace livekv
