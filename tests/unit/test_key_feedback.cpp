@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "check.h"
+#include "driven_layer.h"
 #include "kv/key_feedback.h"
 #include "kv/kv_check.h"
 #include "kv/kv_classes.h"
@@ -185,6 +187,77 @@ TEST(what_waited_in_bytes_has_the_same_means) {
     CHECK_EQ(row[1], 0x7b);
     CHECK_EQ(row[2], 0xfb);
     CHECK_EQ(row[3], 0xb8);
+}
+
+// Whatever passes bring a chunk: its last pass's queries as they are, those before in bytes.
+TEST(a_chunk_is_sealed_for_its_own_queries_head_by_head) {
+    constexpr int64_t n_head = 6;
+    constexpr int64_t group = 3;
+    chunk_plan plan = plan_of(0);
+    plan.method = feedback_method();
+    plan.method.sink_tokens = 0;
+    const size_t d = static_cast<size_t>(plan.head_dim);
+    std::mt19937 rng(5);
+    const std::vector<float> q = random_queries(chunk, n_head, d, rng);
+    const cpu_kernels & kernels = best_cpu_kernels();
+    for (const std::vector<int64_t> & passes : {std::vector<int64_t>{chunk}, {5, chunk - 5}, {20, 11, 1}}) {
+        IN("last pass of ", passes.back());
+        kv_layer layer = make_layer(plan, false);
+        layer_step step(layer, plan);
+        raw_rows passing;
+        int64_t done = 0;
+        for (const int64_t n : passes) {
+            const bool closes = done + n == chunk;
+            step.begin(n, closes, true);
+            if (step.passes_through()) {
+                passing.reserve(static_cast<size_t>(n) * plan.row(), host_memory());
+                step.use_rows(passing.k.data(), passing.v.data());
+            }
+            const query_rows queries = {q.data() + static_cast<size_t>(done * n_head) * d, n_head};
+            for (int64_t i = 0; i < n; ++i) {
+                CHECK(host_step::store(step, kernels, i, row_of(1, done + i, true, plan.row()).data(),
+                                       row_of(1, done + i, false, plan.row()).data()));
+                if (!closes) {
+                    host_step::keep_queries(step, i, queries);
+                }
+            }
+            for (int64_t job = 0; job < host_step::n_seal_jobs(step); ++job) {
+                host_step::seal(step, kernels, job, queries);
+            }
+            step.commit();
+            done += n;
+        }
+        const int64_t n_waited = chunk - passes.back();
+        for (size_t head = 0; head < 2; ++head) {
+            std::vector<float> keys;
+            query_squares squares(plan.head_dim, {}, 0);
+            query_means means(group, plan.head_dim);
+            for (int64_t i = 0; i < chunk; ++i) {
+                const std::vector<float> row = row_of(1, i, true, plan.row());
+                keys.insert(keys.end(), row.begin() + static_cast<int64_t>(head * d),
+                            row.begin() + static_cast<int64_t>((head + 1) * d));
+                const float * const token = q.data() + (static_cast<size_t>(i * n_head) + head * group) * d;
+                if (i < n_waited) {
+                    std::vector<uint8_t> bytes(d);
+                    query_means::pack(token, i, group, plan.head_dim, bytes.data());
+                    squares.add_packed(bytes.data());
+                    means.add_packed(bytes.data(), i);
+                } else {
+                    squares.add(token, group);
+                    means.add(token);
+                }
+            }
+            const std::vector<float> q2 = squares.mean();
+            const std::vector<float> mu = means.means();
+            const key_statistics statistics(plan.method, plan.head_dim);
+            const std::vector<uint8_t> block =
+                pack_block(block_header(plan.method, kv_side::key, chunk, plan.head_dim),
+                           seal_keys_by_class(plan.method, statistics, {q2, mu}, keys, plan.head_dim, 0));
+            CHECK_EQ(layer.chunks.front().k.bytes->bytes(), 2 * block.size());
+            CHECK(std::memcmp(layer.chunks.front().k.bytes->data() + head * block.size(), block.data(), block.size()) ==
+                  0);
+        }
+    }
 }
 
 TEST_MAIN
