@@ -85,6 +85,7 @@ STUDY = {
     "quality": "--preset quality",
     "key classes": FLAT + LEAN + " --key-alloc block --outlier-ratio 0",
     "key classes, 3 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 3",
+    "key classes, 3 bits, feedback": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 3 --key-feedback on",
     "key classes, 2.25,2 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 2 --key-quarters 1",
     # bits
     "zero, 128, 4,3 bits": FLAT + OWN + " --kv-bits 4,3",
