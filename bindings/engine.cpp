@@ -68,7 +68,9 @@ class held_sessions {
 
 using listed = std::pair<std::shared_ptr<session_handle>, py::object>;
 
-py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, bool all_logits, bool generated) {
+py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, bool all_logits,
+                       const std::vector<bool> & generated) {
+    LIVEKV_ASSERT(generated.size() == batch.size());
     std::vector<session_handle *> handles;
     std::vector<std::vector<int32_t>> ids;
     for (const auto & [session, tokens] : batch) {
@@ -88,7 +90,7 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
         py::array_t<float> rows(all_logits ? std::vector<py::ssize_t>{n, n_vocab} : std::vector<py::ssize_t>{n_vocab});
         float * const out = rows.mutable_data();
         results.append(std::move(rows));
-        work.push_back({&held[i], ids[i], first, generated ? token_origin::generated : token_origin::prompt,
+        work.push_back({&held[i], ids[i], first, generated[i] ? token_origin::generated : token_origin::prompt,
                         [out, first, n_vocab](int64_t start, int64_t, std::span<const float> logits) {
                             std::copy(logits.begin(), logits.end(), out + (start - first) * n_vocab);
                         }});

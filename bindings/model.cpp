@@ -47,7 +47,7 @@ rope_override rope_from(const py::dict & values) {
 }
 
 std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes,
-                                   const py::dict & rope_values, bool repack) {
+                                   const py::dict & rope_values, bool repack, bool dequantize) {
     if (prefix_cache_bytes < 0) {
         fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
     }
@@ -55,8 +55,9 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
         fail("n_gpu_layers is ", n_gpu_layers, "; it must be 0 or more");
     }
     const rope_override rope = rope_from(rope_values);
+    const weight_form form = dequantize ? weight_form::f32 : repack ? weight_form::packed : weight_form::stored;
     const py::gil_scoped_release released;
-    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, repack),
+    return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, form),
                                           static_cast<size_t>(prefix_cache_bytes));
 }
 
@@ -129,7 +130,7 @@ auto of_model(R (*f)(const model &, A...)) {
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
         .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"), py::arg("rope"),
-             py::arg("repack"))
+             py::arg("repack"), py::arg("dequantize"))
         .def("facts", of_model(&facts_of))
         .def("rope", of_model(&rope_of), py::arg("layer"))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),

@@ -70,6 +70,13 @@ struct reader {
         }
         target = number ? *number : may.word_value;
     }
+    void operator()(int64_t & target, kv_width) const {
+        const auto number = whole_from(value);
+        if (!number || std::ranges::find(kv_stream_widths, *number) == kv_stream_widths.end()) {
+            refuse(" is not one of " + listed_numbers());
+        }
+        target = *number;
+    }
     void operator()(bool & target, kv_on_off) const { target = truth(); }
     void operator()(bool & target, const kv_switch &) const { target = truth(); }
     template <typename E>
@@ -104,6 +111,14 @@ struct reader {
         target = {bits.front(), bits.back()};
     }
 
+    static std::string listed_numbers() {
+        std::string text;
+        for (const int64_t width : kv_stream_widths) {
+            text += (text.empty() ? "" : ", ") + std::to_string(width);
+        }
+        return text;
+    }
+
     bool truth() const {
         if (!py::isinstance<py::bool_>(value)) {
             refuse(" is not one of True, False");
@@ -117,6 +132,9 @@ py::object value_of(int64_t number, const kv_whole & may) {
 }
 py::object value_of(double number, const kv_real & may) {
     return may.word && number == may.word_value ? py::object(py::str(may.word)) : py::object(py::float_(number));
+}
+py::object value_of(int64_t number, kv_width) {
+    return py::int_(number);
 }
 py::object value_of(bool on, kv_on_off) {
     return py::bool_(on);

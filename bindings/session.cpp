@@ -63,6 +63,15 @@ py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_
     return rows;
 }
 
+int64_t reuse(session_handle & h, const py::object & tokens) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    held_session s(h);
+    s->require_tokens(ids);
+    s.note_change();
+    const py::gil_scoped_release released;  // waits for the step that another thread is in
+    return static_cast<int64_t>(s->reuse(ids));
+}
+
 handle fork(session_handle & h) {
     held_session s(h);
     const py::gil_scoped_release released;
@@ -121,13 +130,22 @@ py::dict stats(session_handle & h) {
         k.append(layer.k_snr_db);
         v.append(layer.v_snr_db);
     }
+    py::dict stream;
+    py::list streams;
+    visit_numbers(std::span(r.streams), [&](const char * name, double x) { stream[name] = x; });
+    for (const kv_stream_layer & layer : r.streams) {
+        py::dict one;
+        visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
+        streams.append(one);
+    }
+    stream["layers"] = streams;
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
                     py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace,
                     py::arg("n_sealed") = r.n_sealed, py::arg("n_outliers") = r.n_outliers,
                     py::arg("n_given_back") = r.n_given_back, py::arg("n_saturated") = r.n_saturated,
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
-                    py::arg("snr_v") = v);
+                    py::arg("snr_v") = v, py::arg("stream") = r.streams.empty() ? py::object(py::none()) : stream);
 }
 
 py::tuple dump(session_handle & h, int64_t il) {
@@ -161,6 +179,9 @@ void bind_session(py::module_ & module) {
         .def(py::init(&open), py::arg("model"), py::arg("n_ctx"), py::arg("n_threads"), py::arg("kv"))
         .def("prefill", &prefill, py::arg("tokens"))
         .def("eval", &eval, py::arg("tokens"), py::arg("all_logits"))
+        .def("reuse", &reuse, py::arg("tokens"))
+        .def(
+            "pass_size", [](session_handle & h, int64_t n) { return held_session(h)->pass_size(n); }, py::arg("n"))
         .def("fork", &fork)
         .def("trim", &trim, py::arg("n_tokens"))
         .def("save", &save, py::arg("path"))

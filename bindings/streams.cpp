@@ -2,10 +2,12 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "arrays.h"
 #include "bind.h"
+#include "kv/kv_classes.h"
 #include "kv/kv_quant.h"
 #include "livekv.h"
 
@@ -18,22 +20,24 @@ class stream {
   public:
     stream(bool keys, const kv_options & options) : keys_(keys) {
         if (options.policy != "livekv") {
-            fail("only the livekv policy seals chunks, not ", options.policy);
-        }
-        if (keys && options.key_alloc != kv_key_alloc::off) {
-            fail("a stream of keys has no queries to choose widths of channels by; set key_alloc to off");
+            fail("only the policies livekv and kvstream seal chunks, not ", options.policy);
         }
         method_ = options.method();
+        needs_queries_ = keys && options.key_alloc == kv_key_alloc::block;
         warmup_chunks_ = options.warmup_chunks;
     }
 
-    py::dict seal(const py::object & object);
+    // query_squares: None, or [n_head_kv, head_dim], by which widths of key channels are chosen.
+    py::dict seal(const py::object & object, const py::object & query_squares);
 
   private:
     void check_shape(const py::array_t<float> & chunk);
+    std::vector<float> squares_from(const py::object & object) const;
+    sealed_chunk seal_head(std::span<const float> head, size_t h, int64_t n_sinks, std::span<const float> squares);
     bool in_warmup() const { return keys_ && n_chunks_ < warmup_chunks_; }
 
     bool keys_;
+    bool needs_queries_ = false;
     kv_method method_;
     int64_t warmup_chunks_ = 0;
     int64_t n_chunks_ = 0;
@@ -56,11 +60,49 @@ void stream::check_shape(const py::array_t<float> & chunk) {
     }
 }
 
+// [n_head_kv * head_dim]; empty: None.
+std::vector<float> stream::squares_from(const py::object & object) const {
+    if (object.is_none()) {
+        if (needs_queries_ && !in_warmup()) {
+            fail("query_squares is None; widths of key channels (key_alloc block) are chosen by it");
+        }
+        return {};
+    }
+    if (!keys_ || !method_.key_classes) {
+        fail("query_squares is for keys whose channels have widths of their own (key_alloc)");
+    }
+    const auto squares = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(object);
+    const py::ssize_t n_head_kv = static_cast<py::ssize_t>(statistics_.size());
+    if (!squares || squares.ndim() != 2 || squares.shape(0) != n_head_kv || squares.shape(1) != head_dim_) {
+        PyErr_Clear();
+        fail("query_squares is no array of numbers [", n_head_kv, ", ", head_dim_, "]");
+    }
+    std::vector<float> values(squares.data(), squares.data() + squares.size());
+    if (!std::ranges::all_of(values, [](float x) { return std::isfinite(x) && x >= 0.0f; })) {
+        fail("query_squares has a number that is negative or not finite");
+    }
+    return values;
+}
+
+sealed_chunk stream::seal_head(std::span<const float> head, size_t h, int64_t n_sinks, std::span<const float> squares) {
+    if (!keys_) {
+        return seal_values(method_, head, head_dim_, n_sinks);
+    }
+    observe_keys(method_, statistics_[h], head, n_sinks);
+    const size_t d = static_cast<size_t>(head_dim_);
+    return squares.empty()
+               ? seal_keys(method_, statistics_[h], head, head_dim_, n_sinks)
+               : seal_keys_by_class(method_, statistics_[h], squares.subspan(h * d, d), head, head_dim_, n_sinks);
+}
+
 // Everything sealed to [n_head_kv, ...] arrays: a head's part is appended after another's.
 struct sealed_heads {
     std::vector<int16_t> codes;
     std::vector<float> scale;
     std::vector<int16_t> zero;
+    std::vector<float> minimum;
+    std::vector<uint16_t> order;
+    std::vector<uint8_t> width;  // of each channel
     std::vector<float> high;
     std::vector<float> low;
     std::map<int64_t, float> apart;  // outliers and sinks, by their place in the whole chunk
@@ -86,9 +128,10 @@ void token_ranges(std::vector<float> dense, const sealed_chunk & sealed, sealed_
     }
 }
 
-py::dict stream::seal(const py::object & object) {
+py::dict stream::seal(const py::object & object, const py::object & query_squares) {
     const py::array_t<float> chunk = chunk_from(object);
     check_shape(chunk);
+    const std::vector<float> squares = squares_from(query_squares);
     const int64_t n = chunk.shape(1);
     const size_t head_size = static_cast<size_t>(n * head_dim_);
     const int64_t n_sinks = n_chunks_ == 0 ? std::min<int64_t>(method_.sink_tokens, n) : 0;
@@ -96,11 +139,7 @@ py::dict stream::seal(const py::object & object) {
     sealed_heads all;
     for (size_t h = 0; h < statistics_.size(); ++h) {
         const std::span<const float> head(chunk.data() + h * head_size, head_size);
-        if (keys_) {
-            observe_keys(method_, statistics_[h], head, n_sinks);
-        }
-        const sealed_chunk sealed = keys_ ? seal_keys(method_, statistics_[h], head, head_dim_, n_sinks)
-                                          : seal_values(method_, head, head_dim_, n_sinks);
+        const sealed_chunk sealed = seal_head(head, h, n_sinks, squares);
         if (keys_) {
             append(all.high, statistics_[h].high());
             append(all.low, statistics_[h].low());
@@ -117,6 +156,13 @@ py::dict stream::seal(const py::object & object) {
         append(all.codes, sealed.codes);
         append(all.scale, sealed.scale);
         append(all.zero, sealed.zero);
+        append(all.minimum, sealed.minimum);
+        append(all.order, sealed.classes.order);
+        all.width.resize(all.order.size());
+        for (size_t i = 0; i < sealed.classes.order.size(); ++i) {
+            all.width[all.width.size() - sealed.classes.order.size() + sealed.classes.order[i]] =
+                sealed.classes.widths[i / 4];
+        }
         append(all.reconstruction, reconstruct(sealed));
         all.n_saturated += sealed.n_saturated;
     }
@@ -159,6 +205,12 @@ py::dict stream::seal(const py::object & object) {
     if (!all.zero.empty()) {
         result["zero"] = array_of(all.zero, scales);
     }
+    if (!all.order.empty()) {
+        const std::vector<py::ssize_t> channels = {heads, head_dim_};
+        result["minimum"] = array_of(all.minimum, scales);
+        result["order"] = array_of(all.order, channels);
+        result["width"] = array_of(all.width, channels);
+    }
     result["reconstruction"] = array_of(all.reconstruction, values);
     result["n_saturated"] = all.n_saturated;
     return result;
@@ -169,7 +221,7 @@ py::dict stream::seal(const py::object & object) {
 void bind_streams(py::module_ & module) {
     py::class_<stream>(module, "Stream")
         .def(py::init<bool, const kv_options &>(), py::arg("keys"), py::arg("kv"))
-        .def("seal", &stream::seal, py::arg("chunk"));
+        .def("seal", &stream::seal, py::arg("chunk"), py::arg("query_squares"));
 }
 
 }  // namespace livekv

@@ -46,6 +46,21 @@ def _divergence(measured: Measured) -> dict[str, float | None]:
     return dict(zip(names, values, strict=True))
 
 
+def by_position(label: str, measured: Measured, n_ctx: int, n_parts: int = 8) -> list[Row]:
+    """Mean KLD in nats by the number of tokens read, in `n_parts` runs of the scored half; errors over windows."""
+    n_scored = measured.kl.shape[1]
+    bounds = [n_scored * part // n_parts for part in range(n_parts + 1)]
+    rows: list[Row] = []
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        if start < end:
+            of_windows = [key for key in measured.keys for _ in range(start, end)]
+            part = mean_se(measured.kl[:, start:end], of_windows)
+            read = n_ctx // 2 + 1  # before the first prediction
+            row: Row = {"cache": label, "tokens read": f"{read + start} to {read + end - 1}"}
+            rows.append({**row, "KLD": part.mean, "± SE": part.se})
+    return rows
+
+
 def difference(measured: Measured, against: Measured) -> dict[str, Paired]:
     """`measured` minus `against` on the same tokens: mean KLD and mean negative log-likelihood in nats, errors over
     windows.

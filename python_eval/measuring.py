@@ -41,6 +41,11 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
     )
     parser.add_argument("--base", default="f16", metavar="CACHE", help="the cache that divergences are from")
     parser.add_argument("--threads", type=positive, metavar="N", help="of each worker (default: the cores, shared out)")
+    parser.add_argument(
+        "--dequantize",
+        action="store_true",
+        help="compute with the numbers in F32 that quantized weights stand for, so that differences are the caches'",
+    )
     parser.add_argument("--n-gpu-layers", type=int, default=0, metavar="N")
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes"
@@ -55,7 +60,12 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
 def open_model(options: argparse.Namespace) -> livekv.Model:
     """The model; EvalError where there is no such file."""
     fingerprint(options.model)
-    return livekv.Model(options.model, n_gpu_layers=options.n_gpu_layers, n_threads=threads(options))
+    return livekv.Model(
+        options.model,
+        n_gpu_layers=options.n_gpu_layers,
+        n_threads=threads(options),
+        dequantize=options.dequantize,
+    )
 
 
 def threads(options: argparse.Namespace) -> int | None:
@@ -72,7 +82,7 @@ def windows_of(model: livekv.Model, options: argparse.Namespace) -> list[Window]
 
 def worker_of(options: argparse.Namespace, base: str) -> Worker:
     """What measures a window, here or in another process."""
-    return Worker(str(options.model.resolve()), base, options.n_gpu_layers, threads(options))
+    return Worker(str(options.model.resolve()), base, options.n_gpu_layers, threads(options), options.dequantize)
 
 
 def config_of(command: str, options: argparse.Namespace, windows: list[Window], base: str) -> dict[str, Any]:
@@ -90,6 +100,7 @@ def config_of(command: str, options: argparse.Namespace, windows: list[Window], 
         "n_ctx": options.n_ctx,
         "base": base,
         "n_gpu_layers": options.n_gpu_layers,
+        **({"dequantize": True} if options.dequantize else {}),
     }
 
 

@@ -4,7 +4,7 @@ python -m python_eval.perplexity --model M --data wikitext|FILE ... --kv f16,liv
 
 Every window is fed through each cache with live compression on, as a prompt would be, and its second half is scored:
 the numbers of livekv-perplexity. Every position's are kept in the run folder, and a killed run goes on there; so does a
-later one with more caches.
+later one with more caches. There too: the divergence by position, and with --by-layer what each layer alone costs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import livekv
+
 from . import measuring
-from .divergence import all_differences, difference, summary
+from .divergence import all_differences, by_position, difference, summary
 from .errors import EvalError, run_tool
+from .paired import mean_se
 from .run_folder import RunFolder
-from .specs import canonical
+from .specs import canonical, spec_of
 from .tables import Row, markdown, write_tables
 from .windows import RECORDS, Measured, load, measure
 
@@ -30,6 +33,9 @@ NOTES = (
 )
 
 
+LAYER_NOTES = ("KLD: mean divergence in nats with one layer's cache compressed and all others exact.",)
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m python_eval.perplexity", description="Perplexity and KL divergence"
@@ -38,6 +44,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kv", default="f16,livekv", metavar="LIST", help="caches, comma separated (%(default)s)")
     parser.add_argument(
         "--against", metavar="CACHE", help="differences in the table are from this one (default: the first)"
+    )
+    parser.add_argument(
+        "--by-layer",
+        action="store_true",
+        help="measure every compressing cache in one layer alone as well, layer after layer, the others exact",
     )
     return parser.parse_args(arguments)
 
@@ -53,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if against not in caches:
         raise EvalError(f"--against {against} is none of the caches: {', '.join(caches)}")
     model = measuring.open_model(options)
+    layers = _of_one_layer(caches, model.n_layer) if options.by_layer else {}
     windows = measuring.windows_of(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
     with RunFolder(measuring.folder_of(COMMAND, options), config) as folder:
@@ -61,14 +73,39 @@ def run(options: argparse.Namespace) -> int:
             measure(
                 folder,
                 measuring.worker_of(options, base),
-                caches.values(),
+                [*caches.values(), *layers],
                 windows,
                 n_workers=options.workers,
                 ray_address=options.ray,
                 progress=progress,
             )
         measured = load(folder.path, folder.records(RECORDS))
+        if layers:
+            rows = [
+                {"text": text, "cache": label, "layer": layer, **_of_layer(measured[spec].of_text(text))}
+                for text in dict.fromkeys(window.text for window in windows)
+                for spec, (label, layer) in layers.items()
+            ]
+            write_tables(rows, folder.path, "layers", LAYER_NOTES)
         return _write(folder, {label: measured[spec] for label, spec in caches.items()}, against, options.json)
+
+
+def _of_one_layer(caches: dict[str, str], n_layer: int) -> dict[str, tuple[str, int]]:
+    """{spec: (label, layer)}: the compressing ones of the caches, {label: spec}, in each layer alone."""
+    of_layer: dict[str, tuple[str, int]] = {}
+    for label, spec in caches.items():
+        kv = livekv.KVOptions.parse(spec)
+        if kv.policy == "livekv":
+            for layer in range(n_layer):
+                of_layer.setdefault(spec_of(kv.replace(only_layer=layer)), (label, layer))
+    if not of_layer:
+        raise EvalError("--by-layer: none of the caches compresses layers one by one; livekv does")
+    return of_layer
+
+
+def _of_layer(measured: Measured) -> Row:
+    kl = mean_se(measured.kl, measured.clusters)
+    return {"KLD": kl.mean, "± SE": kl.se}
 
 
 def _with_earlier(folder: RunFolder, caches: dict[str, str]) -> dict[str, str]:
@@ -84,15 +121,20 @@ def _with_earlier(folder: RunFolder, caches: dict[str, str]) -> dict[str, str]:
 def _write(folder: RunFolder, caches: dict[str, Measured], against: str, json_to: str | None) -> int:
     rows: list[Row] = []
     pairs: list[Row] = []
+    positions: list[Row] = []
     texts = list(dict.fromkeys(text for text, _ in next(iter(caches.values())).keys))
     for text in texts:
         of_text = {label: one.of_text(text) for label, one in caches.items()}
         rows += [{"text": text, **summary(label, one)} for label, one in of_text.items()]
         pairs += [{"text": text, **row} for row in all_differences(of_text)]
+        for label, one in of_text.items():
+            if one.same_top is not None:
+                positions += [{"text": text, **row} for row in by_position(label, one, folder.config["n_ctx"])]
     unread = measuring.unread_notes({label: one.spec for label, one in caches.items()}, folder.config["n_ctx"])
     notes = (*NOTES, f"Differences are from {against}.", *unread)
     write_tables(rows, folder.path, "perplexity", (*NOTES, *unread))
     write_tables(pairs, folder.path, "differences", (*NOTES, *unread))
+    write_tables(positions, folder.path, "positions", NOTES)
     content: dict[str, Any] = {
         "config": folder.config,
         "caches": rows,
@@ -102,7 +144,7 @@ def _write(folder: RunFolder, caches: dict[str, Measured], against: str, json_to
         [_short(text, label, one, caches[against]) for text in texts for label, one in caches.items()], notes
     )
     measuring.print_result(table, content, json_to)
-    print(f"{folder.path}: perplexity.md, differences.md, arrays", file=sys.stderr)
+    print(f"{folder.path}: perplexity.md, differences.md, positions.md, arrays", file=sys.stderr)
     return 0
 
 

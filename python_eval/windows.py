@@ -40,20 +40,25 @@ class Job:
     window: Window
 
 
+COMPRESSING = ("livekv", "kvstream")  # policies that seal chunks
+
+
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
     """The base cache; one that does not compress reads its prompt in the same chunks as the cache compared with it, as
     livekv-perplexity has it, so that nothing but the cache differs."""
     import livekv
 
     options = livekv.KVOptions.parse(base)
-    return options if options.policy == "livekv" else options.replace(chunk_size=kv.chunk_size)
+    return options if options.policy in COMPRESSING else options.replace(chunk_size=kv.chunk_size)
 
 
 def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
     """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after
     the first chunk, or after the chunk that ends the warm-up."""
     first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
-    return kv.policy != "livekv" or first_read < n_ctx
+    if kv.policy == "kvstream":
+        first_read = kv.chunk_size
+    return kv.policy not in COMPRESSING or first_read < n_ctx
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Worker:
     base: str  # spec of the cache that divergences are from
     n_gpu_layers: int = 0
     n_threads: int | None = None
+    dequantize: bool = False
     _model: livekv.Model | None = field(default=None, repr=False)
 
     def __call__(self, job: Job) -> tuple[Record, dict[str, Array]]:
@@ -73,7 +79,12 @@ class Worker:
         import livekv
 
         if self._model is None:
-            self._model = livekv.Model(self.model_path, n_gpu_layers=self.n_gpu_layers, n_threads=self.n_threads)
+            self._model = livekv.Model(
+                self.model_path,
+                n_gpu_layers=self.n_gpu_layers,
+                n_threads=self.n_threads,
+                dequantize=self.dequantize,
+            )
         of_base = job.spec == self.base
         kv = livekv.KVOptions.parse(job.spec)
         measured = livekv.fidelity(

@@ -21,6 +21,7 @@ from livekv.fidelity import Fidelity, fidelity
 from livekv.generation import Generation, Usage
 from livekv.model import Model
 from livekv.options import KVOption, KVOptions, kv_options_table, parse_kv_list
+from livekv.sampling import Sampler, TextStream
 from livekv.session import Session
 from livekv.stats import KVBytes, KVStats
 from livekv.system import default_threads, peak_rss, system_info
@@ -35,7 +36,9 @@ __all__ = [
     "KVOptions",
     "KVStats",
     "Model",
+    "Sampler",
     "Session",
+    "TextStream",
     "Usage",
     "__version__",
     "default_threads",

@@ -44,7 +44,10 @@ class Engine:
         return self._core.workspace_bytes()
 
     def step(
-        self, batch: Sequence[tuple[Session, Tokens]], all_logits: bool = False, generated: bool = False
+        self,
+        batch: Sequence[tuple[Session, Tokens]],
+        all_logits: bool = False,
+        generated: bool | Sequence[bool] = False,
     ) -> list[F32]:
         """Appends to every session its tokens: prompts, parts of them and single tokens in any mix.
 
@@ -54,13 +57,16 @@ class Engine:
         A session takes as many tokens in a pass of the model as are left of its chunk; who brings more is advanced in
         several passes, and the call returns when all are through. A pass takes prompts of up to 512 tokens together and
         up to 16 sessions whose policy is not livekv; the others follow in the next one. generated: the tokens were made
-        from the logits, which matters to caches that do not seal those (seal_decode).
+        from the logits, which matters to caches that do not seal those (seal_decode); one for all, or one for each.
 
         Raises Error, before anything is computed, when a session is listed twice, closed, in use by another call, of
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
         vocabulary; and when memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
         """
-        return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, generated)
+        origins = [generated] * len(batch) if isinstance(generated, bool) else list(generated)
+        if len(origins) != len(batch):
+            raise Error(f"generated has {len(origins)} entries for a batch of {len(batch)}")
+        return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins)
 
     def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
         """Runs texts, made by Session.generate and not begun or begun, together; gives each out when it has ended.

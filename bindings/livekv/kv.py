@@ -1,4 +1,4 @@
-"""The method itself on plain arrays: the scalar reference that the engine's blocks and kernels are tested against.
+"""The methods themselves on plain arrays: the scalar references that the engine's kernels are tested against.
 
 A stream seals one layer's keys, or values, of one sequence, chunk by chunk:
 
@@ -6,12 +6,17 @@ A stream seals one layer's keys, or values, of one sequence, chunk by chunk:
     sealed = keys.seal(chunk)                      # float32 [n_head_kv, n, head_dim]
     error = chunk - sealed.reconstruction
 
-The method's equations 3-2 to 3-7 are written out in engine/kv/kv_stats.h and kv_quant.h. Rotation is not part of
-it: rotate a chunk before it is sealed.
+Widths of key channels are chosen by the mean squares of the queries that read them (docs/fidelity.md), which a session
+keeps itself; a stream is told: `keys.seal(chunk, query_squares)`. Without them channels have one width.
+
+The livekv method's equations 3-2 to 3-7 are written out in engine/kv/kv_stats.h and kv_quant.h. Rotation is not part of
+it: rotate a chunk before it is sealed. Of options whose policy is kvstream (engine/kv/kv_stream.h) a stream gives
+Streamed; whether its keys have been turned by RoPE is its caller's choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
+from livekv._livekv import Error
 from livekv.kinds import DENSE, EXACT, SEALED, SINK, TAIL
 from livekv.options import KVOptions
 
-__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "KeyStream", "Sealed", "ValueStream"]
+__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "KeyStream", "Sealed", "Streamed", "ValueStream",
+           "stream_statistics"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 
@@ -34,7 +41,8 @@ class Sealed:
     warmup: bool
     """Keys while the statistics settle: they stay exact, and what is None below does not exist."""
     reconstruction: F32
-    """float32 [H, n, D]: (code - zero) * scale, then outliers and sinks written over it (3-7)."""
+    """float32 [H, n, D]: (code - zero) * scale, or minimum + code * scale, then outliers and sinks written over it
+    (3-7)."""
     outlier_index: npt.NDArray[np.int64]
     """int64 [m], ascending: places in the flat [H * n * D] chunk of what is kept exact, outliers and sinks."""
     outlier_value: F32
@@ -45,6 +53,12 @@ class Sealed:
     """float32, keys [H, G, D], values [H, n, 1] (3-5)."""
     zero: npt.NDArray[np.int16] | None = None
     """int16, shaped as scale: the code of 0. None: codes are symmetric about 0."""
+    minimum: F32 | None = None
+    """float32 [H, G, D], of keys whose channels have widths of their own: what code 0 stands for, in the place of zero."""
+    order: npt.NDArray[np.uint16] | None = None
+    """uint16 [H, D], with minimum: the channels in the block's order, four of a width side by side, the widest first."""
+    width: npt.NDArray[np.uint8] | None = None
+    """uint8 [H, D], with minimum: bits of each channel's codes."""
     absmax: F32 | None = None
     """float32: keys [H, 1, D], the clipped running maximum mu (3-4); values [H, n, 1], the token's own. None with
     ema_minmax, which has max and min."""
@@ -54,29 +68,84 @@ class Sealed:
     """Dense entries beyond the range their codes cover."""
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """A chunk of n tokens sealed by kvstream. H: n_head_kv, D: head_dim, U: D, or the groups of value channels."""
+
+    chunk_absmax: F32
+    """float32 [H, U]: m, the largest magnitude over the chunk's tokens."""
+    absmax: F32
+    """float32 [H, U]: the running maximum mu, this chunk in it."""
+    outlier: npt.NDArray[np.bool_]
+    """bool [H, U]: flagged."""
+    codes: npt.NDArray[np.int16]
+    """int16 [H, n, D]; 0 where an entry has 16 bits."""
+    bits: npt.NDArray[np.uint8]
+    """uint8 [H, n, D]."""
+    reconstruction: F32
+    """float32 [H, n, D]: code * scale; of 16 bits, the entry itself."""
+    scale_normal: F32 | None = None
+    """float32 [H, U]; None where entries of these bits are kept as they are, as in scale_high."""
+    scale_high: F32 | None = None
+
+    @property
+    def avg_bits(self) -> float:
+        return float(self.bits.mean())
+
+
+def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> dict[str, float]:
+    """What the published system reports of a sequence's chunks, by its names. Raises Error when there are none."""
+    if not keys or not values:
+        raise Error("there are no chunks to make statistics of")
+
+    def average(chunks: Sequence[Streamed]) -> float:
+        return sum(int(c.bits.sum(dtype=np.int64)) for c in chunks) / sum(c.bits.size for c in chunks)
+
+    k, v = average(keys), average(values)
+    flags = [c.outlier for c in (*keys, *values)]
+    total_outliers, total_channels = sum(int(f.sum()) for f in flags), sum(f.size for f in flags)
+    return {
+        "avg_key_bits": k,
+        "avg_value_bits": v,
+        "compression_ratio_key": 16 / k,
+        "compression_ratio_value": 16 / v,
+        "total_outliers": total_outliers,
+        "total_channels": total_channels,
+        "outlier_ratio": total_outliers / total_channels,
+        "overall_memory_savings": 1 - (k + v) / 32,
+    }
+
+
 class _Stream:
     def __init__(self, keys: bool, options: KVOptions | None) -> None:
         self.options = KVOptions() if options is None else options
-        self._core = _livekv.Stream(keys, self.options._core())
+        self._by_channel = self.options.policy == "kvstream"
+        core = _livekv.StreamByChannel if self._by_channel else _livekv.Stream
+        self._core = core(keys, self.options._core())
 
-    def seal(self, chunk: F32) -> Sealed:
-        """Seals the sequence's next tokens. chunk: float32 [n_head_kv, n, head_dim], contiguous, finite. Raises Error
-        when it is anything else, or of other heads than the chunks before."""
-        raw: dict[str, Any] = self._core.seal(chunk)
-        return Sealed(**raw)
+    def seal(self, chunk: F32, query_squares: F32 | None = None) -> Any:
+        """Seals the sequence's next tokens: Sealed, or with kvstream Streamed. chunk: float32 [n_head_kv, n, head_dim],
+        contiguous, finite. Raises Error when it is anything else, or of other heads than the chunks before.
+        query_squares: [n_head_kv, head_dim], the mean square of each channel of the queries so far, over the heads that
+        share the kv head; livekv's keys alone."""
+        if self._by_channel:
+            if query_squares is not None:
+                raise Error("query_squares is for keys whose channels have widths of their own (key_alloc)")
+            return Streamed(**self._core.seal(chunk))
+        return Sealed(**self._core.seal(chunk, query_squares))
 
 
 class KeyStream(_Stream):
-    """Keys, after RoPE: outliers per channel, scales per channel and group of tokens, from running statistics. options:
-    None: the defaults. Raises Error when their policy is not livekv."""
+    """Keys. livekv: outliers per channel, scales per channel and group of tokens, from running statistics. options:
+    None: the defaults. Raises Error when their policy seals nothing."""
 
     def __init__(self, options: KVOptions | None = None) -> None:
         super().__init__(True, options)
 
 
 class ValueStream(_Stream):
-    """Values: outliers and scale per token. options: None: the defaults. Raises Error when their policy is not
-    livekv."""
+    """Values. livekv: outliers and scale per token. options: None: the defaults. Raises Error when their policy seals
+    nothing."""
 
     def __init__(self, options: KVOptions | None = None) -> None:
         super().__init__(False, options)

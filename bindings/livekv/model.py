@@ -27,6 +27,8 @@ class Model:
     machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
     is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md).
+    dequantize: compute with the numbers in F32 that quantized weights stand for, four to eight times the memory: their
+    products round nothing, so that what two caches differ by is theirs (docs/fidelity.md).
 
     rope_scaling, rope_scale, rope_base, yarn_orig_ctx: rotary positions otherwise than the file says, as on the command
     line: how positions beyond the training are reached, how many times as far, the base of the frequencies, and the
@@ -42,12 +44,14 @@ class Model:
         prefix_cache_bytes: int = 0,
         repack: bool = True,
         *,
+        dequantize: bool = False,
         rope_scaling: Literal["none", "linear", "yarn"] | None = None,
         rope_scale: float | None = None,
         rope_base: float | None = None,
         yarn_orig_ctx: int | None = None,
     ) -> None:
         self.path = os.fsdecode(path)
+        self.prefix_cache_bytes = prefix_cache_bytes
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
         rope = {
             "rope_scaling": rope_scaling,
@@ -55,7 +59,7 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack)
+        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack, dequantize)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import warnings
 from collections.abc import Sequence
 from types import TracebackType
@@ -18,14 +17,14 @@ from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions
 from livekv.paths import path_bytes
+from livekv.sampling import DEFAULTS as _SAMPLING
+from livekv.sampling import drawn_seed
 from livekv.stats import KVStats, kv_stats_from
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
 
 F32 = npt.NDArray[np.float32]
-# Defaults by name, from the engine's table (engine/session/sampling_fields.h).
-_SAMPLING: dict[str, Any] = _livekv.sampling_defaults()
 
 
 class Session:
@@ -133,9 +132,7 @@ class Session:
         are never chosen. Warns of a prompt that begins with a second bos. Raises Error for values out of range; while
         iterating, as prefill does, and when the session was changed meanwhile.
         """
-        seed = random.SystemRandom().getrandbits(63) if seed is None else seed
-        if not 0 <= seed < 2**64:
-            raise Error(f"seed is {seed}; it must be in 0..2^64 - 1")
+        seed = drawn_seed(seed)
         core = _livekv.Generation(
             self._core,
             self._prompt_tokens(prompt, add_special, parse_special),
@@ -166,6 +163,15 @@ class Session:
                 stacklevel=3,
             )
         return tokens
+
+    def reuse(self, tokens: Tokens) -> int:
+        """Starts this empty session as another one began with these tokens (Model's prefix_cache_bytes), all but the
+        last of them at most: how many it then holds, 0 for none. Raises Error as prefill does."""
+        return self._core.reuse(tokens)
+
+    def pass_size(self, n: int) -> int:
+        """Of n tokens that are left to be read, those that the next pass takes: up to the end of a chunk."""
+        return self._core.pass_size(n)
 
     def fork(self) -> Session:
         """Another session that starts with this one's tokens; what is sealed is shared, not copied."""

@@ -55,6 +55,10 @@ class KVStats:
     snr_v: tuple[float | None, ...] | None
     seal_s: float
     """Seconds spent sealing."""
+    stream: dict[str, Any] | None = None
+    """Of kvstream: avg_key_bits and the other numbers of livekv.kv.stream_statistics, once there is a chunk, and
+    layers, a dict each with what its running maxima have become, from which flags are told
+    (engine/policy/stream_report.h)."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:
@@ -77,4 +81,5 @@ def kv_stats_from(raw: dict[str, Any]) -> KVStats:
         snr_k=tuple(raw["snr_k"]) if measured else None,
         snr_v=tuple(raw["snr_v"]) if measured else None,
         seal_s=raw["seal_s"],
+        stream=raw["stream"],
     )

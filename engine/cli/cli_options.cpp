@@ -91,8 +91,8 @@ void cli_options::check(const option_table & table) {
     if ((saves || loads) && (conversation || tokenize)) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
-    if (saves && !loads && engine.kv.policy != "livekv") {
-        throw usage_error("--kv-save writes the livekv cache only, not --kv " + engine.kv.policy);
+    if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
+        throw usage_error("--kv-save writes livekv and kvstream caches only, not --kv " + engine.kv.policy);
     }
     if (kv_save_path == "-" || kv_load_path == "-") {
         throw usage_error("--kv-save and --kv-load need a file, not -");

@@ -65,9 +65,17 @@ void engine_options::declare(option_table & table, bool kv_is_list) {
     declare_kv_options(table, kv, dashes, /*with_policy=*/!kv_is_list);
 }
 
+void engine_options::declare_dequantize(option_table & table) {
+    table.flag(
+        "--dequantize", dequantize,
+        "compute with the numbers in f32 that quantized weights stand for, four to eight times the memory: their "
+        "products round nothing, and a difference is the cache's");
+}
+
 std::shared_ptr<const model> engine_options::load() const {
     try {
-        return model::load(model_path, n_gpu_layers, rope, !no_repack);
+        const weight_form form = dequantize ? weight_form::f32 : no_repack ? weight_form::stored : weight_form::packed;
+        return model::load(model_path, n_gpu_layers, rope, form);
     } catch (const rope_option_error & mistake) {
         throw with_flag(mistake);
     }

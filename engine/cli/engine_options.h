@@ -16,11 +16,15 @@ struct engine_options {
     int64_t n_threads = 0;  // 0 until declared: then the machine's
     int64_t n_gpu_layers = 0;
     bool no_repack = false;
+    bool dequantize = false;
     rope_override rope;
     kv_options kv;
 
     // kv_is_list: the tool compares several caches and declares its own --kv.
     void declare(option_table & table, bool kv_is_list);
+
+    // The weights in f32 as well, for a tool that measures.
+    void declare_dequantize(option_table & table);
 
     // The model they name. Throws livekv::error, and usage_error for a change of RoPE that does not fit its file.
     std::shared_ptr<const model> load() const;

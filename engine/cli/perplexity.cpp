@@ -34,6 +34,7 @@ struct perplexity_options {
         table.choice("--kl-base", kl_base, bases, "also measure the divergence from this cache");
         table.text("--kl-tokens", tokens_path, "FILE",
                    "write every scored token's divergence, raw little-endian float64, to compare runs pairwise");
+        engine.declare_dequantize(table);
         table.choice("-o,--output", output, {"text", "json"}, "format of the result on stdout");
     }
 };

@@ -61,6 +61,12 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
         }
         j["snr_db"] = {{"k", k}, {"v", v}};
     }
+    visit_numbers(std::span(report.streams), [&](const char * name, double x) { j["stream"][name] = x; });
+    for (const kv_stream_layer & layer : report.streams) {
+        nlohmann::ordered_json one;
+        visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
+        j["stream"]["layers"].push_back(one);
+    }
     j["seal_time_share"] = or_null(share_of(r.seal_s, r.prefill_s));
     return j;
 }

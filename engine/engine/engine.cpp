@@ -28,8 +28,8 @@ kv_shape engine::shape(int64_t n_ctx) const {
     const hparams & hp = model_->hp;
     for (int64_t il = 0; il < hp.n_layer; ++il) {
         const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;
-        shape.layers.push_back(
-            {hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), hp.window(il), backend_.caches_on_device(on_gpu)});
+        shape.layers.push_back({hp.n_head(il), hp.n_head_kv(il), hp.head_dim(il), hp.window(il),
+                                backend_.caches_on_device(on_gpu), hp.rope(il, shape.is_long)});
     }
     return shape;
 }

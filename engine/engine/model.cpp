@@ -5,17 +5,17 @@
 
 namespace livekv {
 
-model::model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, bool repack)
-    : file(path), hp(hparams::read(file, rope)), vocab(file), tensors(file, hp, n_gpu_layers, repack) {
+model::model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form)
+    : file(path), hp(hparams::read(file, rope)), vocab(file), tensors(file, hp, n_gpu_layers, form) {
     if (vocab.n_vocab() > hp.n_vocab) {
         fail("'", path, "': the tokenizer has ", vocab.n_vocab(), " tokens, the model ", hp.n_vocab);
     }
 }
 
 std::shared_ptr<const model> model::load(const std::string & path, int64_t n_gpu_layers, const rope_override & rope,
-                                         bool repack) {
+                                         weight_form form) {
     return without_bad_alloc("the model",
-                             [&] { return std::make_shared<const model>(path, n_gpu_layers, rope, repack); });
+                             [&] { return std::make_shared<const model>(path, n_gpu_layers, rope, form); });
 }
 
 }  // namespace livekv

@@ -19,12 +19,12 @@ struct model {
     weights tensors;
 
     // n_gpu_layers: how many of the last layers go to the GPU, when there is one. rope: what its rotary positions are
-    // instead of what the file says. repack: false leaves the CPU's products to ggml. Throws livekv::error;
+    // instead of what the file says. Throws livekv::error;
     // rope_option_error for a change that does not fit.
-    model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, bool repack);
+    model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form);
 
     static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0,
-                                             const rope_override & rope = {}, bool repack = true);
+                                             const rope_override & rope = {}, weight_form form = weight_form::packed);
 };
 
 }  // namespace livekv

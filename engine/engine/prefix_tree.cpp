@@ -4,6 +4,7 @@
 #include <span>
 #include <tuple>
 
+#include "policy/kv_policies.h"
 #include "policy/saved_options.h"
 
 namespace livekv {
@@ -20,7 +21,9 @@ std::string key_of(const kv_options & options, const kv_shape & shape) {
 
 // Chunks of a beginning after which the keys of all are what they stay.
 size_t settled_chunks(const kv_options & options) {
-    return options.warmup_keep ? 1 : static_cast<size_t>(std::max<int64_t>(1, options.warmup_chunks));
+    return options.warmup_keep || find_kv_policy(options.policy).streams
+               ? 1
+               : static_cast<size_t>(std::max<int64_t>(1, options.warmup_chunks));
 }
 
 size_t chunk_tokens(const kv_options & options) {

@@ -65,11 +65,13 @@ class builder {
                                    packed_, is_long_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
-            runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.v, in.scale, /*attends=*/false);
+            runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.k_unturned, in.v, in.scale,
+                           /*attends=*/false);
             return nullptr;
         }
         ggml_build_forward_expand(out_.graph, in.q);  // before attention, as the caches' rows are
-        ggml_tensor * attended = runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.v, in.scale, /*attends=*/true);
+        ggml_tensor * attended =
+            runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.k_unturned, in.v, in.scale, /*attends=*/true);
         attended = output_columns(nodes.name(attended, "kqv_out"), n_outputs);
         return hp_.arch->post(nodes, attended, output_columns(x, n_outputs));
     }

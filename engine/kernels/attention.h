@@ -6,13 +6,14 @@
 #include <cstdint>
 
 #include "kernels/softmax_state.h"
+#include "rope/rope_tiles.h"
 
 namespace livekv {
 
 // Consecutive tokens of one layer that are stored alike. Keys, and values, are either sealed blocks, one a kv head, or
 // f16 rows. Plain data: who fills it keeps the memory alive.
 struct kv_segment {
-    int64_t first = 0;                   // position of its first token in the sequence; read where there is a window
+    int64_t first = 0;  // position of its first token in the sequence; read where there is a window, or keys are turned
     int32_t n_tokens = 0;                // to be read, from the first on; a block may hold more
     int32_t n_skip = 0;                  // of these, the first ones that are not (sinks, which have their own segment)
     const uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, k_block_bytes apart; null: rows
@@ -33,8 +34,9 @@ struct attention_args {
     int32_t head_dim = 0;
     int32_t k_rotation = 0;  // keys are stored rotated (rotate_rows.h) in runs of this many channels; 0: they are not
     int32_t v_rotation = 0;  // values likewise
-    float scale = 0.0f;      // of q . k before the softmax
-    int64_t window = 0;      // tokens a query sees, its own and those right before it; 0: all
+    const rope_turns * turns = nullptr;     // keys are stored before RoPE, and turned by this while being read
+    float scale = 0.0f;                     // of q . k before the softmax
+    int64_t window = 0;                     // tokens a query sees, its own and those right before it; 0: all
     const kv_segment * segments = nullptr;  // in the order of the sequence; the last one ends with the new tokens
     int64_t n_segments = 0;
 

@@ -30,6 +30,17 @@ std::vector<float> contents(const attention_args & args, const kv_segment & s, i
     return x;
 }
 
+// Keys [n_tokens, head_dim] as attention sees them.
+std::vector<float> turned(const attention_args & args, const kv_segment & s, std::vector<float> keys) {
+    const size_t d = static_cast<size_t>(args.head_dim);
+    std::vector<rope_angle> angles(args.turns ? static_cast<size_t>(args.turns->n_pairs) : 0);
+    for (size_t t = 0; args.turns && t < keys.size() / d; ++t) {
+        rope_angles(*args.turns->params, s.first + static_cast<int64_t>(t), angles);
+        rope_turn(*args.turns->params, angles, std::span(keys).subspan(t * d, d));
+    }
+    return keys;
+}
+
 }  // namespace
 
 void attention_reference(const attention_args & args) {
@@ -38,7 +49,8 @@ void attention_reference(const attention_args & args) {
         std::vector<std::vector<float>> k;
         std::vector<std::vector<float>> v;
         for (int64_t i = 0; i < args.n_segments; ++i) {
-            k.push_back(contents(args, args.segments[i], head / args.group(), true));
+            const kv_segment & s = args.segments[i];
+            k.push_back(turned(args, s, contents(args, s, head / args.group(), true)));
             v.push_back(contents(args, args.segments[i], head / args.group(), false));
         }
         for (int32_t token = 0; token < args.n_tokens; ++token) {

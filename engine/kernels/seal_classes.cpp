@@ -74,7 +74,7 @@ void chunk_sealer::seal_keys(const key_statistics & statistics, const query_mome
         group_moments(first, last, bounded ? std::span(statistics.bound()) : std::span<const float>(), here);
         for (size_t c = 0; c < d_; ++c) {
             variance[c] += here[c].variance;
-            span[c] += (here[c].high - here[c].low) * (here[c].high - here[c].low);
+            span[c] += here[c].square();
         }
     }
     const key_classes classes = choose_classes({queries.q2, variance, span}, h.width_sum);

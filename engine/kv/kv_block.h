@@ -42,6 +42,19 @@
 //   (padding to 64 bytes)
 //
 // A quad of width 0 has no bricks: its channels stand for their minima.
+//
+// Version 3 (keys and values): every channel has a scale of its own for all tokens, and every quad of channels, in
+// their own order, a width; codes are symmetric:
+//
+//   0            header             version 3, bits 0, group n_tokens, width_sum: the sum of the quads' widths
+//   16           scales             f16 [head_dim]
+//   widths       u8 [head_dim / 4]  of the quads: 16, 8, 5, 4, 3 or 2
+//   (padding to 64 bytes)
+//   codes        [n_tokens / 16] rows of bricks, quad after quad, 8 * width bytes each
+//   (padding to 64 bytes)
+//
+// A code u of width w stands for scale * (u - 2^(w-1)). In a quad of width 16 a brick holds the entries themselves, f16
+// [16 tokens][4 channels], and scales are 1.
 
 #include <cstddef>
 #include <cstdint>
@@ -51,9 +64,10 @@
 namespace livekv {
 
 constexpr int32_t kv_block_version = 1;
-constexpr int32_t kv_block_classes = 2;  // the version whose channels stand in classes of width
-constexpr int32_t kv_tile_tokens = 32;   // key groups and value bricks never straddle a tile
-constexpr int32_t kv_block_align = 64;   // bytes
+constexpr int32_t kv_block_classes = 2;   // the version whose channels stand in classes of width
+constexpr int32_t kv_block_channels = 3;  // the version whose channels, keys' or values', have a scale each
+constexpr int32_t kv_tile_tokens = 32;    // key groups and value bricks never straddle a tile
+constexpr int32_t kv_block_align = 64;    // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
 constexpr int32_t kv_max_head_dim = 2048;  // 11 bits of an outlier's place
 
@@ -65,14 +79,15 @@ struct kv_block_header {
     uint16_t head_dim;    // a multiple of 8
     uint16_t group;       // tokens that share a channel's scale; values: 1
     uint16_t n_outliers;  // keys: per channel; values: per token
-    uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in version 2
+    uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in versions 2 and 3
     kv_side side;
-    uint8_t has_centres;  // asymmetric; 0 in version 2
-    uint8_t version;      // kv_block_version or kv_block_classes; other contents take another number
-    uint16_t width_sum;   // version 2: of its quads; else 0
+    uint8_t has_centres;  // asymmetric; 0 in versions 2 and 3
+    uint8_t version;      // kv_block_version, _classes or _channels; other contents take another number
+    uint16_t width_sum;   // versions 2 and 3: of its quads; else 0
     uint8_t reserved[2];  // 0
 
     LIVEKV_HD constexpr bool has_classes() const { return version == kv_block_classes; }
+    LIVEKV_HD constexpr bool has_channels() const { return version == kv_block_channels; }
 };
 static_assert(sizeof(kv_block_header) == 16, "the first section");
 static_assert(offsetof(kv_block_header, n_tokens) == 0 && offsetof(kv_block_header, head_dim) == 2, "byte map");
@@ -87,16 +102,16 @@ struct kv_block_map {
     size_t index = 0;
     size_t tiles = 0;
     size_t centres = 0;
-    size_t minima = 0;  // version 2, as the next two
+    size_t minima = 0;  // version 2, as the next
     size_t order = 0;
-    size_t widths = 0;
+    size_t widths = 0;  // versions 2 and 3
     size_t codes = 0;
     size_t bytes = 0;
     size_t padding = 0;  // bytes of it that hold nothing: alignment, and codes beyond the end
     int32_t n_scales = 0;
     int32_t n_outlying = 0;
     int32_t index_bytes = 0;  // of one place
-    int32_t brick_bytes = 0;  // version 2: 0, as bricks differ
+    int32_t brick_bytes = 0;  // versions 2 and 3: 0, as bricks differ
     int32_t n_tiles = 0;
 };
 
@@ -124,9 +139,26 @@ LIVEKV_HD static constexpr kv_block_map kv_map_classes(const kv_block_header & h
     return m;
 }
 
+LIVEKV_HD static constexpr kv_block_map kv_map_channels(const kv_block_header & h) {
+    kv_block_map m;
+    m.n_scales = h.head_dim;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.scales = sizeof(kv_block_header);
+    m.widths = m.scales + 2 * size_t{h.head_dim};
+    m.outliers = m.index = m.tiles = m.centres = m.widths + h.head_dim / 4;
+    m.codes = kv_align(m.centres, kv_block_align);
+    const size_t code_bytes = static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * 8 * h.width_sum;
+    m.bytes = kv_align(m.codes + code_bytes, kv_block_align);
+    m.padding = (m.codes - m.centres) + (m.bytes - m.codes) - kv_ceil_div(h.n_tokens * h.width_sum, 2);
+    return m;
+}
+
 LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     if (h.has_classes()) {
         return kv_map_classes(h);
+    }
+    if (h.has_channels()) {
+        return kv_map_channels(h);
     }
     const bool key = h.side == kv_side::key;
     kv_block_map m;
@@ -213,6 +245,16 @@ LIVEKV_HD static constexpr kv_block_header kv_class_header(int32_t n_tokens, int
     return h;
 }
 
+// Keys or values whose channels have a scale each, and whose quads' widths sum up to width_sum.
+LIVEKV_HD static constexpr kv_block_header kv_channel_header(kv_side side, int32_t n_tokens, int32_t head_dim,
+                                                             int32_t width_sum) {
+    kv_block_header h = kv_header(side, n_tokens, head_dim, 0, 1, 0, false);
+    h.group = h.n_tokens;
+    h.version = kv_block_channels;
+    h.width_sum = static_cast<uint16_t>(width_sum);
+    return h;
+}
+
 // The budget of design: head_dim 128, 512 tokens, 4 bits, 1 % outliers, one symmetric scale a chunk. Keys: 5 outliers
 // of 4 bytes and a scale per channel; values: one of 3 bytes and a scale per token.
 constexpr kv_block_map kv_map_example_k = kv_map(kv_header(kv_side::key, 512, 128, 4, 512, 5, false));
@@ -228,5 +270,8 @@ constexpr kv_block_map kv_map_example_c = kv_map(kv_class_header(512, 64, 128, 1
 static_assert(kv_map_example_c.minima == 16 + 512 && kv_map_example_c.order == 528 + 512, "byte map");
 static_assert(kv_map_example_c.widths == 1040 + 128 && kv_map_example_c.codes == 1216, "byte map");
 static_assert(kv_map_example_c.bytes == 1216 + 16384, "4.30 bits a key");
+constexpr kv_block_map kv_map_example_s = kv_map(kv_channel_header(kv_side::value, 512, 64, 16 * 4));
+static_assert(kv_map_example_s.widths == 16 + 128 && kv_map_example_s.codes == 192, "byte map");
+static_assert(kv_map_example_s.bytes == 192 + 16384, "4.05 bits a value");
 
 }  // namespace livekv

@@ -90,6 +90,31 @@ bool classes_fit(const uint8_t * block, const kv_block_header & h, const kv_bloc
     return sum == h.width_sum;
 }
 
+// Widths are ones there are, with the sum that gave the block its size, and entries kept as they are numbers.
+bool channels_fit(const uint8_t * block, const kv_block_header & h, const kv_block_map & map) {
+    const auto known = [](int32_t w) { return w == 2 || w == 3 || w == 4 || w == 5 || w == 8 || w == 16; };
+    const uint8_t * const widths = block + map.widths;
+    int32_t sum = 0;
+    for (int32_t i = 0; i < h.head_dim / 4; ++i) {
+        if (!known(widths[i])) {
+            return false;
+        }
+        sum += widths[i];
+    }
+    if (sum != h.width_sum) {
+        return false;
+    }
+    const uint8_t * brick = block + map.codes;
+    for (int32_t sixteen = 0; sixteen < kv_ceil_div(h.n_tokens, 16); ++sixteen) {
+        for (int32_t i = 0; i < h.head_dim / 4; brick += 8 * widths[i], ++i) {
+            if (widths[i] == 16 && !all_finite(brick, 64)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 std::string problem_of_block(const uint8_t * block, const kv_block_header & expected) {
@@ -106,6 +131,9 @@ std::string problem_of_block(const uint8_t * block, const kv_block_header & expe
             return "a minimum is not a number";
         }
         return classes_fit(block, expected, map) ? "" : "the order or the widths of its channels are impossible";
+    }
+    if (expected.has_channels()) {
+        return channels_fit(block, expected, map) ? "" : "the widths of its channels are impossible";
     }
     const bool fit =
         expected.n_outliers == 0 ||

@@ -2,73 +2,46 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "error.h"
-#include "kv/f16.h"
 #include "kv/key_feedback.h"
 
 namespace livekv {
 
 namespace {
 
-constexpr std::array<int32_t, 6> widths_chosen = {0, 2, 3, 4, 5, widest_class};
+// A quad's error for each width that can be chosen.
+using quad_errors = std::array<double, n_widths_chosen>;
 
-float number_or_0(float x) {
-    return x >= 0.0f && x <= std::numeric_limits<float>::max() ? x : 0.0f;
-}
-
-// A quad's error for each width of widths_chosen.
-using quad_errors = std::array<double, widths_chosen.size()>;
-
-struct raise {
-    double rate = -1.0;  // by which the error falls, a bit
-    size_t to = 0;
-};
-
-// The best next width for a quad that has widths_chosen[at], for at most `left` bits.
-raise best_raise(const quad_errors & error, size_t at, int32_t left) {
-    raise best;
-    for (size_t to = at + 1; to < widths_chosen.size(); ++to) {
-        const int32_t cost = widths_chosen[to] - widths_chosen[at];
-        const double rate = (error[at] - error[to]) / cost;
-        if (cost <= left && rate > best.rate) {
-            best = {rate, to};
-        }
-    }
-    return best;
-}
-
-std::vector<size_t> allocate(const std::vector<quad_errors> & errors, int32_t width_sum) {
-    std::vector<size_t> at(errors.size(), 0);
-    std::vector<raise> next;
+// Numbers of the quads' widths.
+std::vector<int32_t> allocate(const std::vector<quad_errors> & errors, int32_t width_sum) {
+    std::vector<int32_t> at(errors.size(), 0);
+    std::vector<class_raise> next;
     int32_t left = width_sum;
     for (const quad_errors & e : errors) {
-        next.push_back(best_raise(e, 0, left));
+        next.push_back(best_raise(e.data(), 0, left));
     }
     while (left > 0) {
-        const size_t i =
-            static_cast<size_t>(std::max_element(next.begin(), next.end(),
-                                                 [](const raise & a, const raise & b) { return a.rate < b.rate; }) -
-                                next.begin());
+        const auto by_rate = [](const class_raise & a, const class_raise & b) { return a.rate < b.rate; };
+        const size_t i = static_cast<size_t>(std::max_element(next.begin(), next.end(), by_rate) - next.begin());
         if (next[i].to == 0) {
             break;
         }
-        left -= widths_chosen[next[i].to] - widths_chosen[at[i]];
+        left -= width_chosen(next[i].to) - width_chosen(at[i]);
         at[i] = next[i].to;
         for (size_t k = 0; k < errors.size(); ++k) {
-            const bool too_much = widths_chosen[next[k].to] - widths_chosen[at[k]] > left;
+            const bool too_much = width_chosen(next[k].to) - width_chosen(at[k]) > left;
             if (k == i || too_much) {
-                next[k] = best_raise(errors[k], at[k], left);
+                next[k] = best_raise(errors[k].data(), at[k], left);
             }
         }
     }
     if (left == 1) {  // all have 0 bits or the most: one has to give a bit for another's first two
-        const size_t last = widths_chosen.size() - 1;
+        constexpr int32_t last = n_widths_chosen - 1;
         *std::find(at.rbegin(), at.rend(), last) = last - 1;
-        *std::find(at.begin(), at.end(), size_t{0}) = 1;
+        *std::find(at.begin(), at.end(), 0) = 1;
     }
     return at;
 }
@@ -119,54 +92,31 @@ void round_with_feedback(const key_feedback & feedback, const std::vector<uint16
 key_classes choose_classes(const channel_costs & costs, int32_t width_sum) {
     const size_t d = costs.q2.size();
     LIVEKV_ASSERT(d % 4 == 0 && width_sum >= 0 && width_sum <= widest_class * static_cast<int32_t>(d / 4));
-    std::vector<double> whole(d);
+    std::vector<channel_cost> cost;
     std::vector<uint16_t> order(d);
     std::iota(order.begin(), order.end(), uint16_t{0});
     for (size_t c = 0; c < d; ++c) {
-        whole[c] = static_cast<double>(number_or_0(costs.q2[c])) * number_or_0(costs.variance[c]);
+        cost.emplace_back(costs.q2[c], costs.variance[c], costs.span[c]);
     }
-    std::stable_sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) { return whole[a] > whole[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](uint16_t a, uint16_t b) { return cost[a].whole() > cost[b].whole(); });
     std::vector<quad_errors> errors(d / 4);
     for (size_t i = 0; i < d; ++i) {
-        const size_t c = order[i];
-        for (size_t w = 0; w < widths_chosen.size(); ++w) {
-            const double top = (1 << widths_chosen[w]) - 1;
-            const double uniform = static_cast<double>(number_or_0(costs.q2[c])) * number_or_0(costs.span[c]) /
-                                   (12.0 * std::max(top, 0.1) * std::max(top, 0.1));
-            errors[i / 4][w] += w == 0 ? whole[c] : std::min(whole[c], uniform);
+        for (int32_t w = 0; w < n_widths_chosen; ++w) {
+            errors[i / 4][static_cast<size_t>(w)] += cost[order[i]].of_width(width_chosen(w));
         }
     }
-    const std::vector<size_t> at = allocate(errors, width_sum);
+    const std::vector<int32_t> at = allocate(errors, width_sum);
     std::vector<size_t> quads(d / 4);
     std::iota(quads.begin(), quads.end(), size_t{0});
     std::stable_sort(quads.begin(), quads.end(), [&](size_t a, size_t b) { return at[a] > at[b]; });
     key_classes chosen;
     for (const size_t quad : quads) {
-        chosen.widths.push_back(static_cast<uint8_t>(widths_chosen[at[quad]]));
+        chosen.widths.push_back(static_cast<uint8_t>(width_chosen(at[quad])));
         chosen.order.insert(chosen.order.end(), order.begin() + static_cast<int64_t>(4 * quad),
                             order.begin() + static_cast<int64_t>(4 * quad + 4));
     }
     return chosen;
-}
-
-class_grid::class_grid(float low, float high, float mean, int32_t bits)
-    : scale(0.0f), minimum(0.0f), top(static_cast<float>((1 << bits) - 1)) {
-    if (bits == 0) {
-        minimum = f16_to_f32(f32_to_f16_finite(mean)) + 0.0f;
-        return;
-    }
-    uint16_t least = f32_to_f16_finite(low);
-    if (f16_to_f32(least) > low) {  // the next number below: keys come in f16, so it is a cut range's
-        least = static_cast<uint16_t>(least == 0 ? 0x8001 : (least & 0x8000) != 0 ? least + 1 : least - 1);
-    }
-    minimum = f16_to_f32(least) + 0.0f;  // one zero
-    const uint16_t step = f32_to_f16_finite((high - minimum) / top);
-    scale = f16_to_f32(step == 0 ? uint16_t{1} : step);
-}
-
-int32_t class_grid::code(float x) const {
-    const float steps = (x - minimum) / std::max(scale, 0x1p-24f);
-    return static_cast<int32_t>(std::nearbyintf(steps > 0.0f ? (steps < top ? steps : top) : 0.0f));
 }
 
 sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics,
@@ -195,7 +145,7 @@ sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics &
             const channel_range r = range_over(chunk.data() + first * d + c, last - first, d, bound);
             ranges[g * d + c] = r;
             variance[c] += r.variance;
-            span[c] += (r.high - r.low) * (r.high - r.low);
+            span[c] += r.square();
         }
     }
     out.classes = choose_classes({queries.q2, variance, span}, method.width_sum(head_dim));

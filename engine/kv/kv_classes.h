@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "kv/class_grid.h"
 #include "kv/kv_quant.h"
 
 namespace livekv {
@@ -16,8 +17,6 @@ namespace livekv {
 // where q2_c is the mean of the square of channel c of the queries, and var_c and span_c are means over the groups of
 // the channel's variance and of the square of its range.
 
-constexpr int32_t widest_class = 6;  // that is chosen; 8 bits would lose more to rounded queries than they win
-
 // What is chosen by: [head_dim] each.
 struct channel_costs {
     std::span<const float> q2;
@@ -29,49 +28,6 @@ struct channel_costs {
 // error falls most a bit gets more, until the widths sum up to width_sum: from 2 a quad to widest_class. Costs that are
 // no numbers count as 0.
 key_classes choose_classes(const channel_costs & costs, int32_t width_sum);
-
-// The levels minimum + scale * u, u = 0 ... 2^bits - 1, over [low, high]; both are f16 numbers, minimum <= low. Where
-// bits is 0, minimum alone, the mean.
-struct class_grid {
-    float scale;
-    float minimum;
-    float top;
-
-    class_grid(float low, float high, float mean, int32_t bits);
-
-    // Half to even.
-    int32_t code(float x) const;
-
-    float level(int32_t code) const { return minimum + scale * static_cast<float>(code); }
-
-    // Beyond what the codes cover. A channel without a bit covers everything.
-    bool saturates(float x) const {
-        return top > 0.0f && (x < minimum - 0.5f * scale || x > minimum + (top + 0.5f) * scale);
-    }
-};
-
-// A group's channel: of the entries that are not stored apart.
-struct channel_range {
-    float low;
-    float high;
-    float mean;
-    float variance;
-};
-
-// Of n entries, n > 0, from the lowest and the highest, and the sum of what each is above the lowest and of its
-// squares; the range is cut to +-bound.
-inline channel_range range_of(float low, float high, float sum, float squares, size_t n, float bound) {
-    const float each = 1.0f / static_cast<float>(n);
-    const float mean = sum * each;
-    const float variance = squares * each - mean * mean;
-    return {low < -bound  ? -bound
-            : low > bound ? bound
-                          : low,
-            high < -bound  ? -bound
-            : high > bound ? bound
-                           : high,
-            low + mean, variance > 0.0f ? variance : 0.0f};
-}
 
 // What is known of the queries that keys are sealed for.
 struct query_moments {

@@ -141,6 +141,44 @@ sealed_chunk read_classes(const uint8_t * block, const kv_block_header & h) {
     return sealed;
 }
 
+// Entries of 16 bits are told as outliers.
+sealed_chunk read_channels(const uint8_t * block, const kv_block_header & h) {
+    const kv_block_map map = kv_map(h);
+    const size_t d = h.head_dim;
+    sealed_chunk sealed;
+    sealed.n_tokens = h.n_tokens;
+    sealed.head_dim = h.head_dim;
+    sealed.per_channel = true;
+    sealed.group = h.group;
+    sealed.codes.resize(h.n_tokens * d);
+    for (size_t c = 0; c < d; ++c) {
+        sealed.scale.push_back(f16_to_f32(load<uint16_t>(block + map.scales + 2 * c)));
+        sealed.classes.order.push_back(static_cast<uint16_t>(c));
+    }
+    const uint8_t * const widths = block + map.widths;
+    sealed.classes.widths.assign(widths, widths + d / 4);
+    const uint8_t * brick = block + map.codes;
+    for (size_t first = 0; first < h.n_tokens; first += 16) {
+        const size_t n_here = std::min<size_t>(16, h.n_tokens - first);
+        const uint8_t * const row = brick;
+        for (size_t i = 0; i < n_here * d; ++i) {
+            const size_t c = i % d;
+            const int32_t width = widths[c / 4];
+            const size_t place = i / d * 4 + c % 4;
+            brick = c == 0 ? row : brick;
+            if (width == 16) {
+                sealed.outlier_index.push_back(static_cast<int32_t>(first * d + i));
+                sealed.outlier_value.push_back(f16_to_f32(load<uint16_t>(brick + 2 * place)));
+            } else {
+                const int32_t u = get_code(brick, width, static_cast<int32_t>(place));
+                sealed.codes[first * d + i] = static_cast<int16_t>(u - (1 << (width - 1)));
+            }
+            brick += c % 4 == 3 ? 8 * width : 0;
+        }
+    }
+    return sealed;
+}
+
 // Token and channel of outlier number i.
 std::pair<int32_t, int32_t> outlier_place(const uint8_t * block, const kv_block_header & h, const kv_block_map & map,
                                           int32_t i) {
@@ -251,6 +289,9 @@ sealed_chunk read_block(const uint8_t * block) {
     const kv_block_header h = header_of(block);
     if (h.has_classes()) {
         return read_classes(block, h);
+    }
+    if (h.has_channels()) {
+        return read_channels(block, h);
     }
     const kv_block_map map = kv_map(h);
     const int32_t mid = 1 << (h.bits - 1);

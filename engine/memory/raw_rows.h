@@ -10,26 +10,27 @@
 
 namespace livekv {
 
-// f16 values that grow, in the host's memory or the device's.
-class row_buffer {
+// Values that grow, in the host's memory or the device's.
+template <typename T>
+class growing_buffer {
   public:
-    row_buffer() = default;
-    row_buffer(std::vector<uint16_t> values) : host_(std::move(values)) {}  // implicit: restored rows
+    growing_buffer() = default;
+    growing_buffer(std::vector<T> values) : host_(std::move(values)) {}  // implicit: restored rows
 
-    row_buffer(const row_buffer & other) : host_(other.host_) { take(other); }
-    row_buffer & operator=(const row_buffer & other) {
-        row_buffer copy(other);
+    growing_buffer(const growing_buffer & other) : host_(other.host_) { take(other); }
+    growing_buffer & operator=(const growing_buffer & other) {
+        growing_buffer copy(other);
         *this = std::move(copy);
         return *this;
     }
-    row_buffer(row_buffer &&) = default;
-    row_buffer & operator=(row_buffer &&) = default;
+    growing_buffer(growing_buffer &&) = default;
+    growing_buffer & operator=(growing_buffer &&) = default;
 
-    uint16_t * data() { return page_ ? reinterpret_cast<uint16_t *>(page_->data()) : host_.data(); }
-    const uint16_t * data() const { return page_ ? page_->as<uint16_t>() : host_.data(); }
-    size_t size() const { return page_ ? page_->bytes() / 2 : host_.size(); }
+    T * data() { return page_ ? page_->template as<T>() : host_.data(); }
+    const T * data() const { return page_ ? page_->template as<T>() : host_.data(); }
+    size_t size() const { return page_ ? page_->bytes() / sizeof(T) : host_.size(); }
     bool empty() const { return size() == 0; }
-    size_t bytes() const { return page_ ? page_->bytes() : 2 * host_.capacity(); }
+    size_t bytes() const { return page_ ? page_->bytes() : sizeof(T) * host_.capacity(); }
     place & where() const { return page_ ? page_->where() : host_memory(); }
 
     // Room for n values, exactly, unlike a vector's own growth; what is in it stays.
@@ -42,7 +43,7 @@ class row_buffer {
             host_.resize(n);
             return;
         }
-        auto grown = std::make_unique<page>(where, 2 * n);
+        auto grown = std::make_unique<page>(where, sizeof(T) * n);
         if (page_) {
             copy_bytes(where, grown->data(), where, page_->data(), page_->bytes());
         }
@@ -50,30 +51,32 @@ class row_buffer {
     }
 
     void release() noexcept {
-        host_ = std::vector<uint16_t>();  // = {} would keep the memory
+        host_ = std::vector<T>();  // = {} would keep the memory
         page_.reset();
     }
 
     // The first n values in another place, or the same.
-    row_buffer copy(place & to, size_t n) const {
-        row_buffer other;
+    growing_buffer copy(place & to, size_t n) const {
+        growing_buffer other;
         if (n > 0) {
             other.reserve(n, to);
-            copy_bytes(to, other.data(), where(), data(), 2 * n);
+            copy_bytes(to, other.data(), where(), data(), sizeof(T) * n);
         }
         return other;
     }
 
   private:
-    void take(const row_buffer & other) {
+    void take(const growing_buffer & other) {
         if (other.page_) {
             *this = other.copy(other.where(), other.size());
         }
     }
 
-    std::vector<uint16_t> host_;
+    std::vector<T> host_;
     std::unique_ptr<page> page_;  // on the device
 };
+
+using row_buffer = growing_buffer<uint16_t>;  // f16
 
 // Raw keys and values of consecutive tokens: f16 rows [n_tokens, n_head_kv, head_dim].
 struct raw_rows {

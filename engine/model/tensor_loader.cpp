@@ -52,10 +52,11 @@ ggml_backend_buffer_type_t mapped_type() {
 
 }  // namespace
 
-tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+tensor_loader::tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed, bool as_f32,
                              std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers)
     : file_(file),
       packed_(packed),
+      as_f32_(as_f32),
       contexts_(contexts),
       buffers_(buffers),
       cpu_(cpu_device()),
@@ -80,7 +81,8 @@ ggml_tensor * tensor_loader::add(const std::string & name, const std::vector<int
     if (ggml_tensor * again = placed_[{buft, name}]) {
         return again;
     }
-    ggml_tensor * tensor = ggml_dup_tensor(context(buft), source);
+    ggml_tensor * tensor =
+        ggml_new_tensor(context(buft), as_f32_ ? GGML_TYPE_F32 : source->type, GGML_MAX_DIMS, source->ne);
     ggml_set_name(tensor, source->name);
     used_.insert(source);
     placed_[{buft, name}] = tensor;
@@ -142,7 +144,11 @@ void tensor_loader::fill() {
     }
     for (auto [tensor, source] : sources_) {
         if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
-            ggml_backend_tensor_set(tensor, file_.tensor_data(source), 0, ggml_nbytes(source));
+            if (tensor->type != source->type) {
+                copy_as_f32(tensor, source);
+            } else {
+                ggml_backend_tensor_set(tensor, file_.tensor_data(source), 0, ggml_nbytes(source));
+            }
             file_.release(source);
         }
     }
@@ -160,7 +166,7 @@ void tensor_loader::check_type(const ggml_tensor * source, tensor_use purpose) c
 }
 
 ggml_backend_buffer_type_t tensor_loader::choose_on_cpu(const ggml_tensor * source, tensor_use purpose) const {
-    if (purpose == tensor_use::matrix) {
+    if (purpose == tensor_use::matrix && !as_f32_) {
         for (ggml_backend_buffer_type_t buft : cpu_extra_) {
             if (computes_with(cpu_, source, purpose, buft)) {
                 return buft;
@@ -183,8 +189,11 @@ ggml_context * tensor_loader::new_context() {
     return ctx;
 }
 
-// ggml's kernels need data that is aligned.
+// ggml's kernels need data that is aligned, and the file has no f32 of what is stored otherwise.
 bool tensor_loader::can_be_mapped(ggml_context * ctx) const {
+    if (as_f32_) {
+        return false;
+    }
     const uintptr_t alignment = ggml_backend_buft_get_alignment(mapped_type());
     return std::ranges::all_of(sources_, [&](const auto & s) {
         return ggml_get_tensor(ctx, s.first->name) != s.first ||
@@ -232,6 +241,18 @@ void tensor_loader::allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft
         fail("not enough memory for the weights: ", needed / (1 << 20), " MiB on ", ggml_backend_buft_name(buft));
     }
     buffers_.push_back(std::move(buffer));
+}
+
+// Row by row: of a large matrix no more than a row is there twice.
+void tensor_loader::copy_as_f32(ggml_tensor * tensor, const ggml_tensor * source) const {
+    const auto to_float = ggml_get_type_traits(source->type)->to_float;
+    std::vector<float> row(static_cast<size_t>(source->ne[0]));
+    const size_t row_bytes = row.size() * sizeof(float);
+    const uint8_t * from = file_.tensor_data(source);
+    for (int64_t i = 0; i < ggml_nrows(source); ++i) {
+        to_float(from + static_cast<size_t>(i) * source->nb[1], row.data(), source->ne[0]);
+        ggml_backend_tensor_set(tensor, row.data(), static_cast<size_t>(i) * row_bytes, row_bytes);
+    }
 }
 
 }  // namespace livekv

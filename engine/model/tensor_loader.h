@@ -21,8 +21,9 @@ enum class tensor_use { lookup, matrix, vector };
 class tensor_loader {
   public:
     // gpu: null when there is none. Contexts and buffers receive what the tensors live in; they and file outlive this.
-    // packed: receives the matrices that our own products are for; null: ggml multiplies with all of them.
-    tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed,
+    // packed: receives the matrices that our own products are for; null: ggml multiplies with all of them. as_f32: all
+    // of them become f32.
+    tensor_loader(const gguf_file & file, ggml_backend_dev_t gpu, packed_weights * packed, bool as_f32,
                   std::vector<ggml_context_ptr> & contexts, std::vector<ggml_backend_buffer_ptr> & buffers);
 
     // The tensor, to be filled; the same one when it is asked for twice. Throws livekv::error when it is missing, has
@@ -53,9 +54,11 @@ class tensor_loader {
     bool can_be_mapped(ggml_context * ctx) const;
     void map(ggml_context * ctx);
     void allocate(ggml_context * ctx, ggml_backend_buffer_type_t buft);
+    void copy_as_f32(ggml_tensor * tensor, const ggml_tensor * source) const;
 
     const gguf_file & file_;
     packed_weights * packed_;
+    bool as_f32_;
     std::vector<ggml_context_ptr> & contexts_;
     std::vector<ggml_backend_buffer_ptr> & buffers_;
     ggml_backend_dev_t cpu_;

@@ -13,12 +13,13 @@ ggml_backend_dev_t find_gpu() {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
 }
 
-weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers_wanted, bool repack) {
+weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers_wanted, weight_form form) {
     silence_ggml();
     const ggml_backend_dev_t gpu = find_gpu();
     const int64_t offload = gpu ? std::min(n_gpu_layers_wanted, hp.n_layer + 1) : 0;
     n_gpu_layers = std::min(offload, hp.n_layer);
-    tensor_loader load(file, gpu, repack ? &packed_ : nullptr, contexts_, buffers_);
+    tensor_loader load(file, gpu, form == weight_form::packed ? &packed_ : nullptr, form == weight_form::f32, contexts_,
+                       buffers_);
 
     token_embd = load.add(keys::token_embd, {hp.n_embd, hp.n_vocab}, tensor_use::lookup, false);
     const bool output_on_gpu = offload > hp.n_layer;

@@ -4,6 +4,7 @@
 
 #include "kv/kv_pack.h"
 #include "kv/kv_stats.h"
+#include "policy/kv_policies.h"
 
 namespace livekv {
 
@@ -32,18 +33,28 @@ kv_method bypass_method(const kv_options & options) {
     return m;
 }
 
-chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, bool bypass) {
+chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, bool bypass, bool exact) {
     chunk_plan plan;
     plan.n_head_kv = shape.n_head_kv;
     plan.head_dim = shape.head_dim;
     plan.chunk_size = options.chunk_size;
     plan.window = shape.window;
     plan.bypass = bypass;
-    plan.seals = !bypass || options.bypass_type != kv_bypass::f16;
+    plan.seals = !exact;
     plan.warmup_chunks = bypass ? 0 : options.warmup_chunks;
     plan.warmup_keep = options.warmup_keep;
     plan.measure_error = options.measure_error;
     plan.method = bypass ? bypass_method(options) : options.method();
+    if (find_kv_policy(options.policy).streams) {
+        plan.stream = {options.stream(kv_side::key), options.stream(kv_side::value)};
+        plan.warmup_chunks = 0;
+        if (options.value_quant_groups > 0 && shape.head_dim % options.value_quant_groups != 0) {
+            throw kv_option_error("value_quant_groups", std::to_string(options.value_quant_groups) +
+                                                            " does not divide the model's head_dim, " +
+                                                            std::to_string(shape.head_dim));
+        }
+        return plan;
+    }
     if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
         plan.k_rotation = rotation_of(shape.head_dim, 128);
     }
@@ -53,7 +64,28 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     return plan;
 }
 
+// Tables of rotary positions, one for all layers of the same.
+void share_turns(const kv_shape & shape, std::vector<chunk_plan> & plans) {
+    for (size_t il = 0; il < plans.size(); ++il) {
+        for (size_t other = 0; other < il && !plans[il].turns; ++other) {
+            plans[il].turns = shape.layers[other].rope == shape.layers[il].rope ? plans[other].turns : nullptr;
+        }
+        if (!plans[il].turns) {
+            plans[il].turns = std::make_shared<const rope_tiles>(shape.layers[il].rope);
+        }
+    }
+}
+
 }  // namespace
+
+int32_t chunk_plan::bits(kv_side side) const {
+    const bool key = side == kv_side::key;
+    if (stream) {
+        const stream_method & m = key ? stream->k : stream->v;
+        return m.seals() ? m.bits : 0;
+    }
+    return !seals ? 0 : key ? method.k_bits : method.v_bits;
+}
 
 size_t chunk_plan::range_floats() const {
     const bool is_read = seals && method.scale_method != kv_method::scale::range;
@@ -61,6 +93,9 @@ size_t chunk_plan::range_floats() const {
 }
 
 size_t chunk_plan::state_floats() const {
+    if (stream) {
+        return static_cast<size_t>(n_head_kv * (stream->k.units(head_dim) + stream->v.units(head_dim)));
+    }
     const size_t queries = reads_queries() ? static_cast<size_t>(head_dim) : 0;
     return static_cast<size_t>(n_head_kv) * (range_floats() + queries);
 }
@@ -72,10 +107,20 @@ int64_t chunk_plan::kept_from(int64_t n_chunked) const {
 std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape) {
     options.check();
     const int64_t n_bypass = options.n_bypass(shape.n_layer());
+    if (options.only_layer >= shape.n_layer()) {
+        throw kv_option_error("only_layer", "there is no layer " + std::to_string(options.only_layer) +
+                                                "; the model has 0 to " + std::to_string(shape.n_layer() - 1));
+    }
     std::vector<chunk_plan> plans;
     for (const kv_layer_shape & layer : shape.layers) {
         block_header(options.method(), kv_side::key, options.chunk_size, layer.head_dim);  // throws for impossible ones
-        plans.push_back(plan_of(options, layer, static_cast<int64_t>(plans.size()) < n_bypass));
+        const int64_t il = static_cast<int64_t>(plans.size());
+        const bool alone = options.only_layer >= 0;
+        const bool bypass = alone ? il != options.only_layer : il < n_bypass;
+        plans.push_back(plan_of(options, layer, bypass, bypass && (alone || options.bypass_type == kv_bypass::f16)));
+    }
+    if (find_kv_policy(options.policy).streams && options.pre_rope) {
+        share_turns(shape, plans);
     }
     return plans;
 }
@@ -94,13 +139,13 @@ chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64
     const bool settled = !plan.warmup_keep && newest + 1 >= plan.warmup_chunks;
     const auto seals_keys = [&](int64_t i) { return plan.seals && seal && (i >= plan.warmup_chunks || settled); };
     chunk_closing closing;
-    closing.k_sealed = seals_keys(newest);
-    closing.v_sealed = plan.seals && seal;
+    closing.k_sealed = seals_keys(newest) && plan.bits(kv_side::key) > 0;
+    closing.v_sealed = plan.seals && seal && plan.bits(kv_side::value) > 0;
     closing.n_sinks =
         plan.seals && newest == 0 ? static_cast<int32_t>(std::min<int64_t>(plan.method.sink_tokens, n)) : 0;
     for (size_t i = 0; i < layer.chunks.size(); ++i) {
         const kv_chunk & old = layer.chunks[i];  // one with exact values is generated text that is to stay as it is
-        if (old.v.sealed() && !old.k.sealed() && seals_keys(static_cast<int64_t>(i))) {
+        if (!plan.stream && old.v.sealed() && !old.k.sealed() && seals_keys(static_cast<int64_t>(i))) {
             closing.late_keys.push_back(i);
         }
     }
@@ -142,6 +187,14 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.state_floats = plan.state_floats();
     f.tail_queries = plan.reads_queries();
     f.queries_have_signs = plan.method.key_feedback;
+    if (plan.stream) {
+        f.header = [plan](kv_side side, int64_t n) {
+            const stream_method & m = side == kv_side::key ? plan.stream->k : plan.stream->v;
+            const int32_t sum = static_cast<int32_t>(plan.head_dim / 4 * m.bits);
+            return kv_channel_header(side, static_cast<int32_t>(n), static_cast<int32_t>(plan.head_dim), sum);
+        };
+        return f;
+    }
     f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {
         return block_header(method, side, n, d);
     };

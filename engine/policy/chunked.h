@@ -1,18 +1,27 @@
 #pragma once
 
-// The livekv policy: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What is decided about
-// chunks is here; how it is computed: chunk_seal.h and, on the GPU, kernels/cuda.
+// The policies livekv and kvstream: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What is
+// decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h and, on the GPU, kernels/cuda.
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "kv/kv_method.h"
 #include "policy/kv_options.h"
 #include "policy/kv_shape.h"
+#include "rope/rope_tiles.h"
 #include "store/kv_file.h"
 #include "store/kv_layer.h"
 
 namespace livekv {
+
+// What kvstream seals by.
+struct stream_plan {
+    stream_method k;
+    stream_method v;
+};
 
 // What is done with one layer's chunks.
 struct chunk_plan {
@@ -23,18 +32,22 @@ struct chunk_plan {
     bool warmup_keep = false;   // and for ever
     int64_t window = 0;         // tokens a query of the layer sees, its own included; 0: all
     bool bypass = false;        // one of the layers kept at higher precision
-    bool seals = true;          // false: chunks stay f16 (bypass layers of type f16)
+    bool seals = true;          // false: chunks stay f16 (bypass layers of type f16, layers but only_layer)
     bool measure_error = false;
     int32_t k_rotation = 0;  // keys and values are stored rotated in runs of this many channels; 0: as they are
     int32_t v_rotation = 0;
-    kv_method method;
+    kv_method method;                         // of livekv
+    std::optional<stream_plan> stream;        // of kvstream
+    std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
     // Where the chunks begin that a layer with n tokens in chunks keeps: what is before is behind the window of every
     // token to come, by a chunk more, so that a trim of up to a chunk finds what it needs.
     int64_t kept_from(int64_t n_chunked) const;
+    // Bits of an entry that nothing sets apart; 0: nothing is sealed.
+    int32_t bits(kv_side side) const;
     // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
-    // head_dim of the queries' (query_squares).
+    // head_dim of the queries' (query_squares); of kvstream the running maxima of the keys, then of the values.
     size_t range_floats() const;
     bool reads_queries() const { return seals && method.key_classes; }
     size_t state_floats() const;  // of all heads; 0: nothing reads one

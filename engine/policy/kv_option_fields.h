@@ -27,11 +27,13 @@ struct kv_real {
 struct kv_on_off {};
 struct kv_one_of {};    // enumerators, by the names below
 struct kv_widths {};    // kv_bits
+struct kv_width {};     // one of kv_stream_widths
 struct kv_switch {      // false, and true where a text names it; shapes nothing, so files do not carry it
     const char * name;  // in texts
 };
 
 constexpr std::array<int64_t, 5> kv_code_widths = {2, 3, 4, 5, 8};
+constexpr std::array<int64_t, 6> kv_stream_widths = {2, 3, 4, 5, 8, 16};
 
 // Names of enumerators, in their order.
 inline std::array<const char *, 4> names_of(kv_method::scale) {
@@ -40,8 +42,11 @@ inline std::array<const char *, 4> names_of(kv_method::scale) {
 inline std::array<const char *, 4> names_of(kv_rotate) {
     return {"none", "k", "v", "kv"};
 }
-inline std::array<const char *, 2> names_of(kv_key_alloc) {
-    return {"off", "block"};
+inline std::array<const char *, 3> names_of(kv_key_alloc) {
+    return {"off", "block", "auto"};
+}
+inline std::array<const char *, 3> names_of(stream_method::range) {
+    return {"cover", "ema", "own"};
 }
 inline std::array<const char *, 2> names_of(kv_bypass) {
     return {"q8_0", "f16"};
@@ -64,8 +69,8 @@ void for_each_kv_option(F && f) {
       "codes over the range as it is, not symmetric about 0 (ema_clipped, range)");
     f("rotate", &o::rotate, kv_one_of{}, "Walsh-Hadamard rotation of keys, values or both");
     f("key_alloc", &o::key_alloc, kv_one_of{},
-      "widths of key channels, 0 to 6 bits, kv-bits on the average: off, or chosen for each block by what queries make "
-      "of a channel (no outliers of keys, no rotation of them)");
+      "widths of key channels, 0 to 6 bits, kv-bits on the average: chosen for each block by what queries make of a "
+      "channel, or off; auto: chosen unless kv-bits is 8, or keys have outliers, a rotation or no zero point");
     f("key_quarters", &o::key_quarters, kv_whole{0, 3}, "quarters of a bit beyond that average (key-alloc)");
     f("key_feedback", &o::key_feedback, kv_on_off{},
       "round a key's channels one after the other, so that errors cancel in what the mean query makes of them "
@@ -82,7 +87,28 @@ void for_each_kv_option(F && f) {
     f("bypass_layers", &o::bypass_layers, kv_whole{0, 100000, 1, "auto", -1},
       "first layers kept at higher precision; auto: a tenth of them");
     f("bypass_type", &o::bypass_type, kv_one_of{}, "how they are kept: blocks of 8-bit codes, or 16 bits");
+    f("only_layer", &o::only_layer, kv_whole{0, 100000, 1, "all", -1},
+      "compress this layer alone and keep the others exact, to see what a layer costs; counted from 0");
     f("seal_decode", &o::seal_decode, kv_on_off{}, "seal generated text too");
+    f("ema_decay", &o::ema_decay, kv_real{1e-6, 0.999999}, "what a channel's running maximum keeps of itself a chunk");
+    f("key_bits_normal", &o::key_bits_normal, kv_width{}, "bits of a key's code");
+    f("value_bits_normal", &o::value_bits_normal, kv_width{}, "bits of a value's code");
+    f("key_bits_sink_outlier", &o::key_bits_sink_outlier, kv_width{},
+      "bits of the first tokens' keys and of flagged channels; 16: kept as they are");
+    f("value_bits_sink_outlier", &o::value_bits_sink_outlier, kv_width{}, "the same of values");
+    f("outlier_threshold_relative", &o::outlier_threshold_relative, kv_real{1.000001, 1e6},
+      "R: a channel is flagged above R times its running maximum mu, this chunk in it: above R D / (1 - R (1 - D)) "
+      "times the mu before, D the decay; never in a first chunk, nor if it was heavy all along");
+    f("outlier_threshold_abs", &o::outlier_threshold_abs, kv_real{1e-6, 65504.0, "off", 0.0},
+      "a channel is flagged above this, too");
+    f("outlier_detection", &o::outlier_detection, kv_on_off{}, "flag channels");
+    f("value_quant_groups", &o::value_quant_groups, kv_whole{0, 2048},
+      "equal runs of a head's value channels that share maximum, flag and scale; 0: every channel its own");
+    f("stream_range", &o::stream_range, kv_one_of{},
+      "what a scale covers: the running maximum, or of entries of more bits the chunk's own where it is larger; the "
+      "running maximum, as published; the chunk's own");
+    f("pre_rope", &o::pre_rope, kv_on_off{}, "seal keys before RoPE, and turn them while they are read");
+    f("stat_reset", &o::stat_reset, kv_whole{0, 1000000}, "chunks after which running maxima start anew; 0: never");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

@@ -1,6 +1,8 @@
 #include "policy/kv_option_table.h"
 
 #include <algorithm>
+#include <array>
+#include <sstream>
 
 #include "error.h"
 #include "policy/kv_option_fields.h"
@@ -14,10 +16,27 @@ template <typename Names>
 std::string joined(const Names & names, const char * separator) {
     std::string text;
     for (const auto & name : names) {
-        text += (text.empty() ? "" : separator) + std::string(name);
+        std::ostringstream one;
+        one << name;
+        text += (text.empty() ? "" : separator) + one.str();
     }
     return text;
 }
+
+// Options that came with a version of the file, and what they are in files of earlier ones.
+struct later_option {
+    const char * field;
+    int version;
+    const char * meant;
+};
+constexpr std::array later_options = {
+    later_option{"key_alloc", 4, "off"},
+    later_option{"key_quarters", 4, "0"},
+    later_option{"key_feedback", 5, "off"},
+    later_option{"only_layer", 5, "all"},
+};
+// The fields of a preset, of every policy that has it.
+kv_options preset_fields(const std::string & name);
 
 // One option of the table, for each kind of field.
 struct declaration {
@@ -57,6 +76,18 @@ struct declaration {
                              fail("'", typed, "' is not one of ", joined(names, ", "));
                          }
                          target = static_cast<E>(found - names.begin());
+                     });
+    }
+    void operator()(const std::string & name, int64_t & target, kv_width, const char * help) const {
+        table.custom(name, "N", std::to_string(target), joined(kv_stream_widths, "|"), help,
+                     [&target](const std::string & typed) {
+                         for (const int64_t width : kv_stream_widths) {
+                             if (typed == std::to_string(width)) {
+                                 target = width;
+                                 return;
+                             }
+                         }
+                         fail("'", typed, "' is not one of ", joined(kv_stream_widths, ", "));
                      });
     }
     void operator()(const std::string & name, kv_bits & target, kv_widths, const char * help) const {
@@ -99,53 +130,85 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         table.choice(dashes + kv_option_name("policy"), o.policy, kv_policy_names(), "how keys and values are stored");
     }
     bool compresses = false;
+    bool streams = false;
     for_each_kv_option([&](const char * field, auto member, const auto & may, const char * help) {
         if (!compresses && !find_kv_policy("f16").reads(field)) {
             compresses = true;
             table.group("Compression (" + dashes + "kv livekv)");
+            // Which policy is to have them may be said later: each takes what it reads (kv_options::for_policy).
             table.preset(
-                dashes + "preset", kv_preset_names(), [&o](const std::string & preset) { apply_kv_preset(preset, o); },
+                dashes + "preset", kv_preset_names(),
+                [&o](const std::string & preset) {
+                    kv_options p = preset_fields(preset);
+                    p.policy = o.policy;
+                    p.measure_error = o.measure_error;
+                    o = p;
+                },
                 "settings to start from, changed by other options wherever they stand: the published method; about 5 "
-                "bits; under 4 bits");
+                "bits; 3.4; 2.5");
+        }
+        const bool of_streams = !find_kv_policy("livekv").reads(field);
+        if (of_streams != streams) {
+            streams = of_streams;
+            table.group(streams ? "Compression (" + dashes + "kv kvstream, which reads " + dashes + "sink-tokens too)"
+                                : "Compression (" + dashes + "kv livekv, kvstream)");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
-        if (std::string(field) == "key_alloc" || std::string(field) == "key_quarters") {
-            table.since(4, table.all().back().initial);
+        for (const auto & [later, version, meant] : later_options) {
+            if (std::string(field) == later) {
+                table.since(version, meant);
+            }
         }
-        if (std::string(field) == "key_feedback") {
+        if (of_streams) {
             table.since(5, table.all().back().initial);
         }
     });
 }
 
 const std::vector<std::string> & kv_preset_names() {
-    static const std::vector<std::string> names = {"default", "reference", "quality", "small"};
+    static const std::vector<std::string> names = {"default", "reference", "quality", "small", "tiny"};
     return names;
 }
 
-void apply_kv_preset(const std::string & name, kv_options & o) {
+namespace {
+
+kv_options preset_fields(const std::string & name) {
     kv_options p;
-    p.policy = o.policy;
-    p.measure_error = o.measure_error;
-    if (name == "reference") {  // what the published system does, bits and quality both
+    p.preset = name;
+    if (name == "reference") {  // what the published systems do, bits and quality both
         p.scale_method = kv_method::scale::ema_absmax;
         p.key_group = 0;
         p.zero_point = false;
         p.rotate = kv_rotate::none;
+        p.key_alloc = kv_key_alloc::off;
         p.outlier_ratio = 0.01;
         p.v_outlier_ratio = -1.0;
         p.bypass_layers = -1;
         p.bypass_type = kv_bypass::f16;
         p.warmup_keep = true;
         p.seal_decode = false;
+        p.stream_range = stream_method::range::ema;
     } else if (name == "quality") {
         p.bits = {5, 4};
-        p.key_group = 64;
-        p.outlier_ratio = 0.01;
     } else if (name == "small") {
-        p.bits = {4, 3};
+        p.bits = 3;
+    } else if (name == "tiny") {
+        p.bits = 2;
+        p.key_quarters = 1;
     } else if (name != "default") {
         throw kv_option_error("preset", "'" + name + "' is not one of " + joined(kv_preset_names(), ", "));
+    }
+    return p;
+}
+
+}  // namespace
+
+void apply_kv_preset(const std::string & name, kv_options & o) {
+    kv_options p = preset_fields(name);
+    p.measure_error = o.measure_error;
+    p = p.for_policy(o.policy);
+    if (!find_kv_policy(o.policy).has_preset(name)) {
+        throw kv_option_error("preset", "'" + name + "' is none of the cache " + o.policy);
     }
     o = p;
 }

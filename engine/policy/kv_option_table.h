@@ -18,8 +18,8 @@ std::string kv_option_name(const std::string & field);
 // "4" or "4,3". Throws livekv::error.
 kv_bits parse_kv_bits(const std::string & text);
 
-// Presets: named sets of all fields of the livekv policy. apply_kv_preset throws kv_option_error for a name that is
-// none.
+// Presets: named sets of all fields that o's policy reads. apply_kv_preset throws kv_option_error for a name that is
+// none, or none of the policy's.
 const std::vector<std::string> & kv_preset_names();
 void apply_kv_preset(const std::string & name, kv_options & o);
 

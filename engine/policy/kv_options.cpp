@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "policy/kv_option_fields.h"
@@ -44,13 +45,51 @@ void check_range(const char * name, const E & value, kv_one_of) {
         refuse(name, "the enumerator ", static_cast<int>(value), " does not exist");
     }
 }
+void check_range(const char * name, int64_t value, kv_width) {
+    if (std::find(kv_stream_widths.begin(), kv_stream_widths.end(), value) == kv_stream_widths.end()) {
+        refuse(name, value, " is not one of 2, 3, 4, 5, 8, 16");
+    }
+}
 void check_range(const char *, bool, kv_on_off) {}
 void check_range(const char *, bool, kv_switch) {}
+
+// Why channels cannot have widths of their own; empty: they can.
+std::string excludes_classes(const kv_options & o) {
+    std::ostringstream why;
+    const bool own_range = o.scale_method == kv_method::scale::ema_clipped || o.scale_method == kv_method::scale::range;
+    if (o.bits.k > 5) {
+        why << "channels have up to 6 bits, so their average is 2 to 5.75, not " << o.bits.k;
+    } else if (o.outlier_ratio != 0.0) {
+        why << "it takes outlier-ratio 0, not " << o.outlier_ratio;
+    } else if (o.rotate == kv_rotate::k || o.rotate == kv_rotate::kv) {
+        why << "it takes keys that are not rotated (rotate none or v)";
+    } else if (!o.zero_point || !own_range) {
+        why << "it takes zero-point on and a group's own range (scale-method ema_clipped or range)";
+    }
+    return why.str();
+}
+
+void check_stream(const kv_options & o) {
+    if (o.key_bits_sink_outlier < o.key_bits_normal) {
+        refuse("key_bits_sink_outlier", o.key_bits_sink_outlier, " is less than key-bits-normal, ", o.key_bits_normal);
+    }
+    if (o.value_bits_sink_outlier < o.value_bits_normal) {
+        refuse("value_bits_sink_outlier", o.value_bits_sink_outlier, " is less than value-bits-normal, ",
+               o.value_bits_normal);
+    }
+    if (o.outlier_detection && o.outlier_threshold_relative * (1.0 - o.ema_decay) > 1.0 - 1e-9) {
+        refuse("outlier_threshold_relative", o.outlier_threshold_relative, " can never flag a channel with ema-decay ",
+               o.ema_decay, ": it must be below ", 1.0 / (1.0 - o.ema_decay));
+    }
+}
 
 }  // namespace
 
 void kv_options::check() const {
-    find_kv_policy(policy);
+    const kv_policy & how = find_kv_policy(policy);
+    if (!preset.empty() && !how.has_preset(preset)) {
+        refuse("preset", "'", preset, "' is none of the cache ", policy);
+    }
     const kv_options shipped;
     for_each_kv_option([&](const char * name, auto member, const auto & may, const char *) {
         check_range(name, this->*member, may);
@@ -58,37 +97,40 @@ void kv_options::check() const {
             require_read(policy, name);
         }
     });
-    if (key_alloc == kv_key_alloc::off) {
-        if (key_quarters != 0) {
-            refuse("key_quarters", key_quarters, " is for channels with widths of their own (key-alloc block)");
+    const std::string excluded = excludes_classes(*this);
+    if (key_alloc == kv_key_alloc::block && !excluded.empty()) {
+        refuse("key_alloc", excluded);
+    }
+    if (key_quarters != 0 && !has_key_classes()) {
+        refuse("key_quarters", key_quarters, " is for channels with widths of their own",
+               excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
+        if (key_feedback && !has_key_classes()) {
+            refuse("key_feedback", "it is for channels with widths of their own",
+                   excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
         }
-        if (key_feedback) {
-            refuse("key_feedback", "it is for channels with widths of their own (key-alloc block)");
-        }
-    } else if (bits.k > 5) {
-        refuse("key_alloc", "channels have up to 6 bits, so their average is 2 to 5.75, not ", bits.k);
-    } else if (outlier_ratio != 0.0) {
-        refuse("key_alloc", "it takes outlier-ratio 0, not ", outlier_ratio);
-    } else if (rotate == kv_rotate::k || rotate == kv_rotate::kv) {
-        refuse("key_alloc", "it takes keys that are not rotated (rotate none or v)");
-    } else if (!zero_point || !method().own_range()) {
-        refuse("key_alloc", "it takes zero-point on and a group's own range (scale-method ema_clipped or range)");
     }
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
+    check_stream(*this);
 }
 
 kv_options kv_options::for_policy(const std::string & name) const {
     const kv_policy & how = find_kv_policy(name);
     kv_options kept;
     kept.policy = name;
+    kept.preset = how.reads("preset") ? preset : "";
     for_each_kv_option([&](const char * option, auto member, const auto &, const char *) {
         if (how.reads(option)) {
             kept.*member = this->*member;
         }
     });
     return kept;
+}
+
+bool kv_options::has_key_classes() const {
+    return key_alloc == kv_key_alloc::block ||
+           (key_alloc == kv_key_alloc::automatic && excludes_classes(*this).empty());
 }
 
 kv_method kv_options::method() const {
@@ -103,9 +145,26 @@ kv_method kv_options::method() const {
     m.v_outlier_ratio = v_outlier_ratio;
     m.sink_tokens = static_cast<int32_t>(sink_tokens);
     m.scale_method = scale_method;
-    m.key_classes = key_alloc == kv_key_alloc::block;
+    m.key_classes = has_key_classes();
     m.key_quarters = static_cast<int32_t>(key_quarters);
     m.key_feedback = key_feedback;
+    return m;
+}
+
+stream_method kv_options::stream(kv_side side) const {
+    const bool keys = side == kv_side::key;
+    stream_method m;
+    m.bits = static_cast<int32_t>(keys ? key_bits_normal : value_bits_normal);
+    m.high_bits = static_cast<int32_t>(keys ? key_bits_sink_outlier : value_bits_sink_outlier);
+    m.groups = keys ? 0 : static_cast<int32_t>(value_quant_groups);
+    m.sink_tokens = static_cast<int32_t>(sink_tokens);
+    m.decay = static_cast<float>(ema_decay);
+    m.relative = static_cast<float>(outlier_threshold_relative);
+    m.absolute = outlier_threshold_abs > 0.0 ? static_cast<float>(outlier_threshold_abs)
+                                             : std::numeric_limits<float>::infinity();
+    m.detects = outlier_detection;
+    m.scale_range = stream_range;
+    m.stat_reset = static_cast<int32_t>(stat_reset);
     return m;
 }
 

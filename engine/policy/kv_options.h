@@ -5,7 +5,9 @@
 #include <string>
 
 #include "error.h"
+#include "kv/kv_block.h"
 #include "kv/kv_method.h"
+#include "kv/kv_stream.h"
 
 namespace livekv {
 
@@ -25,8 +27,8 @@ enum class kv_rotate { none, k, v, kv };
 // How layers at higher precision are kept: blocks of 8-bit codes, or 16 bits.
 enum class kv_bypass { q8_0, f16 };
 
-// Whether key channels have widths of their own, and when they are chosen.
-enum class kv_key_alloc { off, block };
+// Whether key channels have widths of their own, chosen for each block; automatic: where no other option excludes it.
+enum class kv_key_alloc { off, block, automatic };
 
 // An option with a value it must not have, or that its policy does not read.
 class kv_option_error : public error {
@@ -49,20 +51,37 @@ struct kv_options {
     int64_t sink_tokens = 4;
     int64_t bypass_layers = 0;  // -1: a tenth of the layers
     kv_bypass bypass_type = kv_bypass::q8_0;
+    int64_t only_layer = -1;  // -1: all are compressed
     kv_bits bits = 4;
     int64_t key_group = 128;  // 0: the chunk
     bool zero_point = true;
     double ema_alpha = 0.1;
     double clip_factor = 4.0;
-    double outlier_ratio = 0.005;
+    double outlier_ratio = 0.0;
     double v_outlier_ratio = 0.0;  // -1: as keys
     kv_method::scale scale_method = kv_method::scale::ema_clipped;
     kv_rotate rotate = kv_rotate::v;
-    kv_key_alloc key_alloc = kv_key_alloc::off;
+    kv_key_alloc key_alloc = kv_key_alloc::automatic;
     int64_t key_quarters = 0;
     bool key_feedback = false;
     bool seal_decode = true;
+
+    // Of kvstream (kv/kv_stream.h).
+    double ema_decay = 0.9;
+    int64_t key_bits_normal = 4;
+    int64_t value_bits_normal = 4;
+    int64_t key_bits_sink_outlier = 8;
+    int64_t value_bits_sink_outlier = 8;
+    double outlier_threshold_relative = 3.0;
+    double outlier_threshold_abs = 0.0;  // 0: none
+    bool outlier_detection = true;
+    int64_t value_quant_groups = 0;
+    stream_method::range stream_range = stream_method::range::cover;
+    bool pre_rope = true;
+    int64_t stat_reset = 0;
+
     bool measure_error = false;
+    std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 
     // Throws kv_option_error: a value out of its range, fields that contradict each other, or one that is not its
     // default though the policy does not read it.
@@ -71,7 +90,11 @@ struct kv_options {
     // The same with every field that the policy `name` does not read at its default.
     kv_options for_policy(const std::string & name) const;
 
+    // Whether key channels have widths of their own.
+    bool has_key_classes() const;
+
     kv_method method() const;
+    stream_method stream(kv_side side) const;
 
     // Layers kept at higher precision, of n_layer.
     int64_t n_bypass(int64_t n_layer) const;

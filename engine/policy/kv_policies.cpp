@@ -1,12 +1,39 @@
 #include "policy/kv_policies.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "policy/kv_options.h"
 
 namespace livekv {
 
+namespace {
+
+constexpr std::array<std::string_view, 12> of_streams = {
+    "ema_decay",         "key_bits_normal",    "value_bits_normal",          "key_bits_sink_outlier",
+    "stream_range",      "pre_rope",           "value_bits_sink_outlier",    "outlier_threshold_abs",
+    "outlier_detection", "value_quant_groups", "outlier_threshold_relative", "stat_reset"};
+constexpr std::array<std::string_view, 4> of_both = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+
+}  // namespace
+
+bool kv_policy::reads(const std::string & option) const {
+    const bool own = std::ranges::find(of_streams, option) != of_streams.end();
+    if (streams) {
+        return own || std::ranges::find(of_both, option) != of_both.end();
+    }
+    return compresses ? !own : option == "chunk_size";
+}
+
+bool kv_policy::has_preset(const std::string & preset) const {
+    return reads("preset") && (!streams || preset == "default" || preset == "reference");
+}
+
 const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
         {"livekv", true},
+        {"kvstream", true, "", false, true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},
         {"q4_0", false, "q4_0"},
@@ -36,7 +63,8 @@ const kv_policy & find_kv_policy(const std::string & name) {
 void require_read(const std::string & policy, const std::string & option) {
     if (!find_kv_policy(policy).reads(option)) {
         throw kv_option_error(option,
-                              "the cache " + policy + " does not read it, " + policies_that_read(option) + " does");
+                              "the cache " + policy + " does not read it, " + policies_that_read(option) +
+                                  (policies_that_read(option).find(',') == std::string::npos ? " does" : " do"));
     }
 }
 

@@ -8,11 +8,14 @@ namespace livekv {
 // A way to store keys and values, by name. What makes its caches: run/make_cache.h.
 struct kv_policy {
     const char * name;
-    bool compresses;             // seals chunks, and reads every option; the others read the chunk's size alone
+    bool compresses;             // seals chunks; the others read the chunk's size alone of all options
     const char * row_type = "";  // of the others: what a token's keys and values are stored as
     bool rotated = false;        // before that
+    bool streams = false;        // compresses as Streaming KVQuant, not as livekv
 
-    bool reads(const std::string & option) const { return compresses || option == "chunk_size"; }
+    // option: a field of kv_options, or preset.
+    bool reads(const std::string & option) const;
+    bool has_preset(const std::string & preset) const;
 };
 
 // The policies, in the order help shows them.

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "rope/rope.h"
+
 namespace livekv {
 
 // What a cache needs to know of one of the model's layers.
@@ -12,6 +14,7 @@ struct kv_layer_shape {
     int64_t head_dim = 0;
     int64_t window = 0;      // tokens a query sees, its own included; 0: all
     bool on_device = false;  // the layer's keys and values, and the work on them, are the GPU's
+    rope_params rope = {};   // what turns its queries and keys
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; }
 };

@@ -1,21 +1,10 @@
 #include "policy/query_squares.h"
 
-#include <algorithm>
-#include <cmath>
-
-#include "kv/f16.h"
+#include "kv/query_square.h"
 
 namespace livekv {
 
 namespace {
-
-constexpr double largest = 65504.0;
-
-// Of a number that may be none, or too large: a query a model has broken does not break what is stored.
-double bounded_square(float x) {
-    const double square = static_cast<double>(x) * x;
-    return square < largest * largest ? square : largest * largest;
-}
 
 // to [head_dim] += each channel's mean square over the group's heads.
 void add_mean_squares(const float * q, int64_t group, std::span<double> to) {
@@ -43,8 +32,7 @@ void query_squares::add(const float * q, int64_t group) {
 
 void query_squares::add_packed(const uint8_t * row) {
     for (size_t c = 0; c < sum_.size(); ++c) {
-        const double root = f16_to_f32(static_cast<uint16_t>(row[c] << 8));
-        sum_[c] += root * root;
+        sum_[c] += square_of_packed(row[c]);
     }
     ++n_;
 }
@@ -60,7 +48,7 @@ std::vector<float> query_squares::mean() const {
 void query_squares::root(std::span<float> to) const {
     const std::vector<float> squares = mean();
     for (size_t c = 0; c < to.size(); ++c) {
-        to[c] = std::min(std::sqrt(squares[c]), static_cast<float>(largest));
+        to[c] = bounded_root(squares[c]);
     }
 }
 
@@ -68,8 +56,7 @@ void query_squares::pack(const float * q, int64_t group, int64_t head_dim, uint8
     std::vector<double> mean(static_cast<size_t>(head_dim));
     add_mean_squares(q, group, mean);
     for (size_t c = 0; c < mean.size(); ++c) {
-        const int32_t half = f32_to_f16_finite(static_cast<float>(std::sqrt(mean[c]))) + 0x80;
-        row[c] = static_cast<uint8_t>(std::min(half >> 8, 0x7b));
+        row[c] = packed_root(mean[c]);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "run/chunked_cache.h"
 
 #include "error.h"
+#include "policy/stream_report.h"
 #include "without_bad_alloc.h"
 
 namespace livekv {
@@ -94,6 +95,9 @@ kv_report chunked_cache::report() const {
     kv_report r;
     for (size_t il = 0; il < layers_.size(); ++il) {
         add_layer(r, layers_[il], (*plans_)[il].bypass);
+        if ((*plans_)[il].stream) {
+            r.streams.push_back(stream_report((*plans_)[il], layers_[il]));
+        }
     }
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
@@ -113,8 +117,8 @@ kv_layer_dump chunked_cache::dump(int64_t il) const {
         const chunk_plan & plan = plans_->at(static_cast<size_t>(il));
         const kv_layer & layer = layers_[static_cast<size_t>(il)];
         const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
-        return {dump_side(here, kv_side::key, plan.k_rotation, plan.seals ? plan.method.k_bits : 0),
-                dump_side(here, kv_side::value, plan.v_rotation, plan.seals ? plan.method.v_bits : 0)};
+        return {dump_side(here, kv_side::key, plan.k_rotation, plan.bits(kv_side::key)),
+                dump_side(here, kv_side::value, plan.v_rotation, plan.bits(kv_side::value))};
     });
 }
 

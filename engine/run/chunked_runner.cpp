@@ -33,6 +33,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     part_of_row_.clear();
     n_rows_ = 0;
     reads_queries_ = false;
+    keeps_unturned_ = false;
     seal_seconds_ = 0.0;
     first_bad_ = none_bad;
     failed_ = false;
@@ -47,6 +48,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             n_rows_ += p.n_new;
             for (int64_t il = 0; il < shape_.n_layer(); ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
+                keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
             }
         }
         place_passing_rows();
@@ -90,21 +92,23 @@ void chunked_runner::place_passing_rows() {
 }
 
 ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q,
-                                     ggml_tensor * k, ggml_tensor * v, float scale, bool attends) {
+                                     ggml_tensor * k, ggml_tensor * k_unturned, ggml_tensor * v, float scale,
+                                     bool attends) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
-        // One node a layer, so that the GPU's other nodes are interrupted once. Without q its result is nobody's
-        // concern.
+        // One node a layer, so that the GPU's other nodes are interrupted once. Where it does not attend, its one
+        // number is nobody's concern.
         ggml_tensor * args[] = {k, v, q};
         ggml_tensor * out = make_device_node(ctx, attends ? q->ne[0] * q->ne[1] : 1, attends ? q->ne[2] : 1, args,
-                                             attends ? 3 : 2, device_nodes_[static_cast<size_t>(il)]);
+                                             attends || reads_queries_ ? 3 : 2, device_nodes_[static_cast<size_t>(il)]);
         ggml_build_forward_expand(graph, out);
         return attends ? out : nullptr;
     }
     // A node's result orders it before the next one; the values are nobody's concern.
-    ggml_tensor * kv[] = {k, v};
-    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, 2, store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * kv[] = {k, v, k_unturned};
+    ggml_tensor * stored =
+        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, keeps_unturned_ ? 3 : 2, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
     if (attends) {
@@ -146,7 +150,8 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
     for (int64_t i = ith; i < r.n_rows_; i += nth) {
         const part & p = r.parts_[r.part_of_row_[static_cast<size_t>(i)]];
         const layer_step & step = p.cache->step(n.il);
-        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(dst->src[0], i), row_of(dst->src[1], i))) {
+        const ggml_tensor * const k = dst->src[step.plan->turns ? 2 : 0];
+        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(k, i), row_of(dst->src[1], i))) {
             r.note_bad(n.il, i);
         }
     }
@@ -168,6 +173,7 @@ void chunked_runner::prepare_attention(const node & n) {
         args.head_dim = static_cast<int32_t>(shape.head_dim);
         args.k_rotation = step.plan->k_rotation;
         args.v_rotation = step.plan->v_rotation;
+        args.turns = step.plan->turns ? &step.plan->turns->turns() : nullptr;
         args.scale = n.scale;
         args.window = shape.window;
         args.segments = segments.data();
@@ -221,17 +227,19 @@ void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, 
     const ggml_tensor * k = dst->src[0];
     const ggml_tensor * v = dst->src[1];
     const ggml_tensor * q = dst->src[2];
+    const bool attends = dst->ne[0] > 1;
     r.guarded([&] {
         for (const part & p : r.parts_) {
             layer_step & step = p.cache->step(node.il);
             device_step & work = p.cache->on_device(node.il);
             work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
                        v->nb[2] / sizeof(float), s);
-            if (q) {
+            const float * const queries = q ? row_of(q, p.first_row) : nullptr;
+            if (attends) {
                 float * const out = static_cast<float *>(dst->data) + p.first_row * dst->ne[0];
-                work.attend(step, row_of(q, p.first_row), out, scale, r.device_workspace_, s);
+                work.attend(step, queries, out, scale, r.device_workspace_, s);
             }
-            work.seal(step, r.device_workspace_, s);
+            work.seal(step, queries, r.device_workspace_, s);
         }
     });
 }

@@ -24,10 +24,11 @@ class chunked_runner {
     // As pass_runner's, whose rows' parts are all chunked.
     void begin(std::span<const pass_part> parts);
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
-                         ggml_tensor * v, float scale, bool attends);
+                         ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
 
-    // Part of the graph's key: whether sealing reads queries.
+    // Parts of the graph's key: whether sealing reads queries, and whether some cache keeps keys before RoPE.
     bool reads_queries() const { return reads_queries_; }
+    bool keeps_unturned() const { return keeps_unturned_; }
 
     // Throws livekv::error when the pass failed.
     void check() const;
@@ -75,7 +76,8 @@ class chunked_runner {
     std::vector<part> parts_;
     std::vector<size_t> part_of_row_;  // [n_rows]
     int64_t n_rows_ = 0;
-    bool reads_queries_ = false;         // some part
+    bool reads_queries_ = false;  // some part
+    bool keeps_unturned_ = false;
     std::vector<attention_args> calls_;  // of the layer being computed
     double seal_seconds_ = 0.0;
     std::atomic<int64_t> first_bad_;  // layer << 32 | row, where a value was not finite; none_bad

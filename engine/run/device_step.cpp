@@ -57,6 +57,7 @@ device_seal seal_of(const chunk_plan & plan, const kv_chunk & c, const uint16_t 
     d.n_head_kv = static_cast<int32_t>(plan.n_head_kv);
     d.head_dim = static_cast<int32_t>(plan.head_dim);
     d.n_sinks = c.n_sinks;
+    d.state_floats = static_cast<int32_t>(plan.state_floats() / static_cast<size_t>(plan.n_head_kv));
     d.method = plan.method;
     return d;
 }
@@ -72,8 +73,7 @@ void device_workspace::reserve(const chunk_plan & plan, int64_t n_head) {
     if (plan.k_rotation > 1) {
         grow(queries_, sizeof(float) * static_cast<size_t>(plan.chunk_size * n_head * plan.head_dim));
     }
-    if (grow(sealing_, sizeof(uint32_t) * device::seal_words(n_tokens, n_head_kv, head_dim,
-                                                             plan.method.k_outliers(plan.chunk_size)))) {
+    if (grow(sealing_, sizeof(uint32_t) * device::seal_words(plan.method, n_tokens, n_head_kv, head_dim))) {
         device::clear(sealing_->data(), sealing_->bytes(), nullptr);
         device::wait(nullptr);
     }
@@ -102,8 +102,11 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
-    if (plan.reads_queries()) {
-        throw kv_option_error("key_alloc", "widths of channels are read on the CPU only; use -ngl 0, or key-alloc off");
+    if (plan.stream) {
+        throw kv_option_error("policy", "the cache kvstream is computed on the CPU only; use -ngl 0");
+    }
+    if (plan.method.key_feedback) {
+        throw kv_option_error("key_feedback", "keys are rounded so on the CPU only; use -ngl 0, or key-feedback off");
     }
     if (plan.measure_error) {
         throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");
@@ -188,15 +191,21 @@ void device_step::attend(const layer_step & step, const float * q, float * out, 
     a.sinks.first_tile = a.sinks_tile();
     a.open.first_tile = a.open_tile();
     const bool sealed = plan.seals && a.n_chunks > 0;
-    device::attend(a, sealed ? plan.method.k_bits : 0, sealed ? plan.method.v_bits : 0, workspace.attention(),
+    device::attend(a, sealed ? key_width(plan.method) : 0, sealed ? plan.method.v_bits : 0, workspace.attention(),
                    workspace.queries(), s);
 }
 
-void device_step::seal(layer_step & step, device_workspace & workspace, device::stream s) {
+void device_step::seal(layer_step & step, const float * q, device_workspace & workspace, device::stream s) {
+    const chunk_plan & plan = *step.plan;
+    kv_layer & layer = *step.layer;
     if (!step.close) {
+        if (plan.reads_queries()) {
+            device::pack_queries(q, static_cast<int32_t>(step.n_new), static_cast<int32_t>(n_head_),
+                                 static_cast<int32_t>(plan.n_head_kv), static_cast<int32_t>(plan.head_dim),
+                                 layer.tail_queries.data() + static_cast<size_t>(layer.n_tail) * plan.row(), s);
+        }
         return;
     }
-    const chunk_plan & plan = *step.plan;
     const kv_chunk & c = step.closed;
     sealing_.start(s);
     const auto copy = [&](void * to, const uint16_t * from, size_t n_values) {
@@ -215,16 +224,21 @@ void device_step::seal(layer_step & step, device_workspace & workspace, device::
         copy(c.v.bytes->data(), step.v_rows, n_values);
     }
     if (plan.seals) {
-        const std::vector<kv_chunk> & chunks = step.layer->chunks;
+        const std::vector<kv_chunk> & chunks = layer.chunks;
         device_seal d = seal_of(plan, c, step.k_rows, step.v_rows);
         d.k_blocks = c.k.sealed() ? c.k.bytes->data() : nullptr;
         d.v_blocks = c.v.sealed() ? c.v.bytes->data() : nullptr;
         d.old_state = chunks.empty() || !chunks.back().state ? nullptr : chunks.back().state->as<float>();
         d.new_state = c.state ? c.state->as<float>() : nullptr;
+        d.q = q;
+        d.tail_queries = layer.tail_queries.data();
+        d.n_new = static_cast<int32_t>(step.n_new);
+        d.n_head = static_cast<int32_t>(n_head_);
+        d.n_before = layer.n_chunked;
         device::seal(d, workspace.sealing(), s);
     }
     for (const layer_step::late_page & l : step.late) {
-        const kv_chunk & exact = step.layer->chunks[l.chunk];
+        const kv_chunk & exact = layer.chunks[l.chunk];
         device_seal d = seal_of(plan, exact, exact.k.bytes->as<uint16_t>(), nullptr);
         d.k_blocks = l.keys.bytes->data();
         d.old_state = c.state ? c.state->as<float>() : nullptr;

@@ -40,7 +40,8 @@ class device_step {
                device::stream s);
     void attend(const layer_step & step, const float * q, float * out, float scale, device_workspace & workspace,
                 device::stream s);
-    void seal(layer_step & step, device_workspace & workspace, device::stream s);
+    // q: as attend's, read where the plan reads queries.
+    void seal(layer_step & step, const float * q, device_workspace & workspace, device::stream s);
 
     // When the stream has done it: the first token of the pass with a value that is not finite, or -1.
     int64_t first_bad() const;

@@ -6,6 +6,7 @@
 #include "kv/kv_pack.h"
 #include "policy/chunk_seal.h"
 #include "policy/query_means.h"
+#include "policy/stream_seal.h"
 
 namespace livekv {
 
@@ -65,6 +66,29 @@ std::vector<float> means_of(const layer_step & step, int64_t head, const query_r
     return all.means();
 }
 
+// One side of a chunk of kvstream.
+void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    const std::vector<kv_chunk> & chunks = step.layer->chunks;
+    stream_rows rows{side, key ? step.k_rows : step.v_rows};
+    rows.n_tokens = step.closed.n_stored;
+    rows.n_head_kv = plan.n_head_kv;
+    rows.head_dim = plan.head_dim;
+    rows.n_sinks = step.closed.n_sinks;
+    rows.index = static_cast<int64_t>(chunks.size());
+    const size_t at = key ? 0 : static_cast<size_t>(plan.stream->k.units(plan.head_dim));  // in a head's state
+    const page * const before = chunks.empty() ? nullptr : chunks.back().state.get();
+    std::span<kv_error_sums> errors(step.errors);
+    if (!errors.empty()) {
+        errors = errors.subspan(key ? 0 : static_cast<size_t>(plan.n_head_kv), static_cast<size_t>(plan.n_head_kv));
+    }
+    (key ? step.closed.k : step.closed.v) = seal_stream_chunk(
+        key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
+        step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
+        key ? step.sinks.k.data() : step.sinks.v.data(), errors);
+}
+
 }  // namespace
 
 void layer_step::begin(int64_t n, bool closes, bool seal) {
@@ -74,14 +98,14 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     sinks = {};
     late.clear();
     place & where = *layer->where;
+    // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
+    const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
     if (!passes_through()) {
-        // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
-        const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
         layer->tail.reserve(static_cast<size_t>(close ? n_open() : room) * plan->row(), where);
         use_rows(layer->tail.k.data(), layer->tail.v.data());
     }
     if (plan->reads_queries() && !close) {
-        layer->tail_queries.resize(static_cast<size_t>(n_open()) * plan->row());
+        layer->tail_queries.reserve(static_cast<size_t>(room) * plan->row(), where);
     }
     if (!close) {
         return;
@@ -89,8 +113,10 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     const chunk_closing what = close_chunk(*plan, *layer, n_open(), seal);
     closed.n_stored = closed.n_tokens = static_cast<int32_t>(n_open());
     closed.n_sinks = what.n_sinks;
-    closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
-    closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
+    if (!plan->stream) {  // whose blocks are as large as sealing finds
+        closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
+        closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
+    }
     if (plan->state_floats() > 0) {
         closed.state = std::make_shared<page>(where, plan->state_floats() * sizeof(float));
     }
@@ -174,6 +200,9 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
 
 void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries) {
     const chunk_plan & plan = *step.plan;
+    if (plan.stream) {
+        return seal_stream_side(step, kernels, job == 0 ? kv_side::key : kv_side::value);
+    }
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;
     const kv_chunk & c = step.closed;

@@ -63,7 +63,9 @@ class host_step {
                       const float * v);
 
     // The pieces of sealing, to be done once each in any order after attention.
-    static int64_t n_seal_jobs(const layer_step & step) { return step.close ? 2 * step.plan->n_head_kv : 0; }
+    static int64_t n_seal_jobs(const layer_step & step) {
+        return !step.close ? 0 : step.plan->stream ? 2 : 2 * step.plan->n_head_kv;
+    }
     static void seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries);
 
     // Of a step that closes no chunk: keeps what token i's queries were for the one that does, where that is read.

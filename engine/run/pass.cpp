@@ -31,7 +31,7 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     chunked_.begin(parts.first(n_chunked));
     dense_.begin(parts.subspan(n_chunked), chunked_.n_rows());
     key_ = "chunked " + std::to_string(chunked_.n_rows()) + (chunked_.reads_queries() ? " with queries" : "") +
-           dense_.graph_key();
+           (chunked_.keeps_unturned() ? " unturned" : "") + dense_.graph_key();
 }
 
 void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
@@ -39,7 +39,7 @@ void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
 }
 
 ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
-                                  ggml_tensor * v, float scale, bool attends) {
+                                  ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends) {
     std::vector<ggml_tensor *> results;  // of consecutive rows
     const int64_t n_chunked = chunked_.n_rows();
     if (n_chunked > 0) {
@@ -47,7 +47,8 @@ ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64
             return n_chunked == x->ne[2] ? x
                                          : ggml_view_3d(ctx, x, x->ne[0], x->ne[1], n_chunked, x->nb[1], x->nb[2], 0);
         };
-        results.push_back(chunked_.attend(ctx, graph, il, first_rows(q), first_rows(k), first_rows(v), scale, attends));
+        results.push_back(chunked_.attend(ctx, graph, il, first_rows(q), first_rows(k), first_rows(k_unturned),
+                                          first_rows(v), scale, attends));
     }
     dense_.attend(ctx, graph, il, attends ? q : nullptr, k, v, scale, results);
     if (!attends) {

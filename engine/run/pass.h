@@ -39,11 +39,12 @@ class pass_runner {
     // Adds the inputs the parts need to a graph for them.
     void add_inputs(ggml_context * ctx, ggml_cgraph * graph);
 
-    // Adds the nodes that store k and v, f32 [head_dim, n_head_kv, n_rows], after RoPE, in layer il, and, if it
-    // attends, those by which q, f32 [head_dim, n_head, n_rows], attends to its sequence up to its own token, with
-    // scores times scale: f32 [head_dim * n_head, n_rows]; else null. Sealing may look at q all the same.
+    // Adds the nodes that store k and v, f32 [head_dim, n_head_kv, n_rows], in layer il, keys after RoPE or, of caches
+    // that keep them so, before it (k_unturned), and, if it attends, those by which q, f32 [head_dim, n_head, n_rows],
+    // attends to its sequence up to its own token, with scores times scale: f32 [head_dim * n_head, n_rows]; else null.
+    // Sealing may look at q all the same.
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
-                         ggml_tensor * v, float scale, bool attends);
+                         ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
 
     // Fills the inputs for the pass announced to begin.
     void set_inputs();

@@ -98,6 +98,12 @@ int32_t sampler::next(std::span<const float> logits, std::span<const int32_t> ba
         candidates_[static_cast<size_t>(id)].logit = -std::numeric_limits<float>::infinity();
     }
     penalize_repeats();
+    if (!banned.empty()) {  // however the probabilities of the others round
+        std::erase_if(candidates_, [](const candidate & c) { return c.logit < std::numeric_limits<float>::lowest(); });
+        if (candidates_.empty()) {
+            fail("cannot choose a token: all of them are banned");
+        }
+    }
     int32_t chosen = 0;
     if (params_.temperature <= 0.0) {
         chosen = std::max_element(candidates_.begin(), candidates_.end(), [](const candidate & a, const candidate & b) {

@@ -18,14 +18,15 @@ namespace livekv {
 struct kv_layer_format {
     int64_t n_head_kv = 0;
     int64_t head_dim = 0;
-    int64_t chunk_size = 0;                                            // the most tokens of a chunk; the tail has fewer
-    int32_t max_sinks = 0;                                             // of the first chunk
-    int64_t window = 0;                                                // of the layer; 0: nothing is given back
-    bool seals = true;                                                 // false: rows only
-    size_t state_floats = 0;                                           // after a chunk
-    bool tail_queries = false;                                         // kept of the tail's tokens
-    bool queries_have_signs = false;                                   // these
-    std::function<kv_block_header(kv_side, int64_t n_tokens)> header;  // of a sealed chunk's blocks
+    int64_t chunk_size = 0;     // the most tokens of a chunk; the tail has fewer
+    int32_t max_sinks = 0;      // of the first chunk
+    int64_t window = 0;         // of the layer; 0: nothing is given back
+    bool seals = true;          // false: rows only
+    size_t state_floats = 0;    // after a chunk
+    bool tail_queries = false;  // kept of the tail's tokens
+    bool queries_have_signs = false;
+    // Of a sealed chunk's blocks; of version 3, where widths follow what was sealed, the least width_sum.
+    std::function<kv_block_header(kv_side, int64_t n_tokens)> header;
 };
 
 // Options by name, as text: the file carries them and does not know what they mean.

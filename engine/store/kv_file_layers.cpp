@@ -15,6 +15,12 @@ namespace {
 constexpr uint8_t largest_query_byte = 0x7b;  // the upper half of f16's largest number
 constexpr float f16_max = 65504.0f;           // running statistics of f16 values are never larger
 
+constexpr int32_t most_width = 16;  // of a quad of channels in a block of version 3
+
+int32_t format_quads(const kv_layer_format & format) {
+    return static_cast<int32_t>(format.head_dim / 4);
+}
+
 template <typename T>
 T load(const uint8_t * bytes, size_t i) {
     T value;
@@ -122,6 +128,12 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
         size_t block_bytes = 0;
         if (sealed) {
             out.header = format.header(side, n);
+            if (out.header->has_channels() && from.has(sizeof(kv_block_header))) {
+                const int32_t least = out.header->width_sum;
+                const int32_t said = load<kv_block_header>(from.from + from.at, 0).width_sum;
+                out.header->width_sum =
+                    static_cast<uint16_t>(std::clamp(said, least, most_width * format_quads(format)));
+            }
             block_bytes = kv_map(*out.header).bytes;
         }
         const size_t n_bytes =
@@ -198,12 +210,13 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
         layer.tail.v = rows(name("tail.v"), row, layer.n_tail);
         if (format.tail_queries) {
             const uint8_t * from = data(name("tail.q"), GGML_TYPE_I8, {row, layer.n_tail});
-            layer.tail_queries.assign(from, from + row * layer.n_tail);
+            std::vector<uint8_t> queries(from, from + row * layer.n_tail);
             const uint8_t magnitude = format.queries_have_signs ? 0x7f : 0xff;
-            if (std::any_of(layer.tail_queries.begin(), layer.tail_queries.end(),
+            if (std::any_of(queries.begin(), queries.end(),
                             [&](uint8_t byte) { return (byte & magnitude) > largest_query_byte; })) {
                 refuse("tensor '", name("tail.q"), "': a query is not a number");
             }
+            layer.tail_queries = std::move(queries);
         }
     }
     return layer;

@@ -22,9 +22,9 @@
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
-// Version 4 had no option key-feedback.
-//
-// Version 3 had no options key-alloc and key-quarters, and so neither blocks of version 2 nor tail.q.
+// Version 4 had no option only-layer, no policy kvstream, none of its options, no option key-feedback, and no blocks
+// of version 3. Version 3 had no
+// options key-alloc and key-quarters, and so neither blocks of version 2 nor tail.q.
 //
 // Version 2 had, in the place of the states after every chunk, the newest alone:
 //           chunks                i32 [2, n_chunks]: the first two numbers, the same for all layers

@@ -143,7 +143,7 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     }
     add_rows(out, kv_names::blk(il, "tail"), layer.tail, row, layer.n_tail);
     if (layer.n_tail > 0 && !layer.tail_queries.empty()) {
-        const auto rows = std::span(layer.tail_queries).first(static_cast<size_t>(layer.n_tail * row));
+        const std::span<const uint8_t> rows(layer.tail_queries.data(), static_cast<size_t>(layer.n_tail * row));
         out.add(kv_names::blk(il, "tail.q"), GGML_TYPE_I8, row, layer.n_tail, std::vector<bytes>{bytes_of(rows)});
     }
 }

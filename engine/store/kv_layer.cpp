@@ -31,7 +31,7 @@ void kv_layer::trim(int64_t n) noexcept {
 
 void kv_layer::release_tail() noexcept {
     tail.release();
-    tail_queries = std::vector<uint8_t>();
+    tail_queries.release();
 }
 
 void kv_layer::give_back_before(int64_t position) noexcept {
@@ -67,6 +67,7 @@ kv_layer kv_layer::copy(place & to) const {
     const bool has_sinks = !chunks.empty() && !chunks.front().given_back();
     other.sinks = sinks.copy(to, has_sinks ? static_cast<size_t>(chunks.front().n_sinks) * row() : 0);
     other.tail = tail.copy(to, tail.k.size());
+    other.tail_queries = tail_queries.copy(to, tail_queries.size());
     return other;
 }
 

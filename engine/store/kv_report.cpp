@@ -44,7 +44,7 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
         parts.statistics += c.state ? c.state->bytes() : 0;
     }
     parts.sinks += layer.sinks.bytes();
-    parts.tail += layer.tail.bytes() + layer.tail_queries.capacity();
+    parts.tail += layer.tail.bytes() + layer.tail_queries.bytes();
     if (bypass) {
         report.bytes.bypass += parts.total() - parts.tail;
         report.bytes.tail += parts.tail;

@@ -3,11 +3,29 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "store/kv_layer.h"
 
 namespace livekv {
+
+// One side of a layer whose scales follow running maxima.
+struct kv_stream_side {
+    double mean = 0.0;  // of the maxima after the newest chunk
+    double largest = 0.0;
+    int64_t n_flagged = 0;  // channels, or runs of them, of all chunks
+    int64_t n_units = 0;    // of these, all
+    int64_t code_bits = 0;  // of the entries in chunks, as their codes have them
+    int64_t n_entries = 0;
+};
+
+struct kv_stream_layer {
+    kv_stream_side k;
+    kv_stream_side v;
+    int64_t n_updates = 0;  // chunks that moved the maxima
+};
 
 // Where a cache's bytes are, and what sealing did. Parts sum up to all of them.
 struct kv_report {
@@ -41,7 +59,54 @@ struct kv_report {
     bool has_error = false;
     int64_t n_saturated = 0;
     std::vector<layer_error> layers;  // [n_layer] when measured
+
+    std::vector<kv_stream_layer> streams;  // [n_layer] of policy kvstream, else empty
 };
+
+// Streams in the numbers that the published system reports: visit(its name, number), none as long as there is no chunk.
+template <typename Visit>
+void visit_numbers(std::span<const kv_stream_layer> streams, const Visit & visit) {
+    kv_stream_side k;
+    kv_stream_side v;
+    for (const kv_stream_layer & layer : streams) {
+        for (const auto & [to, from] : {std::pair(&k, &layer.k), std::pair(&v, &layer.v)}) {
+            to->n_flagged += from->n_flagged;
+            to->n_units += from->n_units;
+            to->code_bits += from->code_bits;
+            to->n_entries += from->n_entries;
+        }
+    }
+    if (k.n_entries == 0 || v.n_entries == 0) {
+        return;
+    }
+    const double k_bits = static_cast<double>(k.code_bits) / static_cast<double>(k.n_entries);
+    const double v_bits = static_cast<double>(v.code_bits) / static_cast<double>(v.n_entries);
+    const double n_flagged = static_cast<double>(k.n_flagged + v.n_flagged);
+    const double n_units = static_cast<double>(k.n_units + v.n_units);
+    visit("avg_key_bits", k_bits);
+    visit("avg_value_bits", v_bits);
+    visit("compression_ratio_key", 16.0 / k_bits);
+    visit("compression_ratio_value", 16.0 / v_bits);
+    visit("total_outliers", n_flagged);
+    visit("total_channels", n_units);
+    visit("outlier_ratio", n_flagged / n_units);
+    visit("overall_memory_savings", 1.0 - (k_bits + v_bits) / 32.0);
+}
+
+// The same of one layer.
+template <typename Visit>
+void visit_numbers(const kv_stream_layer & layer, const Visit & visit) {
+    const auto share = [](const kv_stream_side & s) {
+        return s.n_units > 0 ? static_cast<double>(s.n_flagged) / static_cast<double>(s.n_units) : 0.0;
+    };
+    visit("updates", static_cast<double>(layer.n_updates));
+    visit("key_absmax_mean", layer.k.mean);
+    visit("key_absmax_max", layer.k.largest);
+    visit("key_outlier_ratio", share(layer.k));
+    visit("value_absmax_mean", layer.v.mean);
+    visit("value_absmax_max", layer.v.largest);
+    visit("value_outlier_ratio", share(layer.v));
+}
 
 // The parts, each once and in order: f(name, member).
 template <typename F>

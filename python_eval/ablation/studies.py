@@ -99,6 +99,16 @@ STUDIES: dict[str, Study] = {
             SHIPPED,
             _free("kv-bits", "8", "5", "5,4", "4,5", "4,3", "3,4", "3", "2"),
         ),
+        Study(
+            "widths",
+            "Should key channels have widths of their own?",
+            SHIPPED,
+            (
+                Setting("one width", "key-alloc=off"),
+                Setting("one width, outliers 0.5 %", "outlier-ratio=0.005"),
+                *_free("key-quarters", "1", "2", "3"),
+            ),
+        ),
         Study("sinks", "Must the first tokens stay exact?", SHIPPED, _free("sink-tokens", "0", "1", "16", "64")),
         Study(
             "bypass",

@@ -25,7 +25,7 @@ from .space import Parameter, cache_spec, params_of
 
 # Trials that have ended; those that a killed process left running are not counted and not waited for.
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-PRESETS = ("default", "small", "quality", "reference")
+PRESETS = ("default", "small", "tiny", "quality", "reference")
 
 
 def _random(seed: int) -> BaseSampler:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import livekv
+
 from ..errors import EvalError
 from ..specs import canonical
 
@@ -88,6 +90,7 @@ class Real:
 Parameter = Choice | Whole | Real
 BITS = ("2", "3", "4", "5", "8")
 KEY_BITS, VALUE_BITS = "k-bits", "v-bits"  # the two values of kv-bits
+KEY_QUARTERS = "key-quarters"
 
 SPACE: tuple[Parameter, ...] = (
     Choice(KEY_BITS, BITS),
@@ -96,6 +99,9 @@ SPACE: tuple[Parameter, ...] = (
     Choice("key-group", ("32", "64", "128", "256", "chunk")),
     Choice("zero-point", ("on", "off")),
     Choice("rotate", ("none", "k", "v", "kv")),
+    # Widths of key channels, where nothing else excludes them.
+    Choice("key-alloc", ("auto", "off")),
+    Choice(KEY_QUARTERS, ("0", "1", "2", "3")),
     # Outliers are whole entries of a column: finer steps would mostly be the same cache.
     Real("outlier-ratio", 0.0, 0.03, step=0.0025),
     Real("v-outlier-ratio", 0.0, 0.03, step=0.0025),
@@ -130,6 +136,21 @@ def cache_spec(params: Mapping[str, Value]) -> str:
     rest = {option: value for option, value in params.items() if option not in (KEY_BITS, VALUE_BITS)}
     keys, values = params[KEY_BITS], params[VALUE_BITS]
     options = {"kv-bits": keys if keys == values else f"{keys},{values}", **rest}
+    if not _has_widths(options):
+        options.pop(KEY_QUARTERS, None)  # which are quarters of widths that there are not
+    return _spec(options)
+
+
+def _has_widths(options: Mapping[str, Value]) -> bool:
+    """Whether key channels have widths of their own, which the engine alone decides."""
+    try:
+        canonical(_spec({**options, KEY_QUARTERS: "1"}))
+    except livekv.Error:
+        return False
+    return True
+
+
+def _spec(options: Mapping[str, Value]) -> str:
     return ":".join(["livekv", *(f"{option}={_text(value)}" for option, value in options.items())])
 
 

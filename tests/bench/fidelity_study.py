@@ -22,7 +22,8 @@ import numpy as np
 PUBLISHED = "--scale-method ema_absmax --key-group chunk --zero-point off --rotate none --outlier-ratio 0.01 --v-outlier-ratio same"
 OWN = "--scale-method range --zero-point on --key-group 128 --rotate none --outlier-ratio 0.01 --v-outlier-ratio same"
 LEAN = "--scale-method ema_clipped --zero-point on --key-group 128 --rotate v --outlier-ratio 0.005 --v-outlier-ratio 0"
-FLAT = "--kv livekv --bypass-layers 0 --sink-tokens 4 --warmup-chunks 2 "
+FLAT = "--kv livekv --key-alloc off --bypass-layers 0 --sink-tokens 4 --warmup-chunks 2 "
+WIDTHS = "--kv livekv --scale-method ema_clipped --key-group 128 --rotate v --outlier-ratio 0 --sink-tokens 4 "
 
 STUDY = {
     "q4_0 rotated": "--kv q4_0_rot",
@@ -68,7 +69,7 @@ STUDY = {
     "zero, 128, bypass 1": FLAT + OWN + " --bypass-layers 1",
     "zero, 128, bypass 1 f16": FLAT + OWN + " --bypass-layers 1 --bypass-type f16",
     # values rotated instead of outliers of theirs
-    "lean (default)": FLAT + LEAN,
+    "lean": FLAT + LEAN,
     "lean, not rotated": FLAT + LEAN + " --rotate none",
     "lean, key outliers 1 %": FLAT + LEAN + " --outlier-ratio 0.01",
     "lean, key outliers 0": FLAT + LEAN + " --outlier-ratio 0",
@@ -80,13 +81,15 @@ STUDY = {
     "lean, warm-up 0": FLAT + LEAN + " --warmup-chunks 0",
     "lean, bypass 1": FLAT + LEAN + " --bypass-layers 1",
     "lean, bypass 1 f16": FLAT + LEAN + " --bypass-layers 1 --bypass-type f16",
-    "lean, 4,3 bits (small)": FLAT + LEAN + " --kv-bits 4,3",
+    "lean, 4,3 bits": FLAT + LEAN + " --kv-bits 4,3",
     "lean, 3 bits": FLAT + LEAN + " --kv-bits 3",
-    "quality": "--preset quality",
-    "key classes": FLAT + LEAN + " --key-alloc block --outlier-ratio 0",
-    "key classes, 3 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 3",
-    "key classes, 3 bits, feedback": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 3 --key-feedback on",
-    "key classes, 2.25,2 bits": FLAT + LEAN + " --key-alloc block --outlier-ratio 0 --kv-bits 2 --key-quarters 1",
+    "quality (then)": FLAT + LEAN + " --kv-bits 5,4 --key-group 64 --outlier-ratio 0.01",
+    # widths by channel: the presets
+    "widths, 4 bits (default)": WIDTHS + "--key-alloc block",
+    "widths, 5,4 bits (quality)": WIDTHS + "--key-alloc block --kv-bits 5,4",
+    "widths, 3 bits (small)": WIDTHS + "--key-alloc block --kv-bits 3",
+    "widths, 2.25,2 bits (tiny)": WIDTHS + "--key-alloc block --kv-bits 2 --key-quarters 1",
+    "widths, 3 bits, feedback": WIDTHS + "--key-alloc block --kv-bits 3 --key-feedback on",
     # bits
     "zero, 128, 4,3 bits": FLAT + OWN + " --kv-bits 4,3",
     "zero, 64, 4,3 bits": FLAT + OWN + " --kv-bits 4,3 --key-group 64",

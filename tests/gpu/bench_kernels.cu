@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <iterator>
 #include <random>
 #include <vector>
 
@@ -54,6 +55,7 @@ struct shape {
     int32_t v_bits;
     double outlier_ratio;
     double v_outlier_ratio;
+    bool key_classes;
 };
 
 kv_method method_of(const shape & s) {
@@ -65,6 +67,7 @@ kv_method method_of(const shape & s) {
     m.zero_point = true;
     m.outlier_ratio = s.outlier_ratio;
     m.v_outlier_ratio = s.v_outlier_ratio;
+    m.key_classes = s.key_classes;
     return m;
 }
 
@@ -143,11 +146,12 @@ class layers {
           table_(static_cast<size_t>(n_layers * n_chunks_) * sizeof(device_chunk)),
           rows_(size_t{4} * chunk * row * sizeof(uint16_t)),
           state_(size_t{2} * n_head_kv * 3 * head_dim * sizeof(float)),
-          words_(sizeof(uint32_t) * device::seal_words(chunk, n_head_kv, head_dim, method_.k_outliers(chunk))),
-          words_bytes_(sizeof(uint32_t) * device::seal_words(chunk, n_head_kv, head_dim, method_.k_outliers(chunk))),
+          words_(sizeof(uint32_t) * device::seal_words(method_, chunk, n_head_kv, head_dim)),
+          words_bytes_(sizeof(uint32_t) * device::seal_words(method_, chunk, n_head_kv, head_dim)),
           n_new_(n_new),
           q_(static_cast<size_t>(n_new * n_head * head_dim) * sizeof(float)),
           out_(static_cast<size_t>(n_new * n_head * head_dim) * sizeof(float)),
+          chunk_q_(static_cast<size_t>(chunk * n_head * head_dim) * sizeof(float)),
           workspace_(sizeof(float) * device::attention_floats(chunk, n_head, n_head_kv, head_dim)) {
         const std::vector<uint16_t> values = random_f16(size_t{4} * chunk * row, 1);
         device::copy_to_device(rows_.as(), values.data(), 2 * values.size(), the_stream());
@@ -159,6 +163,11 @@ class layers {
             q.push_back(f16_to_f32(h));
         }
         device::copy_to_device(q_.as(), q.data(), q.size() * sizeof(float), the_stream());
+        std::vector<float> chunk_q;
+        for (const uint16_t h : random_f16(static_cast<size_t>(chunk * n_head * head_dim), 3)) {
+            chunk_q.push_back(f16_to_f32(h));
+        }
+        device::copy_to_device(chunk_q_.as(), chunk_q.data(), chunk_q.size() * sizeof(float), the_stream());
         std::vector<device_chunk> table;
         for (int32_t i = 0; i < n_layers * n_chunks_; ++i) {
             if (i < 4) {
@@ -185,6 +194,10 @@ class layers {
         s.v_blocks = block(i) + k_bytes_;
         s.old_state = state_.as<float>();
         s.new_state = state_.as<float>() + n_head_kv * 3 * head_dim;
+        s.state_floats = (method_.key_classes ? 2 : 1) * head_dim;
+        s.q = chunk_q_.as<float>();
+        s.n_new = chunk;
+        s.n_head = n_head;
         s.n_tokens = chunk;
         s.n_head_kv = n_head_kv;
         s.head_dim = head_dim;
@@ -211,7 +224,7 @@ class layers {
         a.open.n_tokens = n_new_;
         a.sinks.first_tile = a.sinks_tile();
         a.open.first_tile = a.open_tile();
-        device::attend(a, method_.k_bits, method_.v_bits, workspace_.as<float>(), nullptr, the_stream(), kernel);
+        device::attend(a, key_width(method_), method_.v_bits, workspace_.as<float>(), nullptr, the_stream(), kernel);
     }
 
     std::vector<float> result() const {
@@ -239,6 +252,7 @@ class layers {
     int32_t n_new_;
     memory q_;
     memory out_;
+    memory chunk_q_;  // of a chunk's tokens
     memory workspace_;
 };
 
@@ -309,11 +323,10 @@ void bench_seal(const shape & s) {
 
 int main() {
     try {
-        const shape shapes[] = {{"default", 4, 4, 0.005, 0.0},
-                                {"quality", 5, 4, 0.01, 0.0},
-                                {"small", 4, 3, 0.005, 0.0},
-                                {"reference", 4, 4, 0.01, 0.01},
-                                {"bypass", 8, 8, 0.0, 0.0}};
+        const shape shapes[] = {{"default", 4, 4, 0.005, 0.0, false},    {"quality", 5, 4, 0.01, 0.0, false},
+                                {"small", 4, 3, 0.005, 0.0, false},      {"reference", 4, 4, 0.01, 0.01, false},
+                                {"bypass", 8, 8, 0.0, 0.0, false},       {"by class, 4 4", 4, 4, 0.0, 0.0, true},
+                                {"by class, 3 3", 3, 3, 0.0, 0.0, true}, {"by class, 2 2", 2, 2, 0.0, 0.0, true}};
         const double bandwidth = copy_bandwidth();
         std::printf("{\"bench\": \"copy\", \"GB_s\": %.1f}\n", 1e-9 * bandwidth);
         std::fflush(stdout);
@@ -324,9 +337,10 @@ int main() {
         for (const int64_t n : {4096, 32768, 131072}) {
             bench_prefill(shapes[0], n);
         }
-        for (const shape & s : {shapes[1], shapes[2], shapes[3], shapes[4]}) {
-            bench_decode(s, 131072, bandwidth);
-            bench_seal(s);
+        bench_prefill(shapes[5], 32768);
+        for (size_t i = 1; i < std::size(shapes); ++i) {
+            bench_decode(shapes[i], 131072, bandwidth);
+            bench_seal(shapes[i]);
         }
         return 0;
     } catch (const std::exception & problem) {

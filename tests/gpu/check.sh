@@ -123,12 +123,15 @@ rm -f "$work/engine.status"
 } &
 if step build-kernels 200 build_kernels; then
     step test-seal 60 "$work/kernels/test_seal"
+    step test-classes 60 "$work/kernels/test_classes"
     step test-attention 60 "$work/kernels/test_attention"
     step bench-kernels 90 "$work/kernels/bench_kernels"
     step memcheck-seal 60 sanitize memcheck test_seal whole_chunks
     step memcheck-attention 60 sanitize memcheck test_attention sinks_warm_up
     step racecheck-attention 60 sanitize racecheck test_attention sinks_warm_up
     step racecheck-seal 60 sanitize racecheck test_seal whole_chunks
+    step memcheck-classes 60 sanitize memcheck test_classes whole_chunks
+    step racecheck-classes 60 sanitize racecheck test_classes whole_chunks
 fi
 step bench-torch 40 python3 "$root/tests/gpu/bench_torch.py"
 if step build-engine 400 wait_for_engine; then

@@ -197,5 +197,5 @@ def test_chunks_that_are_none_are_errors(livekv):
         stream.seal(good)
         with pytest.raises(livekv.Error, match=message):
             stream.seal(chunk)
-    with pytest.raises(livekv.Error, match="only the livekv policy seals"):
+    with pytest.raises(livekv.Error, match="only the policies livekv and kvstream seal"):
         livekv.kv.KeyStream(livekv.KVOptions(policy="f16"))

@@ -56,7 +56,7 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("chunk_size", 0, ("--chunk-size", "0"), "0 is not a multiple of 32 in 32..4096"),
         ("chunk_size", 64.5, ("--chunk-size", "64.5"), "64.5 is not a whole number in 32..4096"),
         ("chunk_size", 2**64 + 64, ("--chunk-size", str(2**64 + 64)), "is not a whole number in 32..4096"),
-        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, f16, "),
+        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, f16, "),
         ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2"), "0.2 is not in 0..0.1"),
         ("v_outlier_ratio", "x", ("--v-outlier-ratio", "x"), "'x' is not same or a number in 0..0.1"),
         ("v_outlier_ratio", -1.0, ("--v-outlier-ratio", "-1"), "-1.0 is not same or a number in 0..0.1"),
@@ -64,8 +64,9 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("rotate", "both", ("--rotate", "both"), "'both' is not one of none, k, v, kv"),
         ("bypass_layers", -1, ("--bypass-layers", "-1"), "-1 is not auto or a whole number in 0..100000"),
         ("sink_tokens", 600, ("--sink-tokens", "600"), "600 is more than the chunk size, 512"),
-        ("key_alloc", "first", ("--key-alloc", "first"), "'first' is not one of off, block"),
+        ("key_alloc", "first", ("--key-alloc", "first"), "'first' is not one of off, block, auto"),
         ("key_quarters", 4, ("--key-quarters", "4"), "4 is not in 0..3"),
+        ("only_layer", -1, ("--only-layer", "-1"), "-1 is not all or a whole number in 0..100000"),
         ("zero_point", "yes", ("--zero-point", "yes"), "'yes' is not one of True, False"),
     ],
 )
@@ -90,7 +91,8 @@ NOT_OF_TYPE = {
 
 def test_every_field_takes_values_of_its_type_alone(livekv):
     for row in livekv.kv_options_table():
-        for value in NOT_OF_TYPE[type(row.default)]:
+        kind = int if row.field == "only_layer" else type(row.default)  # whose default is a word for none
+        for value in NOT_OF_TYPE[kind]:
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions(**{row.field: value})
             said = str(raised.value)
@@ -129,11 +131,12 @@ def test_a_session_has_the_options_it_was_given(livekv, model, tmp_path):
 
 def test_presets_start_and_changes_follow(livekv):
     assert livekv.KVOptions.preset("default") == livekv.KVOptions()
-    assert livekv.KVOptions.preset("small") == livekv.KVOptions(kv_bits=(4, 3))
+    assert livekv.KVOptions.preset("small") == livekv.KVOptions(kv_bits=3)
+    assert livekv.KVOptions.preset("tiny") == livekv.KVOptions(kv_bits=2, key_quarters=1)
     reference = livekv.KVOptions.preset("reference", sink_tokens=8)
     assert (reference.scale_method, reference.warmup_keep, reference.sink_tokens) == ("ema_absmax", True, 8)
-    with pytest.raises(livekv.Error, match="'tiny' is not one of default, reference, quality, small"):
-        livekv.KVOptions.preset("tiny")
+    with pytest.raises(livekv.Error, match="'huge' is not one of default, reference, quality, small, tiny"):
+        livekv.KVOptions.preset("huge")
     with pytest.raises(livekv.Error, match="there is no cache option 'bits'"):
         livekv.KVOptions.preset("small", bits=4)
     with pytest.raises(livekv.Error, match="there is no cache option 'bits'"):
@@ -159,7 +162,7 @@ def test_specs_are_what_they_say(livekv):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "'' is neither a policy nor a preset; there are livekv, f16, "),
+        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, f16, "),
         ("f32", "'f32' is neither a policy nor a preset"),
         ("livekv:bits=4", "there is no option 'bits'"),
         ("livekv:help", "there is no option 'help'"),
@@ -182,6 +185,12 @@ def test_a_bad_spec_is_named_in_the_message(livekv, spec, message):
     assert "\n" not in str(raised.value)
 
 
+OF_KVSTREAM = {
+    "ema_decay", "key_bits_normal", "value_bits_normal", "key_bits_sink_outlier", "value_bits_sink_outlier", "stream_range",
+    "outlier_threshold_relative", "outlier_threshold_abs", "outlier_detection", "value_quant_groups", "pre_rope", "stat_reset",
+}  # fmt: skip
+
+
 def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose_it_is(livekv):
     for row in livekv.kv_options_table():
         if row.field in ("policy", "chunk_size"):
@@ -191,9 +200,11 @@ def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose
             spec = f"{policy}:{row.flag.removeprefix('--')}={value}"  # its default, which changes nothing
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions.parse(spec)
-            assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, livekv does"
+            both = row.field in ("sink_tokens", "measure_error")
+            whose = "livekv, kvstream do" if both else "kvstream does" if row.field in OF_KVSTREAM else "livekv does"
+            assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, {whose}"
     assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")
-    with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv does"):
+    with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv, kvstream do"):
         livekv.KVOptions.preset("default", policy="f16")
 
 

@@ -56,6 +56,15 @@ def test_what_it_writes_runs(livekv, quantized, tmp_path):
     assert 0 < difference < 0.05  # the activations' rounding, and nothing else
 
 
+def test_the_engine_dequantizes_as_it_does(livekv, quantized, tmp_path):
+    out = tmp_path / "out.gguf"
+    dequantize(quantized, out)
+    tokens = [(7 * i * i + 3 * i) % tiny_models.N_VOCAB for i in range(40)]
+    models = (livekv.Model(str(quantized), dequantize=True), livekv.Model(str(out)))
+    rows = [np.asarray(model.session(n_ctx=64).eval(tokens)) for model in models]
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
 @pytest.mark.parametrize(
     "prepare, message",
     [

@@ -97,7 +97,38 @@ def test_the_prefix_cache_shares_chunks_with_the_same_result(livekv, story, toke
     np.testing.assert_array_equal(go_on(first, tokens[200:240]), go_on(second, tokens[200:240]))
 
 
-def test_a_stream_of_keys_has_no_queries_and_says_so(livekv, kv):
-    with pytest.raises(livekv.Error, match="no queries to choose widths of channels by"):
-        livekv.kv.KeyStream(kv)
-    livekv.kv.ValueStream(kv)
+def test_a_stream_is_told_what_queries_make_of_channels(livekv, kv):
+    rng = np.random.default_rng(5)
+    offsets = np.array([0.0, 1000.0] * 8, np.float32)
+    chunk = (rng.standard_normal((2, 64, 16)) + offsets).astype(np.float32)
+    squares = np.ones((2, 16), np.float32)
+    squares[0, 3], squares[1, 6] = 1e4, 0.0
+    sealed = livekv.kv.KeyStream(kv.replace(warmup_chunks=0, sink_tokens=0)).seal(chunk, squares)
+    assert sealed.width.shape == (2, 16) and sealed.width.sum() == 2 * 16 * 3.25  # on the average
+    assert sealed.width[0, 3] == 6 and sealed.width[1, 6] == sealed.width[1].min()
+    assert [sorted(order) for order in sealed.order.tolist()] == [list(range(16))] * 2
+    at = np.take_along_axis(sealed.width, sealed.order.astype(np.int64), 1).astype(int)
+    assert (np.diff(at) <= 0).all() and (at.reshape(2, 4, 4) == at.reshape(2, 4, 4)[..., :1]).all()
+    group = np.repeat(np.arange(sealed.scale.shape[1]), 64 // sealed.scale.shape[1])
+    levels = sealed.minimum[:, group] + sealed.codes * sealed.scale[:, group]
+    np.testing.assert_allclose(sealed.reconstruction, levels, rtol=1e-6)
+    error = np.abs(chunk - sealed.reconstruction).max(axis=1)
+    coarse = (chunk.max(axis=1) - chunk.min(axis=1)) / (2.0**sealed.width - 1)
+    assert (error <= 0.51 * coarse + 0.51).all()  # an f16 minimum near 1000 is half a step of 1 off at most
+
+
+def test_a_stream_refuses_squares_that_are_none(livekv, kv):
+    chunk = np.zeros((2, 32, 16), np.float32)
+    stream = livekv.kv.KeyStream(kv.replace(warmup_chunks=0))
+    for squares, why in (
+        (None, "query_squares is None"),
+        (np.ones((2, 8)), r"no array of numbers \[2, 16\]"),
+        ("x", "no array of numbers"),
+        (np.full((2, 16), -1.0), "negative or not finite"),
+        (np.full((2, 16), np.nan), "negative or not finite"),
+    ):
+        with pytest.raises(livekv.Error, match=why):
+            stream.seal(chunk, squares)
+    for other in (livekv.kv.ValueStream(kv), livekv.kv.KeyStream(kv.replace(key_alloc="off"))):
+        with pytest.raises(livekv.Error, match="query_squares is for keys"):
+            other.seal(chunk, np.ones((2, 16)))

@@ -47,6 +47,7 @@ BESIDE_THE_PUBLIC_HEADER = {
     "bindings/module.cpp model/ggml_log.h": "ggml is silent in Python",
     "bindings/model.cpp kernels/cpu/kernels.h": "build_info names the kernels",
     "bindings/dump.h store/kv_dump.h": "a layer taken apart",
+    "bindings/text.cpp session/stop_strings.h": "text from tokens for those who step engines themselves",
     "bindings/streams.cpp kv/kv_quant.h": "livekv.kv seals arrays by the specification",
 }
 

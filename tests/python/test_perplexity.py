@@ -177,6 +177,34 @@ def test_a_window_too_short_to_read_a_sealed_key_is_said(measured, capsys):
     assert "no sealed key is ever read of: livekv:chunk-size=512, livekv:chunk-size=128:warmup-chunks=4." in notes
 
 
+def test_divergence_by_position_is_that_of_the_tokens_there(measured):
+    assert run(measured, kv=f"f16,q4_0,{SMALL}") == 0
+    rows = [row for row in json.loads((measured / "positions.json").read_text())["rows"] if row["cache"] == "q4_0"]
+    kl = windows.load(measured, records(measured))["q4_0"].kl
+    assert rows[0]["tokens read"].split(" to ")[0] == "257" and rows[-1]["tokens read"].split(" to ")[1] == "511"
+    assert rows[0]["KLD"] == pytest.approx(kl[:, :31].mean()) and rows[-1]["KLD"] == pytest.approx(kl[:, 223:].mean())
+    a, b = kl[:, 223:].mean(axis=1)
+    assert rows[-1]["± SE"] == pytest.approx(abs(a - b) / 2)
+    assert len(rows) == 8
+
+
+def test_a_layer_alone_costs_less_than_all_of_them(tmp_path):
+    assert run(tmp_path, "--by-layer", "--windows", 1) == 0
+    rows = json.loads((tmp_path / "layers.json").read_text())["rows"]
+    model = livekv.Model(STORY)
+    assert [(row["cache"], row["layer"]) for row in rows] == [(SMALL, layer) for layer in range(model.n_layer)]
+    together = json.loads((tmp_path / "perplexity.json").read_text())["rows"][1]["kl_mean"]
+    assert all(0 < row["KLD"] < together for row in rows) and len({row["KLD"] for row in rows}) == len(rows)
+
+
+def test_dequantized_weights_are_another_measurement(tmp_path, measured):
+    assert run(tmp_path, "--dequantize") == 0
+    one, other = (windows.load(out, records(out)) for out in (tmp_path, measured))
+    spec = json.loads((tmp_path / "caches.json").read_text())[SMALL]
+    assert not np.array_equal(one[spec].nll, other[spec].nll) and np.allclose(one[spec].nll, other[spec].nll, atol=0.5)
+    assert run(tmp_path) == 1  # weights as they are stored are none of this folder's
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,6 +220,7 @@ def test_a_window_too_short_to_read_a_sealed_key_is_said(measured, capsys):
         (["--base", "nosuch"], "'nosuch' is neither a policy nor a preset"),
         (["--against", "q4_0"], "--against q4_0 is none of the caches: f16, "),
         (["--windows", "-1"], "--windows -1 is less than 0"),
+        (["--by-layer", "--kv", "f16,q4_0"], "--by-layer: none of the caches compresses layers one by one"),
         (["--n-ctx", "256"], "was run with "),
     ],
 )

@@ -121,10 +121,10 @@ def test_methods_are_compared_seed_by_seed():
 
 
 def test_a_search_measures_presets_first_and_goes_on(tmp_path, capsys):
-    assert run(tmp_path, "--trials", 6, "--method", "random", "--json", "-") == 0
+    assert run(tmp_path, "--trials", 7, "--method", "random", "--json", "-") == 0
     content = json.loads(capsys.readouterr().out)
     first = trials(tmp_path)
-    assert [row["preset"] for row in first[:5]] == ["default", "small", "quality", "reference", None]
+    assert [row["preset"] for row in first[:6]] == ["default", "small", "tiny", "quality", "reference", None]
     measured = {row["spec"]: row for row in first if row["refused"] is None}
     # The numbers are those of a measurement of the same cache.
     model = livekv.Model(STORY)
@@ -140,7 +140,7 @@ def test_a_search_measures_presets_first_and_goes_on(tmp_path, capsys):
         assert row["kl_diff_held_out"]["n"] == 2 and row["spec"] in measured
     assert run(tmp_path, "--trials", 8, "--method", "random") == 0
     both = trials(tmp_path)
-    assert both[:6] == first and len(both) == 8
+    assert both[:7] == first and len(both) == 8
     assert len({row["spec"] for row in both if row["spec"]}) == sum(bool(row["spec"]) for row in both)
 
 
@@ -209,7 +209,7 @@ def test_two_processes_share_a_search(storage, tmp_path):
     rows = trials(tmp_path / "out")
     # Both may have begun their last trial when the budget was nearly spent.
     assert 8 <= len(rows) <= 9
-    assert sorted(filter(None, (row["preset"] for row in rows))) == ["default", "quality", "reference", "small"]
+    assert sorted(filter(None, (row["preset"] for row in rows))) == ["default", "quality", "reference", "small", "tiny"]
     specs = [row["spec"] for row in rows if row["spec"]]
     assert len(set(specs)) == len(specs)
 

@@ -1,8 +1,9 @@
-// livekv-seal: the reference statistics and quantizer on raw chunks, for the golden vectors.
+// livekv-seal: the reference statistics and quantizers on raw chunks, for the golden vectors.
 //
 // stdin: one JSON line {"method": {...}, "keys": bool, "n_head_kv": H, "head_dim": D, "lengths": [n0, n1, ...]}, then
-// the chunks one after the other as raw float32 [H, n, D].
-// stdout: a JSON object a chunk and kv head, one a line, with every field of sealed_chunk and the statistics.
+// the chunks one after the other as raw float32 [H, n, D]. A method whose "policy" is kvstream is that, else livekv's.
+// stdout: a JSON object a chunk and kv head, one a line, with every field of sealed_chunk and the statistics, or of
+// stream_units and streamed_chunk.
 
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "cli/tool.h"
 #include "error.h"
 #include "kv/kv_quant.h"
+#include "kv/kv_stream.h"
 
 namespace livekv {
 
@@ -28,24 +30,80 @@ kv_method method_of(const nlohmann::json & j) {
     return m;
 }
 
+stream_method stream_method_of(const nlohmann::json & j, bool keys) {
+    stream_method m;
+    m.bits = j.at(keys ? "key_bits_normal" : "value_bits_normal");
+    m.high_bits = j.at(keys ? "key_bits_sink_outlier" : "value_bits_sink_outlier");
+    m.groups = keys ? 0 : j.at("value_quant_groups").get<int32_t>();
+    m.sink_tokens = j.at("attention_sink_size");
+    m.decay = j.at("ema_decay");
+    m.relative = j.at("outlier_threshold_relative");
+    if (!j.at("outlier_threshold_abs").is_null()) {
+        m.absolute = j.at("outlier_threshold_abs");
+    }
+    m.detects = j.at("outlier_detection_enabled");
+    m.stat_reset = j.at("periodic_stat_reset");
+    const std::string range = j.at("scale_range");
+    m.scale_range = range == "cover" ? stream_method::range::cover
+                    : range == "ema" ? stream_method::range::ema
+                                     : stream_method::range::own;
+    return m;
+}
+
+std::vector<float> read_chunk(int64_t n_values) {
+    std::vector<float> chunk(static_cast<size_t>(n_values));
+    std::cin.read(reinterpret_cast<char *>(chunk.data()), static_cast<std::streamsize>(chunk.size() * sizeof(float)));
+    if (!std::cin) {
+        fail("the input ends early");
+    }
+    return chunk;
+}
+
+void seal_stream(const nlohmann::json & request, const stream_method & method) {
+    const int64_t head_dim = request.at("head_dim");
+    std::vector<std::vector<float>> mu(request.at("n_head_kv").get<size_t>());
+    int64_t position = 0;
+    int64_t index = 0;
+    for (const int64_t n : request.at("lengths")) {
+        for (std::vector<float> & before : mu) {
+            const std::vector<float> chunk = read_chunk(n * head_dim);
+            const stream_units units = stream_units_of(method, chunk, head_dim, before, index);
+            const streamed_chunk sealed =
+                stream_chunk(method, units, chunk, head_dim, stream_high_tokens(method, position, n));
+            std::cout << nlohmann::json{{"chunk_absmax", units.absmax},
+                                        {"absmax", units.mu},
+                                        {"outlier", units.flagged},
+                                        {"scale_normal", units.scale},
+                                        {"scale_high", units.high_scale},
+                                        {"codes", sealed.codes},
+                                        {"bits", sealed.bits},
+                                        {"reconstruction", sealed.reconstruction}}
+                             .dump()
+                      << "\n";
+            before = units.mu;
+        }
+        position += n;
+        ++index;
+    }
+}
+
 int run(int, char **) {
     std::string header;
     std::getline(std::cin, header);
     const nlohmann::json request = nlohmann::json::parse(header);
+    const bool keys = request.at("keys");
+    if (request.at("method").value("policy", "livekv") == "kvstream") {
+        seal_stream(request, stream_method_of(request.at("method"), keys));
+        return 0;
+    }
     const kv_method method = method_of(request.at("method"));
     const int64_t n_head_kv = request.at("n_head_kv");
     const int64_t head_dim = request.at("head_dim");
-    const bool keys = request.at("keys");
     std::vector<key_statistics> statistics(static_cast<size_t>(n_head_kv), key_statistics(method, head_dim));
     bool first_chunk = true;
     for (const int64_t n : request.at("lengths")) {
         for (int64_t h = 0; h < n_head_kv; ++h) {
-            std::vector<float> chunk(static_cast<size_t>(n * head_dim));
-            std::cin.read(reinterpret_cast<char *>(chunk.data()),
-                          static_cast<std::streamsize>(chunk.size() * sizeof(float)));
-            if (!std::cin) {
-                fail("the input ends early");
-            }
+            const std::vector<float> chunk = read_chunk(n * head_dim);
             const int64_t n_sinks = first_chunk ? std::min<int64_t>(method.sink_tokens, n) : 0;
             key_statistics & s = statistics[static_cast<size_t>(h)];
             if (keys) {

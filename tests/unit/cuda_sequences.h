@@ -96,8 +96,8 @@ class device_sequence : public random_sequence {
         a.scale = host.scale;
         a.chunks = chunks.as<livekv::device_chunk>();
         const livekv::kv_method & method = setup().method;
-        livekv::device::attend(a, method.k_bits, method.v_bits, workspace.as<float>(), rotated.as<float>(), nullptr,
-                               kernel);
+        livekv::device::attend(a, livekv::key_width(method), method.v_bits, workspace.as<float>(), rotated.as<float>(),
+                               nullptr, kernel);
         return out.read<float>();
     }
 

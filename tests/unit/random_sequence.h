@@ -3,12 +3,15 @@
 // Random sequences stored in segments, sealed by the reference: what attention is tested over, on the CPU and on the
 // device.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
 #include "kernels/attention_ref.h"
+#include "kernels/seal_stream.h"
 #include "kv/f16.h"
 #include "kv/kv_classes.h"
 #include "kv/kv_pack.h"
@@ -21,12 +24,48 @@ struct sequence_setup {
     int64_t window = 0;    // tokens a query sees; 0: all
     int32_t rotation = 0;  // of keys; of values half as long
     livekv::kv_method method;
-    float k_size = 1.0f;  // standard deviation of keys
+    std::optional<livekv::stream_method> stream;  // seals in the place of method
+    const livekv::rope_turns * turns = nullptr;   // of keys that are kept before RoPE
+    float k_size = 1.0f;                          // standard deviation of keys
     float q_size = 1.0f;
-    int32_t zero_channel = -1;      // all zeros in keys and values
-    int32_t heavy_channel = -1;     // 30 times as large, with a mean
+    int32_t zero_channel = -1;    // all zeros in keys and values
+    int32_t heavy_channel = -1;   // 30 times as large, with a mean
+    int32_t offset_channels = 0;  // first ones of keys that are offset, in turns up and down
+    float offset = 0.0f;
+    bool every_width = false;       // keys in classes of 4.25 bits: codes at random, of each width there is
     std::vector<float> q_channels;  // what each channel of the queries is multiplied by; empty: 1
 };
+
+// Codes of each width beside each other, 8 bits too, which is in the format and never chosen: 4.25 bits on the average.
+inline livekv::sealed_chunk chunk_of_every_width(int64_t n, int64_t head_dim, int64_t group, std::mt19937 & rng) {
+    constexpr uint8_t widths[16] = {8, 8, 8, 6, 6, 5, 5, 4, 4, 4, 3, 3, 2, 2, 0, 0};
+    const size_t d = static_cast<size_t>(head_dim);
+    std::normal_distribution<float> normal;
+    livekv::sealed_chunk keys;
+    keys.n_tokens = n;
+    keys.head_dim = head_dim;
+    keys.group = group;
+    for (size_t c = 0; c < d; ++c) {
+        keys.classes.order.push_back(static_cast<uint16_t>(c));
+    }
+    std::shuffle(keys.classes.order.begin(), keys.classes.order.end(), rng);
+    for (size_t quad = 0; quad < d / 4; ++quad) {
+        keys.classes.widths.push_back(widths[quad * 16 / (d / 4)]);
+    }
+    std::vector<int32_t> top(d);
+    for (size_t i = 0; i < d; ++i) {
+        top[keys.classes.order[i]] = (1 << keys.classes.widths[i / 4]) - 1;
+    }
+    for (size_t i = 0; i < static_cast<size_t>((n + group - 1) / group) * d; ++i) {
+        const float step = top[i % d] > 0 ? 4.0f / static_cast<float>(top[i % d]) : 0.0f;
+        keys.scale.push_back(livekv::f16_to_f32(livekv::f32_to_f16(step)));
+        keys.minimum.push_back(livekv::f16_to_f32(livekv::f32_to_f16(normal(rng) - 2.0f)));
+    }
+    for (size_t i = 0; i < static_cast<size_t>(n) * d; ++i) {
+        keys.codes.push_back(static_cast<int16_t>(rng() % static_cast<uint32_t>(top[i % d] + 1)));
+    }
+    return keys;
+}
 
 // With the memory its segments point to. The last one added are the open tokens.
 class random_sequence {
@@ -64,6 +103,7 @@ class random_sequence {
         a.head_dim = s_.head_dim;
         a.k_rotation = s_.rotation;
         a.v_rotation = s_.rotation / 2;
+        a.turns = s_.turns;
         a.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
         a.window = s_.window;
         a.segments = segments_.data();
@@ -87,7 +127,8 @@ class random_sequence {
         std::vector<uint16_t> rows(static_cast<size_t>(n * s_.n_head_kv) * d);
         for (size_t i = 0; i < rows.size(); ++i) {
             const int32_t c = static_cast<int32_t>(i % d);
-            const float x = normal(rng_);
+            const float away = keys && c < s_.offset_channels ? c % 2 ? -s_.offset : s_.offset : 0.0f;
+            const float x = normal(rng_) + away;
             rows[i] = livekv::f32_to_f16(c == s_.zero_channel ? 0.0f : c == s_.heavy_channel ? 20.0f + 10.0f * x : x);
         }
         if (!blocks) {
@@ -107,6 +148,10 @@ class random_sequence {
                         rows[(t * static_cast<size_t>(s_.n_head_kv) + static_cast<size_t>(head)) * d + c]));
                 }
             }
+            if (s_.stream) {
+                add_streamed(keys ? livekv::kv_side::key : livekv::kv_side::value, chunk, n_sinks, all);
+                continue;
+            }
             livekv::key_statistics statistics(s_.method, s_.head_dim);
             livekv::observe_keys(s_.method, statistics, chunk, n_sinks);
             std::vector<float> q2(d, 1.0f);
@@ -114,7 +159,8 @@ class random_sequence {
                 q2[c] = s_.q_channels[c] * s_.q_channels[c];
             }
             const std::vector<uint8_t> block = livekv::pack_block(
-                h, !keys ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
+                h, !keys            ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
+                   : s_.every_width ? chunk_of_every_width(n, s_.head_dim, h.group, rng_)
                    : s_.method.key_classes
                        ? livekv::seal_keys_by_class(s_.method, statistics, {q2, {}}, chunk, s_.head_dim, n_sinks)
                        : livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks));
@@ -123,6 +169,26 @@ class random_sequence {
         memory_.push_back(all);
         (keys ? segment.k_blocks : segment.v_blocks) = memory_.back().data();
         (keys ? segment.k_block_bytes : segment.v_block_bytes) = all.size() / static_cast<size_t>(s_.n_head_kv);
+    }
+
+    // Of a chunk after one of which every fifth channel was small, so that it is flagged now.
+    void add_streamed(livekv::kv_side side, const std::vector<float> & chunk, int64_t n_apart,
+                      std::vector<uint8_t> & to) {
+        std::vector<float> before = livekv::stream_units_of(*s_.stream, chunk, s_.head_dim, {}, 0).mu;
+        for (size_t i = 0; i < before.size(); i += 5) {
+            before[i] *= 0.01f;
+        }
+        const livekv::stream_units units = livekv::stream_units_of(*s_.stream, chunk, s_.head_dim, before, 1);
+        const std::vector<uint8_t> widths = livekv::stream_widths(*s_.stream, units, s_.head_dim);
+        int32_t sum = 0;
+        for (const uint8_t width : widths) {
+            sum += width;
+        }
+        const livekv::kv_block_header h =
+            livekv::kv_channel_header(side, static_cast<int32_t>(chunk.size()) / s_.head_dim, s_.head_dim, sum);
+        std::vector<uint8_t> block(livekv::kv_map(h).bytes);
+        livekv::seal_stream(*s_.stream, units, h, widths, chunk, n_apart, block.data());
+        to.insert(to.end(), block.begin(), block.end());
     }
 
     sequence_setup s_;

@@ -18,7 +18,7 @@ using namespace livekv;
 inline void load(const std::string & path) {
     const gguf_file file(path);
     const hparams hp = hparams::read(file);
-    weights(file, hp, 0, false);
+    weights(file, hp, 0, weight_form::stored);
 }
 
 // A tiny model changed by edit must be refused with a message that holds part.

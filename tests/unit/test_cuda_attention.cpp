@@ -39,7 +39,7 @@ worst_of check_all(device_sequence & seq, const sequence_setup & s, double limit
         return e;
     };
     w.plain = one(attention_kernel::plain, plain_limit);
-    if (device::has_fast_attention(s.head_dim, s.method.k_bits, s.method.v_bits)) {
+    if (device::has_fast_attention(s.head_dim, key_width(s.method), s.method.v_bits)) {
         w.step = one(attention_kernel::step, limit);
         w.rows = one(attention_kernel::rows, limit);
     }
@@ -53,6 +53,15 @@ kv_method default_method() {
     m.zero_point = true;
     m.outlier_ratio = 0.005;
     m.v_outlier_ratio = 0.0;
+    return m;
+}
+
+kv_method class_method(int32_t bits, int32_t quarters = 0) {
+    kv_method m = default_method();
+    m.k_bits = bits;
+    m.key_quarters = quarters;
+    m.key_classes = true;
+    m.outlier_ratio = 0.0;
     return m;
 }
 
@@ -107,6 +116,106 @@ TEST(blocks_of_every_width_and_awkward_length) {
         }
     }
     std::printf("     worst NMSE: step %.1e, rows %.1e, plain %.1e\n", worst.step, worst.rows, worst.plain);
+}
+
+TEST(keys_in_classes_of_width) {
+    worst_of worst;
+    for (const int32_t head_dim : {8, 40, 64, 128, 264}) {
+        for (const auto & [bits, quarters, v_bits] :
+             {std::tuple{4, 0, 4}, {3, 0, 3}, {2, 1, 2}, {5, 3, 4}, {2, 0, 5}}) {
+            for (const int32_t n : {1, 15, 17, 33, 103, 160}) {
+                if (!device::has_fast_attention(head_dim, bits_by_class, v_bits) && n > 33) {
+                    continue;  // the plain kernel alone
+                }
+                IN("head_dim=", head_dim, " bits=", bits, " quarters=", quarters, " v_bits=", v_bits, " n=", n);
+                sequence_setup s;
+                s.n_head = 4;
+                s.n_head_kv = 1;
+                s.head_dim = head_dim;
+                s.method = class_method(bits, quarters);
+                s.method.v_bits = v_bits;
+                s.method.key_group = n % 2 ? 64 : 128;
+                s.method.v_outlier_ratio = n == 33 ? 0.02 : 0.0;
+                s.heavy_channel = n % 4 ? 3 : -1;
+                for (int32_t c = 0; c < head_dim; ++c) {
+                    s.q_channels.push_back(std::exp2(-0.2f * static_cast<float>(c * 7 % 37)));
+                }
+                device_sequence seq(s);
+                seq.add(n, true, true);
+                seq.add(40, true, false);
+                seq.add(33, false, true);
+                seq.add(20, true, true, 0, 64);  // trimmed
+                seq.add(3, false, false);
+                const worst_of w = check_all(seq, s);
+                worst = {std::max(worst.step, w.step), std::max(worst.rows, w.rows), std::max(worst.plain, w.plain)};
+            }
+        }
+    }
+    std::printf("     worst NMSE: step %.1e, rows %.1e, plain %.1e\n", worst.step, worst.rows, worst.plain);
+}
+
+// So many heads that few spans fill the GPU: a warp of decode goes from group to group and from block to block.
+TEST(a_warp_goes_through_many_classes) {
+    for (const int32_t head_dim : {64, 128}) {
+        for (const int32_t group : {32, 64}) {
+            IN("head_dim=", head_dim, " group=", group);
+            sequence_setup s;
+            s.n_head = s.n_head_kv = 8;
+            s.head_dim = head_dim;
+            s.method = class_method(3, 1);
+            s.method.key_group = group;
+            s.heavy_channel = 5;
+            device_sequence seq(s);
+            seq.add_sinks(4);
+            for (const int32_t n : {64, 40, 70, 160, 64, 96}) {
+                seq.add(n, n != 70, true);
+            }
+            seq.add(20, false, false);
+            check_all(seq, s);
+        }
+    }
+}
+
+TEST(keys_of_every_width_there_is) {
+    for (const int32_t head_dim : {64, 128}) {
+        IN("head_dim=", head_dim);
+        sequence_setup s;
+        s.head_dim = head_dim;
+        s.n_new = 3;
+        s.method = class_method(4, 1);
+        s.method.key_group = 32;
+        s.every_width = true;
+        device_sequence seq(s);
+        seq.add(150, true, true);
+        seq.add(45, true, true);
+        seq.add(4, false, false);
+        check_all(seq, s);
+    }
+}
+
+// Channels far from 0, as biases make them: what all keys of a channel have in common takes no part in the weights.
+TEST(offsets_of_key_channels_cost_nothing) {
+    double without[2] = {};
+    for (const float offset : {0.0f, 60.0f, 300.0f}) {
+        IN("offset=", offset);
+        sequence_setup s;
+        s.head_dim = 128;
+        s.n_new = 5;
+        s.method = class_method(4);
+        s.offset_channels = 9;
+        s.offset = offset;
+        device_sequence seq(s);
+        seq.add(160, true, true);
+        seq.add(9, false, false);
+        const std::vector<float> expected = seq.reference();
+        for (const attention_kernel kernel : {attention_kernel::step, attention_kernel::rows}) {
+            const double e = nmse(seq.run(kernel), expected);
+            double & least = without[kernel == attention_kernel::rows];
+            least = offset == 0.0f ? e : least;
+            std::printf("     offset %g: NMSE %.1e\n", static_cast<double>(offset), e);
+            CHECK(e < 4.0 * least);
+        }
+    }
 }
 
 TEST(every_query_group_and_head_dim) {
@@ -266,15 +375,16 @@ TEST(rows_are_stored_as_the_cpu_stores_them) {
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
     for (const auto & [head_dim, k_bits, v_bits, outliers] :
-         {std::tuple{128, 4, 4, 0.005}, {64, 5, 4, 0.0}, {64, 8, 8, 0.02}}) {
+         {std::tuple{128, 4, 4, 0.005}, {64, 5, 4, 0.0}, {64, 8, 8, 0.02}, {64, bits_by_class, 4, 0.0}}) {
         IN("head_dim=", head_dim, " k_bits=", k_bits, " v_bits=", v_bits);
         sequence_setup s;
         s.n_head = s.n_head_kv = 4;  // so that few spans fill the GPU, and a warp has several tiles
         s.n_new = 3;
         s.head_dim = head_dim;
-        s.rotation = head_dim == 64 ? 32 : 0;
-        s.method = default_method();
-        s.method.k_bits = k_bits;
+        const bool by_class = k_bits == bits_by_class;
+        s.rotation = head_dim == 64 && !by_class ? 32 : 0;
+        s.method = by_class ? class_method(3, 1) : default_method();
+        s.method.k_bits = by_class ? 3 : k_bits;
         s.method.v_bits = v_bits;
         s.method.key_group = 32;
         s.method.outlier_ratio = outliers;
@@ -283,6 +393,7 @@ TEST(the_order_of_threads_does_not_matter) {
         seq.add_sinks(4);
         seq.add(288, true, true, 4);
         seq.add(33, false, true);
+        seq.add(50, true, true);
         seq.add(20, false, false);
         for (const attention_kernel kernel :
              {attention_kernel::step, attention_kernel::rows, attention_kernel::plain}) {

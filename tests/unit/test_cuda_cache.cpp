@@ -2,12 +2,14 @@
 // tokens alike, and either reads the other's files.
 
 #include <cmath>
+#include <cstring>
 
 #include "check.h"
 #include "cli/repeat_chunks.h"
 #include "error.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/simt_emulated.h"
+#include "run/chunked_cache.h"
 #include "session/session.h"
 #include "tiny_model.h"
 
@@ -80,6 +82,12 @@ double nmse(const std::vector<float> & a, const std::vector<float> & b) {
     return std::isfinite(error) ? error / energy : INFINITY;
 }
 
+// Channels of keys with widths of their own.
+void by_class(kv_options & o) {
+    o.key_alloc = kv_key_alloc::block;
+    o.outlier_ratio = 0.0;
+}
+
 #define CHECK_WITHIN(limit, a, b)                                                                        \
     do {                                                                                                 \
         const double e_ = nmse(a, b);                                                                    \
@@ -116,6 +124,16 @@ TEST(the_device_says_what_the_cpu_says) {
              o.warmup_keep = true;
              o.seal_decode = false;
          }},
+        {sealed_nmse, by_class},
+        {1e-3,
+         [](kv_options & o) {
+             by_class(o);
+             o.bits = {3};
+             o.key_quarters = 1;
+             o.warmup_chunks = 0;
+             o.bypass_layers = 1;
+             o.scale_method = kv_method::scale::range;
+         }},
         {eight_bits_nmse, [](kv_options & o) { o.bits = {8}; }},
         {eight_bits_nmse, [](kv_options & o) { o.bypass_layers = 3; }},
     };
@@ -132,9 +150,9 @@ TEST(the_device_says_what_the_cpu_says) {
     }
 }
 
-TEST(a_sequence_can_be_shortened_and_shared) {
-    const auto cpu = make(false, params());
-    const auto gpu = make(true, params());
+void check_shortened_and_shared(const std::function<void(kv_options &)> & edit) {
+    const auto cpu = make(false, params(edit));
+    const auto gpu = make(true, params(edit));
     for (const auto & s : {cpu.get(), gpu.get()}) {
         s->prefill(text(200));
         s->trim(150);
@@ -151,18 +169,23 @@ TEST(a_sequence_can_be_shortened_and_shared) {
     CHECK_CLOSE(logits_after(*gpu, text(100, 4)), logits_after(*cpu, text(100, 4)));
 }
 
-TEST(files_go_either_way) {
+TEST(a_sequence_can_be_shortened_and_shared) {
+    check_shortened_and_shared([](kv_options &) {});
+    check_shortened_and_shared(by_class);
+}
+
+void check_files(const std::function<void(kv_options &)> & edit) {
     temporary_file from_cpu(".kv");
     temporary_file from_gpu(".kv");
-    const auto cpu = make(false, params());
-    const auto gpu = make(true, params());
+    const auto cpu = make(false, params(edit));
+    const auto gpu = make(true, params(edit));
     cpu->prefill(text(200));
     gpu->prefill(text(200));
     cpu->save(from_cpu.path());
     gpu->save(from_gpu.path());
-    const auto cpu_from_gpu = make(false, params());
-    const auto gpu_from_cpu = make(true, params());
-    const auto gpu_from_gpu = make(true, params());
+    const auto cpu_from_gpu = make(false, params(edit));
+    const auto gpu_from_cpu = make(true, params(edit));
+    const auto gpu_from_gpu = make(true, params(edit));
     cpu_from_gpu->load(from_gpu.path());
     gpu_from_cpu->load(from_cpu.path());
     gpu_from_gpu->load(from_gpu.path());
@@ -171,10 +194,49 @@ TEST(files_go_either_way) {
     CHECK_CLOSE(logits_after(*gpu_from_cpu, text(100, 5)), expected);
     CHECK(logits_after(*gpu_from_gpu, text(100, 5)) == logits_after(*gpu, text(100, 5)));
     temporary_file again(".kv");  // what was loaded and saved again is the same file
-    const auto once_more = make(true, params());
+    const auto once_more = make(true, params(edit));
     once_more->load(from_cpu.path());
     once_more->save(again.path());
     CHECK(check::read_file(again.path()) == check::read_file(from_cpu.path()));
+}
+
+TEST(files_go_either_way) {
+    check_files([](kv_options &) {});
+    check_files(by_class);
+}
+
+// The first layer's keys, values and queries depend on no attention, so both devices have the same.
+TEST(the_first_layers_bytes_are_the_cpus) {
+    for (const bool late : {false, true}) {
+        IN("late=", late);
+        const auto edit = [&](kv_options & o) {
+            by_class(o);
+            o.warmup_chunks = late ? 2 : 0;
+        };
+        const auto cpu = make(false, params(edit));
+        const auto gpu = make(true, params(edit));
+        for (const int64_t n : {50, 1, 1, 130, 20, 1}) {
+            for (session * s : {cpu.get(), gpu.get()}) {
+                s->prefill(text(n, static_cast<uint32_t>(n)));
+            }
+            const kv_layer a = dynamic_cast<const chunked_cache &>(cpu->cache()).layers_on_host().front();
+            const kv_layer b = dynamic_cast<const chunked_cache &>(gpu->cache()).layers_on_host().front();
+            IN("tokens=", cpu->n_tokens());
+            const auto same = [](const auto & x, const auto & y, size_t n_bytes) {
+                return std::memcmp(x.data(), y.data(), n_bytes) == 0;
+            };
+            CHECK_EQ(a.chunks.size(), b.chunks.size());
+            for (size_t i = 0; i < a.chunks.size(); ++i) {
+                IN("chunk=", i);
+                CHECK(same(*a.chunks[i].k.bytes, *b.chunks[i].k.bytes, a.chunks[i].k.bytes->bytes()));
+                CHECK(same(*a.chunks[i].v.bytes, *b.chunks[i].v.bytes, a.chunks[i].v.bytes->bytes()));
+                CHECK(same(*a.chunks[i].state, *b.chunks[i].state, a.chunks[i].state->bytes()));
+            }
+            CHECK_EQ(a.n_tail, b.n_tail);
+            const size_t n_tail = static_cast<size_t>(a.n_tail) * a.row();
+            CHECK(same(a.tail.k, b.tail.k, 2 * n_tail) && same(a.tail_queries, b.tail_queries, n_tail));
+        }
+    }
 }
 
 TEST(a_cache_can_be_filled_with_copies_of_itself) {
@@ -214,11 +276,6 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
-    CHECK_ERROR(make(true, params([](kv_options & o) {
-                         o.key_alloc = kv_key_alloc::block;
-                         o.outlier_ratio = 0.0;
-                     })),
-                "key_alloc: widths of channels are read on the CPU only; use -ngl 0, or key-alloc off");
 }
 
 TEST_MAIN

@@ -7,6 +7,7 @@
 #include "cuda_sequences.h"
 #include "kernels/cuda/brick.h"
 #include "kernels/cuda/simt.h"
+#include "kernels/pack_brick.h"
 #include "seal_configuration.h"
 
 using namespace livekv;
@@ -38,8 +39,8 @@ class sealer {
   public:
     explicit sealer(const configuration & c)
         : c_(c),
-          workspace_(std::vector<uint32_t>(device::seal_words(static_cast<int32_t>(c.n), n_heads,
-                                                              static_cast<int32_t>(c.d), c.method.k_outliers(c.n)))),
+          workspace_(std::vector<uint32_t>(
+              device::seal_words(c.method, static_cast<int32_t>(c.n), n_heads, static_cast<int32_t>(c.d)))),
           state_(n_heads * key_statistics::state_floats(c.method, c.d)) {}
 
     void seal(const std::vector<float> & k, const std::vector<float> & v, int64_t n_sinks, bool moves, bool stores) {
@@ -155,31 +156,26 @@ void check_against_reference(int n_draws, uint32_t seed) {
 
 TEST(words_of_a_brick_are_its_codes) {
     std::mt19937 rng(3);
-    for (const int32_t bits : all_bits) {
-        const kv_block_header h = kv_header(kv_side::key, 16, 8, bits, 16, 0, false);
-        std::vector<uint8_t> block(kv_map(h).bytes);
-        std::memcpy(block.data(), &h, sizeof(h));
-        std::vector<uint8_t> u(128);  // [16, 8]
-        for (size_t i = 0; i < u.size(); ++i) {
-            u[i] = static_cast<uint8_t>(rng() & ((1u << bits) - 1u));
-            set_block_code(block.data(), static_cast<int32_t>(i / 8), static_cast<int32_t>(i % 8), u[i]);
+    for (const int32_t bits : {2, 3, 4, 5, 6, 8}) {
+        IN("bits=", bits);
+        uint8_t u[64];  // [16, 4]
+        for (uint8_t & code : u) {
+            code = static_cast<uint8_t>(rng() & ((1u << bits) - 1u));
         }
-        const uint8_t * const bricks = block.data() + kv_map(h).codes;
-        for (int32_t quad = 0; quad < 2; ++quad) {
-            const auto row = [&](int32_t r) {
-                uint32_t w;
-                std::memcpy(&w, u.data() + 8 * r + 4 * quad, sizeof(w));
-                return w;
-            };
-            IN("bits=", bits, " quad=", quad);
-            for (int32_t r = 0; r < 16; ++r) {
-                CHECK_EQ(brick_row(bricks + quad * 8 * bits, bits, r), row(r));
-            }
-            for (int32_t w = 0; w < brick_words(bits); ++w) {
-                uint32_t expected;
-                std::memcpy(&expected, bricks + quad * 8 * bits + 4 * w, sizeof(expected));
-                CHECK_EQ(brick_word(bits, w, row), expected);
-            }
+        uint8_t brick[64];
+        pack_brick(u, bits, brick);
+        const auto row = [&](int32_t r) {
+            uint32_t w;
+            std::memcpy(&w, u + 4 * r, sizeof(w));
+            return w;
+        };
+        for (int32_t r = 0; r < 16; ++r) {
+            CHECK_EQ(brick_row(brick, bits, r), row(r));
+        }
+        for (int32_t w = 0; w < brick_words(bits); ++w) {
+            uint32_t expected;
+            std::memcpy(&expected, brick + 4 * w, sizeof(expected));
+            CHECK_EQ(brick_word(bits, w, row), expected);
         }
     }
 }

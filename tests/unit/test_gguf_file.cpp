@@ -23,7 +23,7 @@ TEST(reads_shape_and_tensors_of_a_model) {
     CHECK_EQ(hp.n_embd_kv(1), 64);
     CHECK_EQ(hp.n_vocab, 259);
     CHECK_EQ(hp.kv_f16_bytes_per_token(), 2 * 2 * 64 * 2);
-    const weights w(file, hp, 0, false);
+    const weights w(file, hp, 0, weight_form::stored);
     CHECK_EQ(w.layers.size(), size_t(2));
     CHECK(w.output != w.token_embd);
     const ggml_tensor * t = file.get_tensor("output_norm.weight", {64});
@@ -106,7 +106,7 @@ TEST(every_tensor_is_used_or_refused_by_name) {
     const temporary_file path(".gguf");
     write_tiny_model(spec, path.path());
     const gguf_file file(path.path());
-    const weights w(file, hparams::read(file), 0, false);
+    const weights w(file, hparams::read(file), 0, weight_form::stored);
     CHECK(w.layers[0].b_down != nullptr);
     CHECK(w.layers[1].b_down == nullptr);
 }
@@ -161,7 +161,7 @@ TEST(tied_embeddings_serve_as_output) {
     spec.tied = true;
     write_tiny_model(spec, path.path());
     const gguf_file file(path.path());
-    const weights w(file, hparams::read(file), 0, false);
+    const weights w(file, hparams::read(file), 0, weight_form::stored);
     CHECK_EQ(std::string(w.output->name), "token_embd.weight");
 }
 

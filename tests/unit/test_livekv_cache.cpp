@@ -134,6 +134,7 @@ TEST(parts_of_the_report_sum_to_all_bytes) {
         session_params p = params_of();
         p.kv.bypass_layers = 1;
         p.kv.bypass_type = bypass;
+        p.kv.outlier_ratio = 0.005;
         session s(m, p);
         last_logits(s, some_tokens(150));
         const kv_report::parts b = s.cache().report().bytes;

@@ -141,9 +141,22 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
         };
         refuses(both, why);
     };
-    refuses([](kv_options & o) { o.key_quarters = 1; }, "key_quarters: 1 is for channels with widths of their own");
-    refuses([](kv_options & o) { o.key_feedback = true; }, "key_feedback: it is for channels with widths of their own");
-    refuses([](kv_options & o) { o.key_alloc = static_cast<kv_key_alloc>(2); }, "key_alloc: the enumerator 2");
+    const auto quarter = [&](const std::function<void(kv_options &)> & edit, const std::string & why) {
+        const auto both = [&](kv_options & o) {
+            o.key_quarters = 1;
+            edit(o);
+        };
+        refuses(both, "key_quarters: 1 is for channels with widths of their own" + why);
+    };
+    quarter([](kv_options & o) { o.key_alloc = kv_key_alloc::off; }, " (key-alloc auto or block)");
+    quarter([](kv_options & o) { o.outlier_ratio = 0.01; }, ": it takes outlier-ratio 0, not 0.01");
+    refuses([](kv_options & o) { o.key_alloc = static_cast<kv_key_alloc>(3); }, "key_alloc: the enumerator 3");
+    refuses(
+        [](kv_options & o) {
+            o.key_alloc = kv_key_alloc::off;
+            o.key_feedback = true;
+        },
+        "key_feedback: it is for channels with widths of their own (key-alloc auto or block)");
     allocates([](kv_options & o) { o.key_quarters = 4; }, "key_quarters: 4 is not in 0..3");
     allocates([](kv_options & o) { o.bits = 8; }, "key_alloc: channels have up to 6 bits");
     allocates([](kv_options & o) { o.outlier_ratio = 0.01; }, "key_alloc: it takes outlier-ratio 0, not 0.01");
@@ -153,6 +166,25 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
     refuses([](kv_options & o) { o.sink_tokens = -1; }, "sink_tokens: -1 is not");
     refuses([](kv_options & o) { o.warmup_chunks = -1; }, "warmup_chunks: -1 is not");
     refuses([](kv_options & o) { o.bypass_layers = -2; }, "bypass_layers: -2 is not");
+}
+
+TEST(channels_have_widths_of_their_own_unless_another_option_excludes_them) {
+    const auto has = [](const std::function<void(kv_options &)> & edit) {
+        kv_options o;
+        edit(o);
+        o.check();
+        CHECK(o.method().key_classes == o.has_key_classes());
+        return o.has_key_classes();
+    };
+    CHECK(has([](kv_options &) {}));
+    CHECK(has([](kv_options & o) { o.bits = {5, 8}; }));
+    CHECK(has([](kv_options & o) { o.rotate = kv_rotate::none; }));
+    CHECK(!has([](kv_options & o) { o.key_alloc = kv_key_alloc::off; }));
+    CHECK(!has([](kv_options & o) { o.bits = 8; }));
+    CHECK(!has([](kv_options & o) { o.outlier_ratio = 0.01; }));
+    CHECK(!has([](kv_options & o) { o.rotate = kv_rotate::k; }));
+    CHECK(!has([](kv_options & o) { o.zero_point = false; }));
+    CHECK(!has([](kv_options & o) { o.scale_method = kv_method::scale::ema_minmax; }));
 }
 
 TEST(an_option_that_the_policy_does_not_read_is_refused_by_name) {

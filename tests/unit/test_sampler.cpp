@@ -141,6 +141,7 @@ TEST(the_penalty_is_its_definition_over_any_history) {
 TEST(banned_tokens_are_never_chosen) {
     sampler s(plain(0.0));
     CHECK_EQ(s.next(logits, std::vector<int32_t>{1}), 3);
+    CHECK_ERROR(s.next(std::vector<float>{1.0f}, std::vector<int32_t>{0}), "all of them are banned");
 }
 
 TEST(logits_that_are_not_numbers_are_an_error) {

@@ -93,11 +93,14 @@ class row_attention {
         softmax_step(n);
         if (segment.v_blocks) {
             const block_reader block(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
-            block_values(block, tile, n, d_, s_, state_.o);
+            if (!block.has_channels()) {
+                return block_values(block, tile, n, d_, s_, state_.o);
+            }
+            channel_rows(block, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
         } else {
             load_rows(args_, item_.head, segment.v_rows, first, n, s_);
-            multiply_add(s_.rows, 1, static_cast<size_t>(d_), d_, n, s_.scores, state_.o);
         }
+        multiply_add(s_.rows, 1, static_cast<size_t>(d_), d_, n, s_.scores, state_.o);
     }
 
     void hide(int32_t from, int32_t to) {

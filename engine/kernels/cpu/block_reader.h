@@ -24,6 +24,9 @@ class block_reader {
     int32_t n_outliers() const { return h_.n_outliers; }  // per channel or token
     int32_t n_planes() const { return (h_.has_classes() ? block_[map_.widths] : h_.bits) == 8 ? 2 : 1; }
 
+    // Of version 3, which has scales, widths and rows of bricks as version 2 does.
+    bool has_channels() const { return h_.has_channels(); }
+
     // Of version 2.
     bool has_classes() const { return h_.has_classes(); }
     const uint16_t * key_minima(int32_t group) const {
@@ -50,7 +53,8 @@ class block_reader {
     const uint8_t * value_bricks(int32_t tile) const { return brick(kv_value_tile_brick(h_.head_dim, tile)); }
 
     const uint8_t * bricks(int32_t tile) const {
-        return has_classes() ? class_bricks(tile) : h_.side == kv_side::key ? key_bricks(tile) : value_bricks(tile);
+        const bool in_rows = has_classes() || has_channels();
+        return in_rows ? class_bricks(tile) : h_.side == kv_side::key ? key_bricks(tile) : value_bricks(tile);
     }
 
     // Outliers of a tile's keys: f16 values, and places (token in the tile << 11 | channel) by token.

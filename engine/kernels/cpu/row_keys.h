@@ -32,20 +32,30 @@ class row_keys {
     // scores of the n tokens of a segment's tile; others are left as they come.
     void take_scores(int64_t i_segment, int32_t tile, int32_t n) {
         const kv_segment & segment = args_.segments[i_segment];
-        if (!segment.k_blocks) {
-            for (int32_t i = 0; i < n * n_rows_tile; ++i) {
-                s_.scores[i] = 0.0f;
-            }
-            load_rows(args_, item_.head, segment.k_rows, tile * tile_tokens, n, s_);
-            multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
-            return;
-        }
-        if (i_segment != segment_) {
+        if (segment.k_blocks && i_segment != segment_) {
             segment_ = i_segment;
             block_ = block_reader(segment.k_blocks + static_cast<size_t>(item_.head) * segment.k_block_bytes);
             folded_group_ = -1;
         }
-        block_scores(tile);
+        if (segment.k_blocks && !block_.has_channels()) {
+            return block_scores(tile);
+        }
+        for (int32_t i = 0; i < n * n_rows_tile; ++i) {
+            s_.scores[i] = 0.0f;
+        }
+        if (!segment.k_blocks) {
+            load_rows(args_, item_.head, segment.k_rows, tile * tile_tokens, n, s_);
+            if (!args_.turns) {
+                return multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
+            }
+            columns_of_rows(s_.rows, static_cast<size_t>(d_), d_, s_.channels);
+        } else {
+            channel_columns(block_, tile, d_, s_.channels);
+        }
+        if (args_.turns) {
+            turn_columns(*args_.turns, segment.first + tile * tile_tokens, s_.channels);
+        }
+        multiply_add(s_.channels.x, 1, tile_tokens, n, d_, s_.q, s_.scores);
     }
 
   private:

@@ -3,8 +3,7 @@
 // What attention of rows side by side is made of (attention_rows.h): the exponential, a thread's scratch, and products
 // of numbers broadcast from one side with rows in lanes on the other, in floats and in bytes. Internal linkage.
 
-#include "kernels/attention.h"
-#include "kernels/cpu/block_reader.h"
+#include "kernels/cpu/channel_rows.h"
 #include "kernels/cpu/rotate_rows.h"
 
 namespace livekv {
@@ -16,8 +15,6 @@ constexpr int32_t tile_tokens = kv_tile_tokens;
 constexpr float log2_e = 1.4426950408889634f;
 constexpr float hidden_score = -1e30f;  // below any score: see load_queries
 constexpr float largest_query = 1e15f;  // so that no score, product or sum overflows
-
-using f32 = lanes::f32;
 
 // 2^x for x <= 0; 0, or less than 2^-125, below -125. Polynomial of degree 5 on [0, 1], 1 at 0, of least largest
 // relative error: 1e-7.
@@ -45,6 +42,7 @@ struct scratch_map {
     uint8_t * q8[2];   // [head_dim / 4, rows, 4] rounded queries, and what rounding left, 254 times finer
     uint8_t * p8[2];   // [tile_tokens / 4, rows, 4] rounded weights, and what rounding left, 255 times finer
     uint8_t * codes;   // bricks of one tile, a byte a code
+    channel_scratch channels;
     size_t bytes;
 
     scratch_map(void * memory, int32_t head_dim) {
@@ -70,6 +68,7 @@ struct scratch_map {
             p8[i] = take(static_cast<size_t>(tile_tokens) * n_rows_tile);
         }
         codes = take(tile_tokens * d);
+        channels.place(d, floats);
     }
 };
 

@@ -44,6 +44,10 @@ class step_keys {
         const kv_segment & segment = args_.segments[i_segment];
         if (!segment.k_blocks) {
             load_rows(args_, item_.head, segment.k_rows, tile, n, s_);
+            if (args_.turns) {
+                columns_of_rows(s_.rows, s_.d32, d_, s_.channels);
+                return scores_of_columns(segment.first + tile * tile_tokens, scores);
+            }
             each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { row_scores<n_rows>(s_, row, n, scores); });
             return;
         }
@@ -56,6 +60,10 @@ class step_keys {
         block_.fetch_next_head(tile);
         if (block_->has_classes()) {
             return scores_of_classes(tile, scores);
+        }
+        if (block_->has_channels()) {
+            channel_columns(*block_, tile, d_, s_.channels);
+            return scores_of_columns(segment.first + tile * tile_tokens, scores);
         }
         with_bits(block_->bits(), [&]<int32_t bits>() { block_scores<bits>(tile, scores); });
     }
@@ -95,6 +103,14 @@ class step_keys {
         each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
             class_scores<n_rows>(*block_, tile, d_, s_, row, offset_ + row, scores, block_.bricks_ahead(tile));
         });
+    }
+
+    // Of a tile's keys in columns, turned first where they are kept before RoPE. position: of its first token.
+    void scores_of_columns(int64_t position, float * scores) {
+        if (args_.turns) {
+            turn_columns(*args_.turns, position, s_.channels);
+        }
+        each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { column_scores<n_rows>(s_, d_, row, scores); });
     }
 
     // As fold in row_keys.h, a few rows at a time.

@@ -57,6 +57,31 @@ inline void row_scores(const step_scratch & s, int32_t row, int32_t n, float * s
     }
 }
 
+// The same of keys in columns, of all tokens of a tile.
+template <int32_t n_rows>
+inline void column_scores(const step_scratch & s, int32_t d, int32_t row, float * scores) {
+    for (int32_t t = 0; t < tile_tokens; t += n_pair * lanes::n) {
+        f32 sum[n_rows][n_pair];
+        for (int32_t r = 0; r < n_rows; ++r) {
+            sum[r][0] = sum[r][1] = lanes::set(0.0f);
+        }
+        for (int32_t c = 0; c < d; ++c) {
+            const float * const x = s.channels.x + c * tile_tokens + t;
+            const f32 k[n_pair] = {lanes::load(x), lanes::load(x + lanes::n)};
+            for (int32_t r = 0; r < n_rows; ++r) {
+                const f32 q = lanes::set(s.row(s.q, row + r)[c]);
+                sum[r][0] = lanes::fma(q, k[0], sum[r][0]);
+                sum[r][1] = lanes::fma(q, k[1], sum[r][1]);
+            }
+        }
+        for (int32_t r = 0; r < n_rows; ++r) {
+            for (int32_t v = 0; v < n_pair; ++v) {
+                lanes::store(scores + (row + r) * tile_tokens + t + v * lanes::n, sum[r][v]);
+            }
+        }
+    }
+}
+
 // o [row ..., d32] += p [row ..., tile_tokens] . s.rows [n, d32].
 template <int32_t n_rows>
 inline void add_rows(const step_scratch & s, int32_t row, int32_t n, const float * p) {

@@ -29,7 +29,8 @@ struct step_scratch {
     float * p_step;     // [step_rows] of the rounded weights
     uint8_t * q8[2];    // [step_rows, d32] rounded queries, and what rounding left, 254 times finer
     uint8_t * p8[2];    // [step_rows, tile_tokens] rounded weights, and what rounding left, 255 times finer
-    size_t d32;         // head_dim rounded up to 32
+    channel_scratch channels;
+    size_t d32;  // head_dim rounded up to 32
     size_t bytes = 0;
 
     step_scratch(void * memory, int32_t head_dim) : d32(kv_align(static_cast<size_t>(head_dim), 32)) {
@@ -58,6 +59,7 @@ struct step_scratch {
             q8[i] = take(step_rows * d32);
             p8[i] = take(step_rows * tile_tokens);
         }
+        channels.place(d32, floats);
     }
 
     // Of row r, where rows lie side by side.

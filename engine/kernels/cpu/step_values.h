@@ -28,14 +28,22 @@ class step_values {
         }
         block_.enter(i_segment);
         block_.fetch_next_head(tile);
+        if (block_->has_channels()) {
+            return;
+        }
         block_->bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
     }
 
     // Adds p . values, over the tile's n tokens; p as in weigh(), which was called last with it.
     void add(int64_t i_segment, int32_t tile, int32_t n, const float * p) {
         const kv_segment & segment = args_.segments[i_segment];
-        if (!segment.v_blocks) {
-            load_rows(args_, item_.head, segment.v_rows, tile, n, s_);
+        const bool in_channels = segment.v_blocks && block_->has_channels();
+        if (!segment.v_blocks || in_channels) {
+            if (in_channels) {
+                channel_rows(*block_, tile, d_, s_.channels, s_.rows, s_.d32);
+            } else {
+                load_rows(args_, item_.head, segment.v_rows, tile, n, s_);
+            }
             each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { add_rows<n_rows>(s_, row, n, p); });
             return;
         }

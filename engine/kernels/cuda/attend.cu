@@ -34,14 +34,26 @@ constexpr fast_row fast() {
             attend_step_kernel<head_dim, k_bits, v_bits, true>,
             attend_rows_kernel<head_dim, k_bits, v_bits>,
             step_blocks<head_dim, k_bits, v_bits>,
-            sizeof(step_memory<head_dim>),
+            sizeof(step_shared<head_dim, k_bits>),
             step_outlier_floats<head_dim> * sizeof(float),
             sizeof(rows_memory<head_dim, k_bits, v_bits>)};
 }
 
 const fast_row fast_rows[] = {
-    fast<64, 4, 4>(),  fast<64, 5, 4>(),  fast<64, 4, 3>(),  fast<64, 8, 8>(),
-    fast<128, 4, 4>(), fast<128, 5, 4>(), fast<128, 4, 3>(), fast<128, 8, 8>(),
+    fast<64, 4, 4>(),
+    fast<64, 5, 4>(),
+    fast<64, 4, 3>(),
+    fast<64, 8, 8>(),
+    fast<64, bits_by_class, 4>(),
+    fast<64, bits_by_class, 3>(),
+    fast<64, bits_by_class, 2>(),
+    fast<128, 4, 4>(),
+    fast<128, 5, 4>(),
+    fast<128, 4, 3>(),
+    fast<128, 8, 8>(),
+    fast<128, bits_by_class, 4>(),
+    fast<128, bits_by_class, 3>(),
+    fast<128, bits_by_class, 2>(),
 };
 
 const fast_row * find_fast(int32_t head_dim, int32_t k_bits, int32_t v_bits) {

@@ -20,6 +20,26 @@ SIMT_FN float level_at(const device_side & s, bool keys, int32_t head_dim, const
            static_cast<float>(static_cast<int32_t>(u) - (1 << (s.bits - 1)) + centre_at(s, block, i));
 }
 
+// q . key t of a block whose channels stand in classes of width.
+SIMT_FN float plain_class_score(const device_side & s, int32_t head_dim, const uint8_t * block, int32_t t,
+                                const float * q) {
+    const uint8_t * brick = block + s.codes + static_cast<size_t>(t / 16) * (8 * s.width_sum);
+    const int32_t grid = t / s.group * head_dim;
+    float sum = 0.0f;
+    for (int32_t first = 0; first < head_dim; first += 4) {
+        const int32_t width = block[s.widths + static_cast<uint32_t>(first / 4)];
+        const uint32_t codes = width > 0 ? brick_row(brick, width, t % 16) : 0u;
+        for (int32_t i = 0; i < 4; ++i) {
+            const float level =
+                simt::to_float(minimum_at(s, block, grid + first + i)) +
+                simt::to_float(scale_at(block, grid + first + i)) * static_cast<float>(codes >> (8 * i) & 255u);
+            sum += q[channel_at(s, block, first + i)] * level;
+        }
+        brick += 8 * width;
+    }
+    return sum;
+}
+
 // q . key t of a head, q [head_dim] in shared memory.
 SIMT_FN float plain_score(const device_attention & a, const device_side & s, int32_t head, int32_t t, const float * q) {
     float sum = 0.0f;
@@ -31,6 +51,9 @@ SIMT_FN float plain_score(const device_attention & a, const device_side & s, int
         return sum;
     }
     const uint8_t * const block = block_of(s, head);
+    if (s.has_classes()) {
+        return plain_class_score(s, a.head_dim, block, t, q);
+    }
     for (int32_t c = 0; c < a.head_dim; ++c) {
         sum += q[c] * level_at(s, true, a.head_dim, block, t, c);
     }

@@ -102,6 +102,11 @@ class rows_block {
 
     SIMT_MEMBER void multiply(const tile_place & p, int32_t turn) {
         const int32_t lane = simt::lane();
+        if constexpr (k_bits == bits_by_class) {
+            if (chunk_at(a_, p.chunk).k.block_bytes != 0 && stage_.keys().another_group()) {
+                take_levels();
+            }
+        }
         float s[2][n_columns][4];
         SIMT_UNROLL
         for (int32_t i = 0; i < 2; ++i) {
@@ -115,12 +120,8 @@ class rows_block {
         }
         SIMT_UNROLL_2
         for (int32_t t = 0; t < n_steps; ++t) {
-            uint32_t b[n_columns / 2][4];  // rows 16 i + 0 ... 7: b0, b1; + 8 ... 15: b0, b1
-            SIMT_UNROLL
-            for (int32_t i = 0; i < n_columns / 2; ++i) {
-                const int32_t row = simt::warp() * rows_of_warp + 16 * i + lane / 16 * 8 + lane % 8;
-                simt::load_matrices(b[i], memory_.q + piece_of<2 * head_dim>(row, 2 * t + lane / 8 % 2));
-            }
+            uint32_t b[n_columns / 2][4];
+            load_queries(t, b);
             SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
                 uint32_t a[4];
@@ -165,6 +166,44 @@ class rows_block {
         }
     }
 
+    // Channels 16 t and up of the warp's queries. b: rows 16 i + 0 ... 7: b0, b1; + 8 ... 15: b0, b1.
+    SIMT_MEMBER void load_queries(int32_t t, uint32_t (&b)[n_columns / 2][4]) const {
+        const int32_t lane = simt::lane();
+        SIMT_UNROLL
+        for (int32_t i = 0; i < n_columns / 2; ++i) {
+            const int32_t row = simt::warp() * rows_of_warp + 16 * i + lane / 16 * 8 + lane % 8;
+            simt::load_matrices(b[i], memory_.q + piece_of<2 * head_dim>(row, 2 * t + lane / 8 % 2));
+        }
+    }
+
+    // What the levels of a group of keys in classes of width add to the scores of the warp's rows.
+    SIMT_MEMBER void take_levels() {
+        float x[n_columns][4] = {};
+        SIMT_UNROLL_2
+        for (int32_t t = 0; t < n_steps; ++t) {
+            uint32_t a[4];
+            stage_.keys().levels(t, a);
+            uint32_t b[n_columns / 2][4];
+            load_queries(t, b);
+            SIMT_UNROLL
+            for (int32_t n = 0; n < n_columns; ++n) {
+                simt::mma(x[n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+            }
+        }
+        simt::sync_warp();  // the last group's are no longer read
+        SIMT_UNROLL
+        for (int32_t n = 0; n < n_columns; ++n) {
+            SIMT_UNROLL
+            for (int32_t j = 0; j < 2; ++j) {
+                const float both = x[n][j] + simt::shuffle_xor(x[n][j], 4);  // lanes of g 0 and 1: upper and lower
+                if (g_ == 0) {
+                    memory_.keys.offset[simt::warp() * rows_of_warp + 8 * n + 2 * q_ + j] = both;
+                }
+            }
+        }
+        simt::sync_warp();
+    }
+
     // Scores into their unit, and those of tokens a row does not see out of sight.
     SIMT_MEMBER void hide(const tile_place & p, float (&s)[2][n_columns][4]) const {
         const bool open = p.chunk == a_.n_chunks + 1;
@@ -173,13 +212,20 @@ class rows_block {
         for (int32_t n = 0; n < n_columns; ++n) {
             SIMT_UNROLL
             for (int32_t j = 0; j < 2; ++j) {
-                const float power = memory_.power[simt::warp() * rows_of_warp + 8 * n + 2 * q_ + j];
+                const int32_t of_block = simt::warp() * rows_of_warp + 8 * n + 2 * q_ + j;
+                const float power = memory_.power[of_block];
+                float offset = 0.0f;
+                if constexpr (k_bits == bits_by_class) {
+                    offset = chunk_at(a_, p.chunk).k.block_bytes != 0 ? memory_.keys.offset[of_block] : 0.0f;
+                }
                 const int32_t seen = open ? open_tokens_of(a_, row_of_column(n, j)) - p.first : kv_tile_tokens;
                 SIMT_UNROLL
                 for (int32_t i = 0; i < 4; ++i) {
                     float & x = s[i / 2][n][i % 2 * 2 + j];
                     const int32_t token = 16 * (i / 2) + 8 * (i % 2) + g_;
-                    x = whole || (token >= p.begin && token < p.end && token < seen) ? x * power : -INFINITY;
+                    x = whole || (token >= p.begin && token < p.end && token < seen)
+                            ? (k_bits == bits_by_class ? x + offset : x) * power
+                            : -INFINITY;
                 }
             }
         }

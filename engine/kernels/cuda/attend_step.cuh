@@ -15,6 +15,7 @@
 // needed.
 
 #include "kernels/cuda/query.cuh"
+#include "kernels/cuda/step_classes.cuh"
 #include "kernels/cuda/step_scores.cuh"
 #include "kernels/cuda/step_values.cuh"
 
@@ -23,9 +24,11 @@ namespace livekv::device {
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
 class step_warp {
   public:
-    SIMT_MEMBER step_warp(const device_attention & a, step_memory<head_dim> & memory, float * outliers, int32_t head,
-                          int32_t first_row)
-        : a_(a), keys_(a, memory, head, first_row), values_(a, memory, outliers, head) {}
+    SIMT_MEMBER step_warp(const device_attention & a, step_shared<head_dim, k_bits> & memory, float * outliers,
+                          int32_t head, int32_t first_row)
+        : a_(a),
+          keys_(a, memory.common, memory.keys[simt::warp()], head, first_row),
+          values_(a, memory.common, outliers, head) {}
 
     // Tiles first ... last - 1.
     SIMT_MEMBER void run(int32_t first, int32_t last) {
@@ -118,16 +121,17 @@ class step_warp {
 // Blocks of threads a multiprocessor shall hold, as the words of a tile leave registers for: more have more bytes on
 // their way.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
-constexpr int32_t step_blocks = head_dim == 64               ? 4
-                                : k_bits == 4 && v_bits == 4 ? 3
-                                                             : 2;
+constexpr int32_t step_blocks = head_dim == 64                               ? 4
+                                : k_bits < 0 || (k_bits == 4 && v_bits == 4) ? 3
+                                                                             : 2;
 
 // Grid: x: spans, y: kv heads times tiles of 8 rows.
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits, bool value_outliers>
 SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits>))
     attend_step_kernel(const SIMT_PARAM device_attention a) {
-    auto & memory = *simt::as<step_memory<head_dim>>(simt::shared());
-    auto * const outliers = reinterpret_cast<float *>(&memory + 1);
+    auto & shared = *simt::as<step_shared<head_dim, k_bits>>(simt::shared());
+    step_memory<head_dim> & memory = shared.common;
+    auto * const outliers = reinterpret_cast<float *>(&shared + 1);
     const int32_t head = simt::block_y() % a.n_head_kv;
     const int32_t first_row = simt::block_y() / a.n_head_kv * step_rows;
     for (int32_t r = simt::warp(); r < step_rows; r += step_warps) {
@@ -135,7 +139,8 @@ SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits
         const float power = scaled_query<head_dim>(a, head, first_row + r, x);
         SIMT_UNROLL
         for (int32_t i = 0; i < head_dim / 32; ++i) {
-            memory.q[simt::lane() + 32 * i][r] = x[i];
+            // Levels of keys are multiplied by what their codes are, in f16: an error of a query is the same for all.
+            memory.q[simt::lane() + 32 * i][r] = k_bits == bits_by_class ? simt::to_float(simt::to_half(x[i])) : x[i];
         }
         if (simt::lane() == 0) {
             memory.power[r] = power;
@@ -148,7 +153,7 @@ SIMT_KERNEL void SIMT_BOUNDS(step_threads, (step_blocks<head_dim, k_bits, v_bits
     }
     simt::sync();
     step_warp<head_dim, k_bits, v_bits> mine(
-        a, memory, value_outliers ? outliers + simt::warp() * head_dim * step_rows : nullptr, head, first_row);
+        a, shared, value_outliers ? outliers + simt::warp() * head_dim * step_rows : nullptr, head, first_row);
     const int64_t n_workers = static_cast<int64_t>(a.n_spans) * step_warps;
     const int64_t worker = static_cast<int64_t>(simt::block_x()) * step_warps + simt::warp();
     mine.run(static_cast<int32_t>(a.n_tiles() * worker / n_workers),

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "error.h"
+#include "kv/class_grid.h"
 #include "kv/kv_block.h"
 #include "kv/kv_method.h"
 
@@ -19,12 +21,25 @@ struct device_side {
     uint32_t tiles = 0;
     uint32_t centres = 0;  // 0: there are none
     uint32_t codes = 0;
+    uint32_t minima = 0;  // of keys whose channels stand in classes of width, as order and widths; else 0
+    uint32_t order = 0;
+    uint32_t widths = 0;
+    uint16_t width_sum = 0;
     uint16_t n_stored = 0;
     uint16_t group = 0;
     uint16_t n_outliers = 0;
     uint8_t bits = 0;
     uint8_t index_bytes = 0;
+
+    LIVEKV_HD bool has_classes() const { return minima != 0; }
 };
+
+// Stands for the width of keys whose channels have widths of their own.
+constexpr int32_t bits_by_class = -1;
+
+inline int32_t key_width(const kv_method & method) {
+    return method.key_classes ? bits_by_class : method.k_bits;
+}
 
 // Blocks of these headers, one a kv head.
 inline device_side side_of_blocks(const uint8_t * data, const kv_block_header & h) {
@@ -37,6 +52,13 @@ inline device_side side_of_blocks(const uint8_t * data, const kv_block_header & 
     s.tiles = static_cast<uint32_t>(m.tiles);
     s.centres = h.has_centres ? static_cast<uint32_t>(m.centres) : 0;
     s.codes = static_cast<uint32_t>(m.codes);
+    if (h.has_classes()) {
+        LIVEKV_ASSERT(h.width_sum <= widest_class * (h.head_dim / 4));  // the kernels' room for a tile's bricks
+        s.minima = static_cast<uint32_t>(m.minima);
+        s.order = static_cast<uint32_t>(m.order);
+        s.widths = static_cast<uint32_t>(m.widths);
+        s.width_sum = h.width_sum;
+    }
     s.n_stored = h.n_tokens;
     s.group = h.group;
     s.n_outliers = h.n_outliers;
@@ -107,14 +129,32 @@ struct device_store {
     uint32_t * bad = nullptr;
 };
 
+// Of a key group's channel: the lowest and the highest, and the sums of what each is above the lowest and of its
+// squares; zeros of no token.
+struct device_moments {
+    float low = 0.0f;
+    float high = 0.0f;
+    float sum = 0.0f;
+    float squares = 0.0f;
+};
+
 // One chunk of a layer to be sealed, and the statistics it moves.
 struct device_seal {
     const uint16_t * k = nullptr;  // f16 [n, n_head_kv, head_dim]
     const uint16_t * v = nullptr;
     uint8_t * k_blocks = nullptr;  // [n_head_kv] blocks, or null: keys stay exact
     uint8_t * v_blocks = nullptr;
-    const float * old_state = nullptr;  // [n_head_kv, key_statistics::state_floats]; null: there is none before
-    float * new_state = nullptr;        // null: keys are sealed by old_state and the bounds of the call before
+    const float * old_state = nullptr;  // [n_head_kv, state_floats]; null: there is none before
+    float * new_state = nullptr;        // null: keys are sealed by what the call before found
+    int32_t state_floats = 0;           // of a head, as chunk_plan has them
+
+    // Where the method gives channels widths of their own, and there is a new_state: queries of the chunk's tokens.
+    const float * q = nullptr;               // [n_new, n_head, head_dim], of the last n_new
+    const uint8_t * tail_queries = nullptr;  // [n_tokens - n_new, n_head_kv, head_dim], of the others (pack_queries)
+    int32_t n_new = 0;
+    int32_t n_head = 0;
+    int64_t n_before = 0;  // tokens before the chunk
+
     int32_t n_tokens = 0;
     int32_t n_head_kv = 0;
     int32_t head_dim = 0;
@@ -125,12 +165,16 @@ struct device_seal {
     kv_block_map k_map;
     kv_block_map v_map;
 
-    // Workspace: see seal_workspace.
+    // Workspace: see seal_words.
     uint32_t * tickets = nullptr;  // [n_head_kv], zeros, and left so
     float * bounds = nullptr;      // [n_head_kv, head_dim] N mu_(t-1), of the last call with a new_state
     uint32_t * apart = nullptr;    // [n_head_kv, n_tokens, n_slabs] bits: which of a slab's channels are outliers
     uint32_t * found = nullptr;    // [n_head_kv, head_dim, n_outliers] token << 16 | value in f16
     int32_t slab = 32;             // channels a block of threads takes
+
+    // Of channels with widths of their own, in place of the last three.
+    float * q2 = nullptr;                // [n_head_kv, head_dim] mean squares, of the last call with a new_state
+    device_moments * moments = nullptr;  // [n_head_kv, n_groups, head_dim]
 };
 
 }  // namespace livekv

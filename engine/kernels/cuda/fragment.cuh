@@ -16,7 +16,7 @@ namespace livekv::device {
 // The words of a brick a lane needs for rows r and r + 8 of 16.
 template <int32_t bits>
 struct brick_part {
-    static constexpr int32_t n_words = bits == 3 || bits == 5 ? 3 : bits == 8 ? 2 : 1;
+    static constexpr int32_t n_words = bits == 3 || bits == 5 ? 3 : bits == 6 || bits == 8 ? 2 : 1;
     uint32_t w[n_words];
 
     SIMT_MEMBER static brick_part zeros() { return {}; }
@@ -69,6 +69,9 @@ struct brick_part {
         if constexpr (bits == 8) {
             return 4 * (r + 8 * i);
         }
+        if constexpr (bits == 6) {
+            return i == 0 ? 4 * r : 32 + 4 * (r % 4);
+        }
         return i > 0 ? 8 * (bits - 1) + 4 * (i - 1) : 4 * (bits == 2 || bits == 3 ? r % 4 : r);
     }
 
@@ -82,6 +85,9 @@ struct brick_part {
         if constexpr (bits == 3 || bits == 5) {
             const uint32_t four = w[1 + half] >> (4 * r) & 15u;
             x |= (four * 0x00204081u & 0x01010101u) << base;
+        }
+        if constexpr (bits == 6) {
+            x |= (w[1] >> (2 * (r / 4 + 2 * half)) & 0x03030303u) << 4;
         }
         return x;
     }

@@ -68,7 +68,7 @@ bool has_fast_attention(int32_t head_dim, int32_t k_bits, int32_t v_bits);
 size_t attention_floats(int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim);
 
 // a without n_spans and partial results, which are made here of the workspace. q_rotated: [n_tokens, n_head, head_dim],
-// used when keys are stored rotated. k_bits, v_bits: of the sealed chunks; 0: there are none.
+// used when keys are stored rotated. k_bits (key_width), v_bits: of the sealed chunks; 0: there are none.
 void attend(device_attention a, int32_t k_bits, int32_t v_bits, float * workspace, float * q_rotated, stream s,
             attention_kernel kernel = attention_kernel::best);
 
@@ -81,10 +81,15 @@ void store_rows(const device_store & args, stream s);
 // Tokens of the longest chunk seal takes on this device.
 int32_t longest_chunk();
 
-// Words of workspace seal needs, zeros at first; whatever the context.
-size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers);
+// Words of workspace seal needs for chunks of up to n_tokens, zeros at first; whatever the context.
+size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head_kv, int32_t head_dim);
 
 // s without workspace, headers and maps, which are made here.
 void seal(device_seal s, uint32_t * workspace, stream on);
+
+// What query_squares::pack makes of a pass's queries, f32 [n_tokens, n_head, head_dim]: [n_tokens, n_head_kv,
+// head_dim].
+void pack_queries(const float * q, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim, uint8_t * to,
+                  stream on);
 
 }  // namespace livekv::device

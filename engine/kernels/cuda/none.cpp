@@ -91,10 +91,13 @@ void store_rows(const device_store &, stream) {
 int32_t longest_chunk() {
     none();
 }
-size_t seal_words(int32_t, int32_t, int32_t, int32_t) {
+size_t seal_words(const kv_method &, int32_t, int32_t, int32_t) {
     none();
 }
 void seal(device_seal, uint32_t *, stream) {
+    none();
+}
+void pack_queries(const float *, int32_t, int32_t, int32_t, int32_t, uint8_t *, stream) {
     none();
 }
 

@@ -3,55 +3,26 @@
 // How a tile of 32 tokens comes into shared memory for prefill: its codes as they are (cp.async, while the tile before
 // is multiplied), from there as halves, where outliers are added. Exact rows are copied to where halves belong at once.
 
-#include "kernels/cuda/fragment.cuh"
-#include "kernels/cuda/tiles.cuh"
+#include "kernels/cuda/rows_classes.cuh"
+#include "kernels/cuda/rows_keys.cuh"
 
 namespace livekv::device {
-
-constexpr int32_t rows_warps = 4;
-constexpr int32_t rows_threads = rows_warps * simt::warp_size;
-constexpr int32_t rows_of_warp = 32;
-constexpr int32_t rows_of_block = rows_warps * rows_of_warp;
-
-// Byte offset of 16-byte piece i of row r, rows of n bytes: what eight consecutive rows have at the same place lies in
-// different banks.
-template <int32_t row_bytes>
-SIMT_FN int32_t piece_of(int32_t r, int32_t i) {
-    constexpr int32_t n_pieces = row_bytes / 16;
-    const int32_t turn = n_pieces >= 8 ? r % 8 : r / (8 / n_pieces) % n_pieces;
-    return r * row_bytes + 16 * (i ^ turn);
-}
-
-template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
-struct rows_memory {
-    static constexpr int32_t row_bytes = 2 * head_dim;
-    static constexpr int32_t tile_values = kv_tile_tokens * head_dim;
-
-    alignas(128) uint8_t q[rows_of_block * row_bytes];  // f16 [128, head_dim], pieces exchanged (piece_of)
-    alignas(128) uint8_t k[2][2 * tile_values];         // f16 [32, head_dim], likewise
-    alignas(128) uint8_t v[2][2 * tile_values];         // sealed: f16 [head_dim, 32]; exact: [32, head_dim]; likewise
-    alignas(128) uint8_t k_codes[tile_values * k_bits / 8];  // bricks of a tile as they lie in the block
-    alignas(128) uint8_t v_codes[tile_values * v_bits / 8];
-    float power[rows_of_block];  // of the scaled queries
-};
 
 template <int32_t head_dim, int32_t k_bits, int32_t v_bits>
 class tile_stage {
   public:
     using memory = rows_memory<head_dim, k_bits, v_bits>;
 
-    SIMT_MEMBER tile_stage(const device_attention & a, memory & m, int32_t head) : a_(a), memory_(m), head_(head) {}
+    SIMT_MEMBER tile_stage(const device_attention & a, memory & m, int32_t head)
+        : a_(a), memory_(m), keys_(m.keys), head_(head) {}
 
     // All by all threads of the block, with barriers between them. fetch: on its way until wait_copies.
-    SIMT_MEMBER void fetch(const tile_place & p, int32_t turn) const {
+    SIMT_MEMBER void fetch(const tile_place & p, int32_t turn) {
         const device_chunk & c = chunk_at(a_, p.chunk);
         if (c.k.block_bytes == 0) {
             copy_rows(c.k, p, memory_.k[turn]);
         } else {
-            const int32_t sixteens = kv_ceil_div(c.k.n_stored - p.first, 16);
-            copy_codes(block_of(c.k, head_) + c.k.codes + key_bricks(p.first / 16) * (8 * k_bits),
-                       (sixteens < 2 ? sixteens : 2) * static_cast<int32_t>(key_bricks(1)) * (8 * k_bits),
-                       memory_.k_codes);
+            keys_.fetch(c.k, block_of(c.k, head_), p);
         }
         if (c.v.block_bytes == 0) {
             copy_rows(c.v, p, memory_.v[turn]);
@@ -62,14 +33,14 @@ class tile_stage {
         }
     }
 
-    SIMT_MEMBER void unpack(const tile_place & p, int32_t turn) const {
+    SIMT_MEMBER void unpack(const tile_place & p, int32_t turn) {
         const device_chunk & c = chunk_at(a_, p.chunk);
         value_scales four = {};
         if (c.v.block_bytes != 0) {  // on their way while keys are unpacked
             four = value_scales_of(c.v, block_of(c.v, head_), p.first + 4 * quad_of_lane());
         }
         if (c.k.block_bytes != 0) {
-            unpack_keys(c.k, p.first, memory_.k[turn]);
+            keys_.unpack(c.k, block_of(c.k, head_), p, memory_.k[turn]);
         }
         if (c.v.block_bytes != 0) {
             unpack_values(c.v, p.first, four, memory_.v[turn]);
@@ -108,22 +79,11 @@ class tile_stage {
         }
     }
 
-  private:
-    // Parts of a tile: 16 tokens by 16 channels, four bricks. Warp w takes those of tokens 16 (w % 2) and of channels
-    // 16 (w / 2 + 2 i); a lane has rows g and g + 8 of brick q.
-    static constexpr int32_t n_parts = head_dim / 16 * 2 / rows_warps;
+    SIMT_MEMBER const key_stage<head_dim, k_bits> & keys() const { return keys_; }
 
+  private:
     SIMT_MEMBER static int32_t quad_of_lane() { return simt::warp() % 2 * 4 + simt::lane() % 4; }
 
-    SIMT_MEMBER static constexpr size_t key_bricks(int32_t n_sixteens) {
-        return static_cast<size_t>(n_sixteens) * (head_dim / 4);
-    }
-
-    SIMT_MEMBER static void copy_codes(const uint8_t * from, int32_t n_bytes, uint8_t * to) {
-        for (int32_t i = 16 * simt::thread(); i < n_bytes; i += 16 * rows_threads) {
-            simt::copy_16(to + i, from + i, true);
-        }
-    }
     SIMT_MEMBER void copy_rows(const device_side & s, const tile_place & p, uint8_t * to) const {
         for (int32_t i = simt::thread(); i < kv_tile_tokens * (head_dim / 8); i += rows_threads) {
             const int32_t t = i / (head_dim / 8);
@@ -134,22 +94,6 @@ class tile_stage {
         }
     }
 
-    // Tokens that are not stored get whatever lies there: their scores are hidden.
-    SIMT_MEMBER void unpack_keys(const device_side & s, int32_t first, uint8_t * keys) const {
-        const uint8_t * const block = block_of(s, head_);
-        const int32_t group = first / s.group * head_dim;
-        const int32_t token = simt::warp() % 2 * 16 + simt::lane() / 4;
-        SIMT_UNROLL
-        for (int32_t i = 0; i < n_parts; ++i) {
-            const int32_t sixteen = simt::warp() / 2 + 2 * i;  // of channels
-            const int32_t channel = sixteen * 16 + simt::lane() % 4 * 4;
-            const size_t brick = key_bricks(simt::warp() % 2) + static_cast<size_t>(channel / 4);
-            write(brick_part<k_bits>::read(memory_.k_codes + brick * (8 * k_bits), simt::lane() / 4),
-                  key_grid_of(s, block, group + channel),
-                  keys + piece_of<2 * head_dim>(token, channel / 8) + channel % 8 * 2,
-                  keys + piece_of<2 * head_dim>(token + 8, channel / 8) + channel % 8 * 2);
-        }
-    }
     // Tokens that are not stored have a scale of 0.
     SIMT_MEMBER void unpack_values(const device_side & s, int32_t first, const value_scales & four,
                                    uint8_t * values) const {
@@ -157,27 +101,14 @@ class tile_stage {
         const int32_t quad = quad_of_lane();
         const simt::four_words grid = grid_of(four.scales, four.centres);
         SIMT_UNROLL
-        for (int32_t i = 0; i < n_parts; ++i) {
+        for (int32_t i = 0; i < parts_of_warp<head_dim>; ++i) {
             const int32_t sixteen = simt::warp() / 2 + 2 * i;
             const int32_t channel = sixteen * 16 + simt::lane() / 4;
-            write(
+            write_part(
                 brick_part<v_bits>::read(memory_.v_codes + (sixteen * n_quads + quad) * (8 * v_bits), simt::lane() / 4),
                 grid, values + piece_of<2 * kv_tile_tokens>(channel, quad / 2) + quad % 2 * 8,
                 values + piece_of<2 * kv_tile_tokens>(channel + 8, quad / 2) + quad % 2 * 8);
         }
-    }
-
-    template <int32_t bits>
-    SIMT_MEMBER static void write(const brick_part<bits> & part, const simt::four_words & grid, uint8_t * row,
-                                  uint8_t * row_8) {
-        uint32_t a[4];
-        part.centred(simt::lane() / 4, a);
-        scaled(a, grid);
-        const auto natural = [](uint32_t even, uint32_t odd) {  // columns 0 2 | 1 3 to 0 1 | 2 3
-            return simt::two_words{{simt::bytes_of(even, odd, 0x5410u), simt::bytes_of(even, odd, 0x7632u)}};
-        };
-        *simt::as<simt::two_words>(row) = natural(a[0], a[2]);
-        *simt::as<simt::two_words>(row_8) = natural(a[1], a[3]);
     }
 
     SIMT_MEMBER static void add(uint8_t * at, uint16_t x) {
@@ -187,6 +118,7 @@ class tile_stage {
 
     const device_attention & a_;
     memory & memory_;
+    key_stage<head_dim, k_bits> keys_;
     int32_t head_;
 };
 

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/seal.cuh"
+#include "kernels/cuda/seal_classes.cuh"
 #include "kv/kv_pack.h"
 
 namespace livekv::device {
@@ -30,13 +31,39 @@ int32_t longest_chunk() {
     return n;
 }
 
-size_t seal_words(int32_t n_tokens, int32_t n_head_kv, int32_t head_dim, int32_t k_outliers) {
+size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head_kv, int32_t head_dim) {
     const size_t heads = static_cast<size_t>(n_head_kv);
-    const size_t n_slabs =
-        static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));  // of any chunk that is not longer
-    return heads * (1 + static_cast<size_t>(head_dim) + static_cast<size_t>(n_tokens) * n_slabs +
-                    static_cast<size_t>(head_dim * k_outliers));
+    const size_t d = static_cast<size_t>(head_dim);
+    size_t each = 0;  // of a head, of any chunk that is not longer
+    if (method.key_classes) {
+        const size_t n_groups = static_cast<size_t>(n_tokens / method.group_of(n_tokens)) + 1;
+        each = d * (1 + n_groups * sizeof(device_moments) / sizeof(uint32_t));
+    } else {
+        const size_t n_slabs = static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));
+        each = static_cast<size_t>(n_tokens) * n_slabs + d * static_cast<size_t>(method.k_outliers(n_tokens));
+    }
+    return heads * (1 + d + each);
 }
+
+namespace {
+
+// s with headers and maps, and with its workspace up to this.
+void seal_by_class(device_seal s, uint32_t * workspace, stream on) {
+    const size_t line = static_cast<size_t>(s.n_head_kv) * static_cast<size_t>(s.head_dim);
+    s.q2 = reinterpret_cast<float *>(workspace);
+    s.moments = reinterpret_cast<device_moments *>(s.q2 + line);
+    const int32_t n_groups = s.k_map.n_scales / s.head_dim;
+    const int32_t n_tiles = s.v_blocks ? s.v_map.n_tiles : 0;
+    launch(measure_classes_kernel, {n_groups + (s.new_state ? 1 : 0) + n_tiles, s.n_head_kv, 1}, seal_threads,
+           n_tiles > 0 ? value_tile_memory::bytes(s.head_dim) : 0, on, s);
+    launch(choose_classes_kernel, {1, s.n_head_kv, 1}, seal_threads, choice_memory::bytes(s.head_dim), on, s);
+    if (s.k_blocks) {
+        launch(write_classes_kernel, {s.k_map.n_tiles, s.n_head_kv, 1}, seal_threads,
+               class_codes_memory::bytes(s.head_dim), on, s);
+    }
+}
+
+}  // namespace
 
 void seal(device_seal s, uint32_t * workspace, stream on) {
     LIVEKV_ASSERT(s.head_dim % 8 == 0 && s.head_dim <= 512 && s.n_tokens <= longest_chunk());
@@ -44,12 +71,16 @@ void seal(device_seal s, uint32_t * workspace, stream on) {
     s.v_header = block_header(s.method, kv_side::value, s.n_tokens, s.head_dim);
     s.k_map = kv_map(s.k_header);
     s.v_map = kv_map(s.v_header);
-    s.slab = slab_of(s.n_tokens);
     const size_t heads = static_cast<size_t>(s.n_head_kv);
-    const int32_t n_slabs = s.k_blocks || s.new_state ? kv_ceil_div(s.head_dim, s.slab) : 0;
     s.tickets = workspace;
     s.bounds = reinterpret_cast<float *>(workspace + heads);
-    s.found = workspace + heads * (1 + static_cast<size_t>(s.head_dim));
+    workspace += heads * (1 + static_cast<size_t>(s.head_dim));
+    if (s.method.key_classes && (s.k_blocks || s.new_state)) {
+        return seal_by_class(s, workspace, on);
+    }
+    s.slab = slab_of(s.n_tokens);
+    const int32_t n_slabs = s.k_blocks || s.new_state ? kv_ceil_div(s.head_dim, s.slab) : 0;
+    s.found = workspace;
     s.apart = s.found + heads * static_cast<size_t>(s.k_map.n_outlying);
     const size_t k_bytes = n_slabs > 0 ? key_slab_memory::bytes(s.n_tokens, s.slab) : 0;
     const size_t v_bytes = s.v_blocks ? value_tile_memory::bytes(s.head_dim) : 0;
@@ -57,6 +88,11 @@ void seal(device_seal s, uint32_t * workspace, stream on) {
     if (n_slabs + n_tiles > 0) {
         launch(seal_kernel, {n_slabs + n_tiles, s.n_head_kv, 1}, seal_threads, std::max(k_bytes, v_bytes), on, s);
     }
+}
+
+void pack_queries(const float * q, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim, uint8_t * to,
+                  stream on) {
+    launch(pack_queries_kernel, {n_tokens, n_head_kv, 1}, seal_threads, 0, on, q, n_head, n_head_kv, head_dim, to);
 }
 
 }  // namespace livekv::device

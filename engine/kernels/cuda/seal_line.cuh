@@ -90,27 +90,32 @@ SIMT_FN void put(uint8_t * block, size_t at, size_t i, T x) {
     *simt::as<T>(block + at + i * sizeof(T)) = x;
 }
 
-// The header, and zeros where sections leave room.
-SIMT_FN void write_frame(const kv_block_header & h, const kv_block_map & m, uint8_t * block) {
+SIMT_FN void write_header(const kv_block_header & h, uint8_t * block) {
     const auto * from = reinterpret_cast<const uint8_t *>(&h);
-    const auto clear = [&](size_t first, size_t last) {
-        for (size_t i = first + static_cast<size_t>(simt::thread()); i < last; i += seal_threads) {
-            block[i] = 0;
-        }
-    };
     for (size_t i = static_cast<size_t>(simt::thread()); i < sizeof(h); i += seal_threads) {
         block[i] = from[i];
     }
+}
+// Bytes first ... last - 1.
+SIMT_FN void clear_bytes(uint8_t * block, size_t first, size_t last) {
+    for (size_t i = first + static_cast<size_t>(simt::thread()); i < last; i += seal_threads) {
+        block[i] = 0;
+    }
+}
+
+// The header, and zeros where sections leave room.
+SIMT_FN void write_frame(const kv_block_header & h, const kv_block_map & m, uint8_t * block) {
+    write_header(h, block);
     const bool listed = h.side == kv_side::key && h.n_outliers > 0;
     const size_t index_end = m.index + static_cast<size_t>(m.index_bytes) * static_cast<size_t>(m.n_outlying);
     if (listed) {
-        clear(index_end, m.tiles);
+        clear_bytes(block, index_end, m.tiles);
     }
     const size_t rows = h.side == kv_side::key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * (h.head_dim / 4)
                                                : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) *
                                                      static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
-    clear(m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0), m.codes);
-    clear(m.codes + rows * static_cast<size_t>(m.brick_bytes), m.bytes);
+    clear_bytes(block, m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0), m.codes);
+    clear_bytes(block, m.codes + rows * static_cast<size_t>(m.brick_bytes), m.bytes);
 }
 
 }  // namespace livekv::device

@@ -1,27 +1,21 @@
 #pragma once
 
-// Decode's first product: a tile's keys, in a warp's registers, times its queries. s, everywhere: of 32 tokens and 8
-// rows what a lane holds: s[i]: tokens 16 i + brick_token(g) (0, 1) and + 8 (2, 3) of the tile, rows 2q and 2q + 1.
+// Decode's first product: a tile's keys, as codes in a warp's registers, times its queries. s as in step_keys.cuh.
 
 #include "kernels/cuda/fragment.cuh"
-#include "kernels/cuda/step_memory.cuh"
-#include "kernels/cuda/tiles.cuh"
+#include "kernels/cuda/step_keys.cuh"
 
 namespace livekv::device {
 
 template <int32_t head_dim, int32_t bits>
-class step_scores {
+class step_scores : public step_keys<head_dim> {
   public:
-    SIMT_MEMBER step_scores(const device_attention & a, step_memory<head_dim> & memory, int32_t head, int32_t first_row)
-        : a_(a),
+    SIMT_MEMBER step_scores(const device_attention & a, step_memory<head_dim> & memory,
+                            step_key_memory<head_dim, bits> & keys, int32_t head, int32_t first_row)
+        : step_keys<head_dim>(a, memory, head, first_row),
           mine_(memory.warps[simt::warp()]),
-          q_of_(memory.q),
-          query_(memory.query),
-          power_(memory.power),
-          head_(head),
-          first_row_(first_row),
-          g_(simt::lane() / 4),
-          q_(simt::lane() % 4) {}
+          grid_(keys.grid),
+          q_of_(memory.q) {}
 
     // Where a tile's key outliers are listed, a tile ahead of reading them (load).
     SIMT_MEMBER void find_outliers(const tile_place & p) {
@@ -56,7 +50,7 @@ class step_scores {
         start_with_outliers(side, listed, s);
         SIMT_UNROLL
         for (int32_t t = 0; t < n_steps; ++t) {
-            const simt::four_words grid = mine_.key_grid[4 * t + q_];
+            const simt::four_words grid = grid_[4 * t + q_];
             const simt::two_words query = query_[t][simt::lane()];
             SIMT_UNROLL
             for (int32_t i = 0; i < 2; ++i) {
@@ -68,61 +62,11 @@ class step_scores {
         }
     }
 
-    // Of exact keys.
-    SIMT_MEMBER void of_rows(const device_chunk & c, const tile_place & p, float (&s)[2][4]) const {
-        clear(s);
-        SIMT_UNROLL
-        for (int32_t i = 0; i < 2; ++i) {
-            const int32_t token = p.first + 16 * i + brick_token(g_);
-            SIMT_UNROLL
-            for (int32_t t = 0; t < n_steps; ++t) {
-                const simt::two_words query = query_[t][simt::lane()];
-                const simt::two_words low = key_row(c, token, 16 * t + 4 * q_);
-                const simt::two_words high = key_row(c, token + 8, 16 * t + 4 * q_);
-                const uint32_t a[4] = {
-                    simt::bytes_of(low.w[0], low.w[1], 0x5410u), simt::bytes_of(high.w[0], high.w[1], 0x5410u),
-                    simt::bytes_of(low.w[0], low.w[1], 0x7632u), simt::bytes_of(high.w[0], high.w[1], 0x7632u)};
-                simt::mma(s[i], a, query.w[0], query.w[1]);
-            }
-        }
-    }
-
-    // Scores into their unit, and those of tokens a row does not see out of sight.
-    SIMT_MEMBER void hide(const tile_place & p, bool open, float (&s)[2][4]) const {
-        SIMT_UNROLL
-        for (int32_t j = 0; j < 2; ++j) {
-            const int32_t row = 2 * q_ + j;
-            const float power = power_[row];
-            const int32_t seen = open ? open_tokens_of(a_, first_row_ + row) - p.first : kv_tile_tokens;
-            const int32_t end = seen < p.end ? seen : p.end;
-            SIMT_UNROLL
-            for (int32_t i = 0; i < 4; ++i) {
-                float & x = s[i / 2][i % 2 * 2 + j];
-                const int32_t token = 8 * i + brick_token(g_);
-                x = token >= p.begin && token < end ? x * power : -INFINITY;
-            }
-        }
-    }
-
   private:
-    static constexpr int32_t n_steps = head_dim / 16;
-
-    SIMT_MEMBER static void clear(float (&s)[2][4]) {
-        SIMT_UNROLL
-        for (int32_t i = 0; i < 8; ++i) {
-            s[i / 4][i % 4] = 0.0f;
-        }
-    }
-
     // Place and value of outlier number i, or 0.
     SIMT_MEMBER uint32_t load_outlier(const device_side & s, uint32_t i, uint32_t last) const {
         const uint8_t * const block = block_of(s, head_);
         return i < last ? outlier_place_at(s, block, i) << 16 | outlier_at(s, block, i) : 0u;
-    }
-
-    SIMT_MEMBER simt::two_words key_row(const device_chunk & c, int32_t token, int32_t channel) const {
-        return token < c.n_tokens ? *simt::as<simt::two_words>(row_of(a_, c.k, head_, token, channel))
-                                  : simt::two_words{};
     }
 
     // The key grids of the tile's group, in shared memory: every lane wants four channels of each 16.
@@ -135,7 +79,7 @@ class step_scores {
         grid_group_ = group;
         simt::sync_warp();  // the last grid is no longer read
         for (int32_t i = simt::lane(); i < head_dim / 4; i += simt::warp_size) {
-            mine_.key_grid[i] = key_grid_of(s, block, group * head_dim + 4 * i);
+            grid_[i] = key_grid_of(s, block, group * head_dim + 4 * i);
         }
         simt::sync_warp();
     }
@@ -179,15 +123,17 @@ class step_scores {
         }
     }
 
-    const device_attention & a_;
+    using step_keys<head_dim>::a_;
+    using step_keys<head_dim>::query_;
+    using step_keys<head_dim>::head_;
+    using step_keys<head_dim>::g_;
+    using step_keys<head_dim>::q_;
+    using step_keys<head_dim>::n_steps;
+    using step_keys<head_dim>::clear;
+
     typename step_memory<head_dim>::each_warp & mine_;
+    simt::four_words (&grid_)[head_dim / 4];
     const float (&q_of_)[head_dim][step_rows];
-    const simt::two_words (&query_)[n_steps][simt::warp_size];
-    const float (&power_)[step_rows];
-    int32_t head_;
-    int32_t first_row_;
-    int32_t g_;
-    int32_t q_;
     int32_t grid_chunk_ = -1;
     int32_t grid_group_ = -1;
 

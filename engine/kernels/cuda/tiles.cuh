@@ -75,6 +75,14 @@ SIMT_FN int32_t centre_at(const device_side & s, const uint8_t * block, int32_t 
     return s.centres != 0 ? simt::as<int8_t>(block)[s.centres + static_cast<uint32_t>(i)] : 0;
 }
 
+// Of keys whose channels stand in classes of width.
+SIMT_FN uint16_t minimum_at(const device_side & s, const uint8_t * block, int32_t i) {
+    return simt::as<uint16_t>(block + s.minima)[i];
+}
+SIMT_FN int32_t channel_at(const device_side & s, const uint8_t * block, int32_t place) {
+    return simt::as<uint16_t>(block + s.order)[place];
+}
+
 // x -> scale * (x + centre) for four columns, as pairs of halves: the scales of columns 0 and 2, and of 1 and 3, then
 // scale * centre of the same.
 SIMT_FN simt::four_words grid_of(simt::two_words scales, uint32_t centres) {

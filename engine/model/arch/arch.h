@@ -15,7 +15,8 @@ struct attention_inputs {
     ggml_tensor * q;
     ggml_tensor * k;
     ggml_tensor * v;
-    float scale;  // of the products of queries and keys
+    float scale;                         // of the products of queries and keys
+    ggml_tensor * k_unturned = nullptr;  // k before RoPE
 };
 
 // A kind of model: what its metadata says, which weights it has, and what a layer computes around attention, which with

@@ -44,6 +44,7 @@ attention_inputs norm_heads(const layer_nodes & layer, attention_inputs in) {
 
 attention_inputs turn(const layer_nodes & layer, attention_inputs in) {
     in.q = layer.name(layer.rope(in.q), "Qcur_rope");
+    in.k_unturned = in.k;
     in.k = layer.name(layer.rope(in.k), "Kcur_rope");
     in.scale = 1.0f / std::sqrt(static_cast<float>(layer.hp.head_dim(layer.il)));
     return in;

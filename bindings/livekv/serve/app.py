@@ -1,0 +1,96 @@
+"""The server's paths."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from livekv._livekv import __version__
+from livekv.serve import errors
+from livekv.serve.answers import ClientGone, Service
+from livekv.serve.chat import chat
+from livekv.serve.completions import completions
+from livekv.serve.fields import DetokenizeBody, TokenizeBody
+from livekv.serve.guard import Guard
+from livekv.serve.messages import messages
+from livekv.serve.metrics import Metrics
+from livekv.serve.request import Refused
+from livekv.serve.worker import Worker
+
+MAX_BODY = 16 << 20
+
+
+def make_app(
+    worker: Worker, name: str, api_key: str | None = None, max_body: int = MAX_BODY, any_host: bool = False
+) -> FastAPI:
+    """Steps by worker, which it starts and ends. name: of the model. any_host: requests may name this machine as they
+    like; without, only as itself, so that no web page's name can be pointed at it."""
+    metrics = Metrics(worker.scheduler)
+    service = Service(worker, name, on_piece=metrics.on_piece)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        await asyncio.to_thread(worker.close)
+
+    app = FastAPI(title="livekv", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_exception_handler(Refused, errors.on_refused)
+    app.add_exception_handler(RequestValidationError, errors.on_validation)
+    app.add_exception_handler(HTTPException, errors.on_http)
+    app.add_exception_handler(ClientGone, _nobody)
+    app.add_exception_handler(Exception, errors.on_bug)
+    app.add_middleware(Guard, api_key=api_key, max_body=max_body, any_host=any_host)
+    app.include_router(completions(service))
+    app.include_router(chat(service))
+    app.include_router(messages(service))
+
+    def model_facts() -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": service.started, "owned_by": "livekv",
+                "max_model_len": worker.scheduler.n_ctx}  # fmt: skip
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model_facts()]}
+
+    @app.get("/v1/models/{model_name}")
+    async def model_named(model_name: str) -> dict[str, Any]:
+        service.check_name(model_name)
+        return model_facts()
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+        service.check_name(body.model)
+        tokens = await service.off_loop(
+            lambda: service.model.tokenize(body.content, body.add_special, body.parse_special)
+        )
+        return {"tokens": tokens}
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeBody) -> dict[str, Any]:
+        service.check_name(body.model)
+        text = await service.off_loop(lambda: service.model.detokenize(body.tokens, body.skip_special))
+        return {"content": text}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        if not worker.alive:
+            raise Refused(503, "nothing is computed any more")
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics_page() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _nobody(request: Any, problem: Exception) -> Response:
+    return Response(status_code=499)

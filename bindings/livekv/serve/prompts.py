@@ -1,0 +1,124 @@
+"""From a conversation as clients write it to a prompt's tokens, and to what its answer may be."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from livekv._livekv import Error
+from livekv.model import Model
+from livekv.serve.answers import Service
+from livekv.serve.fields import ChatBody, Message, NamedTool
+from livekv.serve.grammar import Grammars
+from livekv.serve.request import Constraint
+from livekv.serve.tools import Messages, PlainReader, Reader, grammar_of, in_words, writes_tools
+
+
+@dataclass(frozen=True)
+class Conversation:
+    prompt: Sequence[int]
+    constraint: Callable[[], Constraint] | None
+    reader: Callable[[], Reader]
+    """Makes what finds the calls in one answer."""
+
+
+# One of each model that is served.
+grammars_of = functools.lru_cache(maxsize=4)(Grammars)
+_writes_tools = functools.lru_cache(maxsize=4)(writes_tools)
+
+
+def conversation_of(service: Service, body: ChatBody) -> Conversation:
+    """Raises Error for what the template refuses, and for a schema that is none."""
+    messages = [_plain(message) for message in body.messages]
+    service.check_length(sum(len(message["content"]) for message in messages))
+    model = service.model
+    tools = [_tool(tool.model_dump(exclude_none=True)) for tool in body.tools or ()]
+    choice = body.tool_choice or "auto"
+    if isinstance(choice, NamedTool):
+        name = choice.function.name
+        if not any(tool["function"]["name"] == name for tool in tools):
+            raise Error(f"tool_choice names {name[:100]!r}, which is not among the tools")
+    elif choice == "required" and not tools:
+        raise Error("tool_choice is required, and there are no tools")
+    if not tools or choice == "none":
+        return Conversation(prompt_of(model, messages, []), _format_of(model, body), PlainReader)
+    if body.response_format and body.response_format.type != "text":
+        raise Error("response_format and tools cannot be had together")
+    return with_tools(model, messages, tools, choice if isinstance(choice, str) else choice.function.name,
+                      body.parallel_tool_calls)  # fmt: skip
+
+
+def with_tools(
+    model: Model, messages: Messages, tools: list[dict[str, Any]], choice: str, parallel: bool | None
+) -> Conversation:
+    """choice: auto, required, or the name of the one that must be called. parallel: several calls in one answer; None:
+    where the model is free to call or not."""
+    must = choice != "auto"
+    offered = tools if choice in ("auto", "required") else [t for t in tools if t["function"]["name"] == choice]
+    lark = grammar_of(offered, must, several=not must if parallel is None else parallel)
+    constraint = grammars_of(model).of_lark(lark, "the tools")
+    names = [tool["function"]["name"] for tool in tools]
+    return Conversation(prompt_of(model, messages, tools), constraint, functools.partial(Reader, names))
+
+
+def prompt_of(model: Model, messages: Messages, tools: list[dict[str, Any]]) -> list[int]:
+    if not tools and any("tool_calls" in message or message["role"] == "tool" for message in messages):
+        if not _writes_tools(model):
+            messages = in_words(messages, [])
+        return model.apply_chat_template(messages, tokenize=True)
+    if tools and not _writes_tools(model):
+        return model.apply_chat_template(in_words(messages, tools), tokenize=True)
+    return model.apply_chat_template(messages, tokenize=True, tools=tools or None)
+
+
+def _format_of(model: Model, body: ChatBody) -> Callable[[], Constraint] | None:
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return grammars_of(model).of_json({"type": "object"})
+    if wanted.json_schema is None:
+        raise Error("response_format is json_schema without a json_schema")
+    return grammars_of(model).of_json(wanted.json_schema.schema_)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """As templates read it: arguments of calls are objects, parts of text are joined."""
+    content = message.content
+    plain: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": "".join(part.text for part in content) if isinstance(content, list) else content or "",
+    }
+    if message.name is not None:
+        plain["name"] = message.name
+    if message.tool_call_id is not None:
+        plain["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        plain["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": _arguments(call.function.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return plain
+
+
+def _arguments(text: str) -> Any:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        raise Error("the arguments of a tool call are not JSON") from None
+    if not isinstance(found, dict):
+        raise Error("the arguments of a tool call are not a JSON object")
+    return found
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    tool["function"].pop("strict", None)
+    tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
+    return tool

@@ -1,0 +1,314 @@
+"""Who computes next. A step of the engine advances every text under way by a token, and between two tokens some prompts
+by a chunk:
+
+    step():  1. end what was cancelled or took too long
+             2. let waiting requests begin, in the order they came, while there are places and memory
+             3. one engine.step: each text's last token, and the next chunks of prompts up to limits.step_tokens
+             4. sample a token for each text; a prompt that is read becomes its choices
+
+Prompts take turns chunk by chunk, so that a short one is not kept waiting by a long one. Memory is never promised
+twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 16 bits a
+value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from livekv._livekv import Error
+from livekv.engine import Engine
+from livekv.model import Model
+from livekv.options import KVOptions
+from livekv.sampling import Sampler, TextStream
+from livekv.serve.job import Job, Work, common
+from livekv.serve.limits import Limits
+from livekv.serve.request import Failure, Refused, Request
+from livekv.serve.text import Text
+from livekv.session import Session
+
+Part = npt.NDArray[np.int32]
+SCORED_TOKENS = 128
+"""Of a prompt that is scored, in a step: their logits are all there at a time."""
+
+
+@dataclass
+class Counters:
+    """Since the start."""
+
+    requests: int = 0
+    refused: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    steps: int = 0
+
+
+class Scheduler:
+    """submit and cancelled requests may come from any thread; one thread steps."""
+
+    def __init__(self, model: Model, limits: Limits, n_ctx: int = 4096, kv: KVOptions | None = None) -> None:
+        self.model = model
+        self.limits = limits
+        self.n_ctx = n_ctx
+        self.kv = KVOptions() if kv is None else kv
+        self.counters = Counters()
+        self.kv_bytes_seen = 0
+        """Before the last step, for any thread."""
+        self._engine = Engine(model)
+        self._lock = threading.Lock()  # of the queue
+        self._queue: deque[Request] = deque()
+        self._reading: deque[Job] = deque()  # whose turn it is first
+        self._writing: list[Job] = []
+        with self._new_session() as probe:
+            self._text_bytes, self._token_bytes = probe.kv_bytes, 0
+            self._grows = self._text_bytes == 0
+            if self._grows:
+                probe.prefill([0])
+                self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes
+
+    # --- from any thread ---
+
+    def submit(self, request: Request) -> None:
+        """Raises Refused for a request that can never be done, or not now: the queue is full."""
+        if request.n > self.limits.parallel:
+            raise Refused(400, f"n is {request.n}; this server writes at most {self.limits.parallel} texts at a time")
+        if len(request.prompt) >= self.n_ctx:
+            raise Refused(
+                400, f"the prompt has {len(request.prompt)} tokens; the context of {self.n_ctx} leaves no room"
+            )
+        if not request.prompt:
+            raise Refused(400, "the prompt has no tokens")
+        if not 0 <= min(request.prompt) <= max(request.prompt) < self.model.n_vocab:
+            raise Refused(400, f"the prompt has a token outside the vocabulary of {self.model.n_vocab}")
+        try:
+            Sampler(self.model, request.seed, **request.sampling)
+            TextStream(self.model, request.stop)
+        except Error as problem:
+            raise Refused(400, str(problem)) from None
+        with self._lock:
+            self._forget_cancelled()
+            if len(self._queue) >= self.limits.queue + max(0, self.limits.parallel - self.n_texts):
+                self.counters.refused += 1
+                raise Refused(429, f"{len(self._queue)} requests are waiting already", retry_after_s=1)
+            self.counters.requests += 1
+            self._queue.append(request)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def n_texts(self) -> int:
+        """Places that are taken."""
+        return sum(job.request.n for job in (*self._reading, *self._writing))
+
+    # --- from the thread that steps ---
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of the caches of all requests under way."""
+        return sum(session.kv_bytes for job in self._jobs() for session in job.sessions())
+
+    def step(self) -> bool:
+        """Whether there was anything to compute."""
+        self._end_the_overdue()
+        self._begin_waiting()
+        texts = [(job, text) for job in self._writing for text in job.texts if not text.ended]
+        parts = self._next_parts()
+        self.kv_bytes_seen = self.kv_bytes
+        if not texts and not parts:
+            return False
+        self.counters.steps += 1
+        work = [Work(text.session, [text.last_token], True) for _, text in texts]
+        work += [Work(job.session, part, False, job.request.scores_prompt) for job, part in parts]
+        self._compute([one for one in work if not one.wants_all], all_logits=False)
+        self._compute([one for one in work if one.wants_all], all_logits=True)
+        for (job, text), done in zip(texts, work):
+            self._write(job, text, done)
+        for (job, _), done in zip(parts, work[len(texts) :]):
+            self._read(job, done)
+        for job in [job for job in self._writing if all(text.ended for text in job.texts)]:
+            self._drop(job)
+        return True
+
+    def fail_all(self, failure: Failure) -> None:
+        """Ends every request, waiting or under way."""
+        with self._lock:
+            waiting, self._queue = self._queue, deque()
+        for request in waiting:
+            self._tell_failure(request, failure)
+        for job in list(self._jobs()):
+            self._fail(job, failure)
+
+    def _jobs(self) -> Iterator[Job]:
+        yield from self._reading
+        yield from self._writing
+
+    def _new_session(self) -> Session:
+        return self.model.session(n_ctx=self.n_ctx, kv=self.kv)
+
+    def _forget_cancelled(self) -> None:
+        kept = deque(request for request in self._queue if not request.cancelled)
+        self.counters.cancelled += len(self._queue) - len(kept)
+        self._queue = kept
+
+    def _end_the_overdue(self) -> None:
+        now = time.monotonic()
+        for job in list(self._jobs()):
+            if job.request.cancelled:
+                self.counters.cancelled += 1
+                self._drop(job)
+            elif now - job.request.arrived > self.limits.run_s:
+                self._fail(job, Failure(504, f"the request took more than {self.limits.run_s:g} seconds"))
+        with self._lock:
+            self._forget_cancelled()
+            late = [request for request in self._queue if now - request.arrived > self.limits.wait_s]
+            for request in late:
+                self._queue.remove(request)
+        for request in late:
+            self._tell_failure(
+                request, Failure(503, f"the server was busy for more than {self.limits.wait_s:g} seconds")
+            )
+
+    def _begin_waiting(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue or not self._has_room(self._queue[0]):
+                    return
+                request = self._queue.popleft()
+            try:
+                session = self._new_session()
+            except Error as problem:
+                self._tell_failure(request, Failure(503, str(problem)))
+                continue
+            self._reading.append(Job(request, session))
+
+    def _has_room(self, request: Request) -> bool:
+        if self.n_texts == 0:
+            return True  # alone, whatever it needs: its caches may take less than they could
+        promised = sum(self._promised(job) for job in self._jobs())
+        wanted = self._most_bytes(request.n, len(request.prompt) + request.n * self._most_new(request))
+        return self.n_texts + request.n <= self.limits.parallel and promised + wanted <= self.limits.memory
+
+    def _most_new(self, request: Request) -> int:
+        room = self.n_ctx - len(request.prompt)
+        return room if request.max_tokens is None else min(room, max(1, request.max_tokens))
+
+    def _most_bytes(self, n_texts: int, n_tokens: int) -> int:
+        return n_texts * self._text_bytes + n_tokens * self._token_bytes
+
+    def _promised(self, job: Job) -> int:
+        if not self._grows:
+            return self._most_bytes(job.request.n, 0)
+        n_new = sum(text.n_left for text in job.texts if not text.ended)
+        if not job.texts:
+            n_new = len(job.prompt) - job.n_read + job.request.n * self._most_new(job.request)
+        return sum(session.kv_bytes for session in job.sessions()) + self._most_bytes(job.request.n, n_new)
+
+    def _next_parts(self) -> list[tuple[Job, Part]]:
+        """The next chunks of prompts, of those whose turn it is; who was taken is last in the next round."""
+        parts: list[tuple[Job, Part]] = []
+        n_tokens = 0
+        for job in self._reading:
+            if self._is_being_read(job):
+                continue
+            if job.n_read == 0 and not job.request.scores_prompt:
+                job.request.n_cached = job.session.reuse(job.prompt)
+            n = job.session.pass_size(len(job.prompt) - job.n_read)
+            if job.request.scores_prompt:
+                n = min(n, SCORED_TOKENS)
+            if parts and n_tokens + n > self.limits.step_tokens:
+                break
+            n_tokens += n
+            parts.append((job, job.prompt[job.n_read : job.n_read + n]))
+        taken = {id(job) for job, _ in parts}
+        self._reading = deque(sorted(self._reading, key=lambda job: id(job) in taken))
+        return parts
+
+    def _is_being_read(self, job: Job) -> bool:
+        """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
+        if not self.model.prefix_cache_bytes or job.n_read > 0 or job.request.scores_prompt:
+            return False
+        earlier = [other for other in self._reading if other is not job and other.request.arrived < job.request.arrived]
+        return any(common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size > other.n_read
+                   for other in earlier)  # fmt: skip
+
+    def _compute(self, work: list[Work], all_logits: bool) -> None:
+        """One step for all. What fails as a whole is done one by one, so that only the guilty fails."""
+        if not work:
+            return
+        try:
+            batch = [(one.session, one.tokens) for one in work]
+            for one, logits in zip(work, self._engine.step(batch, all_logits, [one.generated for one in work])):
+                one.take(logits)
+        except Error:
+            for one in work:
+                one.compute_alone(self._engine)
+
+    def _read(self, job: Job, done: Work) -> None:
+        if done.logits is None:
+            self._fail(job, Failure(503, done.problem))
+            return
+        if done.rows is not None:
+            job.score(done.rows)
+        if job.n_read < len(job.prompt):
+            self._end_over_budget(job)
+            return
+        self._reading.remove(job)
+        self.counters.prompt_tokens += len(job.prompt)
+        self.counters.cached_tokens += job.request.n_cached
+        self._writing.append(job)
+        try:
+            sessions = [job.session, *(job.session.fork() for _ in range(job.request.n - 1))]
+            job.texts = [Text(job.request, choice, session) for choice, session in enumerate(sessions)]
+        except Error as problem:
+            self._fail(job, Failure(503, str(problem)))
+            return
+        for text in job.texts:
+            self._write(job, text, done)
+
+    def _write(self, job: Job, text: Text, done: Work) -> None:
+        if job.closed:
+            return  # it failed with another choice
+        if done.logits is None:
+            self._fail(job, Failure(503, done.problem))
+            return
+        n_before = text.request.n_generated
+        try:
+            piece = text.take(done.logits)
+        except Error as problem:
+            self._fail(job, Failure(500, str(problem)))
+            return
+        self.counters.generated_tokens += text.request.n_generated - n_before
+        if piece is not None:
+            text.request.on_event(piece)
+        self._end_over_budget(job)
+
+    def _end_over_budget(self, job: Job) -> None:
+        """Only one that runs alone can come there."""
+        if self.n_texts == job.request.n and self.kv_bytes > self.limits.memory:
+            self._fail(job, Failure(503, f"its cache needs more than the {self.limits.memory} bytes there are"))
+
+    def _drop(self, job: Job) -> None:
+        if job in self._reading:
+            self._reading.remove(job)
+        if job in self._writing:
+            self._writing.remove(job)
+        job.close()
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        self._drop(job)
+        self._tell_failure(job.request, failure)
+
+    def _tell_failure(self, request: Request, failure: Failure) -> None:
+        self.counters.failed += 1
+        request.on_event(failure)

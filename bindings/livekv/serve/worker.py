@@ -1,0 +1,86 @@
+"""The thread that steps a scheduler, and requests as coroutines see them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator
+
+from livekv.serve.request import Failure, Piece, Refused, Request
+from livekv.serve.scheduler import Scheduler
+
+log = logging.getLogger("livekv.serve")
+
+
+class Worker:
+    """Steps while there is anything to do, in a thread of its own."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self._wake = threading.Event()
+        self._closing = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends all requests. Waits for the step under way."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, request: Request) -> None:
+        """Raises Refused as Scheduler.submit, and when the server ends."""
+        if self._closing:
+            raise Refused(503, "the server ends")
+        self.scheduler.submit(request)
+        self._wake.set()
+        if self._ended:  # meanwhile: nobody else would tell it
+            self.scheduler.fail_all(Failure(503, "the server ends"))
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            try:
+                busy = self.scheduler.step()
+            except Exception:  # nobody under way can go on; those to come can
+                log.exception("a step failed")
+                self.scheduler.fail_all(Failure(500, "the server failed; its log says more"))
+                continue
+            if not busy:
+                self._wake.wait()
+        self._ended = True
+        self.scheduler.fail_all(Failure(503, "the server ends"))
+
+
+async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
+    """Submits a request: its pieces as they come, until all its choices have ended. The request is cancelled when the
+    iteration is left before that. Raises Refused, also for a failure on the way."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Piece | Failure] = asyncio.Queue()
+
+    def tell(event: Piece | Failure) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(queue.put_nowait, event)
+
+    request.on_event = tell
+    worker.submit(request)
+    n_left = request.n
+    try:
+        while n_left > 0:
+            event = await queue.get()
+            if isinstance(event, Failure):
+                n_left = 0
+                raise Refused(event.status, event.message)
+            n_left -= event.reason is not None
+            yield event
+    finally:
+        request.cancelled = n_left > 0

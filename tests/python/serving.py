@@ -1,0 +1,33 @@
+"""A server in a process of its own, as its users start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def served(build_dir: Path, *options: object):
+    """Yields its address once it listens. It must end when it is told to, without a word of complaint."""
+    environment = os.environ | {"PYTHONPATH": str(build_dir / "python"), "OMP_WAIT_POLICY": "passive"}
+    environment.pop("LIVEKV_API_KEY", None)
+    command = [sys.executable, "-m", "livekv.serve", "--port", "0", *map(str, options)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r"listening at (http://\S+)", line):
+                    yield found[1]
+                    break
+            else:
+                raise AssertionError("".join(lines))  # it has ended by itself
+        finally:
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and rest == "", rest

@@ -1,0 +1,216 @@
+"""Whatever is sent to the server: a clear 4xx, and the others do not notice."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+fastapi = pytest.importorskip("fastapi", reason="fastapi is not installed: requirements/serve.txt")
+for needed in ("uvicorn", "llguidance", "prometheus_client"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed: requirements/serve.txt")
+pytest.importorskip("httpx", reason="httpx is not installed: requirements/dev.txt")
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+JSON = {"content-type": "application/json"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+PATHS = ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"]
+
+
+@pytest.fixture(scope="module")
+def app_of(livekv, root):
+    from livekv.serve.app import make_app
+    from livekv.serve.limits import Limits
+    from livekv.serve.scheduler import Scheduler
+    from livekv.serve.worker import Worker
+
+    model = livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2)
+
+    def make(**options):
+        return make_app(Worker(Scheduler(model, Limits(), 1000)), "tiny", **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def client(app_of):
+    from starlette.testclient import TestClient
+
+    with TestClient(app_of(max_body=1 << 20), base_url="http://localhost", raise_server_exceptions=False) as client:
+        yield client
+        assert client.get("/health").json() == {"status": "ok"}
+        answer = client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 3, "temperature": 0})
+        assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def refused(answer, status=400):
+    assert answer.status_code == status, answer.text
+    problem = answer.json()["error"]
+    assert problem["message"] and "\n" not in problem["message"] and len(problem["message"]) < 1000, problem
+    return problem
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"nothing", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b"[" * 200_000, b'{"a":' * 100_000, b'{"model": 1e999}',
+     b'{"model": ' + b"9" * 10_000 + b"}", b'{"model": "\\ud800"}', b'{"\\ud800": 1}', b'{"' + b"k" * 100_000 + b'": 1}', b'{"prompt": "a", "messages": 3, "content": {}, "tokens": {}}'],
+)  # fmt: skip
+def test_bodies_that_are_none(client, path, body):
+    refused(client.post(path, content=body, headers=JSON))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "part"),
+    [
+        ("/v1/completions", {"prompt": "a", "max_tokens": -1}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 10**30}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": "5"}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 1.5}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": True}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "temperature": -0.1}, "temperature"),
+        ("/v1/completions", {"prompt": "a", "top_p": 1.1}, "top_p"),
+        ("/v1/completions", {"prompt": "a", "seed": 2**64}, "seed"),
+        ("/v1/completions", {"prompt": "a", "n": 0}, "n"),
+        ("/v1/completions", {"prompt": "a", "n": 100}, "n is 100"),
+        ("/v1/completions", {"prompt": "a", "logprobs": 1000}, "logprobs"),
+        ("/v1/completions", {"prompt": "a", "stop": ""}, "stop string is empty"),
+        ("/v1/completions", {"prompt": "a", "stop": ["x"] * 17}, "stop"),
+        ("/v1/completions", {"prompt": "a", "unknown": 1}, "unknown"),
+        ("/v1/completions", {"prompt": "a", "\ud800": 1}, "unicode"),
+        ("/v1/completions", {"prompt": "a", "metadata": {"\ud800": "\udfff"}, "n": 0}, "n: "),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "\udfff" * 5000: 1}, "unicode"),
+        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {"name": "f", "description": "\ud800"}}]}, ""),
+        ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["\ud800"]}}}}, ""),
+        ("/v1/completions", {"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty"),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "a stream has no echo"),
+        ("/v1/completions", {"prompt": "\ud800"}, "prompt"),
+        ("/v1/completions", {"prompt": []}, "no tokens"),
+        ("/v1/completions", {"prompt": [[]]}, "no tokens"),
+        ("/v1/completions", {"prompt": ["a"] * 65}, "65 prompts"),
+        ("/v1/completions", {"prompt": [-1]}, "outside the vocabulary"),
+        ("/v1/completions", {"prompt": [2**40]}, "outside the vocabulary"),
+        ("/v1/completions", {"prompt": [0.5]}, "prompt"),
+        ("/v1/completions", {"prompt": "word " * 150_000}, "leaves no room"),
+        ("/v1/completions", {"prompt": [1] * 300_000}, "leaves no room"),
+        ("/v1/completions", {"prompt": ["a", " " * 900_000]}, "900000 characters are too many"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 450_000}] * 2}, "900000 characters are too many"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "x" * 900_000}]}, "900000 characters are too many"),
+        ("/v1/chat/completions", {"messages": []}, "messages"),
+        ("/v1/chat/completions", {"messages": [{"role": "alien", "content": "a"}]}, "role"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": 5}]}, "content"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://localhost"}}]}]}, "content"),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, "top_logprobs needs logprobs"),
+        ("/v1/chat/completions", {**CHAT, "tool_choice": "required"}, "there are no tools"),
+        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {"name": "a b"}}]}, "name"),
+        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {"name": "f"}}],
+                                  "tool_choice": {"type": "function", "function": {"name": "g"}}}, "not among the tools"),
+        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 7}}}]}, "the tools"),
+        ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema"}}, "without a json_schema"),
+        ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {
+            "name": "a", "schema": {"$ref": "http://localhost/schema.json"}}}}, "schema"),
+        ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "", "tool_calls": [
+            {"id": "1", "function": {"name": "f", "arguments": "[1]"}}]}]}, "not a JSON object"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 0, "messages": CHAT["messages"]}, "max_tokens"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": [{"role": "system", "content": "a"}]}, "role"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "thinking": {"type": "enabled", "budget_tokens": 1}}, "thinking"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "tool_choice": {"type": "any"}}, "there are no tools"),
+        ("/tokenize", {"content": "\udfff"}, "content"),
+        ("/detokenize", {"tokens": [4096]}, "vocabulary"),
+        ("/detokenize", {"tokens": [2**70]}, ""),
+        ("/detokenize", {"tokens": [-5]}, ""),
+    ],
+)  # fmt: skip
+def test_values_that_are_wrong(client, path, body, part):
+    assert part in refused(client.post(path, content=json.dumps(body), headers=JSON))["message"]
+
+
+def test_bodies_that_are_too_large_are_not_read(client):
+    taken = []
+
+    def endless():
+        for _ in range(1000):
+            taken.append(1)
+            yield b" " * (1 << 14)
+
+    refused(client.post("/v1/completions", content=b" " * (1 << 20) + b"{}", headers=JSON), 413)
+    refused(client.post("/v1/messages", content=endless(), headers=JSON), 413)
+
+
+def test_other_paths_and_hosts(client):
+    refused(client.get("/nothing"), 404)
+    refused(client.get("/v1/models/other"), 404)
+    refused(client.get("/v1/completions"), 405)
+    refused(client.get("/health", headers={"host": "somewhere.example"}), 403)
+    assert client.get("/health", headers={"host": "[::1]:8080"}).status_code == 200
+
+
+def test_a_key_is_needed_where_there_is_one(app_of):
+    from starlette.testclient import TestClient
+
+    with TestClient(app_of(api_key="\u017c\u00f3\u0142w", any_host=True), base_url="http://anywhere") as client:
+        right = "\u017c\u00f3\u0142w".encode()
+        for headers in ({}, {"authorization": "Bearer x"}, {"authorization": b"Basic " + right}, {"x-api-key": "zolw"}, {"authorization": "Bearer"}):
+            for path in ("/v1/models", "/metrics", "/openapi.json"):
+                refused(client.get(path, headers=headers), 401)
+        for headers in ({"authorization": b"Bearer " + right}, {"x-api-key": right}):
+            assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_a_step_that_fails_is_said_and_the_server_lives(app_of, monkeypatch, caplog):
+    from livekv.serve.scheduler import Scheduler
+    from starlette.testclient import TestClient
+
+    def fail(self):
+        raise MemoryError("for the test")
+
+    with TestClient(app_of(), base_url="http://localhost") as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scheduler, "_begin_waiting", fail)
+            for _ in range(2):
+                assert "its log says more" in refused(client.post("/v1/completions", json={"prompt": "a"}), 500)["message"]
+        assert "for the test" in caplog.text
+        assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}).json()["usage"]["completion_tokens"] == 2
+        assert client.get("/health").status_code == 200
+
+
+def test_bad_requests_do_not_disturb_a_good_one(client):
+    asked = {"prompt": "Once upon a time", "max_tokens": 30, "temperature": 0, "ignore_eos": True}
+    alone = client.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+    found = []
+    good = threading.Thread(target=lambda: found.append(client.post("/v1/completions", json=asked).json()["choices"][0]["text"]))
+    good.start()
+    for _ in range(40):
+        refused(client.post("/v1/completions", json={"prompt": "a", "n": 0}))
+        refused(client.post("/v1/completions", content=b"{", headers=JSON))
+    good.join()
+    assert found == [alone]
+
+
+def ask_at_random(client, operation):
+    method, path = operation.method.upper(), operation.path.replace("{model_name}", "tiny")
+
+    @settings(max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @hypothesis.given(case=operation.as_strategy())
+    def ask(case):
+        body = case.body if isinstance(case.body, (dict, list)) else {}
+        if isinstance(body, dict):  # texts of two tokens say as much about the server
+            body = {key: min(value, 2) if isinstance(value, int) and key.startswith("max_") else value for key, value in body.items()}
+            if {"prompt", "messages"} & body.keys() and "count" not in path:
+                body.setdefault("max_tokens", 2)
+        answer = client.request(method, path, content=json.dumps(body), headers=JSON)
+        assert answer.status_code < 500, (path, body, answer.text)
+
+    ask()
+
+
+def test_nothing_of_the_description_makes_it_fail(client):
+    """Requests at random, right and wrong ones, from its own OpenAPI description: never a 5xx."""
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: requirements/dev.txt")
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    for operation in schema.get_all_operations():
+        ask_at_random(client, operation.ok())

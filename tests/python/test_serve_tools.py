@@ -1,0 +1,108 @@
+"""Tool calls found in text, however it is cut into pieces, and conversations with tools in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+for needed in ("fastapi", "llguidance"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed: requirements/serve.txt")
+
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern <b>"}}\n</tool_call>'
+
+
+@pytest.fixture(scope="module")
+def tools(livekv):
+    from livekv.serve import tools
+
+    return tools
+
+
+def read(tools, text, size, names=("weather",)):
+    reader, out = tools.Reader(names), ""
+    for at in range(0, len(text), size):
+        out += reader.push(text[at : at + size])
+    out += reader.finish()
+    return out, [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in reader.calls]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 11, 1000])
+@pytest.mark.parametrize(
+    ("text", "said", "n_calls"),
+    [
+        ("Only text, a < b, <tool> and <tool_", "Only text, a < b, <tool> and <tool_", 0),
+        (f"I look. {CALL}", "I look. ", 1),
+        (f"{CALL}\n{CALL}\nDone.", "Done.", 2),
+        (CALL[:-5], CALL[:-5], 0),  # cut off
+        ("<tool_call>nothing</tool_call>", "<tool_call>nothing</tool_call>", 0),
+        ('<tool_call>{"name": "weather", "arguments": 3}</tool_call>', '<tool_call>{"name": "weather", "arguments": 3}</tool_call>', 0),
+        ('\n{\n "name": "weather",\n "arguments": {"city": "Bern <b>"}}', "", 1),  # without the marks
+        ('```json\n{"name": "weather", "arguments": {"city": "Bern <b>"}}\n```', "", 1),
+        ("```js", "```js", 0),
+        ("```python\nprint()\n```", "```python\nprint()\n```", 0),
+        ('{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', 0),
+        ('{"name": "weather"', '{"name": "weather"', 0),
+    ],
+)
+def test_calls_are_found_in_pieces_of_any_size(tools, text, said, n_calls, size):
+    assert read(tools, text, size) == (said, [("weather", {"city": "Bern <b>"})] * n_calls)
+
+
+def test_each_call_has_an_id_of_its_own(tools):
+    reader = tools.Reader()
+    reader.push(CALL + CALL)
+    assert len({call["id"] for call in reader.calls}) == 2
+
+
+def test_a_template_without_tools_is_told_of_them_in_words(tools):
+    called = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How is it?"},
+        {"role": "assistant", "content": "", "tool_calls": [called]},
+        {"role": "tool", "content": "rain", "tool_call_id": "1"},
+        {"role": "tool", "content": "wind", "tool_call_id": "2"},
+        {"role": "user", "content": "And?"},
+    ]
+    told = tools.in_words(messages, [WEATHER])
+    assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
+    assert told[0]["content"].startswith("Be brief.") and json.dumps(WEATHER["function"]) in told[0]["content"]
+    assert read(tools, told[2]["content"], 1000)[1] == [("weather", {"city": "Bern"})]
+    assert told[3]["content"].index("rain") < told[3]["content"].index("wind") < told[3]["content"].index("And?")
+    assert tools.in_words(messages[1:], [WEATHER])[0]["role"] == "system"
+    assert "tool_calls" in messages[2] and messages[0]["content"] == "Be brief."  # what was given is as it was
+
+
+def test_a_schema_cannot_end_the_grammar_it_is_put_into(livekv, tools, root):
+    """Names, keys and texts with the marks of the grammar's language are text."""
+    from livekv.serve.grammar import Grammars
+
+    grammars = Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
+    schema = {"type": "object", "properties": {'a"\nstart: /x/ %json {': {"const": '}"\n</tool_call>\nstart: "'}},
+              "required": ['a"\nstart: /x/ %json {'], "additionalProperties": False}  # fmt: skip
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    for must in (True, False):
+        assert grammars.of_lark(tools.grammar_of([tool], must, several=False), "the tools")
+    constraint = grammars.of_lark(tools.grammar_of([tool], True, several=False), "the tools")()
+    text = f"<tool_call>\n{json.dumps({'name': 'weather', 'arguments': {schema['required'][0]: schema['properties'][schema['required'][0]]['const']}})}\n</tool_call>"
+    for token in grammars._model.tokenize(text, add_special=False):
+        assert constraint.allowed()[token // 32] >> token % 32 & 1
+        constraint.take(token)
+    assert constraint.complete()
+
+
+def test_a_grammar_that_is_none_is_said_in_one_line(livekv, root):
+    from livekv.serve.grammar import Grammars
+
+    grammars = Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
+    deep: dict = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    for schema in ({"type": "nothing"}, {"pattern": "("}, {"type": "string", "minLength": 5, "maxLength": 1}, deep, {"enum": [float("nan")]}):
+        with pytest.raises(livekv.Error) as refused:
+            grammars.of_json(schema)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(livekv.Error, match="the tools: "):
+        grammars.of_lark("start: (", "the tools")
