@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
+#include "kv/key_feedback.h"
 #include "kv/kv_block.h"
 #include "kv/kv_classes.h"
 #include "kv/kv_grid.h"
@@ -34,8 +35,8 @@ class chunk_sealer {
     std::span<const float> high() const { return high_; }  // [head_dim] largest dense value of each channel
     std::span<const float> low() const { return low_; }    // [head_dim] smallest
     void seal_keys(const key_statistics & statistics, uint8_t * block);
-    // In classes of width, as seal_keys_by_class (kv_classes.h); q2: [head_dim].
-    void seal_keys(const key_statistics & statistics, std::span<const float> q2, uint8_t * block);
+    // In classes of width, as seal_keys_by_class (kv_classes.h).
+    void seal_keys(const key_statistics & statistics, const query_moments & queries, uint8_t * block);
 
     void seal_values(const chunk_rows & chunk, uint8_t * block);
 
@@ -47,7 +48,9 @@ class chunk_sealer {
     void take_value_outliers();
     void group_ranges(size_t first, size_t last);
     void group_moments(size_t first, size_t last, std::span<const float> bound, channel_range * ranges);
-    void quantize_classes(size_t first, size_t last, std::span<const class_grid> grids);
+    void set_grids(std::span<const class_grid> grids);
+    void quantize_classes(size_t first, size_t last);
+    void quantize_with_feedback(size_t first, size_t last, const key_feedback & feedback, const key_classes & classes);
     void pack_classes(const kv_block_header & h, const key_classes & classes, uint8_t * block) const;
     void quantize_rows(size_t first, size_t last, const kv_block_header & h);
     void set_grid(size_t i, const kv_grid & g);
@@ -74,6 +77,7 @@ class chunk_sealer {
     std::vector<float> range_low_;
     std::vector<float> scale_;  // [d] or [1]: the grids of the rows at hand
     std::vector<float> zero_;
+    std::vector<float> top_code_;
     std::vector<float> code_low_;
     std::vector<float> code_high_;
     int64_t n_saturated_ = 0;

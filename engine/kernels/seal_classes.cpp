@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "kernels/pack_brick.h"
 #include "kernels/seal.h"
@@ -51,7 +52,7 @@ void chunk_sealer::group_moments(size_t first, size_t last, std::span<const floa
     }
 }
 
-void chunk_sealer::seal_keys(const key_statistics & statistics, std::span<const float> q2, uint8_t * block) {
+void chunk_sealer::seal_keys(const key_statistics & statistics, const query_moments & queries, uint8_t * block) {
     const kv_block_header h = block_header(method_, kv_side::key, chunk_.n_tokens, chunk_.head_dim);
     const kv_block_map map = kv_map(h);
     std::memset(block, 0, map.bytes);
@@ -76,13 +77,17 @@ void chunk_sealer::seal_keys(const key_statistics & statistics, std::span<const 
             span[c] += here[c].square();
         }
     }
-    const key_classes classes = choose_classes({q2, variance, span}, h.width_sum);
+    const key_classes classes = choose_classes({queries.q2, variance, span}, h.width_sum);
     std::vector<int32_t> bits(d_);
     for (size_t i = 0; i < d_; ++i) {
         bits[classes.order[i]] = classes.widths[i / 4];
         store(block + map.order + 2 * i, classes.order[i]);
     }
     std::copy(classes.widths.begin(), classes.widths.end(), block + map.widths);
+    std::optional<key_feedback> feedback;
+    if (!queries.means.empty()) {
+        feedback.emplace(queries.q2, queries.means, classes.order);
+    }
     std::vector<class_grid> grids;
     for (size_t g = 0; g < n_groups; ++g) {
         grids.clear();
@@ -96,38 +101,98 @@ void chunk_sealer::seal_keys(const key_statistics & statistics, std::span<const 
             store(block + map.minima + 2 * (g * d_ + i), f32_to_f16(grid.minimum));
         }
         const auto [first, last] = rows_of(g);
-        quantize_classes(first, last, grids);
+        set_grids(grids);
+        quantize_classes(first, last);
+        if (feedback) {
+            quantize_with_feedback(first, last, *feedback, classes);
+        }
     }
     std::fill_n(codes_.begin(), n_apart * d_, uint8_t{0});
     pack_classes(h, classes, block);
 }
 
-// Codes of rows first ... last - 1, whose channels have these grids.
-void chunk_sealer::quantize_classes(size_t first, size_t last, std::span<const class_grid> grids) {
-    for (std::vector<float> * v : {&scale_, &zero_, &code_low_, &code_high_}) {
+// Those of the channels of the rows at hand.
+void chunk_sealer::set_grids(std::span<const class_grid> grids) {
+    for (std::vector<float> * v : {&scale_, &zero_, &top_code_, &code_low_, &code_high_}) {
         v->resize(d_);
     }
-    std::vector<float> top(d_);
     for (size_t c = 0; c < d_; ++c) {
         const class_grid & g = grids[c];
         scale_[c] = std::max(g.scale, 0x1p-24f);
         zero_[c] = g.minimum;
-        top[c] = g.top;
+        top_code_[c] = g.top;
         const bool stored = g.top > 0.0f;
         code_low_[c] = stored ? g.minimum - 0.5f * g.scale : -std::numeric_limits<float>::infinity();
         code_high_[c] = stored ? g.minimum + (g.top + 0.5f) * g.scale : std::numeric_limits<float>::infinity();
     }
+}
+
+// Codes of rows first ... last - 1.
+void chunk_sealer::quantize_classes(size_t first, size_t last) {
     int32_t n_saturated = 0;
     for (size_t t = first; t < last; ++t) {
         for (size_t c = 0; c < d_; ++c) {
             const float x = dense_[t * d_ + c];
             n_saturated += (x < code_low_[c]) | (x > code_high_[c]);
             const float steps = (x - zero_[c]) / scale_[c];
-            const float bounded = steps < 0.0f ? 0.0f : steps > top[c] ? top[c] : steps;
+            const float bounded = steps < 0.0f ? 0.0f : steps > top_code_[c] ? top_code_[c] : steps;
             codes_[t * d_ + c] = static_cast<uint8_t>(static_cast<int32_t>((bounded + 12582912.0f) - 12582912.0f));
         }
     }
     n_saturated_ += n_saturated;
+}
+
+// The codes of these rows once more, by error feedback (kv/key_feedback.h): channel after channel, many rows beside
+// each other.
+void chunk_sealer::quantize_with_feedback(size_t first, size_t last, const key_feedback & feedback,
+                                          const key_classes & classes) {
+    constexpr size_t lanes = 32;
+    const size_t r = feedback.n_means;
+    std::vector<float> all_sums(r * lanes);  // [r, lanes]
+    for (size_t row = first; row < last; row += lanes) {
+        const size_t n_here = std::min(lanes, last - row);
+        std::fill(all_sums.begin(), all_sums.end(), 0.0f);
+        for (size_t i = 0; i < d_; ++i) {
+            const size_t c = classes.order[i];
+            const float * const gain = feedback.gain.data() + i * r;
+            const float * const weight = feedback.weight.data() + i * r;
+            const float scale = scale_[c];
+            const float zero = zero_[c];
+            const float top = top_code_[c];
+            const float step = top > 0.0f ? scale : 0.0f;
+            float x[lanes] = {};
+            float target[lanes];  // at first what is added to x
+            for (size_t t = 0; t < n_here; ++t) {
+                x[t] = dense_[(row + t) * d_ + c];
+            }
+            std::fill_n(target, lanes, 0.0f);
+            for (size_t h = 0; h < r; ++h) {
+                const float * const sums = all_sums.data() + h * lanes;
+                for (size_t t = 0; t < lanes; ++t) {
+                    target[t] += gain[h] * sums[t];
+                }
+            }
+            int32_t code[lanes];
+            float error[lanes];
+            for (size_t t = 0; t < lanes; ++t) {
+                const float steps = (x[t] + target[t] - zero) / scale;
+                const float low = steps > 0.0f ? steps : 0.0f;
+                const float bounded = low < top ? low : top;
+                const float whole = (bounded + 12582912.0f) - 12582912.0f;
+                code[t] = static_cast<int32_t>(whole);
+                error[t] = x[t] - (zero + step * whole);
+            }
+            for (size_t h = 0; h < r; ++h) {
+                float * const sums = all_sums.data() + h * lanes;
+                for (size_t t = 0; t < lanes; ++t) {
+                    sums[t] += weight[h] * error[t];
+                }
+            }
+            for (size_t t = 0; t < n_here; ++t) {
+                codes_[(row + t) * d_ + c] = static_cast<uint8_t>(code[t]);
+            }
+        }
+    }
 }
 
 void chunk_sealer::pack_classes(const kv_block_header & h, const key_classes & classes, uint8_t * block) const {

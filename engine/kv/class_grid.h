@@ -49,8 +49,10 @@ struct class_grid {
     // Half to even.
     LIVEKV_HD int32_t code(float x) const {
         const float steps = std::nearbyintf((x - minimum) / (scale > 0x1p-24f ? scale : 0x1p-24f));
-        return static_cast<int32_t>(steps < 0.0f ? 0.0f : steps > top ? top : steps);
+        return static_cast<int32_t>(steps > 0.0f ? (steps < top ? steps : top) : 0.0f);  // what is no number: 0
     }
+
+    LIVEKV_HD float level(int32_t code) const { return minimum + scale * static_cast<float>(code); }
 
     // Beyond what the codes cover. A channel without a bit covers everything.
     bool saturates(float x) const {

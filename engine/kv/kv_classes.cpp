@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "kv/key_feedback.h"
 
 namespace livekv {
 
@@ -66,6 +67,26 @@ channel_range range_over(const float * x, size_t n, size_t stride, float bound) 
     return range_of(low, high, sum, squares, n, bound);
 }
 
+// A key's codes [d], each channel rounded from where the errors before it have moved it.
+void round_with_feedback(const key_feedback & feedback, const std::vector<uint16_t> & order, std::span<const float> key,
+                         const class_grid * grids, int16_t * codes) {
+    const size_t r = feedback.n_means;
+    std::vector<float> sums(r);
+    for (size_t i = 0; i < order.size(); ++i) {
+        const size_t c = order[i];
+        float push = 0.0f;
+        for (size_t h = 0; h < r; ++h) {
+            push += feedback.gain[i * r + h] * sums[h];
+        }
+        const int32_t code = grids[c].code(key[c] + push);
+        codes[c] = static_cast<int16_t>(code);
+        const float error = key[c] - grids[c].level(code);
+        for (size_t h = 0; h < r; ++h) {
+            sums[h] += feedback.weight[i * r + h] * error;
+        }
+    }
+}
+
 }  // namespace
 
 key_classes choose_classes(const channel_costs & costs, int32_t width_sum) {
@@ -98,9 +119,10 @@ key_classes choose_classes(const channel_costs & costs, int32_t width_sum) {
     return chosen;
 }
 
-sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics, std::span<const float> q2,
-                                std::span<const float> chunk, int64_t head_dim, int64_t n_sinks) {
-    LIVEKV_ASSERT(method.own_range() && static_cast<int64_t>(q2.size()) == head_dim);
+sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics,
+                                const query_moments & queries, std::span<const float> chunk, int64_t head_dim,
+                                int64_t n_sinks) {
+    LIVEKV_ASSERT(method.own_range() && static_cast<int64_t>(queries.q2.size()) == head_dim);
     const size_t d = static_cast<size_t>(head_dim);
     const size_t n = chunk.size() / d;
     sealed_chunk out;
@@ -126,7 +148,7 @@ sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics &
             span[c] += r.square();
         }
     }
-    out.classes = choose_classes({q2, variance, span}, method.width_sum(head_dim));
+    out.classes = choose_classes({queries.q2, variance, span}, method.width_sum(head_dim));
     std::vector<int32_t> bits(d);
     for (size_t i = 0; i < d; ++i) {
         bits[out.classes.order[i]] = out.classes.widths[i / 4];
@@ -143,6 +165,13 @@ sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics &
         const class_grid & g = grids[out.scale_index(i)];
         out.codes[i] = static_cast<int16_t>(g.code(chunk[i]));
         out.n_saturated += g.saturates(chunk[i]);
+    }
+    if (!queries.means.empty()) {
+        const key_feedback feedback(queries.q2, queries.means, out.classes.order);
+        for (size_t t = n_apart; t < n; ++t) {
+            round_with_feedback(feedback, out.classes.order, chunk.subspan(t * d, d), grids.data() + t / group * d,
+                                out.codes.data() + t * d);
+        }
     }
     return out;
 }

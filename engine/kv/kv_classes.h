@@ -29,8 +29,16 @@ struct channel_costs {
 // no numbers count as 0.
 key_classes choose_classes(const channel_costs & costs, int32_t width_sum);
 
-// The specification of sealing by class: as seal_keys, with scale_method ema_clipped or range. q2: [head_dim].
-sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics, std::span<const float> q2,
-                                std::span<const float> chunk, int64_t head_dim, int64_t n_sinks);
+// What is known of the queries that keys are sealed for.
+struct query_moments {
+    std::span<const float> q2;  // [head_dim] mean squares
+    std::span<const float>
+        means;  // [n, head_dim] mean queries, finite, for error feedback (key_feedback.h); empty: none
+};
+
+// The specification of sealing by class: as seal_keys, with scale_method ema_clipped or range.
+sealed_chunk seal_keys_by_class(const kv_method & method, const key_statistics & statistics,
+                                const query_moments & queries, std::span<const float> chunk, int64_t head_dim,
+                                int64_t n_sinks);
 
 }  // namespace livekv

@@ -27,8 +27,9 @@ struct kv_method {
     double v_outlier_ratio = -1;  // of values, where it differs; negative: as keys
     int32_t sink_tokens = 4;      // first tokens of a sequence, kept exact
     scale scale_method = scale::ema_absmax;
-    bool key_classes = false;  // keys' channels in classes of width (version 2), chosen by what queries make of them
-    int32_t key_quarters = 0;  // with it: quarters of a bit a key has beyond k_bits, on the average
+    bool key_classes = false;   // keys' channels in classes of width (version 2), chosen by what queries make of them
+    bool key_feedback = false;  // with it: rounded by error feedback (key_feedback.h)
+    int32_t key_quarters = 0;   // with it: quarters of a bit a key has beyond k_bits, on the average
 
     LIVEKV_HD bool own_range() const { return scale_method == scale::ema_clipped || scale_method == scale::range; }
     LIVEKV_HD bool has_zero() const { return scale_method == scale::ema_minmax || (zero_point && own_range()); }

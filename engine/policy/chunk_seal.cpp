@@ -28,7 +28,8 @@ void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint
 
 void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows,
                      std::span<const float> before, std::span<float> after, const query_squares & queries,
-                     uint8_t * block, std::span<const late_keys> late, kv_error_sums * error) {
+                     std::span<const float> query_means, uint8_t * block, std::span<const late_keys> late,
+                     kv_error_sums * error) {
     chunk_sealer sealer(plan.method, kernels);
     key_statistics statistics(plan.method, plan.head_dim);
     const size_t n_range = plan.range_floats();
@@ -46,7 +47,7 @@ void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const
     }
     const std::vector<float> q2 = plan.reads_queries() ? queries.mean() : std::vector<float>();
     const auto seal = [&](uint8_t * to) {
-        plan.reads_queries() ? sealer.seal_keys(statistics, q2, to) : sealer.seal_keys(statistics, to);
+        plan.reads_queries() ? sealer.seal_keys(statistics, {q2, query_means}, to) : sealer.seal_keys(statistics, to);
     };
     if (block) {
         seal(block);

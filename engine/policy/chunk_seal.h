@@ -17,11 +17,13 @@ struct late_keys {
 
 // One kv head's keys of a chunk that closes. before: the head's state after the chunk before, empty: there is none;
 // after: this chunk's, [chunk_plan's floats of a head], empty: nothing reads it; queries: up to the chunk's end, where
-// the plan reads them; block: where the keys go, or null: they stay exact. The late ones are sealed with this chunk's
-// statistics. error: what was lost is added to it, or null.
+// the plan reads them; query_means: of the chunk [n, head_dim], for error feedback, or empty; block: where the keys go,
+// or null: they stay exact. The late ones are sealed with this chunk's statistics. error: what was lost is added to it,
+// or null.
 void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows,
                      std::span<const float> before, std::span<float> after, const query_squares & queries,
-                     uint8_t * block, std::span<const late_keys> late, kv_error_sums * error);
+                     std::span<const float> query_means, uint8_t * block, std::span<const late_keys> late,
+                     kv_error_sums * error);
 
 // The same head's values.
 void seal_chunk_values(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows, uint8_t * block,

@@ -27,6 +27,7 @@ kv_method bypass_method(const kv_options & options) {
     m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
     m.zero_point = false;
     m.key_classes = false;
+    m.key_feedback = false;
     m.outlier_ratio = 0.0;
     m.v_outlier_ratio = -1.0;
     return m;
@@ -188,6 +189,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.state_floats = plan.state_floats();
     f.state_is_f16 = state_is_f16(plan.method);
     f.tail_queries = plan.reads_queries();
+    f.queries_have_signs = plan.method.key_feedback;
     if (plan.stream) {
         f.header = [plan](kv_side side, int64_t n) {
             const stream_method & m = side == kv_side::key ? plan.stream->k : plan.stream->v;

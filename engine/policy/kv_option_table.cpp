@@ -32,6 +32,7 @@ struct later_option {
 constexpr std::array later_options = {
     later_option{"key_alloc", 4, "off"},
     later_option{"key_quarters", 4, "0"},
+    later_option{"key_feedback", 5, "off"},
     later_option{"only_layer", 5, "all"},
 };
 // The fields of a preset, of every policy that has it.

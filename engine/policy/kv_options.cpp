@@ -104,6 +104,10 @@ void kv_options::check() const {
     if (key_quarters != 0 && !has_key_classes()) {
         refuse("key_quarters", key_quarters, " is for channels with widths of their own",
                excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
+        if (key_feedback && !has_key_classes()) {
+            refuse("key_feedback", "it is for channels with widths of their own",
+                   excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
+        }
     }
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
@@ -143,6 +147,7 @@ kv_method kv_options::method() const {
     m.scale_method = scale_method;
     m.key_classes = has_key_classes();
     m.key_quarters = static_cast<int32_t>(key_quarters);
+    m.key_feedback = key_feedback;
     return m;
 }
 

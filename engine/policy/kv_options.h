@@ -63,6 +63,7 @@ struct kv_options {
     kv_rotate rotate = kv_rotate::v;
     kv_key_alloc key_alloc = kv_key_alloc::automatic;
     int64_t key_quarters = 0;
+    bool key_feedback = false;
     bool seal_decode = true;
 
     // Of kvstream (kv/kv_stream.h).

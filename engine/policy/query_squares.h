@@ -16,7 +16,7 @@ class query_squares {
     // A token's queries, f32 [group, head_dim].
     void add(const float * q, int64_t group);
 
-    // A token's that waited: as pack wrote it.
+    // A token's that waited: as pack wrote it, or query_means::pack one of its heads.
     void add_packed(const uint8_t * row);
 
     std::vector<float> mean() const;  // [head_dim]

@@ -105,6 +105,9 @@ void device_step::require_supported(const chunk_plan & plan) {
     if (plan.stream) {
         throw kv_option_error("policy", "the cache kvstream is computed on the CPU only; use -ngl 0");
     }
+    if (plan.method.key_feedback) {
+        throw kv_option_error("key_feedback", "keys are rounded so on the CPU only; use -ngl 0, or key-feedback off");
+    }
     if (plan.measure_error) {
         throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");
     }

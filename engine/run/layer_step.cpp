@@ -6,6 +6,7 @@
 #include "kv/kv_pack.h"
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
+#include "policy/query_means.h"
 #include "policy/stream_seal.h"
 
 namespace livekv {
@@ -46,6 +47,24 @@ query_squares squares_of(const layer_step & step, int64_t head, std::span<const 
         all.add(queries.q + (i * queries.n_head + head * group) * plan.head_dim, group);
     }
     return all;
+}
+
+// The chunk's mean queries, where error feedback reads them.
+std::vector<float> means_of(const layer_step & step, int64_t head, const query_rows & queries) {
+    const chunk_plan & plan = *step.plan;
+    if (!plan.method.key_feedback) {
+        return {};
+    }
+    const kv_layer & layer = *step.layer;
+    const int64_t group = queries.n_head / plan.n_head_kv;
+    query_means all(group, plan.head_dim);
+    for (int64_t i = 0; i < layer.n_tail; ++i) {
+        all.add_packed(layer.tail_queries.data() + static_cast<size_t>(i) * plan.row() + head * plan.head_dim, i);
+    }
+    for (int64_t i = 0; i < step.n_new; ++i) {
+        all.add(queries.q + (i * queries.n_head + head * group) * plan.head_dim);
+    }
+    return all.means();
 }
 
 // One side of a chunk of kvstream.
@@ -171,7 +190,12 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
     uint8_t * const rows = step.layer->tail_queries.data() + static_cast<size_t>(step.layer->n_tail + i) * plan.row();
     for (int64_t head = 0; head < plan.n_head_kv; ++head) {
         const float * const q = queries.q + (i * queries.n_head + head * group) * plan.head_dim;
-        query_squares::pack(q, group, plan.head_dim, rows + head * plan.head_dim);
+        uint8_t * const row = rows + head * plan.head_dim;
+        if (plan.method.key_feedback) {
+            query_means::pack(q, step.layer->n_tail + i, group, plan.head_dim, row);
+        } else {
+            query_squares::pack(q, group, plan.head_dim, row);
+        }
     }
 }
 
@@ -224,7 +248,7 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     }
     std::vector<float> state(c.state ? n_state : 0);
     seal_chunk_keys(plan, kernels, rows_of(step.k_rows, c), old_state, state,
-                    squares_of(step, head, old_state, queries),
+                    squares_of(step, head, old_state, queries), means_of(step, head, queries),
                     side.sealed() ? block_of(side, head, plan.n_head_kv) : nullptr, late, error_of(true));
     for (size_t i = 0; i < state.size(); ++i) {
         put_state_number(c.state->data(), is_f16, at + i, state[i]);

@@ -25,6 +25,7 @@ struct kv_layer_format {
     size_t state_floats = 0;    // after a chunk
     bool state_is_f16 = false;  // and how they are kept (kv/kv_state.h)
     bool tail_queries = false;  // kept of the tail's tokens
+    bool queries_have_signs = false;
     // Of a sealed chunk's blocks; of version 3, where widths follow what was sealed, the least width_sum.
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;
 };

@@ -217,7 +217,9 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
         if (format.tail_queries) {
             const uint8_t * from = data(name("tail.q"), GGML_TYPE_I8, {row, layer.n_tail});
             std::vector<uint8_t> queries(from, from + row * layer.n_tail);
-            if (*std::max_element(queries.begin(), queries.end()) > largest_query_byte) {
+            const uint8_t magnitude = format.queries_have_signs ? 0x7f : 0xff;
+            if (std::any_of(queries.begin(), queries.end(),
+                            [&](uint8_t byte) { return (byte & magnitude) > largest_query_byte; })) {
                 refuse("tensor '", name("tail.q"), "': a query is not a number");
             }
             layer.tail_queries = std::move(queries);

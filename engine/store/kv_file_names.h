@@ -18,13 +18,14 @@
 //           blk.N.states          f32 [state_floats, n]: after the chunks whose state is known; f16 where widths of
 //                                 channels follow queries
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
-//           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries
+//           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries: root mean
+//                                 squares (query_squares::pack), with key-feedback one head's query (query_means::pack)
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
-// Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no option only-layer, no policy kvstream,
-// none of its options, and no blocks of version 3. Version 3 had no options key-alloc and key-quarters, and so neither
-// blocks of version 2 nor tail.q.
+// Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no options only-layer and key-feedback,
+// no policy kvstream, none of its options, and no blocks of version 3. Version 3 had no options key-alloc and
+// key-quarters, and so neither blocks of version 2 nor tail.q.
 //
 // Version 2 had, in the place of the states after every chunk, the newest alone:
 //           chunks                i32 [2, n_chunks]: the first two numbers, the same for all layers

@@ -54,7 +54,7 @@ struct kv_layer {
     int64_t n_chunked = 0;                 // tokens in chunks
     raw_rows sinks;                        // [n_sinks of the first chunk] rows
     raw_rows tail;                         // [n_tail] rows, and room
-    growing_buffer<uint8_t> tail_queries;  // the same by query_squares::pack; empty: nobody reads them
+    growing_buffer<uint8_t> tail_queries;  // the same, as host_step::keep_queries has them; empty: none
     int64_t n_tail = 0;
     std::vector<kv_error_sums> errors;  // [2 * n_head_kv]: keys, then values; empty: not measured
     uint64_t n_edits = 0;               // how often chunks changed otherwise than by one more at the end

@@ -8,9 +8,10 @@ import pytest
 SPEC = "livekv:chunk-size=32:warmup-chunks={}:key-alloc=block:outlier-ratio=0:kv-bits=3:key-quarters=1:key-group=32"
 
 
-@pytest.fixture(params=[0, 2])
+@pytest.fixture(params=[(0, ""), (2, ""), (2, ":key-feedback=on")], ids=lambda p: f"warm-up {p[0]}{p[1]}")
 def kv(livekv, request):
-    return livekv.KVOptions.parse(SPEC.format(request.param))
+    warmup, more = request.param
+    return livekv.KVOptions.parse(SPEC.format(warmup) + more)
 
 
 def go_on(session, tokens):
@@ -77,6 +78,21 @@ def test_how_a_prompt_is_fed_does_not_matter_to_whole_chunks(model, tokens, kv):
     for i in range(0, 160, 32):
         split.eval(tokens[i : i + 32])
     np.testing.assert_array_equal(whole.last_logits, split.last_logits)
+
+
+def test_feedback_rounds_otherwise_within_the_same_levels(livekv, model, tokens):
+    one, other = (
+        model.session(n_ctx=400, kv=livekv.KVOptions.parse(SPEC.format(0) + f":key-feedback={on}"))
+        for on in ("off", "on")
+    )
+    for session in (one, other):
+        session.prefill(tokens[:32])
+    plain, fed = one.kv_dump(0), other.kv_dump(0)
+    for name in ("k_width", "k_scale", "k_minimum", "v_codes"):
+        np.testing.assert_array_equal(plain[name], fed[name], err_msg=name)
+    moved = np.abs(fed["k_codes"] - plain["k_codes"])[:, plain["k_group"] >= 0]
+    assert 0.005 < (moved > 0).mean() < 0.5
+    assert moved.max() <= 6
 
 
 def test_the_prefix_cache_shares_chunks_with_the_same_result(livekv, story, tokens, kv):

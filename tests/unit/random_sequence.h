@@ -162,7 +162,7 @@ class random_sequence {
                 h, !keys            ? livekv::seal_values(s_.method, chunk, s_.head_dim, n_sinks)
                    : s_.every_width ? chunk_of_every_width(n, s_.head_dim, h.group, rng_)
                    : s_.method.key_classes
-                       ? livekv::seal_keys_by_class(s_.method, statistics, q2, chunk, s_.head_dim, n_sinks)
+                       ? livekv::seal_keys_by_class(s_.method, statistics, {q2, {}}, chunk, s_.head_dim, n_sinks)
                        : livekv::seal_keys(s_.method, statistics, chunk, s_.head_dim, n_sinks));
             all.insert(all.end(), block.begin(), block.end());
         }

@@ -160,14 +160,14 @@ std::vector<sealed_layer> by_reference(const class_configuration & c) {
             squares.root(std::span(s.state).last(static_cast<size_t>(c.d)));
             const std::vector<float> q2 = squares.mean();
             s.k += pack_block(block_header(c.method, kv_side::key, chunk.n, c.d),
-                              seal_keys_by_class(c.method, seen, q2, keys, c.d, chunk.n_sinks));
+                              seal_keys_by_class(c.method, seen, {q2, {}}, keys, c.d, chunk.n_sinks));
             s.v += pack_block(block_header(c.method, kv_side::value, chunk.n, c.d),
                               seal_values(c.method, head_of(chunk.v, c.d, head), c.d, chunk.n_sinks));
             if (i > 0) {
                 const layer_chunk & before = c.chunks[i - 1];
                 s.late += pack_block(
                     block_header(c.method, kv_side::key, before.n, c.d),
-                    seal_keys_by_class(c.method, seen, q2, head_of(before.k, c.d, head), c.d, before.n_sinks));
+                    seal_keys_by_class(c.method, seen, {q2, {}}, head_of(before.k, c.d, head), c.d, before.n_sinks));
             }
         }
         n_before += chunk.n;

@@ -43,6 +43,16 @@ std::vector<float> random_squares(int64_t d, std::mt19937 & rng) {
     return q2;
 }
 
+// Of n heads, about half of what the squares are.
+std::vector<float> random_means(const std::vector<float> & q2, size_t n, std::mt19937 & rng) {
+    std::normal_distribution<float> normal;
+    std::vector<float> means;
+    for (size_t i = 0; i < n * q2.size(); ++i) {
+        means.push_back(normal(rng) * std::sqrt(0.5f * q2[i % q2.size()]));
+    }
+    return means;
+}
+
 int32_t sum_of(const std::vector<uint8_t> & widths) {
     return std::accumulate(widths.begin(), widths.end(), 0);
 }
@@ -65,7 +75,7 @@ std::vector<uint8_t> sealed_block(const kv_method & method, int64_t n, int64_t d
     key_statistics statistics(method, d);
     observe_keys(method, statistics, x, n_sinks);
     return pack_block(block_header(method, kv_side::key, n, d),
-                      seal_keys_by_class(method, statistics, random_squares(d, rng), x, d, n_sinks));
+                      seal_keys_by_class(method, statistics, {random_squares(d, rng), {}}, x, d, n_sinks));
 }
 
 std::vector<float> attended(random_sequence & seq, const cpu_kernels & level) {
@@ -172,7 +182,8 @@ TEST(the_fast_sealer_gives_the_references_bytes) {
         key_statistics statistics(m, d);
         observe_keys(m, statistics, before, 0);
         observe_keys(m, statistics, x, n_sinks);
-        const sealed_chunk expected = seal_keys_by_class(m, statistics, q2, x, d, n_sinks);
+        const std::vector<float> means = random_means(q2, rng() % 4, rng);
+        const sealed_chunk expected = seal_keys_by_class(m, statistics, {q2, means}, x, d, n_sinks);
         const kv_block_header h = block_header(m, kv_side::key, n, d);
         const std::vector<uint8_t> bytes = pack_block(h, expected);
         n_narrow += expected.classes.widths.back() == 0;
@@ -186,7 +197,7 @@ TEST(the_fast_sealer_gives_the_references_bytes) {
             chunk_sealer sealer(m, *level);
             sealer.split_keys({rows.data(), static_cast<size_t>(d), n, d, n_sinks});
             std::vector<uint8_t> fast(kv_map(h).bytes, 0xa5);
-            sealer.seal_keys(statistics, q2, fast.data());
+            sealer.seal_keys(statistics, {q2, means}, fast.data());
             CHECK(fast == bytes);
             CHECK_EQ(sealer.n_saturated(), expected.n_saturated);
         }
@@ -261,7 +272,8 @@ TEST(an_offset_costs_nothing) {
         observe_keys(m, statistics, x, 0);
         const std::vector<float> q2(64, 1.0f);
         const std::vector<float> y = unpack_block(
-            pack_block(block_header(m, kv_side::key, 512, 64), seal_keys_by_class(m, statistics, q2, x, 64, 0)).data());
+            pack_block(block_header(m, kv_side::key, 512, 64), seal_keys_by_class(m, statistics, {q2, {}}, x, 64, 0))
+                .data());
         double error = 0.0;
         for (size_t i = 0; i < x.size(); ++i) {
             error += std::pow(static_cast<double>(x[i]) - y[i], 2);

@@ -156,6 +156,16 @@ TEST(an_option_that_came_later_means_what_it_was_when_the_file_was_written) {
     CHECK_ERROR(read(3), "its option 'later' is missing");
 }
 
+TEST(files_from_before_error_feedback_had_none) {
+    kv_options options;
+    options.key_alloc = kv_key_alloc::block;
+    options.outlier_ratio = 0.0;
+    kv_texts texts = texts_of(options);
+    CHECK_EQ(texts.erase("key-feedback"), 1u);
+    CHECK(!options_from(texts, 4).key_feedback);
+    CHECK_ERROR(options_from(texts, 5), "its option 'key-feedback' is missing");
+}
+
 TEST(an_option_that_is_gone_is_refused_unless_it_was_off) {
     const option_table none;
     read_saved_options(none, {{"scale-search", "off"}, {"tail-chunks", "0"}}, 2);

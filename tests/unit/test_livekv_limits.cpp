@@ -151,6 +151,12 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
     quarter([](kv_options & o) { o.key_alloc = kv_key_alloc::off; }, " (key-alloc auto or block)");
     quarter([](kv_options & o) { o.outlier_ratio = 0.01; }, ": it takes outlier-ratio 0, not 0.01");
     refuses([](kv_options & o) { o.key_alloc = static_cast<kv_key_alloc>(3); }, "key_alloc: the enumerator 3");
+    refuses(
+        [](kv_options & o) {
+            o.key_alloc = kv_key_alloc::off;
+            o.key_feedback = true;
+        },
+        "key_feedback: it is for channels with widths of their own (key-alloc auto or block)");
     allocates([](kv_options & o) { o.key_quarters = 4; }, "key_quarters: 4 is not in 0..3");
     allocates([](kv_options & o) { o.bits = 8; }, "key_alloc: channels have up to 6 bits");
     allocates([](kv_options & o) { o.outlier_ratio = 0.01; }, "key_alloc: it takes outlier-ratio 0, not 0.01");
