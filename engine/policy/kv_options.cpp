@@ -104,10 +104,10 @@ void kv_options::check() const {
     if (key_quarters != 0 && !has_key_classes()) {
         refuse("key_quarters", key_quarters, " is for channels with widths of their own",
                excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
-        if (key_feedback && !has_key_classes()) {
-            refuse("key_feedback", "it is for channels with widths of their own",
-                   excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
-        }
+    }
+    if (key_feedback && !has_key_classes()) {
+        refuse("key_feedback", "it is for channels with widths of their own",
+               excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
     }
     if (sink_tokens > chunk_size) {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
