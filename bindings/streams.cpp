@@ -92,7 +92,7 @@ sealed_chunk stream::seal_head(std::span<const float> head, size_t h, int64_t n_
     const size_t d = static_cast<size_t>(head_dim_);
     return squares.empty()
                ? seal_keys(method_, statistics_[h], head, head_dim_, n_sinks)
-               : seal_keys_by_class(method_, statistics_[h], squares.subspan(h * d, d), head, head_dim_, n_sinks);
+               : seal_keys_by_class(method_, statistics_[h], {squares.subspan(h * d, d), {}}, head, head_dim_, n_sinks);
 }
 
 // Everything sealed to [n_head_kv, ...] arrays: a head's part is appended after another's.
