@@ -78,7 +78,8 @@ def test_own_sweeps_part_values_by_comma_or_semicolon():
 
 def test_all_is_every_study_and_unknown_ones_are_named():
     assert {study.name for study in select("all")} == {
-        "component", "chunk", "warmup", "alpha", "clip", "outliers", "bits", "sinks", "bypass", "scale",
+        "component", "chunk", "warmup", "alpha", "clip", "outliers", "bits", "widths", "sinks", "bypass",
+        "scale",
     }  # fmt: skip
     with pytest.raises(EvalError, match=r"unknown study 'x'; known: component, .*, all"):
         select("x")

@@ -76,7 +76,8 @@ def test_stats_are_one_json_object_with_every_field(cli, tmp_path):
 def test_stats_say_where_the_cache_is_and_what_sealing_did(cli, tmp_path):
     path = tmp_path / "stats.json"
     text = "a long prompt, again and again. " * 15
-    done = cli("-p", text, "-n", 9, "--chunk-size", 64, "--kv-error", "--stats", path, "--ignore-eos", *GREEDY)
+    sealed = ("--chunk-size", 64, "--outlier-ratio", "0.005", "--kv-error")
+    done = cli("-p", text, "-n", 9, *sealed, "--stats", path, "--ignore-eos", *GREEDY)
     assert done.returncode == 0
     stats = json.loads(path.read_text())
     kv = stats["kv"]

@@ -136,6 +136,6 @@ def test_a_stream_refuses_squares_that_are_none(livekv, kv):
     ):
         with pytest.raises(livekv.Error, match=why):
             stream.seal(chunk, squares)
-    for other in (livekv.kv.ValueStream(kv), livekv.kv.KeyStream(kv.replace(key_alloc="off"))):
+    for other in (livekv.kv.ValueStream(kv), livekv.kv.KeyStream(kv.replace(key_alloc="off", key_quarters=0, key_feedback=False))):
         with pytest.raises(livekv.Error, match="query_squares is for keys"):
             other.seal(chunk, np.ones((2, 16)))

@@ -44,7 +44,7 @@ def test_a_run_scores_and_is_gone_on_with(samples, tmp_path, capsys):
 
     caches = {row["cache"]: row for row in json.loads((out / "caches.json").read_text())["rows"]}
     packed, plain = caches["livekv:chunk-size=32"], caches["f16"]
-    assert packed["compression ratio"] < 0.7 < 0.99 < plain["compression ratio"]
+    assert packed["compression ratio"] < 0.75 < 0.99 < plain["compression ratio"]
     assert packed["memory savings"] == pytest.approx(1 - packed["compression ratio"])
     assert packed["cache MiB, mean"] < plain["cache MiB, mean"] and packed["samples"] == 6
     assert all(row["highest peak"] > row["highest over start"] > row["largest"] for row in caches.values())

@@ -7,7 +7,7 @@ by a chunk:
              4. sample a token for each text; a prompt that is read becomes its choices
 
 Prompts take turns chunk by chunk, so that a short one is not kept waiting by a long one. Memory is never promised
-twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 16 bits a
+twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
 value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
 """
 
@@ -73,7 +73,8 @@ class Scheduler:
             self._grows = self._text_bytes == 0
             if self._grows:
                 probe.prefill([0])
-                self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes
+                # A quarter more: of an open chunk, queries are kept too where key channels have widths of their own.
+                self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes * 5 // 4
 
     # --- from any thread ---
 

@@ -54,7 +54,7 @@ class Worker:
             except Exception:  # nobody under way can go on; those to come can
                 log.exception("a step failed")
                 self.scheduler.fail_all(Failure(500, "the server failed; its log says more"))
-                continue
+                busy = False
             if not busy:
                 self._wake.wait()
         self._ended = True
