@@ -21,7 +21,13 @@ class CacheOptions:
 
 class Model:
     def __init__(
-        self, path: bytes, n_gpu_layers: int, prefix_cache_bytes: int, rope: dict[str, Any], repack: bool, dequantize: bool
+        self,
+        path: bytes,
+        n_gpu_layers: int,
+        prefix_cache_bytes: int,
+        rope: dict[str, Any],
+        repack: bool,
+        dequantize: bool,
     ) -> None: ...
     def facts(self) -> dict[str, Any]: ...
     def rope(self, layer: int) -> tuple[npt.NDArray[np.float64], float, bool]: ...

@@ -54,9 +54,9 @@ class Sealed:
     zero: npt.NDArray[np.int16] | None = None
     """int16, shaped as scale: the code of 0. None: codes are symmetric about 0."""
     minimum: F32 | None = None
-    """float32 [H, G, D], of keys whose channels have widths of their own: what code 0 stands for, in the place of zero."""
+    """float32 [H, G, D], of keys whose channels have widths of their own: what code 0 stands for."""
     order: npt.NDArray[np.uint16] | None = None
-    """uint16 [H, D], with minimum: the channels in the block's order, four of a width side by side, the widest first."""
+    """uint16 [H, D], with minimum: the channels in the block's order, four of a width together, the widest first."""
     width: npt.NDArray[np.uint8] | None = None
     """uint8 [H, D], with minimum: bits of each channel's codes."""
     absmax: F32 | None = None
@@ -121,7 +121,7 @@ class _Stream:
         self.options = KVOptions() if options is None else options
         self._by_channel = self.options.policy == "kvstream"
         core = _livekv.StreamByChannel if self._by_channel else _livekv.Stream
-        self._core = core(keys, self.options._core())
+        self._core: Any = core(keys, self.options._core())
 
     def seal(self, chunk: F32, query_squares: F32 | None = None) -> Any:
         """Seals the sequence's next tokens: Sealed, or with kvstream Streamed. chunk: float32 [n_head_kv, n, head_dim],
