@@ -245,7 +245,7 @@ void fail_everywhere(const std::string & kv, int32_t n_threads, int64_t stride, 
 }  // namespace
 
 TEST(an_allocation_fails_once_livekv) {
-    fail_everywhere("livekv", 1, 3, false);
+    fail_everywhere("livekv", 1, 5, false);
 }
 TEST(an_allocation_fails_once_f16) {
     fail_everywhere("f16", 1, 7, false);
@@ -254,10 +254,10 @@ TEST(an_allocation_fails_once_q8_0) {
     fail_everywhere("q8_0", 1, 7, false);
 }
 TEST(an_allocation_fails_once_two_threads) {
-    fail_everywhere("livekv", 2, 7, false);
+    fail_everywhere("livekv", 2, 13, false);
 }
 TEST(nothing_is_granted_from_an_allocation_on_livekv) {
-    fail_everywhere("livekv", 1, 7, true);
+    fail_everywhere("livekv", 1, 13, true);
 }
 TEST(nothing_is_granted_from_an_allocation_on_f16) {
     fail_everywhere("f16", 1, 7, true);
