@@ -115,16 +115,22 @@ std::vector<uint8_t> pack_classes(const kv_block_header & h, const sealed_chunk 
     return bytes;
 }
 
-sealed_chunk read_classes(const uint8_t * block, const kv_block_header & h) {
-    const kv_block_map map = kv_map(h);
-    const size_t d = h.head_dim;
+// Of a block whose channels have scales: the shape, and room for the codes.
+sealed_chunk begin_channels(const kv_block_header & h) {
     sealed_chunk sealed;
     sealed.n_tokens = h.n_tokens;
     sealed.head_dim = h.head_dim;
     sealed.per_channel = true;
     sealed.group = h.group;
+    sealed.codes.resize(static_cast<size_t>(h.n_tokens) * h.head_dim);
+    return sealed;
+}
+
+sealed_chunk read_classes(const uint8_t * block, const kv_block_header & h) {
+    const kv_block_map map = kv_map(h);
+    const size_t d = h.head_dim;
+    sealed_chunk sealed = begin_channels(h);
     sealed.classes = classes_of(block, h);
-    sealed.codes.resize(h.n_tokens * d);
     sealed.scale.resize(static_cast<size_t>(map.n_scales));
     sealed.minimum.resize(sealed.scale.size());
     each_class_channel(block, h, sealed.classes, [&](size_t c, size_t at, const uint8_t * first, int32_t width) {
@@ -145,12 +151,7 @@ sealed_chunk read_classes(const uint8_t * block, const kv_block_header & h) {
 sealed_chunk read_channels(const uint8_t * block, const kv_block_header & h) {
     const kv_block_map map = kv_map(h);
     const size_t d = h.head_dim;
-    sealed_chunk sealed;
-    sealed.n_tokens = h.n_tokens;
-    sealed.head_dim = h.head_dim;
-    sealed.per_channel = true;
-    sealed.group = h.group;
-    sealed.codes.resize(h.n_tokens * d);
+    sealed_chunk sealed = begin_channels(h);
     for (size_t c = 0; c < d; ++c) {
         sealed.scale.push_back(f16_to_f32(load<uint16_t>(block + map.scales + 2 * c)));
         sealed.classes.order.push_back(static_cast<uint16_t>(c));

@@ -10,12 +10,12 @@
 #include "kv/kv_state.h"
 #include "policy/query_squares.h"
 #include "seal_configuration.h"
+#include "two_heads.h"
 
 using namespace livekv;
 
 namespace {
 
-constexpr int64_t n_heads = 2;
 constexpr int64_t class_lengths[] = {1, 5, 16, 31, 33, 48, 100, 160, 512};
 
 // A chunk of a layer: keys and values f32 [n, n_heads, d], as f16 has them, and queries f32 [n, n_heads * group, d].
@@ -82,23 +82,6 @@ class_configuration draw_classes(std::mt19937 & rng, int64_t longest) {
         c.chunks.push_back(std::move(chunk));
     }
     return c;
-}
-
-std::vector<float> head_of(const std::vector<float> & x, int64_t d, int64_t head) {
-    std::vector<float> one;
-    for (size_t i = 0; i < x.size(); ++i) {
-        if (static_cast<int64_t>(i) / d % n_heads == head) {
-            one.push_back(x[i]);
-        }
-    }
-    return one;
-}
-std::vector<uint16_t> to_f16(const std::vector<float> & x) {
-    std::vector<uint16_t> h;
-    for (const float v : x) {
-        h.push_back(f32_to_f16(v));
-    }
-    return h;
 }
 
 std::vector<float> numbers_of(const std::vector<uint16_t> & halves) {

@@ -9,30 +9,11 @@
 #include "kernels/cuda/simt.h"
 #include "kernels/pack_brick.h"
 #include "seal_configuration.h"
+#include "two_heads.h"
 
 using namespace livekv;
 
 namespace {
-
-constexpr int64_t n_heads = 2;
-
-// f32 [n, n_heads, d], and one head of it.
-std::vector<float> head_of(const std::vector<float> & x, int64_t d, int64_t head) {
-    std::vector<float> one;
-    for (size_t i = 0; i < x.size(); ++i) {
-        if (static_cast<int64_t>(i) / d % n_heads == head) {
-            one.push_back(x[i]);
-        }
-    }
-    return one;
-}
-std::vector<uint16_t> to_f16(const std::vector<float> & x) {
-    std::vector<uint16_t> h;
-    for (const float v : x) {
-        h.push_back(f32_to_f16(v));
-    }
-    return h;
-}
 
 // The device's sealer, with the workspace and statistics it keeps from chunk to chunk.
 class sealer {
