@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 
 import pytest
 
@@ -189,6 +191,46 @@ def test_bad_requests_do_not_disturb_a_good_one(client):
         refused(client.post("/v1/completions", content=b"{", headers=JSON))
     good.join()
     assert found == [alone]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/messages"])
+def test_little_is_sent_after_a_client_has_gone(livekv, root, path):
+    """Pieces that wait together are not all written to a connection that is lost: whether it is shows between them."""
+    from livekv.serve.app import make_app
+    from livekv.serve.limits import Limits
+    from livekv.serve.scheduler import Scheduler
+    from livekv.serve.worker import Worker
+
+    scheduler = Scheduler(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2), Limits(), 1000)
+    app = make_app(Worker(scheduler), "tiny", any_host=True)
+    prompt = {"prompt": "Once"} if path == "/v1/completions" else {"messages": CHAT["messages"]}
+    body = json.dumps({**prompt, "model": "tiny", "max_tokens": 40, "stream": True, "temperature": 0}).encode()
+    sent = []
+
+    async def talk():
+        gone = asyncio.Event()
+        parts = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            if not parts:
+                await gone.wait()
+            return parts.pop() if parts else {"type": "http.disconnect"}
+
+        async def send(message):
+            if message.get("body"):
+                sent.append(message["body"])
+            if len(sent) == 1:
+                while scheduler.n_texts:  # the loop stands still until all pieces wait
+                    time.sleep(0.001)
+                gone.set()
+
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+                 "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")], "asgi": {"version": "3.0", "spec_version": "2.3"}}  # fmt: skip
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    asyncio.run(talk())
+    assert sent[0].startswith((b"data:", b"event:")) and len(sent) <= 4, sent
 
 
 def ask_at_random(client, operation):

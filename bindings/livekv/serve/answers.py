@@ -158,6 +158,7 @@ async def streamed(
         try:
             async for event in told(all_pieces()):
                 yield event
+                await asyncio.sleep(0)  # many may wait: whether the client is still there shows between them
         except Refused as problem:
             path = http.url.path
             yield sse(body_of(problem, path), "error" if path.startswith("/v1/messages") else None)
