@@ -188,6 +188,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.seals = plan.seals;
     f.state_floats = plan.state_floats();
     f.state_is_f16 = state_is_f16(plan.method);
+    f.state_has_signs = plan.method.scale_method == kv_method::scale::ema_minmax;
     f.tail_queries = plan.reads_queries();
     f.queries_have_signs = plan.method.key_feedback;
     if (plan.stream) {

@@ -24,6 +24,7 @@ struct kv_layer_format {
     bool seals = true;          // false: rows only
     size_t state_floats = 0;    // after a chunk
     bool state_is_f16 = false;  // and how they are kept (kv/kv_state.h)
+    bool state_has_signs = false;
     bool tail_queries = false;  // kept of the tail's tokens
     bool queries_have_signs = false;
     // Of a sealed chunk's blocks; of version 3, where widths follow what was sealed, the least width_sum.
@@ -86,9 +87,10 @@ class kv_file {
     void verify_checksum() const;
     std::vector<chunk_facts> chunks_of(int64_t il) const;
     kv_layer read_layer(const kv_layer_format & format, int64_t il) const;
-    void read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats, int64_t il) const;
-    // A page for the layer from n numbers as they lie in the file: f16 or f32.
-    std::shared_ptr<page> state_page(const kv_layer & layer, const uint8_t * from, bool from_f16, size_t n,
+    void read_states(kv_layer & layer, const kv_layer_format & format, const std::vector<chunk_facts> & facts,
+                     int64_t il) const;
+    // A page from numbers as they lie in the file: f16 or f32.
+    std::shared_ptr<page> state_page(const kv_layer_format & format, const uint8_t * from, bool from_f16,
                                      int64_t il) const;
     // Data of a tensor of exactly this type and shape.
     const uint8_t * data(const std::string & name, ggml_type type, const std::vector<int64_t> & shape) const;

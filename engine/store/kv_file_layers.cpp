@@ -70,20 +70,22 @@ std::vector<kv_file::chunk_facts> kv_file::chunks_of(int64_t il) const {
     return all;
 }
 
-std::shared_ptr<page> kv_file::state_page(const kv_layer & layer, const uint8_t * from, bool from_f16, size_t n,
+std::shared_ptr<page> kv_file::state_page(const kv_layer_format & format, const uint8_t * from, bool from_f16,
                                           int64_t il) const {
-    auto state = std::make_shared<page>(host_memory(), n * state_number_bytes(layer.state_is_f16));
-    for (size_t i = 0; i < n; ++i) {
+    auto state = std::make_shared<page>(host_memory(), format.state_floats * state_number_bytes(format.state_is_f16));
+    for (size_t i = 0; i < format.state_floats; ++i) {
         const float x = from_f16 ? f16_to_f32(load<uint16_t>(from, i)) : load<float>(from, i);
-        if (!(std::fabs(x) <= f16_max)) {
+        if (!(std::fabs(x) <= f16_max) || (x < 0.0f && !format.state_has_signs)) {
             refuse("the statistics of layer ", il, " are not numbers that keys can have");
         }
-        put_state_number(state->data(), layer.state_is_f16, i, x);
+        put_state_number(state->data(), format.state_is_f16, i, x);
     }
     return state;
 }
 
-void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & facts, size_t n_floats, int64_t il) const {
+void kv_file::read_states(kv_layer & layer, const kv_layer_format & format, const std::vector<chunk_facts> & facts,
+                          int64_t il) const {
+    const size_t n_floats = format.state_floats;
     const auto known = static_cast<int64_t>(
         std::count_if(facts.begin(), facts.end(), [](const chunk_facts & f) { return f.has_state == 1; }));
     if (n_floats == 0 || known == 0) {
@@ -99,7 +101,7 @@ void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & fac
             const uint8_t * row = from + head * each * sizeof(float);
             ours.insert(ours.end(), row, row + n_floats / heads * sizeof(float));
         }
-        layer.chunks.back().state = state_page(layer, ours.data(), false, n_floats, il);
+        layer.chunks.back().state = state_page(format, ours.data(), false, il);
         return;
     }
     const bool is_f16 = layer.state_is_f16 && version_ >= kv_names::f16_states_version;
@@ -107,7 +109,7 @@ void kv_file::read_states(kv_layer & layer, const std::vector<chunk_facts> & fac
                                 {static_cast<int64_t>(n_floats), known});
     for (size_t i = 0; i < facts.size(); ++i) {
         if (facts[i].has_state == 1) {
-            layer.chunks[i].state = state_page(layer, from, is_f16, n_floats, il);
+            layer.chunks[i].state = state_page(format, from, is_f16, il);
             from += n_floats * state_number_bytes(is_f16);
         }
     }
@@ -195,7 +197,7 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
             layer.n_chunked += c.n_tokens;
             layer.chunks.push_back(std::move(c));
         }
-        read_states(layer, facts, format.state_floats, il);
+        read_states(layer, format, facts, il);
         file_.release(file_.find_tensor(name("k")));
         file_.release(file_.find_tensor(name("v")));
         if (given_back_to > 0 && (format.window == 0 || given_back_to > layer.n_chunked - format.window + 1)) {

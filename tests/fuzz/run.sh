@@ -5,6 +5,9 @@
 #
 #   tests/fuzz/run.sh [build folder] [target ...]
 #
+# With FUZZ_ASAN=OFF, in a build folder of its own, they are built without AddressSanitizer: three to five times as many
+# inputs in the same time, of which those that reach new code are kept for a run with it.
+#
 # With FUZZ_SEED, the inputs are those of an earlier run with the same number, as far as the time goes.
 #
 # New inputs are kept in BUILD/tests/fuzz/found/NAME, from where a later run goes on; what fails lies in BUILD/tests/fuzz/failed.
@@ -20,7 +23,7 @@ if ! echo "$entry" | clang++ -x c++ -fsanitize=fuzzer,address,undefined -o /dev/
 fi
 PATH="$root/.venv/bin:$PATH"
 cmake -G Ninja -S "$root" -B "$build" -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DLIVEKV_FUZZ=ON \
-    -DPython3_EXECUTABLE="$(command -v python3)"
+    -DLIVEKV_FUZZ_ASAN="${FUZZ_ASAN:-ON}" -DPython3_EXECUTABLE="$(command -v python3)"
 cmake --build "$build" -j "${JOBS:-$(nproc)}" --target fuzzers
 work="$build/tests/fuzz"
 "$build/bin/fuzz_seeds" "$work/seeds"
@@ -29,13 +32,15 @@ mkdir -p "$work/failed"
 # An input may take its own size and 64 MiB of memory, and ten seconds of the processor (target.h). libFuzzer's own
 # timeout goes by the wall's clock, which says little on a busy machine: it is there for what never ends.
 export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=0
+malloc_limit=-malloc_limit_mb=100
+[ "${FUZZ_ASAN:-ON}" = ON ] || malloc_limit=
 
 seed=${FUZZ_SEED:-$(date +%s)}
 
 # NAME SECONDS MAX_LEN
 libfuzzer() {
     "$build/bin/fuzz_$1" -max_total_time="$2" -max_len="$3" -timeout=200 -report_slow_units=200 \
-        -malloc_limit_mb=100 -rss_limit_mb=1024 -entropic=0 -seed="$seed" -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 \
+        $malloc_limit -rss_limit_mb=1024 -entropic=0 -seed="$seed" -dict="$root/tests/fuzz/dict/$1.dict" -print_final_stats=1 \
         -artifact_prefix="$work/failed/$1-" \
         "$work/found/$1" "$root/tests/fuzz/corpus/$1" "$work/seeds/$1"
 }

@@ -124,10 +124,10 @@ TEST(a_file_of_version_4_has_states_in_32_bits_and_goes_on_from_them_in_16) {
     CHECK(go_on_alike(*saved, loaded));
 }
 
-TEST(states_in_16_bits_that_are_no_numbers_are_refused) {
+TEST(states_in_16_bits_that_are_no_numbers_or_below_zero_are_refused) {
     const auto m = tiny_model();
     const std::unique_ptr<session> saved = session_of_classes(m);
-    for (const uint16_t broken : {0x7c00, 0xfc00, 0x7e00}) {
+    for (const uint16_t broken : {0x7c00, 0xfc00, 0x7e00, 0x8001, 0xbc00}) {
         IN("f16 ", broken);
         const temporary_file file(".kv");
         write_bytes(file.path(), file_with(*saved, [&](kv_layer & layer) {
