@@ -80,11 +80,21 @@ handle fork(session_handle & h) {
     return copy;
 }
 
-void trim(session_handle & h, int64_t n) {
-    held_session s(h);
+void require_trim(held_session & s, int64_t n) {
     if (n < 0 || n > s->n_tokens()) {
         fail("cannot trim to ", n, " tokens; the session holds ", s->n_tokens());
     }
+}
+
+int64_t free_trim(session_handle & h, int64_t n) {
+    held_session s(h);
+    require_trim(s, n);
+    return s->exact_trim(n);
+}
+
+void trim(session_handle & h, int64_t n) {
+    held_session s(h);
+    require_trim(s, n);
     s.note_change();
     const py::gil_scoped_release released;  // what is left of a chunk may have to be computed again
     s->trim(n);
@@ -182,6 +192,7 @@ void bind_session(py::module_ & module) {
         .def("reuse", &reuse, py::arg("tokens"))
         .def(
             "pass_size", [](session_handle & h, int64_t n) { return held_session(h)->pass_size(n); }, py::arg("n"))
+        .def("exact_trim", &free_trim, py::arg("n_tokens"))
         .def("fork", &fork)
         .def("trim", &trim, py::arg("n_tokens"))
         .def("save", &save, py::arg("path"))

@@ -185,6 +185,10 @@ class Session:
         """Forgets all but the first n_tokens tokens. Raises Error when there are not as many."""
         self._core.trim(n_tokens)
 
+    def exact_trim(self, n_tokens: int) -> int:
+        """The most tokens, n_tokens at most, to which trim forgets without computing again. Raises Error as trim."""
+        return self._core.exact_trim(n_tokens)
+
     def reset(self) -> None:
         """Forgets all tokens."""
         self._core.trim(0)

@@ -42,9 +42,13 @@ std::unique_ptr<session> session::fork() const {
     });
 }
 
-void session::trim(int64_t n) {
+int64_t session::exact_trim(int64_t n) const {
     LIVEKV_ASSERT(n >= 0 && n <= n_tokens());
-    const int64_t exact = cache_->exact_trim(n);
+    return cache_->exact_trim(n);
+}
+
+void session::trim(int64_t n) {
+    const int64_t exact = exact_trim(n);
     if (exact < n) {  // on a copy, which takes this one's place when it is whole
         const std::unique_ptr<session> copy = fork();
         copy->trim(exact);

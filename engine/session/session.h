@@ -88,6 +88,9 @@ class session {
     // many of them the session then holds.
     size_t reuse(std::span<const int32_t> tokens);
 
+    // The most tokens, n at most, to which trim forgets without computing anything again. Asserts n <= n_tokens().
+    int64_t exact_trim(int64_t n) const;
+
     // Throws livekv::error when n_new tokens are none, or do not fit into the context.
     void require_room(size_t n_new) const;
 

@@ -268,7 +268,8 @@ def test_a_conversation_reads_only_what_is_new(client, opening):
         usage = client.chat.completions.create(model="tiny", max_tokens=2, messages=[{"role": "user", "content": f"{document}\n\n{question}"}]).usage
         counts.append((usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens))
     (n, none), *others = counts
-    assert none == 0 and n > 1024 and all(cached >= 1024 for _, cached in others), counts
+    assert none == 0 and n > 1024 and all(new - cached <= 20 for new, cached in others[1:]), counts
+    assert others[0][1] >= 1024, counts
 
 
 def test_tokens_and_health(raw, address, livekv, tiny):

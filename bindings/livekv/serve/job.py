@@ -22,7 +22,9 @@ class Job:
     def __init__(self, request: Request, session: Session) -> None:
         self.request = request
         self.session = session
-        self.prompt = np.asarray(request.prompt, np.int32)
+        self.prompt = request.ids
+        self.branches: set[int] = set()
+        """Tokens after which a copy of the session is worth keeping."""
         self.texts: list[Text] = []
         self.closed = False
 
@@ -39,10 +41,10 @@ class Job:
     def sessions(self) -> list[Session]:
         return [text.session for text in self.texts if not text.ended] or [self.session]
 
-    def close(self) -> None:
+    def give_up(self) -> set[Session]:
+        """Its sessions, which are the caller's now."""
         self.closed = True
-        for session in {self.session, *(text.session for text in self.texts)}:
-            session.close()
+        return {self.session, *(text.session for text in self.texts)}
 
 
 @dataclass

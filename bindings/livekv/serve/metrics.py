@@ -46,4 +46,6 @@ class Metrics(Collector):
         yield GaugeMetricFamily("livekv_waiting", "Requests that wait.", scheduler.n_waiting)
         yield GaugeMetricFamily("livekv_texts", "Texts under way, those being read included.", scheduler.n_texts)
         yield GaugeMetricFamily("livekv_kv_bytes", "Bytes of their caches.", scheduler.kv_bytes_seen)
+        yield GaugeMetricFamily("livekv_kept", "Sequences kept for prompts to come.", scheduler.n_kept_seen)
+        yield GaugeMetricFamily("livekv_kept_bytes", "Bytes of their caches.", scheduler.kept_bytes_seen)
         yield GaugeMetricFamily("livekv_memory_bytes", "Bytes that all caches may take.", scheduler.limits.memory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -93,6 +94,11 @@ class Request:
     """Of the prompt's tokens behind the first."""
     n_generated: int = 0
     """Tokens sampled for all choices, ends of text included."""
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.int32]:
+        """The prompt, int32 [n]."""
+        return np.asarray(self.prompt, np.int32)
 
 
 class Refused(Exception):

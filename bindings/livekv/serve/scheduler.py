@@ -9,10 +9,14 @@ by a chunk:
 Prompts take turns chunk by chunk, so that a short one is not kept waiting by a long one. Memory is never promised
 twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
 value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
+
+With a prefix cache, memory that nobody needs holds sequences that have ended (kept.py). A prompt goes on from the one
+that it has most in common with; where several part in the middle of a chunk, the first of them leaves a copy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -28,6 +32,7 @@ from livekv.model import Model
 from livekv.options import KVOptions
 from livekv.sampling import Sampler, TextStream
 from livekv.serve.job import Job, Work, common
+from livekv.serve.kept import Kept, branches, is_worth
 from livekv.serve.limits import Limits
 from livekv.serve.request import Failure, Refused, Request
 from livekv.serve.text import Text
@@ -61,13 +66,14 @@ class Scheduler:
         self.n_ctx = n_ctx
         self.kv = KVOptions() if kv is None else kv
         self.counters = Counters()
-        self.kv_bytes_seen = 0
+        self.kv_bytes_seen = self.n_kept_seen = self.kept_bytes_seen = 0
         """Before the last step, for any thread."""
         self._engine = Engine(model)
         self._lock = threading.Lock()  # of the queue
         self._queue: deque[Request] = deque()
         self._reading: deque[Job] = deque()  # whose turn it is first
         self._writing: list[Job] = []
+        self.kept = Kept()
         with self._new_session() as probe:
             self._text_bytes, self._token_bytes = probe.kv_bytes, 0
             self._grows = self._text_bytes == 0
@@ -75,6 +81,7 @@ class Scheduler:
                 probe.prefill([0])
                 # A quarter more: of an open chunk, queries are kept too where key channels have widths of their own.
                 self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes * 5 // 4
+        self._keeps = self._grows and model.prefix_cache_bytes > 0
 
     # --- from any thread ---
 
@@ -126,6 +133,7 @@ class Scheduler:
         texts = [(job, text) for job in self._writing for text in job.texts if not text.ended]
         parts = self._next_parts()
         self.kv_bytes_seen = self.kv_bytes
+        self.n_kept_seen, self.kept_bytes_seen = len(self.kept), self.kept.n_bytes
         if not texts and not parts:
             return False
         self.counters.steps += 1
@@ -138,7 +146,7 @@ class Scheduler:
         for (job, _), done in zip(parts, work[len(texts) :]):
             self._read(job, done)
         for job in [job for job in self._writing if all(text.ended for text in job.texts)]:
-            self._drop(job)
+            self._drop(job, self._keeps)
         return True
 
     def fail_all(self, failure: Failure) -> None:
@@ -167,7 +175,7 @@ class Scheduler:
         for job in list(self._jobs()):
             if job.request.cancelled:
                 self.counters.cancelled += 1
-                self._drop(job)
+                self._drop(job, self._keeps)
             elif now - job.request.arrived > self.limits.run_s:
                 self._fail(job, Failure(504, f"the request took more than {self.limits.run_s:g} seconds"))
         with self._lock:
@@ -194,11 +202,17 @@ class Scheduler:
             self._reading.append(Job(request, session))
 
     def _has_room(self, request: Request) -> bool:
-        if self.n_texts == 0:
-            return True  # alone, whatever it needs: its caches may take less than they could
-        promised = sum(self._promised(job) for job in self._jobs())
         wanted = self._most_bytes(request.n, len(request.prompt) + request.n * self._most_new(request))
-        return self.n_texts + request.n <= self.limits.parallel and promised + wanted <= self.limits.memory
+        left = self._unpromised() - wanted
+        # Alone, whatever it needs: its caches may take less than they could.
+        if self.n_texts > 0 and (self.n_texts + request.n > self.limits.parallel or left < 0):
+            return False
+        self.kept.touch(request.ids)
+        self.kept.shrink(left)
+        return True
+
+    def _unpromised(self) -> int:
+        return self.limits.memory - sum(self._promised(job) for job in self._jobs())
 
     def _most_new(self, request: Request) -> int:
         room = self.n_ctx - len(request.prompt)
@@ -223,8 +237,8 @@ class Scheduler:
             if self._is_being_read(job):
                 continue
             if job.n_read == 0 and not job.request.scores_prompt:
-                job.request.n_cached = job.session.reuse(job.prompt)
-            n = job.session.pass_size(len(job.prompt) - job.n_read)
+                self._begin_as_known(job)
+            n = self._to_branch(job, job.session.pass_size(len(job.prompt) - job.n_read))
             if job.request.scores_prompt:
                 n = min(n, SCORED_TOKENS)
             if parts and n_tokens + n > self.limits.step_tokens:
@@ -235,13 +249,41 @@ class Scheduler:
         self._reading = deque(sorted(self._reading, key=lambda job: id(job) in taken))
         return parts
 
+    def _begin_as_known(self, job: Job) -> None:
+        """From the prefix cache, or a kept sequence when that holds more."""
+        n = job.session.reuse(job.prompt)
+        known = self.kept.take(job.prompt, n)
+        if known is not None:
+            job.session.close()
+            job.session, n = known, known.n_tokens
+        job.request.n_cached = n
+        parted = min(self.kept.longest(job.prompt), len(job.prompt) - 1)
+        if parted > n and is_worth(parted, self.kv.chunk_size):
+            job.branches.add(parted)
+
+    def _to_branch(self, job: Job, n: int) -> int:
+        """Of n tokens that a pass can read, those up to where the next prompt parts from this one."""
+        if not self._keeps or job.request.scores_prompt:
+            return n
+        with self._lock:
+            others = [request.ids for request in self._queue if not request.scores_prompt]
+        others += [other.prompt for other in self._reading if other is not job and other.n_read == 0]
+        job.branches |= branches(job.prompt, others, self.kv.chunk_size)
+        return min((at - job.n_read for at in job.branches if 0 < at - job.n_read < n), default=n)
+
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
         if not self.model.prefix_cache_bytes or job.n_read > 0 or job.request.scores_prompt:
             return False
-        earlier = [other for other in self._reading if other is not job and other.request.arrived < job.request.arrived]
-        return any(common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size > other.n_read
-                   for other in earlier)  # fmt: skip
+        for other in self._reading:
+            if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
+                continue
+            n = min(common(job.prompt, other.prompt), len(job.prompt) - 1)
+            if not (self._keeps and is_worth(n, self.kv.chunk_size)):
+                n -= n % self.kv.chunk_size
+            if n > other.n_read:
+                return True
+        return False
 
     def _compute(self, work: list[Work], all_logits: bool) -> None:
         """One step for all. What fails as a whole is done one by one, so that only the guilty fails."""
@@ -261,6 +303,8 @@ class Scheduler:
             return
         if done.rows is not None:
             job.score(done.rows)
+        if job.n_read in job.branches:
+            self._keep_a_copy(job.session)
         if job.n_read < len(job.prompt):
             self._end_over_budget(job)
             return
@@ -299,12 +343,21 @@ class Scheduler:
         if self.n_texts == job.request.n and self.kv_bytes > self.limits.memory:
             self._fail(job, Failure(503, f"its cache needs more than the {self.limits.memory} bytes there are"))
 
-    def _drop(self, job: Job) -> None:
+    def _keep_a_copy(self, session: Session) -> None:
+        with contextlib.suppress(Error):  # no memory: whoever needs it reads it again
+            self.kept.add(session.fork(), is_beginning=True)
+
+    def _drop(self, job: Job, keep: bool = False) -> None:
         if job in self._reading:
             self._reading.remove(job)
         if job in self._writing:
             self._writing.remove(job)
-        job.close()
+        for session in job.give_up():
+            if keep and session.n_tokens > 0:
+                self.kept.add(session)
+            else:
+                session.close()
+        self.kept.shrink(self._unpromised())
 
     def _fail(self, job: Job, failure: Failure) -> None:
         self._drop(job)

@@ -1,0 +1,135 @@
+"""Sequences that have ended go on in prompts that begin as they do: what is known is not computed again, and answers are
+those of a server that knows nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scheduling import CHUNK, Asked, alone, ids, kv, run, scheduler, serve, tiny  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def knowing(livekv, tiny):
+    return livekv.Model(tiny.path, n_threads=2, prefix_cache_bytes=1 << 26)
+
+
+def computed(s):
+    return s.counters.prompt_tokens - s.counters.cached_tokens
+
+
+def test_conversations_over_a_document_compute_what_is_new(scheduler, serve, knowing, tiny, kv, ids):
+    """Three rounds of eight conversations, six at a time: a document of ten and a half chunks, questions, and answers that
+    come back in the next round's prompt."""
+    s = scheduler(knowing, parallel=6)
+    document = ids[:672]
+    talks = [document + ids[700 + 20 * i : 720 + 20 * i] for i in range(8)]
+    unique = len(document) + 8 * 20
+    for n_round in range(3):
+        asked = [Asked(serve, talk, max_tokens=8, ignore_eos=True) for talk in talks]
+        run(s, asked)
+        for i, one in enumerate(asked):
+            assert one.text == alone(tiny, kv, talks[i], 8, ignore_eos=True)[0]
+            talks[i] = talks[i] + tiny.tokenize(one.text, add_special=False) + ids[900 + 3 * i : 912 + 3 * i]
+            unique += 8 + 12 if n_round < 2 else 0
+    assert computed(s) <= 1.1 * unique
+    assert s.kv_bytes == 0 and s.kept.n_bytes > 0
+
+
+def test_a_beginning_in_the_middle_of_a_chunk_is_read_once(scheduler, serve, knowing, tiny, kv, ids):
+    """By prompts that are there at the same time; and one after the other from the third on, as the second shows where
+    they part."""
+    at = 2 * CHUNK + CHUNK // 2 + 5
+    prompts = [ids[:at] + ids[300 + 90 * i : 380 + 90 * i] for i in range(4)]
+    assert len({prompt[at] for prompt in prompts}) == 4
+    together = scheduler(knowing)
+    asked = [Asked(serve, prompt, max_tokens=4) for prompt in prompts]
+    run(together, asked)
+    assert [one.request.n_cached for one in asked] == [0, at, at, at]
+    one_by_one = scheduler(livekv_model(knowing))
+    again = []
+    for prompt in prompts:
+        again.append(Asked(serve, prompt, max_tokens=4))
+        run(one_by_one, again[-1:])
+    assert [one.request.n_cached for one in again] == [0, 2 * CHUNK, at, at]
+    assert [one.text for one in asked] == [one.text for one in again] == [alone(tiny, kv, p, 4)[0] for p in prompts]
+
+
+def livekv_model(model):
+    """The same, knowing nothing yet."""
+    return type(model)(model.path, n_threads=2, prefix_cache_bytes=1 << 26)
+
+
+def test_the_same_prompt_again_computes_a_token(scheduler, serve, knowing, ids):
+    s = scheduler(knowing)
+    prompt = ids[: CHUNK + 40]
+    asked = [Asked(serve, prompt, max_tokens=4) for _ in range(3)]
+    run(s, asked)
+    assert [one.request.n_cached for one in asked] == [0, len(prompt) - 1, len(prompt) - 1]
+    assert asked[0].text == asked[1].text == asked[2].text
+
+
+def test_memory_that_is_needed_is_given_back(scheduler, serve, knowing, tiny, kv, ids):
+    with tiny.session(1000, kv=kv) as session:
+        session.prefill(ids[:500])
+        budget = 2 * session.kv_stats().f16_bytes
+    s = scheduler(knowing, memory=budget)
+    most_kept = 0
+    for i in range(10):
+        for one in [Asked(serve, ids[40 * i : 40 * i + 120 + 37 * k], max_tokens=10) for k in range(3)]:
+            s.submit(one.request)
+        while s.step():
+            most_kept = max(most_kept, len(s.kept))
+            assert s.kv_bytes + s.kept.n_bytes <= budget
+    assert s.counters.failed == 0 and most_kept > 3
+
+
+def test_who_goes_in_the_middle_leaves_what_was_read(scheduler, serve, knowing, tiny, kv, ids):
+    s = scheduler(knowing)
+    gone = Asked(serve, ids[:500])
+    s.submit(gone.request)
+    for _ in range(3):
+        s.step()
+    gone.request.cancelled = True
+    run(s, [])
+    asked = Asked(serve, ids[:500], max_tokens=4)
+    run(s, [asked])
+    assert asked.request.n_cached == 3 * CHUNK and asked.text == alone(tiny, kv, ids[:500], 4)[0]
+
+
+def test_nothing_is_kept_without_a_prefix_cache(scheduler, serve, tiny, ids):
+    s = scheduler(tiny)
+    asked = [Asked(serve, ids[:300], max_tokens=4) for _ in range(2)]
+    run(s, asked)
+    assert len(s.kept) == 0 and [one.request.n_cached for one in asked] == [0, 0]
+
+
+def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
+    from livekv.serve.kept import Kept
+
+    kept = Kept()
+    ended, beginning = knowing.session(1000, kv=kv), knowing.session(1000, kv=kv)
+    ended.prefill(ids[:280])
+    beginning.prefill(ids[200:300])
+    kept.add(ended)
+    kept.add(beginning, is_beginning=True)
+
+    def array(tokens):
+        return np.asarray(tokens, np.int32)
+
+    with kept.take(array(ids[:270]), 0) as copy:  # inside its open chunk
+        assert copy.n_tokens == 269 and len(kept) == 2
+    with kept.take(array(ids[:230]), 0) as copy:  # in the middle of its fourth, sealed chunk
+        assert copy.n_tokens == 3 * CHUNK
+    assert kept.take(array(ids[:230]), 3 * CHUNK) is None and kept.take(array(ids[400:500]), 0) is None
+    assert kept.longest(array(ids[:230])) == 230
+    with kept.take(array(ids[200:350]), 0) as copy:
+        assert copy.n_tokens == 100 and copy is not beginning and len(kept) == 2
+    assert kept.take(array(ids[:281]), 0) is ended and len(kept) == 1
+    again = knowing.session(1000, kv=kv)
+    again.prefill(ids[200:300])
+    kept.add(again)
+    assert len(kept) == 1
+    with kept.take(array(ids[200:350]), 0) as copy:
+        assert copy is not again  # it is a beginning of several still
+    kept.shrink(-1)
+    assert len(kept) == 0 and kept.n_bytes == 0
