@@ -16,8 +16,8 @@ from livekv.session import Session
 
 Ids = npt.NDArray[np.int32]
 WORTH = 32
-"""Tokens that are not read again must be as many: passes of other lengths round otherwise in their last digits, which is
-no matter for a long prompt, but short ones are computed as they always are."""
+"""Tokens that are not read again must be as many: passes of other lengths round otherwise in their last digits. For a
+long prompt that is no matter; short ones are computed as they always are."""
 
 
 @dataclass
