@@ -49,9 +49,10 @@ generation & generation_handle::unchanged() {
 
 void generation_handle::take(const std::string & piece) {
     const generate_result & r = generation_->result();
-    const bool end_of_text = generation_->ended() && r.reason == stop_reason::end_of_text;
-    if (r.n_generated > n_taken_ && !end_of_text) {
-        tokens_.push_back(r.last_token);
+    if (r.n_generated > n_taken_) {
+        const bool end_of_text = generation_->ended() && r.reason == stop_reason::end_of_text;
+        const std::span<const int32_t> sampled = generation_->sampled();
+        tokens_.insert(tokens_.end(), sampled.begin(), sampled.end() - (end_of_text ? 1 : 0));
     }
     n_taken_ = r.n_generated;
     text_ += piece;
@@ -85,7 +86,7 @@ namespace {
 
 std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
                                          int64_t max_tokens, bool ignore_eos, const py::dict & sampling, uint64_t seed,
-                                         const std::vector<std::string> & stop) {
+                                         const std::vector<std::string> & stop, int64_t n_lookup) {
     if (max_tokens < -1 || max_tokens > INT32_MAX) {
         fail("max_tokens is ", max_tokens, "; it must be in 0..", INT32_MAX, ", or none for no limit");
     }
@@ -95,13 +96,15 @@ std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, cons
     p.sampling = sampling_from(sampling);
     p.sampling.seed = seed;
     p.stop = stop;
+    p.n_lookup = n_lookup;
     return std::make_shared<generation_handle>(std::move(h), prompt, p);
 }
 
 py::dict result_of(const generation_handle & g) {
     const generate_result r = g.result();
     return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_reused") = r.n_reused,
-                    py::arg("n_generated") = r.n_generated, py::arg("reason") = stop_reason_name(r.reason),
+                    py::arg("n_generated") = r.n_generated, py::arg("n_drafted") = r.n_drafted,
+                    py::arg("n_accepted") = r.n_accepted, py::arg("reason") = stop_reason_name(r.reason),
                     py::arg("ttft_s") = r.ttft_s, py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s,
                     py::arg("seal_s") = r.seal_s, py::arg("prefill_tps") = r.prefill_tps(),
                     py::arg("decode_tps") = r.decode_tps(), py::arg("logits_hash") = r.logits_hash);
@@ -113,7 +116,7 @@ void bind_generation(py::module_ & module) {
     module.def("sampling_defaults", &sampling_defaults);
     py::class_<generation_handle, std::shared_ptr<generation_handle>>(module, "Generation")
         .def(py::init(&start), py::arg("session"), py::arg("prompt"), py::kw_only(), py::arg("max_tokens"),
-             py::arg("ignore_eos"), py::arg("sampling"), py::arg("seed"), py::arg("stop"))
+             py::arg("ignore_eos"), py::arg("sampling"), py::arg("seed"), py::arg("stop"), py::arg("n_lookup"))
         .def("next", &generation_handle::next)
         .def("interrupt", &generation_handle::interrupt)
         .def("ended", &generation_handle::ended)

@@ -30,6 +30,10 @@ class Usage:
     """Of these, not computed: known as another prompt's beginning (Model's prefix_cache_bytes)."""
     generated_tokens: int
     """Sampled, an end-of-text token included."""
+    drafted_tokens: int
+    """Of prompt lookup (Session.generate's lookup)."""
+    accepted_tokens: int
+    """Of these, those that were sampled."""
     finish_reason: FinishReason
     """A stop string, max_tokens, the model's end of text, a full context, or an exception of a signal's (Ctrl-C)."""
     ttft_s: float | None
@@ -100,6 +104,8 @@ class Generation(Iterator[str]):
             prompt_tokens=raw["n_prompt"],
             cached_tokens=raw["n_reused"],
             generated_tokens=raw["n_generated"],
+            drafted_tokens=raw["n_drafted"],
+            accepted_tokens=raw["n_accepted"],
             finish_reason=_FINISH[raw["reason"]],
             ttft_s=raw["ttft_s"],
             prefill_s=raw["prefill_s"],

@@ -51,6 +51,10 @@ void cli_options::declare(option_table & table) {
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
     table.integer("-n,--predict", n_predict, -1, INT32_MAX,
                   "tokens to generate; -1: until the text or the context ends");
+    table.integer(
+        "--lookup", n_lookup, 0, 64,
+        "draft up to so many tokens from what the text said before, and verify them in one pass: faster where it "
+        "repeats itself; 0: none");
     table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
     table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
     table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");
@@ -105,6 +109,7 @@ void cli_options::check(const option_table & table) {
 generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
+    p.n_lookup = n_lookup;
     p.ignore_eos = ignore_eos;
     p.sampling = sampling;
     p.sampling.seed = static_cast<uint64_t>(seed);

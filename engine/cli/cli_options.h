@@ -14,6 +14,7 @@ struct cli_options {
     std::string chat_template = "own";  // own: the file's; otherwise a family's name
     int64_t n_predict = 128;
     int64_t n_ctx = 0;
+    int64_t n_lookup = 0;
     bool ignore_eos = false;
     bool conversation = false;
     bool tokenize = false;

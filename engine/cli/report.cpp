@@ -80,6 +80,7 @@ std::string summary_text(const session & s, const generate_result & r) {
                               speed_text(r.prefill_tps()).c_str());
     text += format("generated %" PRId64 " tokens%s", r.n_generated, speed_text(r.decode_tps()).c_str());
     text += r.ttft_s ? format(", the first after %.2f s", *r.ttft_s) : "";
+    text += r.n_drafted > 0 ? format(", %" PRId64 " of %" PRId64 " drafted", r.n_accepted, r.n_drafted) : "";
     text += format("; stopped: %s\n", stop_reason_name(r.reason));
     text += format("cache     %s: %s for %" PRId64 " tokens", s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(),
                    s.n_tokens());
@@ -103,7 +104,7 @@ std::string stats_json(const session & s, const generate_params & params, const 
     j["options"] = {
         {"kv", s.params().kv.policy},        {"chunk_size", s.params().kv.chunk_size}, {"n_ctx", s.n_ctx()},
         {"n_threads", s.params().n_threads}, {"n_gpu_layers", m.tensors.n_gpu_layers}, {"n_predict", params.n_predict},
-        {"ignore_eos", params.ignore_eos}};
+        {"n_lookup", params.n_lookup},       {"ignore_eos", params.ignore_eos}};
     for_each_sampling_option([&](const char * name, auto member, const auto &, const char * flag, const char *) {
         if (flag) {
             j["options"][name] = params.sampling.*member;
@@ -113,6 +114,8 @@ std::string stats_json(const session & s, const generate_params & params, const 
     j["n_prompt"] = r.n_prompt;
     j["n_reused"] = r.n_reused;
     j["n_generated"] = r.n_generated;
+    j["n_drafted"] = r.n_drafted;
+    j["n_accepted"] = r.n_accepted;
     j["stop_reason"] = stop_reason_name(r.reason);
     j["ttft_s"] = or_null(r.ttft_s);
     j["prefill_tps"] = or_null(r.prefill_tps());

@@ -195,6 +195,7 @@ kv_options preset_fields(const std::string & name) {
     } else if (name == "tiny") {
         p.bits = 2;
         p.key_quarters = 1;
+        p.key_group = 256;
     } else if (name != "default") {
         throw kv_option_error("preset", "'" + name + "' is not one of " + joined(kv_preset_names(), ", "));
     }

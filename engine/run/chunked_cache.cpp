@@ -1,6 +1,10 @@
 #include "run/chunked_cache.h"
 
+#include <algorithm>
+
 #include "error.h"
+#include "kernels/cpu/kernels.h"
+#include "kv/kv_block.h"
 #include "policy/stream_report.h"
 #include "without_bad_alloc.h"
 
@@ -46,6 +50,21 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
 
 int64_t chunked_cache::max_new() const {
     return options_.chunk_size - layers_.front().n_tail;
+}
+
+// In one tile of attention's rows and one of tokens, at either end of what they see, so that contexts are cut into
+// spans as for each alone; and nothing is sealed.
+int64_t chunked_cache::max_drafted() const {
+    const auto left_of_tile = [](int64_t token) { return kv_tile_tokens - token % kv_tile_tokens; };
+    int64_t n = std::min(max_new() - 1, left_of_tile(layers_.front().n_tail));
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const kv_layer_shape & shape = shape_.layers[il];
+        n = std::min(n, best_cpu_kernels().row_tile / (shape.n_head / shape.n_head_kv));
+        if (shape.window > 0 && n_tokens() >= shape.window) {
+            n = std::min(n, left_of_tile(n_tokens() - shape.window + 1));
+        }
+    }
+    return n;
 }
 
 void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt) {

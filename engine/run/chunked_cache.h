@@ -20,6 +20,7 @@ class chunked_cache : public kv_cache {
     chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers);
 
     int64_t max_new() const override;
+    int64_t max_drafted() const override;
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     int64_t n_ctx() const override { return shape_.n_ctx; }
     size_t bytes() const override;

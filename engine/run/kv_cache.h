@@ -22,6 +22,10 @@ class kv_cache {
     // The most tokens the next pass may bring (a chunk is closed where it ends), at least 1.
     virtual int64_t max_new() const { return INT64_MAX; }
 
+    // Of these, the most that a pass on the CPU computes as it would one by one, to the bit, and that a trim takes back
+    // exactly; of caches that ggml reads, up to the last digits.
+    virtual int64_t max_drafted() const { return max_new(); }
+
     virtual int64_t n_tokens() const = 0;
     virtual int64_t n_ctx() const = 0;  // the most tokens the sequence may have
 

@@ -68,7 +68,14 @@ generation::generation(session & s, std::vector<int32_t> prompt, const generate_
       pick_(params.sampling),
       decoder_(s.get_model().vocab),
       stops_(params.stop),
-      banned_(params.ignore_eos ? end_tokens(s.get_model().vocab) : std::vector<int32_t>()) {}
+      banned_(params.ignore_eos ? end_tokens(s.get_model().vocab) : std::vector<int32_t>()) {
+    if (params.n_lookup < 0) {
+        fail("n_lookup is ", params.n_lookup, "; it must be 0 or more");
+    }
+    if (params.n_lookup > 0) {
+        lookup_.emplace(params.n_lookup);
+    }
+}
 
 void generation::measure_prefill() {
     in_prefill_ = false;
@@ -79,12 +86,16 @@ void generation::measure_prefill() {
 }
 
 std::string generation::end(stop_reason reason) {
+    return end(reason, session_.last_logits());
+}
+
+std::string generation::end(stop_reason reason, std::span<const float> logits) {
     if (in_prefill_) {
         measure_prefill();
     }
     ended_ = true;
     result_.reason = reason;
-    if (const std::span<const float> logits = session_.last_logits(); !logits.empty()) {
+    if (!logits.empty()) {
         result_.logits_hash = hash_of(logits);
     }
     return stops_.push(decoder_.finish()) + stops_.finish();
@@ -117,6 +128,9 @@ std::span<const int32_t> generation::begin_step() {
 std::string generation::next(const session::progress & on_prefill) {
     const std::span<const int32_t> tokens = begin_step();
     if (origin() == token_origin::generated) {
+        if (const std::span<const int32_t> drafted = draft(); !drafted.empty()) {
+            return verify(drafted);
+        }
         session_.append(tokens.front());
     } else if (!tokens.empty() && session_.prefill(tokens, on_prefill).empty()) {
         return interrupt();
@@ -124,8 +138,43 @@ std::string generation::next(const session::progress & on_prefill) {
     return end_step();
 }
 
+// With a token behind them, as many as may still be sampled, and as the chunk has room for.
+std::span<const int32_t> generation::draft() {
+    if (!lookup_) {
+        return {};
+    }
+    const int64_t n_left = params_.n_predict < 0 ? INT64_MAX : params_.n_predict - result_.n_generated;
+    return lookup_->draft(std::min(n_left, session_.room_for_draft()) - 1);
+}
+
+std::string generation::verify(std::span<const int32_t> drafted) {
+    const auto n_vocab = static_cast<size_t>(session_.get_model().hp.n_vocab);
+    const int64_t n_before = session_.n_tokens();
+    std::vector<int32_t> tokens = {result_.last_token};
+    tokens.insert(tokens.end(), drafted.begin(), drafted.end());
+    const auto n_drafted = static_cast<int64_t>(drafted.size());
+    const std::span<const float> logits = session_.append_drafted(tokens);
+    sampled_.clear();
+    std::string text;
+    int64_t n = 0;  // tokens that the text has
+    bool right = true;
+    while (!ended_ && right) {
+        text += sample(logits.subspan(static_cast<size_t>(n) * n_vocab, n_vocab), n_before + n + 1);
+        ++n;
+        right = n < static_cast<int64_t>(tokens.size()) && result_.last_token == tokens[static_cast<size_t>(n)];
+    }
+    session_.keep_drafted(n);
+    const int64_t n_accepted = n - 1 + (right ? 1 : 0);
+    lookup_->learn(n_drafted, n_accepted);
+    result_.n_drafted += n_drafted;
+    result_.n_accepted += n_accepted;
+    result_.decode_s += seconds_since(step_start_);
+    return text;
+}
+
 std::string generation::end_step() {
     const bool first = result_.n_generated == 0;
+    sampled_.clear();
     if (first) {
         measure_prefill();
         if (params_.n_predict == 0) {
@@ -133,29 +182,41 @@ std::string generation::end_step() {
         }
         for (const int32_t token : session_.tokens()) {
             pick_.observe(token);
+            if (lookup_) {
+                lookup_->observe(token);
+            }
         }
     }
-    // An embedding may have more rows than there are tokens: those have no text.
-    const auto n_tokens = static_cast<size_t>(session_.get_model().vocab.n_vocab());
-    const int32_t token = result_.last_token = pick_.next(session_.last_logits().first(n_tokens), banned_);
-    ++result_.n_generated;
+    const std::string text = sample(session_.last_logits(), session_.n_tokens());
     if (first) {
         result_.ttft_s = seconds_since(step_start_);
     } else {
         result_.decode_s += seconds_since(step_start_);
     }
+    return text;
+}
+
+std::string generation::sample(std::span<const float> logits, int64_t n_held) {
+    // An embedding may have more rows than there are tokens: those have no text.
+    const auto n_tokens = static_cast<size_t>(session_.get_model().vocab.n_vocab());
+    const int32_t token = result_.last_token = pick_.next(logits.first(n_tokens), banned_);
+    ++result_.n_generated;
+    sampled_.push_back(token);
+    if (lookup_) {
+        lookup_->observe(token);
+    }
     if (session_.get_model().vocab.is_end_of_generation(token) && !params_.ignore_eos) {
-        return end(stop_reason::end_of_text);
+        return end(stop_reason::end_of_text, logits);
     }
     const std::string text = stops_.push(decoder_.push(token));
     if (stops_.found()) {
-        return text + end(stop_reason::stop_string);
+        return text + end(stop_reason::stop_string, logits);
     }
     if (result_.n_generated == params_.n_predict) {
-        return text + end(stop_reason::n_predict);
+        return text + end(stop_reason::n_predict, logits);
     }
-    if (session_.n_tokens() == session_.n_ctx()) {
-        return text + end(stop_reason::context_full);
+    if (n_held == session_.n_ctx()) {
+        return text + end(stop_reason::context_full, logits);
     }
     return text;
 }

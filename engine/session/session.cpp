@@ -214,6 +214,30 @@ std::span<const float> session::append(int32_t token) {
     return pass({&token, 1}, 1, token_origin::generated, /*end_of_prompt=*/false);
 }
 
+int64_t session::room_for_draft() const {
+    return std::min({params_.kv.chunk_size, cache_->max_drafted(), n_ctx() - n_tokens()});
+}
+
+std::span<const float> session::append_drafted(std::span<const int32_t> tokens) {
+    require_tokens(tokens);
+    const auto n = static_cast<int64_t>(tokens.size());
+    LIVEKV_ASSERT(n <= room_for_draft());
+    return pass(tokens, n, token_origin::generated, /*end_of_prompt=*/false);
+}
+
+void session::keep_drafted(int64_t n) {
+    const auto n_vocab = static_cast<size_t>(get_model().hp.n_vocab);
+    const auto n_given = static_cast<int64_t>(logits_.size() / n_vocab);
+    LIVEKV_ASSERT(n >= 1 && n <= n_given);
+    const int64_t left = n_tokens() - n_given + n;
+    LIVEKV_ASSERT(exact_trim(left) == left);
+    cache_->trim(left);
+    tokens_.resize(static_cast<size_t>(left));
+    const std::span<const float> last =
+        std::span<const float>(logits_).subspan(static_cast<size_t>(n - 1) * n_vocab, n_vocab);
+    last_logits_.assign(last.begin(), last.end());
+}
+
 std::span<const float> session::prefill(std::span<const int32_t> tokens, const progress & on_chunk) {
     require_tokens(tokens);
     std::span<const float> logits;

@@ -44,6 +44,14 @@ class session {
     // Appends a token that was generated from the logits, and returns its own.
     std::span<const float> append(int32_t token);
 
+    // Appends a generated token and a draft of those behind it, room_for_draft() in all at most, in one pass: the
+    // logits of each, f32 [n, n_vocab], as append would give them (kv_cache::max_drafted). Valid until keep_drafted.
+    std::span<const float> append_drafted(std::span<const int32_t> tokens);
+    int64_t room_for_draft() const;
+
+    // Of the tokens just appended so, forgets all but the first n, at least one.
+    void keep_drafted(int64_t n);
+
     // Called with the logits of consecutive tokens, f32 [n_rows, n_vocab]; first: index of row 0 in this call's tokens.
     using logits_sink = std::function<void(int64_t first, int64_t n_rows, std::span<const float> logits)>;
 

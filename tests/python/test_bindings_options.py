@@ -132,7 +132,7 @@ def test_a_session_has_the_options_it_was_given(livekv, model, tmp_path):
 def test_presets_start_and_changes_follow(livekv):
     assert livekv.KVOptions.preset("default") == livekv.KVOptions()
     assert livekv.KVOptions.preset("small") == livekv.KVOptions(kv_bits=3)
-    assert livekv.KVOptions.preset("tiny") == livekv.KVOptions(kv_bits=2, key_quarters=1)
+    assert livekv.KVOptions.preset("tiny") == livekv.KVOptions(kv_bits=2, key_quarters=1, key_group=256)
     reference = livekv.KVOptions.preset("reference", sink_tokens=8)
     assert (reference.scale_method, reference.warmup_keep, reference.sink_tokens) == ("ema_absmax", True, 8)
     with pytest.raises(livekv.Error, match="'huge' is not one of default, reference, quality, small, tiny"):

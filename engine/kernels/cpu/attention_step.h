@@ -1,6 +1,6 @@
 #pragma once
 
-// Attention of a few rows, as in decode: the query heads of one kv head, up to step_rows of them. Where
+// Attention of a few rows, as in decode: the query heads of one kv head, of one token or some, up to step_rows. Where
 // attention_rows.h puts rows side by side in vector lanes, here lanes are the tokens (keys) or channels (values) of
 // bricks, so that few rows waste none and codes go from memory into products without a stop. The arithmetic is the
 // same.
@@ -65,20 +65,34 @@ class step_attention {
         return last ? place{at.segment + 1, 0} : place{at.segment, at.tile + 1};
     }
 
-    // What is not to be seen: tokens before n_skip or the window, and those a tile has too few of.
+    // What is not to be seen: tokens before n_skip or a row's window, those behind its own, and those a tile has too
+    // few of.
     void hide(place at, float * scores) const {
         const kv_segment & segment = args_.segments[at.segment];
-        const int32_t n = n_tokens(at);
-        const int64_t seen_from = args_.first_seen(0) - segment.first;
-        const int64_t n_skip = (seen_from > segment.n_skip ? seen_from : segment.n_skip) - at.tile * tile_tokens;
-        if (n_skip <= 0 && n == tile_tokens) {
+        const int64_t first = at.tile * tile_tokens;
+        // Of a row's token in this tile.
+        const auto seen_from = [&](int64_t token) {
+            const int64_t in_window = args_.first_seen(token) - segment.first;
+            return (in_window > segment.n_skip ? in_window : segment.n_skip) - first;
+        };
+        const auto seen_to = [&](int64_t token) {
+            const bool is_last = at.segment + 1 == args_.n_segments;
+            return segment.n_tokens - (is_last ? args_.n_tokens - 1 - token : 0) - first;
+        };
+        if (seen_from(token_of(item_.n_rows - 1)) <= 0 && seen_to(token_of(0)) >= tile_tokens) {
             return;
         }
-        for (int32_t i = 0; i < item_.n_rows * tile_tokens; ++i) {
-            const int32_t t = i % tile_tokens;
-            scores[i] = t < n_skip || t >= n ? 2.0f * hidden_score : scores[i];
+        for (int32_t r = 0; r < item_.n_rows; ++r) {
+            const int64_t from = seen_from(token_of(r));
+            const int64_t to = seen_to(token_of(r));
+            float * const s = scores + r * tile_tokens;
+            for (int32_t t = 0; t < tile_tokens; ++t) {
+                s[t] = t < from || t >= to ? 2.0f * hidden_score : s[t];
+            }
         }
     }
+
+    int64_t token_of(int32_t row) const { return (item_.first_row + row) / args_.group(); }
 
     // Scores become weights relative to the largest score so far.
     void softmax_step(float * scores) {
@@ -133,10 +147,10 @@ class step_attention {
     f32 l_[step_rows];  // summed over lanes only at the end: a sum across one costs more than all that goes into it
 };
 
-// Few rows of one token go the one way, many the other.
+// A call of few rows goes the one way, of many the other. What the first makes of a row does not depend on the others.
 inline void attend(const attention_args & args, const attention_item & item, void * scratch,
                    const softmax_state & state) {
-    if (args.n_tokens == 1 && item.n_rows <= step_rows) {
+    if (args.n_rows() <= step_rows) {
         step_attention(args, item, scratch, state).run();
     } else {
         row_attention(args, item, scratch, state).run();

@@ -19,7 +19,9 @@ class step_keys {
         clear(s_.q, step_rows * s_.d32);
         for (int32_t r = 0; r < item_.n_rows; ++r) {
             float * const q = s_.row(s_.q, r);
-            const float * const from = args_.q + (item_.head * args_.group() + item_.first_row + r) * d_;
+            const int64_t row = item_.first_row + r;
+            const int64_t head = item_.head * args_.group() + row % args_.group();
+            const float * const from = args_.q + (row / args_.group() * args_.n_head + head) * d_;
             for (int32_t c = 0; c < d_; ++c) {
                 const float x = from[c] * scale;
                 q[c] = x > -largest_query ? (x < largest_query ? x : largest_query) : -largest_query;

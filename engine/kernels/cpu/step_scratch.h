@@ -7,7 +7,7 @@
 namespace livekv {
 namespace {
 
-constexpr int32_t step_rows = 8;
+constexpr int32_t step_rows = n_rows_tile;
 constexpr int32_t rows_at_once = 4;                 // that one unpacked brick serves
 constexpr int32_t n_tile = tile_tokens / lanes::n;  // vectors that hold a number for each token of a tile
 constexpr int32_t n_pair = 2;                       // vectors that hold lanes::n_bricks bricks side by side
