@@ -11,7 +11,9 @@ keeps itself; a stream is told: `keys.seal(chunk, query_squares)`. Without them 
 
 The livekv method's equations 3-2 to 3-7 are written out in engine/kv/kv_stats.h and kv_quant.h. Rotation is not part of
 it: rotate a chunk before it is sealed. Of options whose policy is kvstream (engine/kv/kv_stream.h) a stream gives
-Streamed; whether its keys have been turned by RoPE is its caller's choice.
+Streamed; whether its keys have been turned by RoPE is its caller's choice. A GuidedLayer decides from the
+queries of a prompt what one layer keeps of its tokens, and at how many bits (engine/kv/kv_guided.h); no cache policy
+does so yet.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, EXACT, SEALED, SINK, TAIL
 from livekv.options import KVOptions
 
-__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "KeyStream", "Sealed", "Streamed", "ValueStream",
-           "stream_statistics"]  # fmt: skip
+__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "GuidedChunk", "GuidedLayer", "GuidedMethod",
+           "KeyStream", "Sealed", "Streamed", "ValueStream", "guided_statistics", "stream_statistics"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 

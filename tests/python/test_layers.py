@@ -50,6 +50,7 @@ BESIDE_THE_PUBLIC_HEADER = {
     "bindings/text.cpp session/stop_strings.h": "text from tokens for those who step engines themselves",
     "bindings/streams.cpp kv/kv_quant.h": "livekv.kv seals arrays by the specification",
     "bindings/streams.cpp kv/kv_classes.h": "and keys by classes of width",
+    "bindings/guided.cpp kv/guided_layer.h": "or a layer's by a guide",
 }
 
 

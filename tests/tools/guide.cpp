@@ -1,0 +1,108 @@
+// livekv-guide: the scalar reference of policy guided on raw chunks, for the golden vectors.
+//
+// stdin: one JSON line {"method": {...}, "layer": l, "n_layer": L, "n_prompt": T, "n_head": H, "n_head_kv": K,
+// "head_dim": D, "chunks": [{"positions": [...], "n": tokens before earlier layers dropped any}, ...]}, then for each
+// chunk q [H, n, D], k and v [K, n, D] as raw float32. stdout: a JSON object a chunk, one a line.
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/tool.h"
+#include "error.h"
+#include "kv/guided_layer.h"
+
+namespace livekv {
+
+namespace {
+
+guided_method method_of(const nlohmann::json & j) {
+    using g = guided_method;
+    g m;
+    m.alpha = j.at("alpha");
+    m.beta = j.at("beta");
+    m.gamma = j.at("gamma");
+    m.theta_h = j.at("theta_h");
+    m.theta_m = j.at("theta_m");
+    m.bits = {j.at("high_bits"), j.at("medium_bits"), j.at("low_bits")};
+    m.shares = {j.at("early_layer_ratio"), j.at("middle_layer_ratio"), j.at("later_layer_ratio")};
+    m.guide = j.at("guide") == "last" ? g::guide_at::last : g::guide_at::first;
+    m.guide_tokens = j.at("guide_tokens");
+    m.propagates = j.at("propagate") == "off"     ? g::propagation::off
+                   : j.at("propagate") == "cache" ? g::propagation::cache
+                                                  : g::propagation::layers;
+    m.budget = j.at("budget") == "bits" ? g::budget_of::bits : g::budget_of::tokens;
+    m.protects = j.at("protect");
+    m.sink_tokens = j.at("sink_tokens");
+    m.keep_last = j.at("keep_last");
+    m.keys = j.at("key_axis") == "token" ? g::key_axis::token : g::key_axis::channel;
+    m.min_class = j.at("min_class");
+    return m;
+}
+
+std::vector<float> read(int64_t n) {
+    std::vector<float> x(static_cast<size_t>(n));
+    std::cin.read(reinterpret_cast<char *>(x.data()), static_cast<std::streamsize>(x.size() * sizeof(float)));
+    if (!std::cin) {
+        fail("the input ends early");
+    }
+    return x;
+}
+
+void add_side(nlohmann::json & out, const guided_side & side, const std::string & name) {
+    out[name + "_codes"] = side.codes;
+    out[name + "_reconstruction"] = side.reconstruction;
+    if (!side.low.empty()) {
+        out[name + "_low"] = side.low;
+        out[name + "_scale"] = side.scale;
+    }
+    for (const auto & [bits, low] : side.level_low) {
+        out[name + "_low_" + std::to_string(bits)] = low;
+        out[name + "_scale_" + std::to_string(bits)] = side.level_scale.at(bits);
+    }
+}
+
+int run(int, char **) {
+    std::string header;
+    std::getline(std::cin, header);
+    const nlohmann::json request = nlohmann::json::parse(header);
+    const guided_method method = method_of(request.at("method"));
+    const guided_place place =
+        guided_place_of(method, request.at("layer"), request.at("n_layer"), request.at("n_prompt"));
+    const guided_layer::shape shape = {request.at("n_head"), request.at("n_head_kv"), request.at("head_dim")};
+    guided_layer layer(method, place, shape);
+    for (const nlohmann::json & chunk : request.at("chunks")) {
+        const std::vector<int64_t> positions = chunk.at("positions");
+        const int64_t n = static_cast<int64_t>(positions.size()) * shape.head_dim;
+        const std::vector<float> q = read(shape.n_head * n);
+        const std::vector<float> k = read(shape.n_head_kv * n);
+        const std::vector<float> v = read(shape.n_head_kv * n);
+        for (const guided_chunk & c : layer.add({q, k, v, positions}, chunk.at("n"))) {
+            nlohmann::json out = {{"positions", c.positions},
+                                  {"attention", c.attention},
+                                  {"attention_low", c.range.low},
+                                  {"attention_high", c.range.high},
+                                  {"attention_hat", c.scores.attention_hat},
+                                  {"layer_weight", place.layer_weight()},
+                                  {"position_bias", c.scores.position_bias},
+                                  {"relevance", c.scores.relevance},
+                                  {"score", c.scores.score},
+                                  {"label", c.scores.label},
+                                  {"protected", c.scores.is_protected},
+                                  {"kept", c.kept},
+                                  {"bits_assigned", c.bits_assigned},
+                                  {"bits", c.bits}};
+            add_side(out, c.k, "k");
+            add_side(out, c.v, "v");
+            std::cout << out.dump() << "\n";
+        }
+    }
+    return 0;
+}
+
+}  // namespace
+
+}  // namespace livekv
+
+int main(int argc, char ** argv) {
+    return livekv::run_tool("livekv-guide", livekv::run, argc, argv);
+}
