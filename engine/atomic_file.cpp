@@ -40,17 +40,19 @@ std::string folder_of(const std::string & path) {
 
 constexpr const char * temporary_infix = ".tmp-";  // then the process, and a number where it has several
 
-bool is_temporary(const std::string & name, const std::string & target_name) {
-    const std::string start = target_name + temporary_infix;
-    if (!name.starts_with(start)) {
-        return false;
+// What a temporary file will be called, or none.
+std::string target_of(const std::string & name) {
+    const size_t infix = name.rfind(temporary_infix);
+    if (infix == std::string::npos) {
+        return "";
     }
     const auto is_number = [](std::string_view text) {
         return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
     };
-    const std::string_view rest = std::string_view(name).substr(start.size());
+    const std::string_view rest = std::string_view(name).substr(infix + std::string_view(temporary_infix).size());
     const size_t dash = rest.find('-');
-    return is_number(rest.substr(0, dash)) && (dash == std::string_view::npos || is_number(rest.substr(dash + 1)));
+    const bool numbered = dash == std::string_view::npos || is_number(rest.substr(dash + 1));
+    return is_number(rest.substr(0, dash)) && numbered ? name.substr(0, infix) : "";
 }
 
 // Whether a file is still what its name leads to.
@@ -70,21 +72,23 @@ bool lock(int fd) {
 }
 
 // A writer holds its temporary file locked as long as it lives; what can be locked was left by one that was killed.
+void remove_unlocked(const std::string & path) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0) {
+        if (::flock(fd, LOCK_EX | LOCK_NB) == 0 && has_name(fd, path)) {
+            ::unlink(path.c_str());
+        }
+        ::close(fd);
+    }
+}
+
 void remove_stale(const std::string & target) {
     const std::string folder = folder_of(target);
     const std::string name = target.substr(target.rfind('/') + 1);
     const std::unique_ptr<DIR, int (*)(DIR *)> dir(::opendir(folder.c_str()), ::closedir);
     while (const dirent * const entry = dir ? ::readdir(dir.get()) : nullptr) {
-        if (!is_temporary(entry->d_name, name)) {
-            continue;
-        }
-        const std::string found = folder + "/" + entry->d_name;
-        const int fd = ::open(found.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        if (fd >= 0) {
-            if (::flock(fd, LOCK_EX | LOCK_NB) == 0 && has_name(fd, found)) {
-                ::unlink(found.c_str());
-            }
-            ::close(fd);
+        if (target_of(entry->d_name) == name) {
+            remove_unlocked(folder + "/" + entry->d_name);
         }
     }
 }
@@ -141,9 +145,17 @@ void atomic_file::overwrite(uint64_t offset, std::span<const uint8_t> bytes) {
     }
 }
 
-void atomic_file::commit() {
+bool atomic_file::remove_abandoned(const std::string & folder, const std::string & entry) {
+    if (target_of(entry).empty()) {
+        return false;
+    }
+    remove_unlocked(folder + "/" + entry);
+    return true;
+}
+
+void atomic_file::commit(bool sync) {
     const std::string folder = folder_of(target_);
-    if (::fsync(fd_) != 0) {
+    if (sync && ::fsync(fd_) != 0) {
         refuse(errno);
     }
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
@@ -151,6 +163,9 @@ void atomic_file::commit() {
     }
     temporary_.clear();
     ::close(std::exchange(fd_, -1));  // not before: without its lock the temporary file would be called stale
+    if (!sync) {
+        return;
+    }
     // The new name is on the disk once its folder is. Where folders cannot be synced there is nothing more to do.
     const int dir = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir >= 0) {

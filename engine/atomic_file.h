@@ -19,7 +19,12 @@ class atomic_file {
 
     void append(std::span<const uint8_t> bytes);
     void overwrite(uint64_t offset, std::span<const uint8_t> bytes);  // of what was appended
-    void commit();
+    // sync: the file also outlives a fall of the machine. Without it, it may be there torn after one, but the disk is
+    // not waited for: for what has a checksum and can be made again.
+    void commit(bool sync = true);
+
+    // Removes name.tmp-PID in a folder when the process that wrote it is gone. False when that is no such name.
+    static bool remove_abandoned(const std::string & folder, const std::string & entry);
 
   private:
     [[noreturn]] void refuse(int reason) const;

@@ -42,6 +42,7 @@
 //
 // CMake: link livekv_engine, whose include folder is engine/. Each header below says shapes, units and errors.
 
+#include "chunks/chunk_store.h"  // chunk_store: prompts that are read once
 #include "engine/engine.h"       // engine: what the sessions of a model share
 #include "engine/model.h"        // model: file, shape (hp), tokenizer (vocab), weights (tensors)
 #include "error.h"               // error: the one exception

@@ -1,6 +1,8 @@
 #include "cli/cli_options.h"
 
+#include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <random>
 
 #include "livekv.h"
@@ -42,6 +44,12 @@ void cli_options::declare(option_table & table) {
     table.text(
         "--kv-load", kv_load_path, "FILE",
         "go on from a saved cache, with its cache options; the prompt, if -p or -f gives one, comes after its text");
+    table.text("--kv-store", kv_store_path, "FOLDER",
+               "keep the chunks of prompts there, and start from those that are there; without it LIVEKV_KV_STORE");
+    table.custom("--kv-store-limit", "BYTES", "10G", "",
+                 "the most of them; those that were not used for the longest time go first; K, M and G multiply",
+                 [this](const std::string & typed) { kv_store_limit = parse_bytes(typed); });
+    table.flag("--kv-store-list", kv_store_list, "print what is there and stop");
     table.custom("--prefix-cache", "BYTES", "0", "",
                  "in a chat, keep up to so many bytes of chunks that were read, for "
                  "texts that begin as they do; K, M and G multiply; 0: none",
@@ -74,6 +82,19 @@ void cli_options::declare(option_table & table) {
 }
 
 void cli_options::check(const option_table & table) {
+    const bool store_given = std::ranges::find(table.given(), "--kv-store") != table.given().end();
+    if (const char * usual = std::getenv("LIVEKV_KV_STORE"); usual && !store_given) {
+        kv_store_path = usual;
+    }
+    if (kv_store_limit == 0) {
+        throw usage_error("--kv-store-limit 0 keeps nothing; leave --kv-store out");
+    }
+    if (kv_store_list) {
+        if (kv_store_path.empty()) {
+            throw usage_error("--kv-store-list needs the folder, --kv-store FOLDER");
+        }
+        return;
+    }
     engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
@@ -97,6 +118,12 @@ void cli_options::check(const option_table & table) {
     }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
         throw usage_error("--kv-save writes livekv and kvstream caches only, not --kv " + engine.kv.policy);
+    }
+    if (!loads && !find_kv_policy(engine.kv.policy).compresses) {
+        if (store_given) {
+            throw usage_error("--kv-store keeps livekv and kvstream caches only, not --kv " + engine.kv.policy);
+        }
+        kv_store_path.clear();
     }
     if (kv_save_path == "-" || kv_load_path == "-") {
         throw usage_error("--kv-save and --kv-load need a file, not -");

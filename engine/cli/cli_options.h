@@ -20,6 +20,9 @@ struct cli_options {
     bool tokenize = false;
     std::string kv_save_path;
     std::string kv_load_path;
+    std::string kv_store_path;  // after check(): LIVEKV_KV_STORE where none was given; empty: none
+    int64_t kv_store_limit = static_cast<int64_t>(chunk_store::default_limit);
+    bool kv_store_list = false;
     std::string stats_path;
     int64_t prefix_cache_bytes = 0;
     sampler_params sampling;  // but the seed, which may be left open

@@ -8,6 +8,7 @@
 #include "cli/generate_visibly.h"
 #include "cli/interrupt.h"
 #include "cli/report.h"
+#include "cli/store_report.h"
 #include "cli/tool.h"
 #include "livekv.h"
 #include "policy/saved_options.h"
@@ -102,6 +103,10 @@ int run(int argc, char ** argv) {
         return 0;
     }
     options.check(table);
+    if (options.kv_store_list) {
+        std::cout << store_list_text(stored_pieces(options.kv_store_path));
+        return 0;
+    }
     if (!options.stats_path.empty()) {
         check_writable(options.stats_path);
     }
@@ -116,6 +121,10 @@ int run(int argc, char ** argv) {
     if (options.engine.n_gpu_layers > 0 && !find_gpu()) {
         std::cerr << "livekv-cli: warning: no GPU in this build or machine, -ngl is ignored\n";
     }
+    std::shared_ptr<chunk_store> store;
+    if (!options.kv_store_path.empty()) {
+        store = std::make_shared<chunk_store>(options.kv_store_path, static_cast<uint64_t>(options.kv_store_limit));
+    }
     const auto m = options.engine.load();
     std::optional<kv_file> saved;
     if (!options.kv_load_path.empty()) {
@@ -126,7 +135,8 @@ int run(int argc, char ** argv) {
     const std::vector<int32_t> prompt = encode_prompt(options, m->vocab, n_held > 0 ? saved->tokens().back() : -1);
     const int64_t n_ctx = choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()));
     const session_params params = options.engine.params(n_ctx, options.engine.kv.policy);
-    session s(std::make_shared<engine>(m, params.n_threads, static_cast<size_t>(options.prefix_cache_bytes)), params);
+    session s(std::make_shared<engine>(m, params.n_threads, static_cast<size_t>(options.prefix_cache_bytes), store),
+              params);
     if (saved) {
         s.load(*saved);
         saved.reset();
@@ -141,7 +151,12 @@ int run(int argc, char ** argv) {
     if (!options.conversation) {
         std::cout << std::endl;
     }
-    std::cerr << "\n" << summary_text(s, result) << "seed      " << options.seed << "\n";
+    std::cerr << "\n"
+              << summary_text(s, result) << (store ? store_summary_text(store->counts()) : "") << "seed      "
+              << options.seed << "\n";
+    if (store && !store->problem().empty()) {
+        std::cerr << "livekv-cli: warning: not everything was stored: " << store->problem() << "\n";
+    }
     if (!options.kv_save_path.empty()) {
         save(s, options, result);
     }

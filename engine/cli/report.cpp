@@ -76,8 +76,9 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
 std::string summary_text(const session & s, const generate_result & r) {
     const double kv_bytes = static_cast<double>(s.cache().bytes());
     const double f16_bytes = static_cast<double>(kv_f16_bytes(s));
-    std::string text = format("prompt    %" PRId64 " tokens in %.2f s%s\n", r.n_prompt, r.prefill_s,
+    std::string text = format("prompt    %" PRId64 " tokens in %.2f s%s", r.n_prompt, r.prefill_s,
                               speed_text(r.prefill_tps()).c_str());
+    text += r.n_reused > 0 ? format("; %" PRId64 " of them were known\n", r.n_reused) : "\n";
     text += format("generated %" PRId64 " tokens%s", r.n_generated, speed_text(r.decode_tps()).c_str());
     text += r.ttft_s ? format(", the first after %.2f s", *r.ttft_s) : "";
     text += r.n_drafted > 0 ? format(", %" PRId64 " of %" PRId64 " drafted", r.n_accepted, r.n_drafted) : "";
@@ -124,6 +125,11 @@ std::string stats_json(const session & s, const generate_params & params, const 
     j["kv_bits_per_value"] = or_null(s.kv_bits_per_value());
     j["kv_f16_bytes"] = kv_f16_bytes(s);
     j["kv"] = kv_json(s, r);
+    j["store"] = nullptr;
+    if (const auto & store = s.get_engine()->store()) {
+        j["store"] = {{"path", store->path()}, {"problem", store->problem()}};
+        visit_numbers(store->counts(), [&](const char * name, int64_t n) { j["store"][name] = n; });
+    }
     j["peak_rss_bytes"] = peak_rss_bytes();
     j["logits_hash"] = nullptr;
     if (r.logits_hash) {

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
@@ -19,6 +20,7 @@
 namespace livekv {
 
 int run_tool(const char * name, int (*body)(int argc, char ** argv), int argc, char ** argv) {
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow further is a write that fails
     try {
         if (const std::string missing = missing_cpu_features(); !missing.empty()) {
             fail("this program was built for a CPU with ", missing,

@@ -9,14 +9,21 @@
 
 namespace livekv {
 
-engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes) try
+engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes,
+               std::shared_ptr<chunk_store> store) try
     : model_(std::move(m)),
       n_threads_(n_threads),
       backend_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
       runner_(shape(0), n_threads),
       forward_(model_->hp, model_->tensors, runner_, backend_),
       remembers_(prefix_cache_bytes > 0),
-      prefixes_(prefix_cache_bytes) {
+      prefixes_(prefix_cache_bytes),
+      store_(std::move(store)) {
+    for (const bool is_long : {false, true}) {
+        if (store_) {
+            facts_[is_long] = model_->facts(is_long);
+        }
+    }
 } catch (const std::bad_alloc &) {
     fail("not enough memory for an engine");
 }
@@ -57,17 +64,39 @@ class engine::turn {
 
 std::unique_ptr<kv_cache> engine::known_beginning(const kv_options & options, int64_t n_ctx,
                                                   std::span<const int32_t> tokens) {
-    const turn mine(*this);
-    return prefixes_.longest(options, shape(n_ctx), tokens);
+    std::unique_ptr<chunked_cache> known;
+    {
+        const turn mine(*this);
+        known = prefixes_.longest(options, shape(n_ctx), tokens);
+    }
+    if (store_ && shares_pieces(options)) {
+        auto beginning = known ? std::move(known) : std::make_unique<chunked_cache>(options, shape(n_ctx));
+        known = store_->longest(facts_[beginning->shape().is_long], *beginning, tokens);
+        if (known) {
+            remember_here(*known, tokens);
+        } else if (beginning->n_tokens() > 0) {
+            known = std::move(beginning);
+        }
+    }
+    return known;
 }
 
 void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept {
+    const auto * chunked = dynamic_cast<const chunked_cache *>(&cache);
+    if (!chunked) {
+        return;
+    }
+    remember_here(*chunked, tokens);
+    if (store_) {
+        store_->put(facts_[chunked->shape().is_long], *chunked, tokens);
+    }
+}
+
+void engine::remember_here(const chunked_cache & cache, std::span<const int32_t> tokens) noexcept {
     const turn mine(*this);
-    if (const auto * chunked = dynamic_cast<const chunked_cache *>(&cache)) {
-        try {
-            prefixes_.add(*chunked, tokens);
-        } catch (const std::bad_alloc &) {  // then the next prompt computes it again
-        }
+    try {
+        prefixes_.add(cache, tokens);
+    } catch (const std::bad_alloc &) {  // then the next prompt computes it again
     }
 }
 

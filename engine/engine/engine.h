@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "chunks/chunk_store.h"
 #include "engine/model.h"
 #include "engine/prefix_tree.h"
 #include "graph/forward.h"
@@ -28,9 +29,10 @@ struct batch_item {
 // from several threads take turns.
 class engine {
   public:
-    // prefix_cache_bytes: of chunks kept for prompts that begin as one did that was read before (prefix_tree.h).
-    // Throws livekv::error when a device cannot be opened.
-    engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes = 0);
+    // prefix_cache_bytes: of chunks kept for prompts that begin as one did that was read before (prefix_tree.h). store:
+    // where they are kept beyond this process, or null. Throws livekv::error when a device cannot be opened.
+    engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes = 0,
+           std::shared_ptr<chunk_store> store = nullptr);
     engine(engine &&) = delete;
 
     // Advances every item's sequence by its tokens, all in one pass of the model. Attention does not depend on who else
@@ -42,7 +44,7 @@ class engine {
     std::unique_ptr<kv_cache> make_cache(const kv_options & options, int64_t n_ctx) const;
 
     // A sequence of at most n_ctx tokens that begins as tokens do, as far as that was read before, and lacks at least
-    // the last of them; null when nothing of it was.
+    // the last of them; null when nothing of it was. What the store has of it is read without keeping others waiting.
     std::unique_ptr<kv_cache> known_beginning(const kv_options & options, int64_t n_ctx,
                                               std::span<const int32_t> tokens);
     // Notes what a sequence, whose tokens these are, has read, for the sequences to come; where memory allows.
@@ -50,8 +52,9 @@ class engine {
     // A sequence ended or was shortened: what was kept for it may go. Waits for nobody: during a step of another thread
     // it is left to that one.
     void forget_unused() noexcept;
-    bool remembers() const { return remembers_; }
-    size_t prefix_idle_bytes() const;  // of chunks that no sequence uses
+    bool remembers() const { return remembers_ || store_; }
+    const std::shared_ptr<chunk_store> & store() const { return store_; }  // null: none
+    size_t prefix_idle_bytes() const;                                      // of chunks that no sequence uses
 
     kv_shape shape(int64_t n_ctx) const;
     const std::shared_ptr<const model> & get_model() const { return model_; }
@@ -66,6 +69,7 @@ class engine {
   private:
     class turn;  // a caller's, for the length of a call
 
+    void remember_here(const chunked_cache & cache, std::span<const int32_t> tokens) noexcept;
     void forget_if_free() noexcept;
     void locked_step(std::span<const batch_item> batch);
     void pass(std::span<const batch_item * const> items);
@@ -79,6 +83,8 @@ class engine {
     forward forward_;
     bool remembers_;
     prefix_tree prefixes_;
+    std::shared_ptr<chunk_store> store_;
+    model_facts facts_[2];      // of the model, for the store: with positions as they are, and of long contexts
     mutable std::mutex mutex_;  // of all but what never changes
     std::atomic<bool> has_to_forget_ = false;
 

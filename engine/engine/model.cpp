@@ -5,11 +5,17 @@
 
 namespace livekv {
 
-model::model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form)
-    : file(path), hp(hparams::read(file, rope)), vocab(file), tensors(file, hp, n_gpu_layers, form) {
+model::model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form_)
+    : file(path), hp(hparams::read(file, rope)), vocab(file), tensors(file, hp, n_gpu_layers, form_), form(form_) {
     if (vocab.n_vocab() > hp.n_vocab) {
         fail("'", path, "': the tokenizer has ", vocab.n_vocab(), " tokens, the model ", hp.n_vocab);
     }
+}
+
+model_facts model::facts(bool is_long) const {
+    model_facts all = model_fingerprint(file, hp, is_long);
+    all.emplace_back("products", form == weight_form::packed ? "packed" : form == weight_form::f32 ? "f32" : "stored");
+    return all;
 }
 
 std::shared_ptr<const model> model::load(const std::string & path, int64_t n_gpu_layers, const rope_override & rope,

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "model/fingerprint.h"
 #include "model/gguf_file.h"
 #include "model/hparams.h"
 #include "model/tokenizer.h"
@@ -17,11 +18,15 @@ struct model {
     hparams hp;
     tokenizer vocab;
     weights tensors;
+    weight_form form;  // of what products read
 
     // n_gpu_layers: how many of the last layers go to the GPU, when there is one. rope: what its rotary positions are
     // instead of what the file says. Throws livekv::error;
     // rope_option_error for a change that does not fit.
     model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form);
+
+    // What keys and values depend on to the bit: the fingerprint, and the form. is_long: hparams::is_long.
+    model_facts facts(bool is_long) const;
 
     static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0,
                                              const rope_override & rope = {}, weight_form form = weight_form::packed);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "run/chunked_cache.h"
+#include "chunks/chunk_piece.h"
 
 namespace livekv {
 
@@ -37,12 +37,10 @@ class prefix_tree {
     size_t idle_bytes() const;  // of chunks that no sequence uses
 
   private:
-    // A chunk, or at the root those of the warm-up: keys of the first of them are sealed with what all of them are.
     struct node {
-        std::vector<std::vector<kv_chunk>> layers;  // [n_layer], each [n_chunks]
-        std::vector<raw_rows> sinks;                // [n_layer], of a first chunk
+        chunk_piece piece;
         uint64_t last_used = 0;
-        std::map<std::vector<int32_t>, std::unique_ptr<node>> next;  // by their chunks' tokens
+        std::map<std::vector<int32_t>, std::unique_ptr<node>> next;  // by their pieces' tokens
 
         bool in_use() const;        // a sequence has some of it
         size_t idle_bytes() const;  // of what no sequence has

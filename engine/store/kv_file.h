@@ -43,14 +43,22 @@ using kv_texts = std::map<std::string, std::string>;
 void write_kv_file(const std::string & path, const model_facts & model, const kv_texts & options,
                    std::span<const kv_layer> layers, std::span<const int32_t> tokens, std::span<const float> logits);
 
+// The same of chunks in the middle of a sequence, or at its beginning, which other sequences share: before: the tokens
+// in front of theirs. The machine's fall may leave it torn, which its checksum says; nothing waits for the disk.
+void write_kv_piece(const std::string & path, const model_facts & model, const kv_texts & options,
+                    std::span<const kv_layer> layers, std::span<const int32_t> before, std::span<const int32_t> tokens);
+
+enum class kv_file_kind { sequence, piece };
+
 class kv_file {
   public:
-    // Opens and verifies a file. Throws livekv::error when it is none of ours, torn, changed, or of a version that is
-    // not known.
-    explicit kv_file(const std::string & path);
+    // Opens and verifies a file. Throws livekv::error when it is none of ours, torn, changed, or of a version or kind
+    // that is not the one wanted.
+    explicit kv_file(const std::string & path, kv_file_kind kind = kv_file_kind::sequence);
 
     uint32_t version() const { return version_; }
     const kv_texts & options() const { return options_; }
+    const std::vector<int32_t> & before() const { return before_; }  // of a piece
     const std::vector<int32_t> & tokens() const { return tokens_; }
 
     // Throws livekv::error, naming the difference, when the sequence was made with another model.
@@ -99,6 +107,7 @@ class kv_file {
     gguf_file file_;
     uint32_t version_ = 0;
     kv_texts options_;
+    std::vector<int32_t> before_;
     std::vector<int32_t> tokens_;
 };
 

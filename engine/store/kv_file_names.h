@@ -23,6 +23,10 @@
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
+// A piece of a sequence is the same with general.architecture "livekv-chunks" and
+//           livekv.before         i32 [n_before]: the tokens that its own go on behind; absent: none
+// so that nobody takes it for a whole one.
+//
 // Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no options only-layer and key-feedback,
 // no policy kvstream, none of its options, and no blocks of version 3. Version 3 had no options key-alloc and
 // key-quarters, and so neither blocks of version 2 nor tail.q.
@@ -43,6 +47,7 @@ constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the mod
 constexpr uint32_t f16_states_version = 5;
 constexpr int32_t given_back = -1;  // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
+constexpr const char * piece_architecture_name = "livekv-chunks";
 
 constexpr const char * checksum = "livekv.checksum";
 constexpr const char * architecture = "general.architecture";
@@ -50,6 +55,7 @@ constexpr const char * version = "livekv.file_version";
 constexpr const char * block_version = "livekv.block_version";
 constexpr const char * option_prefix = "livekv.option.";
 constexpr const char * tokens = "livekv.tokens";
+constexpr const char * before = "livekv.before";
 constexpr const char * chunks = "chunks";
 constexpr const char * logits = "logits";
 

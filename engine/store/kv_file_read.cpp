@@ -9,9 +9,14 @@
 
 namespace livekv {
 
-kv_file::kv_file(const std::string & path) : file_(path) {
+kv_file::kv_file(const std::string & path, kv_file_kind kind) : file_(path) {
     // The version before the checksum, so that a newer file is called newer, whatever else changed in it.
-    if (file_.find_string(kv_names::architecture) != kv_names::architecture_name) {
+    const std::optional<std::string> architecture = file_.find_string(kv_names::architecture);
+    if (kind == kv_file_kind::sequence && architecture == kv_names::piece_architecture_name) {
+        refuse("not a saved cache but a piece of one, from a folder of --kv-store");
+    }
+    if (architecture !=
+        (kind == kv_file_kind::piece ? kv_names::piece_architecture_name : kv_names::architecture_name)) {
         refuse("not a saved cache");
     }
     version_ = file_.get_u32(kv_names::version);
@@ -27,6 +32,9 @@ kv_file::kv_file(const std::string & path) : file_(path) {
     const std::string prefix = kv_names::option_prefix;
     for (const std::string & key : file_.keys_with(prefix)) {
         options_[key.substr(prefix.size())] = file_.get_string(key);
+    }
+    if (kind == kv_file_kind::piece && file_.has(kv_names::before)) {
+        before_ = file_.get_ints(kv_names::before);
     }
     tokens_ = file_.get_ints(kv_names::tokens);
     if (tokens_.empty()) {

@@ -48,7 +48,7 @@ class container {
     }
 
     // The checksum is the first key, and 0 until everything else is written.
-    void write(const std::string & path) {
+    void write(const std::string & path, bool sync) {
         atomic_file file(path);
         xxh64 hash;
         const auto append = [&](bytes part) {
@@ -69,7 +69,7 @@ class container {
         }
         const uint64_t sum[] = {hash.digest()};
         file.overwrite(kv_names::checksum_at(), bytes_of(std::span(sum)));
-        file.commit();
+        file.commit(sync);
     }
 
   private:
@@ -79,9 +79,10 @@ class container {
     std::deque<std::vector<uint8_t>> owned_;
 };
 
-void add_keys(gguf_context * g, const model_facts & model, const kv_texts & options, std::span<const int32_t> tokens) {
+void add_keys(gguf_context * g, const char * architecture, const model_facts & model, const kv_texts & options,
+              std::span<const int32_t> tokens) {
     gguf_set_val_u64(g, kv_names::checksum, 0);
-    gguf_set_val_str(g, kv_names::architecture, kv_names::architecture_name);
+    gguf_set_val_str(g, kv_names::architecture, architecture);
     gguf_set_val_u32(g, kv_names::version, kv_names::file_version);
     gguf_set_val_u32(g, kv_names::block_version, kv_block_version);
     for (const auto & [name, value] : model) {
@@ -112,6 +113,8 @@ void add_pages(container & out, const std::string & name, ggml_type type, std::v
         out.add(name, type, static_cast<int64_t>(n / ggml_type_size(type)) / n_rows, n_rows, std::move(pages));
     }
 }
+
+constexpr size_t tensors_of_layer = 9;  // at most
 
 void add_layer(container & out, const kv_layer & layer, int64_t il) {
     std::vector<int32_t> facts;  // [n_chunks, 7]
@@ -149,6 +152,13 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     }
 }
 
+void add_layers(container & out, std::span<const kv_layer> layers, size_t n_tokens) {
+    for (size_t il = 0; il < layers.size(); ++il) {
+        LIVEKV_ASSERT(layers[il].n_tokens() == static_cast<int64_t>(n_tokens) && !layers[il].where->on_device());
+        add_layer(out, layers[il], static_cast<int64_t>(il));
+    }
+}
+
 }  // namespace
 
 void write_kv_file(const std::string & path, const model_facts & model, const kv_texts & options,
@@ -156,16 +166,25 @@ void write_kv_file(const std::string & path, const model_facts & model, const kv
     if (tokens.empty()) {
         fail("cannot save '", path, "': the sequence is empty");
     }
-    container out(1 + 9 * layers.size());
-    add_keys(out.keys(), model, options, tokens);
+    container out(1 + tensors_of_layer * layers.size());
+    add_keys(out.keys(), kv_names::architecture_name, model, options, tokens);
     if (!logits.empty()) {
         out.add(kv_names::logits, GGML_TYPE_F32, static_cast<int64_t>(logits.size()), 1, {bytes_of(logits)});
     }
-    for (size_t il = 0; il < layers.size(); ++il) {
-        LIVEKV_ASSERT(layers[il].n_tokens() == static_cast<int64_t>(tokens.size()) && !layers[il].where->on_device());
-        add_layer(out, layers[il], static_cast<int64_t>(il));
+    add_layers(out, layers, tokens.size());
+    out.write(path, /*sync=*/true);
+}
+
+void write_kv_piece(const std::string & path, const model_facts & model, const kv_texts & options,
+                    std::span<const kv_layer> layers, std::span<const int32_t> before,
+                    std::span<const int32_t> tokens) {
+    container out(tensors_of_layer * layers.size());
+    add_keys(out.keys(), kv_names::piece_architecture_name, model, options, tokens);
+    if (!before.empty()) {
+        gguf_set_arr_data(out.keys(), kv_names::before, GGUF_TYPE_INT32, before.data(), before.size());
     }
-    out.write(path);
+    add_layers(out, layers, tokens.size());
+    out.write(path, /*sync=*/false);
 }
 
 }  // namespace livekv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # From the bottom up, the public header among them. A room may include itself and those before it.
-ROOMS = ["base", "rope", "kv", "kernels", "model", "memory", "store", "policy", "run", "graph", "engine", "session",
+ROOMS = ["base", "rope", "kv", "kernels", "model", "memory", "store", "policy", "run", "graph", "chunks", "engine", "session",
          "livekv.h", "cli"]
 # ggml is known where tensors and files are: not in the tokenizers, the sessions' logic or the tools.
 KNOW_GGML = {"model", "store", "run", "graph"}

@@ -2,39 +2,16 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <set>
 #include <string>
 
 #include "atomic_file.h"
 #include "check.h"
 #include "error.h"
+#include "temporary_folder.h"
 
 using namespace livekv;
 
 namespace {
-
-// An empty folder, removed with all that is in it.
-class folder {
-  public:
-    folder() : path_(std::filesystem::temp_directory_path() / ("livekv-folder-" + std::to_string(::getpid()))) {
-        std::filesystem::remove_all(path_);
-        std::filesystem::create_directory(path_);
-    }
-    ~folder() { std::filesystem::remove_all(path_); }
-
-    std::string file(const std::string & name) const { return (path_ / name).string(); }
-
-    std::set<std::string> names() const {
-        std::set<std::string> found;
-        for (const auto & entry : std::filesystem::directory_iterator(path_)) {
-            found.insert(entry.path().filename().string());
-        }
-        return found;
-    }
-
-  private:
-    std::filesystem::path path_;
-};
 
 void append(atomic_file & file, const std::string & text) {
     file.append({reinterpret_cast<const uint8_t *>(text.data()), text.size()});
@@ -90,7 +67,7 @@ using names = std::set<std::string>;
 }  // namespace
 
 TEST(what_a_killed_writer_left_goes_with_the_next_write) {
-    const folder here;
+    const temporary_folder here;
     writer first(here.file("a"));
     writer second(here.file("a"));
     const names both = {first.temporary(), second.temporary()};
@@ -104,7 +81,7 @@ TEST(what_a_killed_writer_left_goes_with_the_next_write) {
 }
 
 TEST(what_a_living_writer_has_so_far_stays) {
-    const folder here;
+    const temporary_folder here;
     writer other(here.file("a"));
     atomic_file mine(here.file("a"));
     append(mine, "mine");
@@ -119,7 +96,7 @@ TEST(what_a_living_writer_has_so_far_stays) {
 }
 
 TEST(a_file_whose_name_only_looks_alike_stays) {
-    const folder here;
+    const temporary_folder here;
     const names others = {"a.tmp",   "a.tmp-",   "a.tmp7",     "a.tmp-7x",         "a.tmp-x7",
                           "b.tmp-7", "aa.tmp-7", "a.tmp-7.kv", "a.tmp-2026-11-21", "a.tmp-7-"};
     for (const std::string & name : others) {
@@ -132,7 +109,7 @@ TEST(a_file_whose_name_only_looks_alike_stays) {
 }
 
 TEST(without_commit_nothing_is_left) {
-    const folder here;
+    const temporary_folder here;
     write(here.file("a"), "old");
     {
         atomic_file file(here.file("a"));
