@@ -10,8 +10,8 @@
 
 namespace livekv {
 
-// Consecutive tokens of one layer that are stored alike. Keys, and values, are either sealed blocks, one a kv head, or
-// f16 rows. Plain data: who fills it keeps the memory alive.
+// Tokens of one layer that are stored alike: consecutive ones, or a chunk's of one level. Keys, and values, are either
+// sealed blocks, one a kv head, or f16 rows. Plain data: who fills it keeps the memory alive.
 struct kv_segment {
     int64_t first = 0;  // position of its first token in the sequence; read where there is a window, or keys are turned
     int32_t n_tokens = 0;                // to be read, from the first on; a block may hold more
@@ -28,6 +28,8 @@ struct kv_segment {
 struct attention_args {
     const float * q = nullptr;  // [n_tokens, n_head, head_dim], after RoPE
     float * out = nullptr;      // [n_tokens, n_head, head_dim]
+    float * log_sums =
+        nullptr;  // [n_tokens, n_head] of what softmax divides by, the logarithm to base 2; null: unwanted
     int32_t n_tokens = 0;
     int32_t n_head = 0;
     int32_t n_head_kv = 0;

@@ -191,6 +191,9 @@ void attention_job::finish(const piece & p, const softmax_state & state, float *
         const int64_t head = p.item.head * args.group() + row % args.group();
         float * const to = out + (row / args.group() * args.n_head + head) * head_dim_;
         const float inverse = state.l[r] > 0.0f ? 1.0f / state.l[r] : 0.0f;
+        if (args.log_sums) {
+            args.log_sums[row / args.group() * args.n_head + head] = state.m[r] + std::log2(state.l[r]);
+        }
         for (int32_t c = 0; c < head_dim_; ++c) {
             to[c] = state.o[c * kernels_.row_tile + r] * inverse;
         }

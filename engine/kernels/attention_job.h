@@ -18,8 +18,8 @@ class attention_job {
   public:
     attention_job(const cpu_kernels & kernels, int32_t n_threads, int32_t head_dim);
 
-    // Cuts calls into items; q and out of them are where theirs begin, behind those of the one before. How a call is
-    // cut, and so its result, does not depend on the others. Not thread-safe; nothing may run.
+    // Cuts calls into items; q and out of them, but not log_sums, are where theirs begin, behind those of the one
+    // before. How a call is cut, and so its result, does not depend on the others. Not thread-safe; nothing may run.
     void prepare(std::span<const attention_args> calls);
 
     // Works on this thread's items, then on others' until none is left; returns when this thread is done.

@@ -55,6 +55,23 @@
 //
 // A code u of width w stands for scale * (u - 2^(w-1)). In a quad of width 16 a brick holds the entries themselves, f16
 // [16 tokens][4 channels], and scales are 1.
+//
+// Version 4 (keys and values): every token has a scale and a minimum of its own:
+//
+//   0            header             version 4, group 1
+//   16           scales             f16 [n_tokens]
+//   minima       f16 [n_tokens]     a code u stands for minimum + scale * u
+//   (padding to 64 bytes)
+//   codes        bricks of the block's bits, as in version 1
+//   (padding to 64 bytes)
+//
+// Version 5 (keys and values): a chunk's tokens by level; those of a level, in order, are a block of their own:
+//
+//   0            header             version 5, bits 0, group n_tokens, the block's lines of 64 bytes
+//   16           levels             kv_level [3], none of which need have tokens
+//   40           places             u8 [n_tokens]: the token's level; kv_no_level: it is not in the block
+//   (padding to 64 bytes)
+//   blocks       of version 2 (keys), 3 or 4
 
 #include <cstddef>
 #include <cstdint>
@@ -66,6 +83,8 @@ namespace livekv {
 constexpr int32_t kv_block_version = 1;
 constexpr int32_t kv_block_classes = 2;   // the version whose channels stand in classes of width
 constexpr int32_t kv_block_channels = 3;  // the version whose channels, keys' or values', have a scale each
+constexpr int32_t kv_block_tokens = 4;    // the version whose tokens, keys or values, have a scale and a minimum each
+constexpr int32_t kv_block_levels = 5;    // the version whose tokens lie in blocks of the other versions, by level
 constexpr int32_t kv_tile_tokens = 32;    // key groups and value bricks never straddle a tile
 constexpr int32_t kv_block_align = 64;    // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
@@ -79,21 +98,33 @@ struct kv_block_header {
     uint16_t head_dim;    // a multiple of 8
     uint16_t group;       // tokens that share a channel's scale; values: 1
     uint16_t n_outliers;  // keys: per channel; values: per token
-    uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in versions 2 and 3
+    uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in versions 2, 3 and 5
     kv_side side;
     uint8_t has_centres;  // asymmetric; 0 in versions 2 and 3
-    uint8_t version;      // kv_block_version, _classes or _channels; other contents take another number
-    uint16_t width_sum;   // versions 2 and 3: of its quads; else 0
-    uint8_t reserved[2];  // 0
+    uint8_t version;      // kv_block_version, _classes, _channels, _tokens or _levels; others take other numbers
+    uint16_t width_sum;   // versions 2 and 3: of its quads; version 5: lines of 64 bytes, the lower half; else 0
+    uint16_t lines_high;  // version 5: the upper half; else 0
 
     LIVEKV_HD constexpr bool has_classes() const { return version == kv_block_classes; }
     LIVEKV_HD constexpr bool has_channels() const { return version == kv_block_channels; }
+    LIVEKV_HD constexpr bool has_tokens() const { return version == kv_block_tokens; }
+    LIVEKV_HD constexpr bool has_levels() const { return version == kv_block_levels; }
 };
 static_assert(sizeof(kv_block_header) == 16, "the first section");
 static_assert(offsetof(kv_block_header, n_tokens) == 0 && offsetof(kv_block_header, head_dim) == 2, "byte map");
 static_assert(offsetof(kv_block_header, group) == 4 && offsetof(kv_block_header, n_outliers) == 6, "byte map");
 static_assert(offsetof(kv_block_header, bits) == 8 && offsetof(kv_block_header, side) == 9, "byte map");
 static_assert(offsetof(kv_block_header, has_centres) == 10 && offsetof(kv_block_header, version) == 11, "byte map");
+
+// Tokens of one level in a block of version 5.
+struct kv_level {
+    uint32_t offset;    // of their block from this one's first byte; a multiple of 64
+    uint16_t n_tokens;  // 0: none, and the others are 0
+    uint16_t bits;      // 16, 8, 5, 4, 3 or 2
+};
+constexpr int32_t kv_n_levels = 3;
+constexpr uint8_t kv_no_level = 255;
+static_assert(sizeof(kv_level) == 8, "a section");
 
 // Byte offsets of a block's sections, and counts.
 struct kv_block_map {
@@ -102,9 +133,11 @@ struct kv_block_map {
     size_t index = 0;
     size_t tiles = 0;
     size_t centres = 0;
-    size_t minima = 0;  // version 2, as the next
-    size_t order = 0;
+    size_t minima = 0;  // versions 2 and 4
+    size_t order = 0;   // version 2
     size_t widths = 0;  // versions 2 and 3
+    size_t levels = 0;  // version 5, as the next
+    size_t places = 0;
     size_t codes = 0;
     size_t bytes = 0;
     size_t padding = 0;  // bytes of it that hold nothing: alignment, and codes beyond the end
@@ -153,9 +186,50 @@ LIVEKV_HD static constexpr kv_block_map kv_map_channels(const kv_block_header & 
     return m;
 }
 
+// How many bricks hold the codes of a block whose bits are one number.
+LIVEKV_HD static constexpr size_t kv_n_bricks(const kv_block_header & h) {
+    return h.side == kv_side::key
+               ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * static_cast<size_t>(h.head_dim / 4)
+               : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
+}
+
+LIVEKV_HD static constexpr kv_block_map kv_map_tokens(const kv_block_header & h) {
+    kv_block_map m;
+    m.n_scales = h.n_tokens;
+    m.brick_bytes = 8 * h.bits;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.scales = sizeof(kv_block_header);
+    m.minima = m.scales + 2 * static_cast<size_t>(m.n_scales);
+    m.outliers = m.index = m.tiles = m.centres = m.minima + 2 * static_cast<size_t>(m.n_scales);
+    m.codes = kv_align(m.centres, kv_block_align);
+    m.bytes = kv_align(m.codes + kv_n_bricks(h) * static_cast<size_t>(m.brick_bytes), kv_block_align);
+    const size_t n_codes = static_cast<size_t>(h.n_tokens) * static_cast<size_t>(h.head_dim);
+    m.padding = (m.codes - m.centres) + (m.bytes - m.codes - (n_codes * h.bits + 7) / 8);
+    return m;
+}
+
+// Without what is in its levels' blocks, whose bricks start at codes.
+LIVEKV_HD static constexpr kv_block_map kv_map_levels(const kv_block_header & h) {
+    kv_block_map m;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.levels = m.scales = sizeof(kv_block_header);
+    m.places = m.levels + kv_n_levels * sizeof(kv_level);
+    m.outliers = m.index = m.tiles = m.centres = m.places + h.n_tokens;
+    m.codes = kv_align(m.centres, kv_block_align);
+    m.bytes = (h.width_sum + (size_t{h.lines_high} << 16)) * kv_block_align;
+    m.padding = m.codes - m.centres;
+    return m;
+}
+
 LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     if (h.has_classes()) {
         return kv_map_classes(h);
+    }
+    if (h.has_tokens()) {
+        return kv_map_tokens(h);
+    }
+    if (h.has_levels()) {
+        return kv_map_levels(h);
     }
     if (h.has_channels()) {
         return kv_map_channels(h);
@@ -176,10 +250,7 @@ LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     m.centres = has_tiles ? m.tiles + 4 * static_cast<size_t>(m.n_tiles + 1) : index_end;
     const size_t head_end = m.centres + (h.has_centres ? static_cast<size_t>(m.n_scales) : 0);
     m.codes = kv_align(head_end, kv_block_align);
-    const size_t n_bricks =
-        key ? static_cast<size_t>(kv_ceil_div(h.n_tokens, 16)) * static_cast<size_t>(h.head_dim / 4)
-            : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
-    const size_t codes_end = m.codes + n_bricks * static_cast<size_t>(m.brick_bytes);
+    const size_t codes_end = m.codes + kv_n_bricks(h) * static_cast<size_t>(m.brick_bytes);
     m.bytes = kv_align(codes_end, kv_block_align);
     const size_t n_codes = static_cast<size_t>(h.n_tokens) * static_cast<size_t>(h.head_dim);
     const size_t used_codes = (n_codes * h.bits + 7) / 8;
@@ -233,7 +304,7 @@ LIVEKV_HD static constexpr kv_block_header kv_header(kv_side side, int32_t n_tok
             static_cast<uint8_t>(has_centres),
             kv_block_version,
             0,
-            {}};
+            0};
 }
 
 // Of keys whose quads' widths sum up to width_sum.
@@ -255,6 +326,25 @@ LIVEKV_HD static constexpr kv_block_header kv_channel_header(kv_side side, int32
     return h;
 }
 
+// Keys or values whose tokens have a scale and a minimum each.
+LIVEKV_HD static constexpr kv_block_header kv_token_header(kv_side side, int32_t n_tokens, int32_t head_dim,
+                                                           int32_t bits) {
+    kv_block_header h = kv_header(side, n_tokens, head_dim, bits, 1, 0, false);
+    h.version = kv_block_tokens;
+    return h;
+}
+
+// A chunk's tokens by level, in so many bytes, a multiple of 64.
+LIVEKV_HD static constexpr kv_block_header kv_level_header(kv_side side, int32_t n_tokens, int32_t head_dim,
+                                                           size_t bytes) {
+    kv_block_header h = kv_header(side, n_tokens, head_dim, 0, 1, 0, false);
+    h.group = h.n_tokens;
+    h.version = kv_block_levels;
+    h.width_sum = static_cast<uint16_t>(bytes / kv_block_align & 0xffff);
+    h.lines_high = static_cast<uint16_t>(bytes / kv_block_align >> 16);
+    return h;
+}
+
 // The budget of design: head_dim 128, 512 tokens, 4 bits, 1 % outliers, one symmetric scale a chunk. Keys: 5 outliers
 // of 4 bytes and a scale per channel; values: one of 3 bytes and a scale per token.
 constexpr kv_block_map kv_map_example_k = kv_map(kv_header(kv_side::key, 512, 128, 4, 512, 5, false));
@@ -273,5 +363,8 @@ static_assert(kv_map_example_c.bytes == 1216 + 16384, "4.30 bits a key");
 constexpr kv_block_map kv_map_example_s = kv_map(kv_channel_header(kv_side::value, 512, 64, 16 * 4));
 static_assert(kv_map_example_s.widths == 16 + 128 && kv_map_example_s.codes == 192, "byte map");
 static_assert(kv_map_example_s.bytes == 192 + 16384, "4.05 bits a value");
+constexpr kv_block_map kv_map_example_t = kv_map(kv_token_header(kv_side::value, 512, 64, 2));
+static_assert(kv_map_example_t.minima == 16 + 1024 && kv_map_example_t.codes == 2112, "byte map");
+static_assert(kv_map_example_t.bytes == 2112 + 8192, "2.52 bits a value");
 
 }  // namespace livekv

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <vector>
 
+#include "kv/level_block.h"
+
 namespace livekv {
 
 namespace {
@@ -121,15 +123,19 @@ std::string problem_of_block(const uint8_t * block, const kv_block_header & expe
     if (std::memcmp(block, &expected, sizeof(expected)) != 0) {
         return "a block's header is not what the options ask for";
     }
+    if (expected.has_levels()) {
+        return problem_of_levels(block, expected);
+    }
     const kv_block_map map = kv_map(expected);
     if (!all_finite(block + map.scales, static_cast<size_t>(map.n_scales)) ||
         !all_finite(block + map.outliers, static_cast<size_t>(map.n_outlying))) {
         return "a scale or outlier is not a number";
     }
+    if ((expected.has_classes() || expected.has_tokens()) &&
+        !all_finite(block + map.minima, static_cast<size_t>(map.n_scales))) {
+        return "a minimum is not a number";
+    }
     if (expected.has_classes()) {
-        if (!all_finite(block + map.minima, static_cast<size_t>(map.n_scales))) {
-            return "a minimum is not a number";
-        }
         return classes_fit(block, expected, map) ? "" : "the order or the widths of its channels are impossible";
     }
     if (expected.has_channels()) {

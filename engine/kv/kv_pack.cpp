@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "kv/f16.h"
+#include "kv/level_block.h"
 
 namespace livekv {
 
@@ -269,9 +270,12 @@ std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & 
     std::vector<uint8_t> bytes(map.bytes);
     uint8_t * block = bytes.data();
     store(block, h);
-    const int32_t mid = 1 << (h.bits - 1);
+    const int32_t mid = h.has_tokens() ? 0 : 1 << (h.bits - 1);
     for (size_t i = 0; i < sealed.scale.size(); ++i) {
         store(block + map.scales + 2 * i, f32_to_f16(sealed.scale[i]));
+        if (h.has_tokens()) {
+            store(block + map.minima + 2 * i, f32_to_f16(sealed.minimum[i]));
+        }
         if (h.has_centres) {
             store(block + map.centres + i, static_cast<int8_t>(mid - sealed.zero[i]));
         }
@@ -295,15 +299,18 @@ sealed_chunk read_block(const uint8_t * block) {
         return read_channels(block, h);
     }
     const kv_block_map map = kv_map(h);
-    const int32_t mid = 1 << (h.bits - 1);
+    const int32_t mid = h.has_tokens() ? 0 : 1 << (h.bits - 1);
     sealed_chunk sealed;
     sealed.n_tokens = h.n_tokens;
     sealed.head_dim = h.head_dim;
     sealed.bits = h.bits;
-    sealed.per_channel = h.side == kv_side::key;
+    sealed.per_channel = h.side == kv_side::key && !h.has_tokens();
     sealed.group = h.group;
     for (int32_t i = 0; i < map.n_scales; ++i) {
         sealed.scale.push_back(f16_to_f32(load<uint16_t>(block + map.scales + 2 * static_cast<size_t>(i))));
+        if (h.has_tokens()) {
+            sealed.minimum.push_back(f16_to_f32(load<uint16_t>(block + map.minima + 2 * static_cast<size_t>(i))));
+        }
         if (h.has_centres) {
             sealed.zero.push_back(static_cast<int16_t>(mid - load<int8_t>(block + map.centres + i)));
         }
@@ -323,6 +330,9 @@ sealed_chunk read_block(const uint8_t * block) {
 }
 
 std::vector<float> unpack_block(const uint8_t * block) {
+    if (header_of(block).has_levels()) {
+        return unpack_levels(block);
+    }
     return reconstruct(read_block(block));
 }
 

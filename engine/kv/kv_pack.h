@@ -16,14 +16,14 @@ kv_block_header block_header(const kv_method & method, kv_side side, int64_t n_t
 // f16.
 std::vector<uint8_t> pack_block(const kv_block_header & header, const sealed_chunk & sealed);
 
-// The chunk a block was packed from, as it now is: with the scales, outliers and zero points the block holds. Its sinks
-// and n_saturated are not in the block.
+// The chunk a block of any version but 5 was packed from, as it now is: with the scales, outliers and zero points the
+// block holds. Its sinks and n_saturated are not in the block.
 sealed_chunk read_block(const uint8_t * block);
 
-// What a block stands for: f32 [n_tokens, head_dim].
+// What a block of any version stands for: f32 [n_tokens, head_dim].
 std::vector<float> unpack_block(const uint8_t * block);
 
-// The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it; of version 1.
+// The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it; of versions 1 and 4.
 int32_t block_code(const uint8_t * block, int32_t token, int32_t channel);
 void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u);
 

@@ -26,7 +26,7 @@ struct sealed_chunk {
     std::vector<float> scale;            // [n_groups, head_dim] or [n_tokens]
     std::vector<int16_t> zero;           // the same, the code of 0, which may lie outside the codes; empty: symmetric
     key_classes classes;                 // of version 2, whose bits is 0; else empty
-    std::vector<float> minimum;          // of version 2, as scale: what code 0 stands for
+    std::vector<float> minimum;          // of versions 2 and 4, as scale: what code 0 stands for
     std::vector<int32_t> outlier_index;  // ascending, token * head_dim + channel
     std::vector<float> outlier_value;    // as many
     std::vector<float> sinks;            // [n_sinks, head_dim], the chunk's first tokens, exact

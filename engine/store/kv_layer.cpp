@@ -2,7 +2,31 @@
 
 #include <algorithm>
 
+#include "kv/level_block.h"
+
 namespace livekv {
+
+namespace {
+
+// A segment a level. Its tokens are in order, so what a trim left of the chunk is the first ones of each. Positions are
+// not theirs: nothing that reads them has levels.
+void append_levels(const kv_chunk & c, int64_t n_head_kv, std::vector<kv_segment> & out) {
+    const uint8_t * const k = c.k.bytes->data();
+    const uint8_t * const v = c.v.bytes->data();
+    for (int32_t level = 0; level < kv_n_levels; ++level) {
+        kv_segment s;
+        s.n_tokens = tokens_of_level(k, level, c.n_tokens);
+        s.k_blocks = k + level_of_block(k, level).offset;
+        s.v_blocks = v + level_of_block(v, level).offset;
+        s.k_block_bytes = c.k.bytes->bytes() / static_cast<size_t>(n_head_kv);
+        s.v_block_bytes = c.v.bytes->bytes() / static_cast<size_t>(n_head_kv);
+        if (s.n_tokens > 0) {
+            out.push_back(s);
+        }
+    }
+}
+
+}  // namespace
 
 void kv_layer::trim(int64_t n) noexcept {
     if (n == 0) {
@@ -85,6 +109,10 @@ void kv_layer::append_segments(std::vector<kv_segment> & out) const {
         s.first = first;
         first += c.n_tokens;
         if (c.given_back()) {
+            continue;
+        }
+        if (c.k.sealed() && c.k.header->has_levels()) {
+            append_levels(c, n_head_kv, out);
             continue;
         }
         s.n_tokens = c.n_tokens;

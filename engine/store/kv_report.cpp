@@ -5,8 +5,26 @@
 #include <cmath>
 
 #include "kv/kv_pack.h"
+#include "kv/level_block.h"
 
 namespace livekv {
+
+namespace {
+
+// Bytes of the codes of a block's tokens.
+size_t code_bytes(const kv_block_header & h, const uint8_t * block) {
+    size_t bits = static_cast<size_t>(h.n_tokens) * h.head_dim * h.bits;
+    if (h.has_classes() || h.has_channels()) {
+        bits = 4 * static_cast<size_t>(h.n_tokens) * h.width_sum;
+    }
+    for (int32_t i = 0; h.has_levels() && i < kv_n_levels; ++i) {
+        const kv_level level = level_of_block(block, i);
+        bits += static_cast<size_t>(level.n_tokens) * h.head_dim * level.bits;
+    }
+    return (bits + 7) / 8;
+}
+
+}  // namespace
 
 size_t kv_report::parts::total() const {
     size_t sum = 0;
@@ -32,8 +50,7 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
             const bool key = side == &c.k;
             const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
                                     (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
-            const size_t codes = h.has_classes() ? (static_cast<size_t>(c.n_stored) * h.width_sum + 1) / 2
-                                                 : (static_cast<size_t>(c.n_stored * layer.head_dim) * h.bits + 7) / 8;
+            const size_t codes = code_bytes(h, side->bytes->data());
             parts.outliers += heads * outliers;
             parts.codes += heads * codes;
             parts.padding += heads * m.padding;

@@ -13,6 +13,7 @@
 #include "kernels/attention_ref.h"
 #include "kernels/seal_stream.h"
 #include "kv/f16.h"
+#include "kv/guided_block.h"
 #include "kv/kv_classes.h"
 #include "kv/kv_pack.h"
 
@@ -25,8 +26,10 @@ struct sequence_setup {
     int32_t rotation = 0;  // of keys; of values half as long
     livekv::kv_method method;
     std::optional<livekv::stream_method> stream;  // seals in the place of method
-    const livekv::rope_turns * turns = nullptr;   // of keys that are kept before RoPE
-    float k_size = 1.0f;                          // standard deviation of keys
+    int32_t level_bits = 0;                       // blocks are of a level of guided with so many bits; 0: they are not
+    livekv::guided_method::key_axis level_axis = livekv::guided_method::key_axis::channel;
+    const livekv::rope_turns * turns = nullptr;  // of keys that are kept before RoPE
+    float k_size = 1.0f;                         // standard deviation of keys
     float q_size = 1.0f;
     int32_t zero_channel = -1;    // all zeros in keys and values
     int32_t heavy_channel = -1;   // 30 times as large, with a mean
@@ -120,6 +123,9 @@ class random_sequence {
     const sequence_setup & setup() const { return s_; }
     int32_t n_stored(size_t segment) const { return n_stored_[segment]; }
 
+    // What blocks of segments to come are.
+    void set_level(int32_t bits) { s_.level_bits = bits; }
+
   private:
     void fill(bool keys, bool blocks, int32_t n, int32_t n_sinks, livekv::kv_segment & segment) {
         std::normal_distribution<float> normal(0.0f, keys ? s_.k_size : 1.0f);
@@ -150,6 +156,14 @@ class random_sequence {
             }
             if (s_.stream) {
                 add_streamed(keys ? livekv::kv_side::key : livekv::kv_side::value, chunk, n_sinks, all);
+                continue;
+            }
+            if (s_.level_bits > 0) {
+                const std::vector<uint8_t> block =
+                    livekv::guided_block(livekv::guided_header(keys ? livekv::kv_side::key : livekv::kv_side::value,
+                                                               s_.level_axis, n, s_.head_dim, s_.level_bits),
+                                         chunk);
+                all.insert(all.end(), block.begin(), block.end());
                 continue;
             }
             livekv::key_statistics statistics(s_.method, s_.head_dim);

@@ -93,10 +93,10 @@ class row_attention {
         softmax_step(n);
         if (segment.v_blocks) {
             const block_reader block(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
-            if (!block.has_channels()) {
+            if (!block.in_floats()) {
                 return block_values(block, tile, n, d_, s_, state_.o);
             }
-            channel_rows(block, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
+            float_rows(block, kv_side::value, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
         } else {
             load_rows(args_, item_.head, segment.v_rows, first, n, s_);
         }

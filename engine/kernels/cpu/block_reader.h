@@ -27,6 +27,13 @@ class block_reader {
     // Of version 3, which has scales, widths and rows of bricks as version 2 does.
     bool has_channels() const { return h_.has_channels(); }
 
+    // Of version 4, whose bricks are those of version 1.
+    bool has_tokens() const { return h_.has_tokens(); }
+    const uint16_t * token_minima(int32_t token) const { return section16(map_.minima) + token; }
+
+    // Read a tile at a time, as floats.
+    bool in_floats() const { return has_channels() || has_tokens(); }
+
     // Of version 2.
     bool has_classes() const { return h_.has_classes(); }
     const uint16_t * key_minima(int32_t group) const {

@@ -37,7 +37,7 @@ class row_keys {
             block_ = block_reader(segment.k_blocks + static_cast<size_t>(item_.head) * segment.k_block_bytes);
             folded_group_ = -1;
         }
-        if (segment.k_blocks && !block_.has_channels()) {
+        if (segment.k_blocks && !block_.in_floats()) {
             return block_scores(tile);
         }
         for (int32_t i = 0; i < n * n_rows_tile; ++i) {
@@ -45,6 +45,12 @@ class row_keys {
         }
         if (!segment.k_blocks) {
             load_rows(args_, item_.head, segment.k_rows, tile * tile_tokens, n, s_);
+            if (!args_.turns) {
+                return multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
+            }
+            columns_of_rows(s_.rows, static_cast<size_t>(d_), d_, s_.channels);
+        } else if (block_.has_tokens()) {
+            token_rows(block_, kv_side::key, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
             if (!args_.turns) {
                 return multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
             }

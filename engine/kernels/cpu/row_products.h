@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/channel_rows.h"
 #include "kernels/cpu/rotate_rows.h"
+#include "kernels/cpu/token_rows.h"
 
 namespace livekv {
 namespace {

@@ -28,7 +28,7 @@ class step_values {
         }
         block_.enter(i_segment);
         block_.fetch_next_head(tile);
-        if (block_->has_channels()) {
+        if (block_->in_floats()) {
             return;
         }
         block_->bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
@@ -37,10 +37,10 @@ class step_values {
     // Adds p . values, over the tile's n tokens; p as in weigh(), which was called last with it.
     void add(int64_t i_segment, int32_t tile, int32_t n, const float * p) {
         const kv_segment & segment = args_.segments[i_segment];
-        const bool in_channels = segment.v_blocks && block_->has_channels();
-        if (!segment.v_blocks || in_channels) {
-            if (in_channels) {
-                channel_rows(*block_, tile, d_, s_.channels, s_.rows, s_.d32);
+        const bool in_floats = segment.v_blocks && block_->in_floats();
+        if (!segment.v_blocks || in_floats) {
+            if (in_floats) {
+                float_rows(*block_, kv_side::value, tile, d_, s_.channels, s_.rows, s_.d32);
             } else {
                 load_rows(args_, item_.head, segment.v_rows, tile, n, s_);
             }

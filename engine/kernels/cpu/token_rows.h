@@ -1,0 +1,55 @@
+#pragma once
+
+// Blocks whose tokens have a scale and a minimum each (kv_block.h, version 4), a tile of tokens at a time as floats.
+// Internal linkage.
+
+#include "kernels/cpu/channel_rows.h"
+
+namespace livekv {
+namespace {
+
+// A tile of a block, token after token: rows [kv_tile_tokens, stride]; of tokens beyond the block's whatever comes.
+inline void token_rows(const block_reader & block, kv_side side, int32_t tile, int32_t d, const channel_scratch & s,
+                       float * rows, size_t stride) {
+    const int32_t first = tile * kv_tile_tokens;
+    const int32_t n = block.n_tokens() - first < kv_tile_tokens ? block.n_tokens() - first : kv_tile_tokens;
+    float scales[kv_tile_tokens];
+    float minima[kv_tile_tokens];
+    lanes::to_f32(block.value_scales(first), scales, static_cast<size_t>(n));
+    lanes::to_f32(block.token_minima(first), minima, static_cast<size_t>(n));
+    const bool key = side == kv_side::key;
+    const int32_t n_beside = key ? d / 4 : block.value_quads(tile);  // bricks from one run of 16 to the next
+    const int32_t n_runs = key ? kv_ceil_div(n, 16) : kv_ceil_div(d, 16);
+    const uint8_t * const bricks = key ? block.key_bricks(tile) : block.value_bricks(tile);
+    for (int32_t run = 0; run < n_runs; ++run) {  // at most 16 * d codes at a time
+        const uint8_t * codes = bricks + static_cast<size_t>(run * n_beside) * 8 * static_cast<size_t>(block.bits());
+        if (block.bits() < 8) {
+            lanes::unpack(codes, static_cast<size_t>(n_beside), block.bits(), 0, 0, s.codes);
+            codes = s.codes;
+        }
+        const int32_t n_here = key ? (n - run * 16 < 16 ? n - run * 16 : 16) : (d - run * 16 < 16 ? d - run * 16 : 16);
+        for (int32_t beside = 0; beside < n_beside; ++beside) {
+            const uint8_t * const brick = codes + beside * 64;
+            for (int32_t i = 0; i < 4 * n_here; ++i) {
+                const int32_t t = key ? run * 16 + i / 4 : beside * 4 + i % 4;
+                const int32_t c = key ? beside * 4 + i % 4 : run * 16 + i / 4;
+                if (t < n) {
+                    rows[static_cast<size_t>(t) * stride + static_cast<size_t>(c)] =
+                        minima[t] + scales[t] * static_cast<float>(brick[i]);
+                }
+            }
+        }
+    }
+}
+
+// The same of a block of either version that is read so.
+inline void float_rows(const block_reader & block, kv_side side, int32_t tile, int32_t d, const channel_scratch & s,
+                       float * rows, size_t stride) {
+    if (block.has_channels()) {
+        return channel_rows(block, tile, d, s, rows, stride);
+    }
+    token_rows(block, side, tile, d, s, rows, stride);
+}
+
+}  // namespace
+}  // namespace livekv
