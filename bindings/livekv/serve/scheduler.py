@@ -237,7 +237,7 @@ class Scheduler:
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
-        if not self.model.prefix_cache_bytes or job.n_read > 0 or job.request.scores_prompt:
+        if not (self.model.prefix_cache_bytes or self.model.store) or job.n_read > 0 or job.request.scores_prompt:
             return False
         earlier = [other for other in self._reading if other is not job and other.request.arrived < job.request.arrived]
         return any(common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size > other.n_read
