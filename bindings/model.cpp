@@ -47,7 +47,8 @@ rope_override rope_from(const py::dict & values) {
 }
 
 std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layers, int64_t prefix_cache_bytes,
-                                   const py::dict & rope_values, bool repack, bool dequantize) {
+                                   std::shared_ptr<chunk_store> store, const py::dict & rope_values, bool repack,
+                                   bool dequantize) {
     if (prefix_cache_bytes < 0) {
         fail("prefix_cache_bytes is ", prefix_cache_bytes, "; it must be 0 or more");
     }
@@ -58,7 +59,7 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
     const weight_form form = dequantize ? weight_form::f32 : repack ? weight_form::packed : weight_form::stored;
     const py::gil_scoped_release released;
     return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, form),
-                                          static_cast<size_t>(prefix_cache_bytes));
+                                          static_cast<size_t>(prefix_cache_bytes), std::move(store));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
@@ -129,8 +130,8 @@ auto of_model(R (*f)(const model &, A...)) {
 
 void bind_model(py::module_ & module) {
     py::class_<shared_model, std::shared_ptr<shared_model>>(module, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"), py::arg("rope"),
-             py::arg("repack"), py::arg("dequantize"))
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers"), py::arg("prefix_cache_bytes"),
+             py::arg("store").none(true), py::arg("rope"), py::arg("repack"), py::arg("dequantize"))
         .def("facts", of_model(&facts_of))
         .def("rope", of_model(&rope_of), py::arg("layer"))
         .def("tokenize", of_model(&tokenize), py::arg("text"), py::kw_only(), py::arg("add_bos"), py::arg("add_eos"),

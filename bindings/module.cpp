@@ -28,6 +28,7 @@ PYBIND11_MODULE(_livekv, m) {
     });
     livekv::silence_ggml();
     livekv::bind_options(m);
+    livekv::bind_store(m);
     livekv::bind_model(m);
     livekv::bind_session(m);
     livekv::bind_generation(m);

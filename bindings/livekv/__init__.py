@@ -24,9 +24,11 @@ from livekv.options import KVOption, KVOptions, kv_options_table, parse_kv_list
 from livekv.sampling import Sampler, TextStream
 from livekv.session import Session
 from livekv.stats import KVBytes, KVStats
+from livekv.store import ChunkStore, StoredPiece
 from livekv.system import default_threads, peak_rss, system_info
 
 __all__ = [
+    "ChunkStore",
     "Engine",
     "Error",
     "Fidelity",
@@ -38,6 +40,7 @@ __all__ = [
     "Model",
     "Sampler",
     "Session",
+    "StoredPiece",
     "TextStream",
     "Usage",
     "__version__",

@@ -19,12 +19,19 @@ class CacheOptions:
     def parse(spec: str) -> CacheOptions: ...
     def values(self) -> dict[str, Any]: ...
 
+class ChunkStore:
+    def __init__(self, path: bytes, limit: int) -> None: ...
+    def counts(self) -> dict[str, int]: ...
+    def problem(self) -> str: ...
+    def pieces(self) -> list[dict[str, Any]]: ...
+
 class Model:
     def __init__(
         self,
         path: bytes,
         n_gpu_layers: int,
         prefix_cache_bytes: int,
+        store: ChunkStore | None,
         rope: dict[str, Any],
         repack: bool,
         dequantize: bool,

@@ -15,6 +15,7 @@ from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
 from livekv.paths import path_bytes
 from livekv.session import Session
+from livekv.store import ChunkStore
 
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -26,9 +27,10 @@ class Model:
     path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
     machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
-    is known; 0: none. repack: False leaves the products with quantized weights to ggml (docs/speed.md).
-    dequantize: compute with the numbers in F32 that quantized weights stand for, four to eight times the memory: their
-    products round nothing, so that what two caches differ by is theirs (docs/fidelity.md).
+    is known; 0: none. store: where such chunks are kept beyond this process (livekv.ChunkStore). repack: False leaves
+    the products with quantized weights to ggml (docs/speed.md). dequantize: compute with the numbers in F32 that
+    quantized weights stand for, four to eight times the memory: their products round nothing, so that what two caches
+    differ by is theirs (docs/fidelity.md).
 
     rope_scaling, rope_scale, rope_base, yarn_orig_ctx: rotary positions otherwise than the file says, as on the command
     line: how positions beyond the training are reached, how many times as far, the base of the frequencies, and the
@@ -44,6 +46,7 @@ class Model:
         prefix_cache_bytes: int = 0,
         repack: bool = True,
         *,
+        store: ChunkStore | None = None,
         dequantize: bool = False,
         rope_scaling: Literal["none", "linear", "yarn"] | None = None,
         rope_scale: float | None = None,
@@ -52,6 +55,9 @@ class Model:
     ) -> None:
         self.path = os.fsdecode(path)
         self.prefix_cache_bytes = prefix_cache_bytes
+        if store is not None and not isinstance(store, ChunkStore):
+            raise Error(f"store is {store!r}; it must be a livekv.ChunkStore")
+        self.store = store
         self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
         rope = {
             "rope_scaling": rope_scaling,
@@ -59,7 +65,8 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, rope, repack, dequantize)
+        kept = store._core if store else None
+        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, kept, rope, repack, dequantize)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from livekv._livekv import Error
 from livekv.model import Model
 from livekv.options import KVOptions
 from livekv.serve.limits import Limits
+from livekv.store import ChunkStore
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -50,6 +51,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--queue", type=int, default=limits.queue, help="requests that may wait (default: %(default)s)")
     add("--memory", type=size, default="4G", help="of all caches; who does not fit waits (default: %(default)s)")
     add("--prefix-cache", type=size, help="of the memory, for prompts that begin alike (default: a quarter)")
+    add("--store", type=Path, help="folder that keeps chunks of prompts for the next start, and for other servers")
+    add("--store-limit", type=size, default="10G", help="of the folder (default: %(default)s)")
     add("--step-tokens", type=int, default=limits.step_tokens,
         help="of prompts, read between two tokens of answers (default: %(default)s)")  # fmt: skip
     add("--wait-timeout", type=float, default=limits.wait_s, metavar="SECONDS",
@@ -77,7 +80,8 @@ def serve(args: argparse.Namespace) -> None:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
     limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout)
     kv = KVOptions.parse(args.kv)
-    model = Model(args.model, args.gpu_layers, args.threads, prefix_cache_bytes=kept)
+    store = None if args.store is None else ChunkStore(args.store, args.store_limit)
+    model = Model(args.model, args.gpu_layers, args.threads, prefix_cache_bytes=kept, store=store)
     worker = Worker(Scheduler(model, limits, args.ctx_size, kv))
     app = make_app(worker, args.name or args.model.stem, api_key, args.max_body, any_host=api_key is not None)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET

@@ -20,6 +20,17 @@ _COUNTERS = {
     "generated_tokens": "Tokens sampled.",
     "steps": "Steps of the engine.",
 }
+_STORE = {
+    "pieces_read": "Pieces of prompts that the store had.",
+    "tokens_read": "Their tokens.",
+    "pieces_written": "Pieces that were stored.",
+    "bytes_written": "Their bytes.",
+    "damaged": "Stored pieces that were damaged, and removed.",
+    "foreign": "Stored pieces under names of others, passed over.",
+    "unreadable": "Stored pieces that could not be read.",
+    "failed": "Pieces that could not be stored.",
+    "evicted": "Stored pieces removed for the limit.",
+}
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
 
@@ -43,6 +54,8 @@ class Metrics(Collector):
         scheduler = self._scheduler
         for name, what in _COUNTERS.items():
             yield CounterMetricFamily(f"livekv_{name}", what, getattr(scheduler.counters, name))
+        for name, count in (scheduler.model.store.counts if scheduler.model.store else {}).items():
+            yield CounterMetricFamily(f"livekv_store_{name}", _STORE[name], count)
         yield GaugeMetricFamily("livekv_waiting", "Requests that wait.", scheduler.n_waiting)
         yield GaugeMetricFamily("livekv_texts", "Texts under way, those being read included.", scheduler.n_texts)
         yield GaugeMetricFamily("livekv_kv_bytes", "Bytes of their caches.", scheduler.kv_bytes_seen)

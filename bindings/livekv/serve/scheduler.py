@@ -273,7 +273,7 @@ class Scheduler:
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
-        if not self.model.prefix_cache_bytes or job.n_read > 0 or job.request.scores_prompt:
+        if not (self.model.prefix_cache_bytes or self.model.store) or job.n_read > 0 or job.request.scores_prompt:
             return False
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:

@@ -1,0 +1,59 @@
+"""Prompts that are read once: sealed chunks in a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from livekv import _livekv
+from livekv.paths import path_bytes
+
+
+@dataclass(frozen=True)
+class StoredPiece:
+    """A file of a store's folder, as it says of itself."""
+
+    name: str
+    bytes: int
+    used_s: int
+    """When it was used last, in seconds since 1970."""
+    readable: bool
+    """False: it is damaged; what follows is empty then."""
+    first_token: int
+    n_tokens: int
+    policy: str
+    weights: str
+    """A hash of the model's."""
+
+
+class ChunkStore:
+    """Sealed chunks of prompts in a folder, for Model(..., store=...): a session whose prompt begins as one did that
+    any process has read starts behind what is there, and goes on to the bit as if it had read it itself
+    (docs/store.md).
+
+    path: the folder, made where its parent is there. limit: bytes that are kept; what was not used for the longest time
+    goes first. Models may share a store, and processes a folder. Raises Error when the folder cannot be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], limit: int = 10 << 30) -> None:
+        self.path = os.fsdecode(path)
+        self.limit = limit
+        self._core = _livekv.ChunkStore(path_bytes(path), limit)
+
+    def __repr__(self) -> str:
+        return f"livekv.ChunkStore({self.path!r}, limit={self.limit})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Since it was opened: pieces_read, tokens_read, pieces_written, bytes_written, damaged ones that were removed,
+        foreign and unreadable ones that were passed over, those that failed to be written, and those evicted."""
+        return self._core.counts()
+
+    @property
+    def problem(self) -> str:
+        """Why the last piece could not be stored; empty where it could. Texts go on all the same."""
+        return self._core.problem()
+
+    def pieces(self) -> list[StoredPiece]:
+        """What is there, the most recently used first. Raises Error when the folder cannot be read."""
+        return [StoredPiece(**piece) for piece in self._core.pieces()]
