@@ -17,6 +17,24 @@ def computed(s):
     return s.counters.prompt_tokens - s.counters.cached_tokens
 
 
+def alone_tokens(tiny, kv, prompt, n):
+    with tiny.session(1000, kv=kv) as session:
+        text = session.generate(prompt, n, temperature=0, ignore_eos=True)
+        list(text)
+        return text.tokens
+
+
+def parts(one, tokens):
+    """Whether a greedy answer parts from these tokens: only where its two best ones are as good as equal, as passes of
+    other lengths round the last digits of logits otherwise."""
+    for chance, token in zip(one.chances, tokens, strict=True):
+        if chance.token != token:
+            (_, best), (_, second) = chance.best[:2]
+            assert best - second < 0.05, (one.text, tokens)
+            return True
+    return False
+
+
 def test_conversations_over_a_document_compute_what_is_new(scheduler, serve, knowing, tiny, kv, ids):
     """Three rounds of eight conversations, six at a time: a document of ten and a half chunks, questions, and answers that
     come back in the next round's prompt."""
@@ -24,14 +42,15 @@ def test_conversations_over_a_document_compute_what_is_new(scheduler, serve, kno
     document = ids[:672]
     talks = [document + ids[700 + 20 * i : 720 + 20 * i] for i in range(8)]
     unique = len(document) + 8 * 20
+    n_parted = 0
     for n_round in range(3):
-        asked = [Asked(serve, talk, max_tokens=8, ignore_eos=True) for talk in talks]
+        asked = [Asked(serve, talk, max_tokens=8, ignore_eos=True, n_chances=2) for talk in talks]
         run(s, asked)
         for i, one in enumerate(asked):
-            assert one.text == alone(tiny, kv, talks[i], 8, ignore_eos=True)[0]
+            n_parted += parts(one, alone_tokens(tiny, kv, talks[i], 8))
             talks[i] = talks[i] + tiny.tokenize(one.text, add_special=False) + ids[900 + 3 * i : 912 + 3 * i]
             unique += 8 + 12 if n_round < 2 else 0
-    assert computed(s) <= 1.1 * unique
+    assert computed(s) <= 1.1 * unique and n_parted <= 3
     assert s.kv_bytes == 0 and s.kept.n_bytes > 0
 
 
