@@ -135,6 +135,8 @@ class Session:
         a second bos. Raises Error for values out of range; while iterating, as prefill does, and when the session was
         changed meanwhile.
         """
+        if not isinstance(lookup, int) or not 0 <= lookup <= 64:
+            raise Error(f"lookup is {lookup!r}; it must be in 0..64")
         seed = drawn_seed(seed)
         core = _livekv.Generation(
             self._core,

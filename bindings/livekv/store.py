@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from livekv import _livekv
+from livekv._livekv import Error
 from livekv.paths import path_bytes
 
 
@@ -38,6 +39,8 @@ class ChunkStore:
     def __init__(self, path: str | os.PathLike[str], limit: int = 10 << 30) -> None:
         self.path = os.fsdecode(path)
         self.limit = limit
+        if not isinstance(limit, int) or not 1 <= limit < 2**63:
+            raise Error(f"limit is {limit!r}; it must be a number of bytes, 1 or more")
         self._core = _livekv.ChunkStore(path_bytes(path), limit)
 
     def __repr__(self) -> str:

@@ -46,9 +46,7 @@ chunk_folder::chunk_folder(const std::string & path, uint64_t limit) : path_(pat
     if (!S_ISDIR(there.st_mode)) {
         refuse("it is not a folder");
     }
-    for (const file & one : files_in(path)) {
-        bytes_ += one.bytes;
-    }
+    shrink();
     const std::unique_ptr<DIR, int (*)(DIR *)> dir(::opendir(path.c_str()), ::closedir);
     while (const dirent * const entry = dir ? ::readdir(dir.get()) : nullptr) {
         atomic_file::remove_abandoned(path, entry->d_name);
@@ -112,27 +110,30 @@ uint64_t chunk_folder::wrote(uint64_t key) {
     const std::lock_guard lock(mutex_);
     const uint64_t slack = limit_ / 16;
     written_ += bytes;
-    if (bytes_ + written_ <= limit_ && written_ < slack) {
-        return bytes;
+    if (bytes_ + written_ > limit_ || written_ >= slack) {
+        shrink();
     }
+    return bytes;
+}
+
+void chunk_folder::shrink() {
     std::vector<file> all = files_in(path_);
     bytes_ = written_ = 0;
     for (const file & one : all) {
         bytes_ += one.bytes;
     }
     if (bytes_ <= limit_) {
-        return bytes;
+        return;
     }
     std::ranges::sort(all, {}, &file::used_ns);
     for (const file & one : all) {
-        if (bytes_ <= limit_ - slack) {
+        if (bytes_ <= limit_ - limit_ / 16) {
             break;
         }
         remove(one.key);
         bytes_ -= one.bytes;
         ++n_evicted_;
     }
-    return bytes;
 }
 
 int64_t chunk_folder::n_evicted() const {

@@ -12,8 +12,8 @@ namespace livekv {
 // each counts what it writes itself and looks at the whole when it has written a sixteenth of the limit. Thread-safe.
 class chunk_folder {
   public:
-    // Makes the folder, for its owner alone, where its parent is there; removes what killed writers left. Throws
-    // livekv::error when it cannot be used.
+    // Makes the folder, for its owner alone, where its parent is there; removes what killed writers left and what is
+    // over the limit. Throws livekv::error when it cannot be used.
     chunk_folder(const std::string & path, uint64_t limit);
 
     const std::string & path() const { return path_; }
@@ -45,6 +45,9 @@ class chunk_folder {
     static std::string name_of(uint64_t key);
 
   private:
+    // Counts the folder, and lets go of what is over the limit.
+    void shrink();
+
     std::string path_;
     uint64_t limit_;
     mutable std::mutex mutex_;

@@ -93,7 +93,9 @@ std::unique_ptr<chunk_piece> chunk_store::read(const model_facts & model, const 
     };
     if (const chunk_folder::found what = folder_.look(key); what != chunk_folder::found::file) {
         if (what == chunk_folder::found::unreadable) {
-            count(counts_.n_unreadable);
+            const std::lock_guard lock(mutex_);
+            ++counts_.n_unreadable;
+            problem_ = "'" + folder_.path_of(key) + "' is no file, or not ours to read";
         }
         return nullptr;
     }

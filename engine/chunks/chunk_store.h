@@ -81,7 +81,7 @@ class chunk_store {
     void put(const model_facts & model, const chunked_cache & cache, std::span<const int32_t> tokens) noexcept;
 
     chunk_store_counts counts() const;
-    std::string problem() const;  // why something could not be stored, the last time; or nothing
+    std::string problem() const;  // why something could not be read or stored, the last time; or nothing
 
   private:
     std::unique_ptr<chunk_piece> read(const model_facts & model, const chunked_cache & beginning, size_t piece,

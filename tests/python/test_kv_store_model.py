@@ -25,7 +25,12 @@ def test_models_of_a_process_share_a_store(livekv, opening, tmp_path):
     pieces = store.pieces()
     assert sum(piece.n_tokens for piece in pieces) == store.counts["pieces_written"] * CHUNK + CHUNK
     assert all(piece.readable and piece.policy == "livekv" for piece in pieces)
-    with pytest.raises(livekv.Error, match="limit is 0"):
-        livekv.ChunkStore(tmp_path / "store", limit=0)
+    for wrong in (0, -1, 1 << 63, 1.5, "10G"):
+        with pytest.raises(livekv.Error, match="limit is .*; it must be a number of bytes"):
+            livekv.ChunkStore(tmp_path / "store", limit=wrong)
+    most = sum(piece.bytes for piece in pieces) // 2
+    assert livekv.ChunkStore(tmp_path / "store", limit=most).counts["evicted"] > 0
+    left = store.pieces()
+    assert 0 < sum(piece.bytes for piece in left) <= most and min(piece.first_token for piece in left) == 0
     with pytest.raises(livekv.Error, match="it must be a livekv.ChunkStore"):
         livekv.Model(STORY, store=str(tmp_path))

@@ -24,3 +24,24 @@ def test_a_server_goes_on_from_what_another_has_read(build_dir, opening, tmp_pat
     assert answers[0][1] == answers[1][1] == 0 and answers[2][1] >= 5 * 64
     assert f"livekv_store_tokens_read_total {float(answers[2][1])}" in metrics
     assert "livekv_store_pieces_written_total 0.0" in metrics
+
+
+def test_a_folder_that_goes_is_said_once_and_costs_no_answer(livekv, opening, tmp_path, caplog):
+    for needed in ("fastapi", "llguidance", "prometheus_client"):
+        pytest.importorskip(needed)
+    from livekv.serve.app import make_app
+    from livekv.serve.limits import Limits
+    from livekv.serve.scheduler import Scheduler
+    from livekv.serve.worker import Worker
+    from starlette.testclient import TestClient
+
+    store = livekv.ChunkStore(tmp_path / "store")
+    model = livekv.Model(STORY, n_threads=1, store=store)
+    app = make_app(Worker(Scheduler(model, Limits(), 1500, livekv.KVOptions(chunk_size=64))), "story")
+    (tmp_path / "store").rmdir()
+    with TestClient(app, base_url="http://localhost") as client:
+        for start in (0, 700):
+            body = {"prompt": opening.read_text()[start : start + 2000], "max_tokens": 3}
+            assert client.post("/v1/completions", json=body).json()["usage"]["completion_tokens"] == 3
+        assert "livekv_store_failed_total 1.0" in client.get("/metrics").text
+    assert [record.message[:24] for record in caplog.records if record.name == "livekv.serve"] == ["not everything is stored"]

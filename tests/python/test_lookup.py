@@ -58,8 +58,9 @@ def test_the_command_line_says_what_was_drafted(tools, root, opening, tmp_path):
     assert f"{stats['n_accepted']} of {stats['n_drafted']} drafted" in fast.stderr and "drafted" not in plain.stderr
 
 
-def test_lookup_is_a_number_of_tokens(livekv, tiny, tools, root):
-    with tiny.session(100) as session, pytest.raises(livekv.Error, match="n_lookup is -1; it must be 0 or more"):
-        session.generate("a", lookup=-1)
+@pytest.mark.parametrize("wrong", [-1, 65, 1.5, "3", None])
+def test_lookup_is_a_number_of_tokens(livekv, tiny, tools, root, wrong):
+    with tiny.session(100) as session, pytest.raises(livekv.Error, match="lookup is .*; it must be in 0..64"):
+        session.generate("a", lookup=wrong)
     done = tools.run("livekv-cli", "-m", root / "tests" / "models" / "tiny.gguf", "-p", "a", "--lookup", "-1", check=False)
     assert done.returncode == 2 and "--lookup" in done.stderr

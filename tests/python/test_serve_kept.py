@@ -78,6 +78,25 @@ def livekv_model(model):
     return type(model)(model.path, n_threads=2, prefix_cache_bytes=1 << 26)
 
 
+def test_a_long_prompt_leaves_whole_chunks_behind_a_short_one_that_begins_alike(scheduler, serve, knowing, ids):
+    """Though both are there at the same time, or one after the other."""
+    s = scheduler(knowing)
+    short, long = ids[: CHUNK + 40], ids[: 9 * CHUNK + 20]
+    asked = [Asked(serve, prompt, max_tokens=2) for prompt in (short, long)]
+    run(s, asked)
+    s.kept.shrink(0)
+    again = Asked(serve, long, max_tokens=2)
+    run(s, [again])
+    assert again.request.n_cached == 9 * CHUNK and asked[1].request.n_cached <= CHUNK
+    fresh = scheduler(livekv_model(knowing))
+    for prompt in (short, long):
+        run(fresh, [Asked(serve, prompt, max_tokens=2)])
+    fresh.kept.shrink(0)
+    once_more = Asked(serve, long, max_tokens=2)
+    run(fresh, [once_more])
+    assert once_more.request.n_cached == 9 * CHUNK
+
+
 def test_the_same_prompt_again_computes_a_token(scheduler, serve, knowing, ids):
     s = scheduler(knowing)
     prompt = ids[: CHUNK + 40]
@@ -135,20 +154,21 @@ def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
     def array(tokens):
         return np.asarray(tokens, np.int32)
 
-    with kept.take(array(ids[:270]), 0) as copy:  # inside its open chunk
+    with kept.take(array(ids[:270]), 0, CHUNK) as copy:  # inside its open chunk
         assert copy.n_tokens == 269 and len(kept) == 2
-    with kept.take(array(ids[:230]), 0) as copy:  # in the middle of its fourth, sealed chunk
+    with kept.take(array(ids[:230]), 0, CHUNK) as copy:  # in the middle of its fourth, sealed chunk
         assert copy.n_tokens == 3 * CHUNK
-    assert kept.take(array(ids[:230]), 3 * CHUNK) is None and kept.take(array(ids[400:500]), 0) is None
-    assert kept.longest(array(ids[:230])) == 230
-    with kept.take(array(ids[200:350]), 0) as copy:
+    assert kept.take(array(ids[:230]), 3 * CHUNK, CHUNK) is None and kept.take(array(ids[400:500]), 0, CHUNK) is None
+    assert sorted(len(tokens) for tokens in kept.tokens()) == [100, 280]
+    with kept.take(array(ids[200:350]), 0, CHUNK) as copy:
         assert copy.n_tokens == 100 and copy is not beginning and len(kept) == 2
-    assert kept.take(array(ids[:281]), 0) is ended and len(kept) == 1
+    assert kept.take(array(ids[:280] + ids[:200]), 0, CHUNK) is None  # much is left: whole chunks are read
+    assert kept.take(array(ids[:281]), 0, CHUNK) is ended and len(kept) == 1
     again = knowing.session(1000, kv=kv)
     again.prefill(ids[200:300])
     kept.add(again)
     assert len(kept) == 1
-    with kept.take(array(ids[200:350]), 0) as copy:
+    with kept.take(array(ids[200:350]), 0, CHUNK) as copy:
         assert copy is not again  # it is a beginning of several still
     kept.shrink(-1)
     assert len(kept) == 0 and kept.n_bytes == 0

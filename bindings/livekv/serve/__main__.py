@@ -51,7 +51,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--queue", type=int, default=limits.queue, help="requests that may wait (default: %(default)s)")
     add("--memory", type=size, default="4G", help="of all caches; who does not fit waits (default: %(default)s)")
     add("--prefix-cache", type=size, help="of the memory, for prompts that begin alike (default: a quarter)")
-    add("--store", type=Path, help="folder that keeps chunks of prompts for the next start, and for other servers")
+    add(
+        "--store",
+        type=Path,
+        help="folder that keeps chunks of prompts for the next start (default: LIVEKV_KV_STORE, or none)",
+    )
     add("--store-limit", type=size, default="10G", help="of the folder (default: %(default)s)")
     add("--step-tokens", type=int, default=limits.step_tokens,
         help="of prompts, read between two tokens of answers (default: %(default)s)")  # fmt: skip
@@ -61,6 +65,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="until a request has ended (default: %(default)g)")  # fmt: skip
     add("--max-body", type=size, default="16M", help="of a request (default: %(default)s)")
     return parser.parse_args(arguments)
+
+
+def store_of(args: argparse.Namespace, kv: KVOptions) -> ChunkStore | None:
+    """Of --store, or of LIVEKV_KV_STORE where the cache can be stored."""
+    folder = args.store or os.environ.get("LIVEKV_KV_STORE")
+    can_be_stored = kv.policy in ("livekv", "kvstream")
+    if args.store and not can_be_stored:
+        raise Error(f"--store keeps livekv and kvstream caches only, not --kv {kv.policy}")
+    return ChunkStore(folder, args.store_limit) if folder and can_be_stored else None
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -80,7 +93,7 @@ def serve(args: argparse.Namespace) -> None:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
     limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout)
     kv = KVOptions.parse(args.kv)
-    store = None if args.store is None else ChunkStore(args.store, args.store_limit)
+    store = store_of(args, kv)
     model = Model(args.model, args.gpu_layers, args.threads, prefix_cache_bytes=kept, store=store)
     worker = Worker(Scheduler(model, limits, args.ctx_size, kv))
     app = make_app(worker, args.name or args.model.stem, api_key, args.max_body, any_host=api_key is not None)

@@ -4,7 +4,6 @@ the middle of a sealed chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +56,9 @@ class Kept:
                 break
         self._all.append(_Sequence(session, tokens, is_beginning))
 
-    def longest(self, prompt: Ids) -> int:
-        """Tokens of the prompt that one of the sequences begins with, usable or not."""
-        return max((common(one.tokens, prompt) for one in self._all), default=0)
+    def tokens(self) -> list[Ids]:
+        """Of each sequence, int32 [n]."""
+        return [one.tokens for one in self._all]
 
     def touch(self, prompt: Ids) -> None:
         """What the prompt can use is used now."""
@@ -68,12 +67,12 @@ class Kept:
             self._all.remove(best)
             self._all.append(best)
 
-    def take(self, prompt: Ids, more_than: int) -> Session | None:
+    def take(self, prompt: Ids, more_than: int, chunk_size: int) -> Session | None:
         """A session that holds a beginning of the prompt, worth more than one of so many tokens."""
         self.touch(prompt)
         best = self._best(prompt)
         n = best.usable(prompt) if best else 0
-        if best is None or n < more_than + WORTH:
+        if best is None or n < more_than + WORTH or (n % chunk_size > 0 and not ends_soon(len(prompt) - n, chunk_size)):
             return None
         if n == len(best.tokens) and not best.is_beginning:
             self._all.remove(best)
@@ -105,12 +104,15 @@ class Kept:
         one.session.close()
 
 
-def branches(prompt: Ids, others: Sequence[Ids], chunk_size: int) -> set[int]:
-    """Where other prompts part from this one, or go on behind it, so far into a chunk that a copy of the sequence there
-    is worth its bytes."""
-    ends = (min(common(prompt, other), len(other) - 1) for other in others)
-    return {n for n in ends if is_worth(n, chunk_size)}
+def ends_soon(n_left: int, chunk_size: int) -> bool:
+    """Whether so little of a prompt is left that it may be read from the middle of a chunk on. Such a chunk, and all
+    behind it, are of no use to the prefix cache and the store, which have chunks that were read in one pass: a longer
+    rest is read from a chunk's beginning."""
+    return n_left < 2 * chunk_size
 
 
-def is_worth(n: int, chunk_size: int) -> bool:
-    return n % chunk_size >= WORTH
+def branch(prompt: Ids, other: Ids, chunk_size: int) -> int:
+    """Where another prompt parts from this one, or goes on behind it, when that is so far into a chunk, and so near to
+    the end of this one, that a copy of the sequence there is worth its bytes; else 0."""
+    n = min(common(prompt, other), len(other) - 1)
+    return n if n % chunk_size >= WORTH and ends_soon(len(prompt) - n, chunk_size) else 0

@@ -28,7 +28,7 @@ _STORE = {
     "damaged": "Stored pieces that were damaged, and removed.",
     "foreign": "Stored pieces under names of others, passed over.",
     "unreadable": "Stored pieces that could not be read.",
-    "failed": "Pieces that could not be stored.",
+    "failed": "Times that a piece could not be stored; some are not tried after that.",
     "evicted": "Stored pieces removed for the limit.",
 }
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)

@@ -32,7 +32,7 @@ from livekv.model import Model
 from livekv.options import KVOptions
 from livekv.sampling import Sampler, TextStream
 from livekv.serve.job import Job, Work, common
-from livekv.serve.kept import Kept, branches, is_worth
+from livekv.serve.kept import Kept, branch
 from livekv.serve.limits import Limits
 from livekv.serve.request import Failure, Refused, Request
 from livekv.serve.text import Text
@@ -252,14 +252,12 @@ class Scheduler:
     def _begin_as_known(self, job: Job) -> None:
         """From the prefix cache, or a kept sequence when that holds more."""
         n = job.session.reuse(job.prompt)
-        known = self.kept.take(job.prompt, n)
+        known = self.kept.take(job.prompt, n, self.kv.chunk_size)
         if known is not None:
             job.session.close()
             job.session, n = known, known.n_tokens
         job.request.n_cached = n
-        parted = min(self.kept.longest(job.prompt), len(job.prompt) - 1)
-        if parted > n and is_worth(parted, self.kv.chunk_size):
-            job.branches.add(parted)
+        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_size) for tokens in self.kept.tokens()}
 
     def _to_branch(self, job: Job, n: int) -> int:
         """Of n tokens that a pass can read, those up to where the next prompt parts from this one."""
@@ -268,7 +266,7 @@ class Scheduler:
         with self._lock:
             others = [request.ids for request in self._queue if not request.scores_prompt]
         others += [other.prompt for other in self._reading if other is not job and other.n_read == 0]
-        job.branches |= branches(job.prompt, others, self.kv.chunk_size)
+        job.branches |= {branch(job.prompt, other, self.kv.chunk_size) for other in others}
         return min((at - job.n_read for at in job.branches if 0 < at - job.n_read < n), default=n)
 
     def _is_being_read(self, job: Job) -> bool:
@@ -278,10 +276,8 @@ class Scheduler:
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
                 continue
-            n = min(common(job.prompt, other.prompt), len(job.prompt) - 1)
-            if not (self._keeps and is_worth(n, self.kv.chunk_size)):
-                n -= n % self.kv.chunk_size
-            if n > other.n_read:
+            n = branch(other.prompt, job.prompt, self.kv.chunk_size) if self._keeps else 0
+            if (n or common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size) > other.n_read:
                 return True
         return False
 

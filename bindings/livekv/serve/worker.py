@@ -22,6 +22,7 @@ class Worker:
         self._wake = threading.Event()
         self._closing = False
         self._ended = False
+        self._said = ""  # of the store
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
 
     def start(self) -> None:
@@ -55,10 +56,19 @@ class Worker:
                 log.exception("a step failed")
                 self.scheduler.fail_all(Failure(500, "the server failed; its log says more"))
                 busy = False
+            self._say_of_the_store()
             if not busy:
                 self._wake.wait()
         self._ended = True
         self.scheduler.fail_all(Failure(503, "the server ends"))
+
+    def _say_of_the_store(self) -> None:
+        """Once, until it works again."""
+        store = self.scheduler.model.store
+        problem = store.problem if store else ""
+        if problem and not self._said:
+            log.warning("not everything is stored: %s", problem)
+        self._said = problem
 
 
 async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
