@@ -91,10 +91,10 @@ class random_sequence {
 
     // out: as large as it must be, and not a number.
     livekv::attention_args args(std::vector<float> & out) {
-        std::normal_distribution<float> normal(0.0f, s_.q_size);
+        std::normal_distribution<float> normal;  // not of a size that may be 0, which the library does not take
         while (q_.size() < static_cast<size_t>(s_.n_new * s_.n_head * s_.head_dim)) {
             const size_t c = q_.size() % static_cast<size_t>(s_.head_dim);
-            q_.push_back(normal(rng_) * (s_.q_channels.empty() ? 1.0f : s_.q_channels[c]));
+            q_.push_back(normal(rng_) * s_.q_size * (s_.q_channels.empty() ? 1.0f : s_.q_channels[c]));
         }
         out.assign(q_.size(), NAN);
         livekv::attention_args a;
@@ -128,13 +128,13 @@ class random_sequence {
 
   private:
     void fill(bool keys, bool blocks, int32_t n, int32_t n_sinks, livekv::kv_segment & segment) {
-        std::normal_distribution<float> normal(0.0f, keys ? s_.k_size : 1.0f);
+        std::normal_distribution<float> normal;
         const size_t d = static_cast<size_t>(s_.head_dim);
         std::vector<uint16_t> rows(static_cast<size_t>(n * s_.n_head_kv) * d);
         for (size_t i = 0; i < rows.size(); ++i) {
             const int32_t c = static_cast<int32_t>(i % d);
             const float away = keys && c < s_.offset_channels ? c % 2 ? -s_.offset : s_.offset : 0.0f;
-            const float x = normal(rng_) + away;
+            const float x = normal(rng_) * (keys ? s_.k_size : 1.0f) + away;
             rows[i] = livekv::f32_to_f16(c == s_.zero_channel ? 0.0f : c == s_.heavy_channel ? 20.0f + 10.0f * x : x);
         }
         if (!blocks) {
