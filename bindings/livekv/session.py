@@ -131,9 +131,10 @@ class Session:
         begins a sequence gets the model's bos; an eos it would add is left out, as the text is to be continued.
         parse_special: control tokens written in the prompt become those tokens. ignore_eos: the model's ends of text
         are never chosen. lookup: up to so many tokens are drafted from what the text said before, and verified in one
-        pass (prompt lookup decoding), which changes the time it takes, not the text. Warns of a prompt that begins with
-        a second bos. Raises Error for values out of range; while iterating, as prefill does, and when the session was
-        changed meanwhile.
+        pass (prompt lookup decoding), which changes the time it takes, not the text (of caches other than the
+        compressed ones, of weights that are not quantized and on a GPU, up to last digits). Warns of a prompt that
+        begins with a second bos. Raises Error for values out of range; while iterating, as prefill does, and when the
+        session was changed meanwhile.
         """
         if not isinstance(lookup, int) or not 0 <= lookup <= 64:
             raise Error(f"lookup is {lookup!r}; it must be in 0..64")

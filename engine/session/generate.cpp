@@ -158,10 +158,15 @@ std::string generation::verify(std::span<const int32_t> drafted) {
     std::string text;
     int64_t n = 0;  // tokens that the text has
     bool right = true;
-    while (!ended_ && right) {
-        text += sample(logits.subspan(static_cast<size_t>(n) * n_vocab, n_vocab), n_before + n + 1);
-        ++n;
-        right = n < static_cast<int64_t>(tokens.size()) && result_.last_token == tokens[static_cast<size_t>(n)];
+    try {
+        while (!ended_ && right) {
+            text += sample(logits.subspan(static_cast<size_t>(n) * n_vocab, n_vocab), n_before + n + 1);
+            ++n;
+            right = n < static_cast<int64_t>(tokens.size()) && result_.last_token == tokens[static_cast<size_t>(n)];
+        }
+    } catch (...) {  // logits that no token can be sampled from: the session is what it would be without a draft
+        session_.keep_drafted(n + 1);
+        throw;
     }
     session_.keep_drafted(n);
     const int64_t n_accepted = n - 1 + (right ? 1 : 0);

@@ -83,7 +83,7 @@ class generation {
   private:
     void measure_prefill();
     std::span<const int32_t> draft();
-    std::string verify(std::span<const int32_t> draft);
+    std::string verify(std::span<const int32_t> drafted);
     // Samples a token from logits f32 [n_vocab], with n_held tokens in the session that count.
     std::string sample(std::span<const float> logits, int64_t n_held);
     std::string end(stop_reason reason);

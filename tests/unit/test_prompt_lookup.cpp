@@ -25,6 +25,15 @@ void observe(prompt_lookup & l, const std::vector<int32_t> & tokens) {
     }
 }
 
+// Behind a prompt that says the same twice.
+generate_result written(session & s, const generate_params & params, std::string & text) {
+    std::vector<int32_t> prompt = some_tokens(40);
+    prompt.insert(prompt.end(), prompt.begin() + 1, prompt.end());
+    generate_callbacks callbacks;
+    callbacks.on_text = [&](std::string_view piece) { return text += piece, true; };
+    return generate(s, prompt, params, callbacks);
+}
+
 }  // namespace
 
 TEST(a_draft_is_what_came_last_behind_the_same_three_tokens) {
@@ -152,11 +161,7 @@ TEST(a_text_is_the_same_with_lookup_for_each_reason_to_stop) {
                 params.n_lookup = n_lookup;
                 session s(m, params_of("livekv", 64, 300));
                 std::string text;
-                generate_callbacks callbacks;
-                callbacks.on_text = [&](std::string_view piece) { return text += piece, true; };
-                std::vector<int32_t> prompt = some_tokens(40);
-                prompt.insert(prompt.end(), prompt.begin() + 1, prompt.end());
-                results.push_back(generate(s, prompt, params, callbacks));
+                results.push_back(written(s, params, text));
                 texts.push_back(text);
                 const generate_result & r = results.back();
                 CHECK_EQ(texts.back(), texts.front());
@@ -179,11 +184,7 @@ TEST(a_text_is_the_same_with_lookup_for_each_reason_to_stop) {
                         params.n_lookup = n_lookup;
                         session s(m, params_of("livekv", 64, 300));
                         std::string text;
-                        generate_callbacks callbacks;
-                        callbacks.on_text = [&](std::string_view piece) { return text += piece, true; };
-                        std::vector<int32_t> prompt = some_tokens(40);
-                        prompt.insert(prompt.end(), prompt.begin() + 1, prompt.end());
-                        generate(s, prompt, params, callbacks);
+                        written(s, params, text);
                         stopped.push_back(text + " " + std::to_string(s.n_tokens()));
                     }
                     CHECK_EQ(stopped[0], stopped[1]);
