@@ -11,6 +11,7 @@
 #include "kv/kv_check.h"
 #include "random_rows.h"
 #include "random_sequence.h"
+#include "worst_nmse.h"
 
 using namespace livekv;
 using axis = guided_method::key_axis;
@@ -20,20 +21,6 @@ namespace {
 constexpr double rounded_nmse = 1e-4;  // queries over keys with grids of channels are rounded to 8 bits
 constexpr double exact_nmse = 1e-6;
 constexpr int32_t all_bits[] = {2, 3, 4, 5, 8};
-
-double worst_nmse(random_sequence & seq) {
-    const std::vector<float> reference = seq.reference();
-    double worst = 0.0;
-    for (const cpu_kernels * level : cpu_levels()) {
-        std::vector<float> out;
-        const attention_args args = seq.args(out);
-        attention_job job(*level, 1, args.head_dim);
-        job.prepare({&args, 1});
-        job.run(0, args.q, args.out);
-        worst = std::max(worst, nmse(out, reference));
-    }
-    return worst;
-}
 
 void check_worst(random_sequence & seq, axis keys) {
     const double worst = worst_nmse(seq);

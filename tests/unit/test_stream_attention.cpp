@@ -8,26 +8,13 @@
 #include "kernels/attention_job.h"
 #include "random_rows.h"
 #include "random_sequence.h"
+#include "worst_nmse.h"
 
 using namespace livekv;
 
 namespace {
 
 constexpr double exact_nmse = 1e-6;  // nothing is rounded but sums in f32, and turns
-
-double worst_nmse(random_sequence & seq) {
-    const std::vector<float> reference = seq.reference();
-    double worst = 0.0;
-    for (const cpu_kernels * level : cpu_levels()) {
-        std::vector<float> out;
-        const attention_args args = seq.args(out);
-        attention_job job(*level, 1, args.head_dim);
-        job.prepare({&args, 1});
-        job.run(0, args.q, args.out);
-        worst = std::max(worst, nmse(out, reference));
-    }
-    return worst;
-}
 
 rope_params rope_of(rope_order order, int64_t n_rot) {
     rope_params rope;
