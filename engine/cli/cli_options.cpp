@@ -63,6 +63,9 @@ void cli_options::declare(option_table & table) {
         "--lookup", n_lookup, 0, 64,
         "draft up to so many tokens from what the text said before, and verify them in one pass: faster where it "
         "repeats itself; 0: none");
+    table.integer("--keep", n_keep, 0, INT32_MAX,
+                  "where the context is full, go on: its oldest chunks leave, but for those of the first N tokens; "
+                  "0: the text ends there");
     table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
     table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
     table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");
@@ -137,6 +140,7 @@ generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
     p.n_lookup = n_lookup;
+    p.n_keep = n_keep;
     p.ignore_eos = ignore_eos;
     p.sampling = sampling;
     p.sampling.seed = static_cast<uint64_t>(seed);

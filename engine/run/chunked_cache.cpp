@@ -106,6 +106,37 @@ int64_t chunked_cache::exact_trim(int64_t n) const {
     return n;
 }
 
+token_run chunked_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
+    token_run run;
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const chunk_plan & plan = (*plans_)[il];
+        if (plan.stream && !plan.turns) {
+            fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
+                 " whose keys were sealed after RoPE (pre_rope is off)");
+        }
+        run = livekv::shiftable(plan, layers_[il], n_keep, n_wanted);
+        if (run.n == 0) {
+            break;
+        }
+    }
+    return run;
+}
+
+void chunked_cache::shift(const token_run & leaving) {
+    std::vector<kv_layer> moved;
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const kv_layer & layer = layers_[il];
+        const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
+        moved.push_back(shifted((*plans_)[il], best_cpu_kernels(), shape_.layers[il].rope, here, leaving));
+        if (layer.where->on_device()) {
+            moved.back() = moved.back().copy(*layer.where);
+        }
+    }
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        layers_[il] = std::move(moved[il]);
+    }
+}
+
 size_t chunked_cache::bytes() const {
     return report().bytes.total();
 }
