@@ -203,10 +203,10 @@ class Session:
         return self._core.exact_trim(n_tokens)
 
     def forget(self, keep: int, n_tokens: int) -> int:
-        """A context shift: forgets the oldest tokens behind the first `keep`, at least 1, n_tokens of them or as many more
-        as make whole chunks, and moves what is behind them to their positions (docs/command-line.md). What is left has
-        seen what is forgotten. How many left; 0 when there are not as many. Raises Error for a cache whose keys cannot be
-        moved, and when there is too little memory; then nothing has changed."""
+        """A context shift: forgets the oldest tokens behind the first `keep`, at least 1, n_tokens of them or as many
+        more as make whole chunks, and moves what is behind them to their positions (docs/command-line.md). What is left
+        has seen what is forgotten. How many left; 0 when there are not as many. Raises Error for a cache whose keys
+        cannot be moved, and when there is too little memory; then nothing has changed."""
         return self._core.forget(keep, n_tokens)
 
     def reset(self) -> None:

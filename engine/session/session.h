@@ -102,10 +102,10 @@ class session {
     // Throws livekv::error when n_new tokens are none, or do not fit into the context.
     void require_room(size_t n_new) const;
 
-    // Context shift: forgets the oldest tokens behind the first n_keep (at least 1), n_wanted of them or as many more as
-    // make whole chunks, and moves what is behind them to their positions. What is left has seen what is forgotten. How
-    // many left; 0 where there are not as many. Throws livekv::error for a cache whose keys cannot be moved, and when
-    // there is too little memory; then nothing has changed.
+    // Context shift: forgets the oldest tokens behind the first n_keep (at least 1), n_wanted of them or as many more
+    // as make whole chunks, and moves what is behind them to their positions. What is left has seen what is forgotten.
+    // How many left; 0 where there are not as many. Throws livekv::error for a cache whose keys cannot be moved, and
+    // when there is too little memory; then nothing has changed.
     int64_t forget(int64_t n_keep, int64_t n_wanted);
 
     // The same where n_new more tokens do not fit: half of what is there leaves, or as many as have to.

@@ -40,7 +40,7 @@ def main() -> None:
     add = parser.add_argument
     add("--model", type=Path, required=True)
     add("--text", type=Path, required=True)
-    add("--kv", default="livekv,livekv:preset=small,kvstream,q8_0,q4_0_rot", help="(default: %(default)s)")
+    add("--kv", default="livekv,small,kvstream,q8_0,q4_0_rot", help="(default: %(default)s)")
     add("--context", type=int, default=4096, help="(default: %(default)s)")
     add("--keep", type=int, default=512, help="(default: %(default)s)")
     add("--scored", type=int, default=512, help="(default: %(default)s)")
