@@ -20,6 +20,8 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed: requirement
 STORY = ROOT / "tests" / "models" / "story.gguf"
 ROUTERS = {"vllm-router": ["vllm-router"], "sglang-router": ["sglang-router", "launch"]}
 CHUNK = 64
+KEY = {"authorization": "Bearer for-the-tests"}
+"""Which the router hands on."""
 
 
 def free_port() -> int:
@@ -39,7 +41,7 @@ def replicas(build_dir, tmp_path_factory):
             own = all_of_them.enter_context(contextlib.ExitStack())
             address = own.enter_context(
                 served(build_dir, "-m", STORY, "-t", 1, "-c", 1500, "--kv", f"livekv:chunk-size={CHUNK}",
-                       "--store", folder, "--name", "story", "--prefix-cache", "32M", "--memory", "256M", may_say="Invalid HTTP request"))  # fmt: skip
+                       "--api-key", KEY["authorization"].split()[1], "--store", folder, "--name", "story", "--prefix-cache", "32M", "--memory", "256M", may_say="Invalid HTTP request"))  # fmt: skip
             made[address] = own
         yield made
 
@@ -56,7 +58,7 @@ def routed(name, addresses, log):
         try:
             for _ in range(300):
                 with contextlib.suppress(httpx.TransportError):
-                    if httpx.get(f"{address}/v1/models").status_code == 200:
+                    if httpx.get(f"{address}/v1/models", headers=KEY).status_code == 200:
                         break
                 assert process.poll() is None, log.read_text()[-3000:]
                 time.sleep(0.1)
@@ -70,14 +72,14 @@ def routed(name, addresses, log):
 
 def ask(address, text):
     body = {"model": "story", "prompt": text, "max_tokens": 8, "temperature": 0, "seed": 1}
-    done = httpx.post(f"{address}/v1/completions", json=body, timeout=60)
+    done = httpx.post(f"{address}/v1/completions", json=body, headers=KEY, timeout=60)
     assert done.status_code == 200, done.text
     answer = done.json()
     return answer["choices"][0]["text"], answer["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
 def metric(address, name):
-    lines = httpx.get(f"{address}/metrics").text.splitlines()
+    lines = httpx.get(f"{address}/metrics", headers=KEY).text.splitlines()
     return int(float(next(line.split()[1] for line in lines if line.startswith(f"livekv_{name}_total "))))
 
 
@@ -94,12 +96,12 @@ def test_three_servers_behind_a_router(name, replicas, opening, tmp_path):
     n_stored = sum(metric(address, "store_tokens_read") for address in replicas)
     with routed(name, replicas, tmp_path / "log") as address:
         first = [ask(address, one) for one in texts]
-        again = [ask(address, one + text[1200:1260]) for one in texts]
+        again = [ask(address, one + text[1200:1260]) for one in reversed(texts)]
         assert all(n == 0 for _, n in first) and all(n >= 2 * CHUNK for _, n in again)
         # It knows where a beginning was read: nothing came from the store.
         assert sum(metric(one, "store_tokens_read") for one in replicas) == n_stored
         body = {"model": "story", "prompt": texts[0], "max_tokens": 8, "temperature": 0, "seed": 1, "stream": True}
-        with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as stream:
+        with httpx.stream("POST", f"{address}/v1/completions", json=body, headers=KEY, timeout=60) as stream:
             streamed = [line for line in stream.iter_lines() if line.startswith("data: ")]
         assert len(streamed) > 3 and streamed[-1] == "data: [DONE]"
         counts = {one: n_requests(one) - before[one] for one in replicas}
