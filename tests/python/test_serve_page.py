@@ -224,19 +224,47 @@ def test_a_conversation_in_a_browser(page):
     assert page.complaints == []
 
 
-def test_a_long_answer_is_seen_and_stopped(page):
+STATUS = {
+    "model": "tiny", "description": "as a busy server has it", "kv": "livekv", "n_ctx": 2000, "waiting": 3, "n_kept": 1, "store": None,
+    "memory": {"limit": 3000, "requests": 1000, "kept": 500, "prefix_cache": 100, "prefix_cache_limit": 1000},
+    "sessions": [
+        {"state": "writing", "request": 4, "choice": 1, "prompt_tokens": 240, "tokens": 1500, "tokens_per_s": 12.34, "bits_per_value": 4.567,
+         "kv_bytes": 90, "bytes": dict.fromkeys(["codes", "scales", "outliers", "sinks", "warm_up", "bypass", "tail", "statistics", "padding"], 10),
+         "reused": [{"from": "prefix tree", "tokens": 192}]},
+        {"state": "kept", "tokens": 20, "bits_per_value": 5.0, "kv_bytes": 500},
+    ],
+    "prefix_tree": {"pieces": [{"depth": 0, "first_token": 0, "n_tokens": 192, "bytes": 60, "in_use": True},
+                               {"depth": 1, "first_token": 192, "n_tokens": 64, "bytes": 20, "in_use": False},
+                               {"depth": 0, "first_token": 0, "n_tokens": 128, "bytes": 20, "in_use": False}], "more": 2},
+    "counters": {"requests": 7},
+}  # fmt: skip
+
+
+def test_a_busy_server_is_seen(page):
+    """Its state is made up: how long a real one is busy is a matter of the machine."""
     enter_key(page)
-    page.fill("#max-tokens", "1500")
-    page.fill("#temperature", "2")
-    page.fill("#question", "word " * 300)
+    page.route("**/status", lambda route: route.fulfill(json=STATUS))
+    expect_in(page, "#queue", "1 under way, 3 waiting")
+    cells = page.locator("#sessions tr").first.locator("td").all_text_contents()
+    assert cells == ["writing 4.1", "1,500", "12.3", "4.57", "90 B", "192: prefix tree"]
+    assert page.locator("#sessions tr").first.locator(".bar span").count() == 9
+    assert [part["style"] for part in page.locator("#memory span").evaluate_all(
+        "parts => parts.map(one => ({ style: one.style.width }))")] == ["25%", "12.5%", "2.5%"]  # fmt: skip
+    assert page.locator("#tree > ul > li").count() == 2 and page.locator("#tree > ul > li > ul > li").count() == 1
+    assert "tokens 192 to 255, 20 B" in page.text_content("#tree") and "and 2 more" in page.text_content("#tree")
+    assert page.complaints == []
+
+
+def test_an_answer_is_stopped(page):
+    enter_key(page)
+    held = []
+    page.route("**/v1/chat/completions", lambda route: held.append(route))  # which is never answered
+    page.fill("#question", "Once")
     page.click("#send")
-    expect_in(page, "#sessions", "writing")
-    assert page.locator("#sessions .bar span").count() == 9
+    page.wait_for_selector("#stop:not([disabled])")
     page.click("#stop")
     expect_in(page, ".facts", "stopped")
-    expect_in(page, "#queue", "0 under way")
-    page.wait_for_selector("#tree li")
-    assert page.complaints == []
+    assert len(held) == 1 and page.is_enabled("#send") and page.complaints == []
 
 
 def test_texts_and_errors_are_no_html(page):
