@@ -73,6 +73,11 @@ class _KVOptionsBase:
                 parts.append(f"{row.flag.removeprefix('--')}={_text_of(value)}")
         return ":".join(parts)
 
+    @property
+    def can_be_stored(self) -> bool:
+        """Whether a livekv.ChunkStore keeps such caches."""
+        return self._core().can_be_stored()
+
     def replace(self, **changes: Any) -> Any:
         return self._of(_livekv.CacheOptions(vars(self) | changes))
 

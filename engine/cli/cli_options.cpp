@@ -98,6 +98,9 @@ void cli_options::check(const option_table & table) {
         }
         return;
     }
+    if (kv_store_path.empty() && std::ranges::find(table.given(), "--kv-store-limit") != table.given().end()) {
+        throw usage_error("--kv-store-limit is of a folder; it needs --kv-store FOLDER");
+    }
     engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");

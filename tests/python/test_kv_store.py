@@ -108,6 +108,7 @@ def test_wrong_calls(cli, prompt, tmp_path):
         (["--kv-store", store, "--kv", "f16", "-p", "x"], "livekv and kvstream caches only, not --kv f16"),
         (["--kv-store-list"], "--kv-store-list needs the folder"),
         (["--kv-store", store, "--kv-store-limit", "0", "-p", "x"], "--kv-store-limit 0 keeps nothing"),
+        (["--kv-store-limit", "1G", "-p", "x"], "--kv-store-limit is of a folder; it needs --kv-store FOLDER"),
         (["--kv-store", store, "--kv-store-limit", "many", "-p", "x"], "is not a number of bytes"),
     ]:
         done = cli(*options)
