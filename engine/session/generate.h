@@ -24,7 +24,7 @@ struct generate_params {
     std::vector<std::string> stop;  // the text ends before the first of these
     int64_t n_lookup = 0;  // most tokens drafted at a time from what the text said before (prompt_lookup.h); 0: none
     int64_t n_keep = 0;    // where the context is full, its oldest tokens but these first ones leave
-                         // (session::make_room); 0: the text ends there
+                           // (session::make_room); 0: the text ends there
 };
 
 enum class stop_reason { end_of_text, stop_string, n_predict, context_full, interrupted };
