@@ -81,7 +81,7 @@ void session::adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens
 void session::save(const std::string & path) const {
     const auto * cache = dynamic_cast<const chunked_cache *>(cache_.get());
     if (!cache) {
-        fail("cannot save '", path, "': only livekv and kvstream caches can be saved");
+        fail("cannot save '", path, "': only ", compressing_policies(), " caches can be saved");
     }
     without_bad_alloc("the copy to be saved", [&] {
         write_kv_file(path, model_fingerprint(get_model().file, get_model().hp, get_model().hp.is_long(n_ctx())),
@@ -93,7 +93,8 @@ kv_options saved_options(const kv_file & file) {
     try {
         const kv_options options = options_from(file.options(), file.version());
         if (!find_kv_policy(options.policy).compresses) {
-            fail("it holds a cache of policy '", options.policy, "', only livekv and kvstream can be restored");
+            fail("it holds a cache of policy '", options.policy, "', only ", compressing_policies(),
+                 " can be restored");
         }
         return options;
     } catch (const error & problem) {
@@ -132,7 +133,7 @@ void session::load(const std::string & path) {
 }
 
 int64_t session::pass_size(int64_t n) const {
-    return std::min({n, params_.kv.chunk_size, cache_->max_new()});
+    return std::min({n, params_.kv.chunk_tokens(), cache_->max_new()});
 }
 
 void session::require_room(size_t n_new) const {
@@ -179,7 +180,7 @@ std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_
 }
 
 void session::remember() noexcept {
-    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_size) {  // a chunk ended here
+    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_tokens()) {  // a chunk ended here
         engine_->remember(*cache_, tokens_);
     }
 }
@@ -215,7 +216,7 @@ std::span<const float> session::append(int32_t token) {
 }
 
 int64_t session::room_for_draft() const {
-    return std::min({params_.kv.chunk_size, cache_->max_drafted(), n_ctx() - n_tokens()});
+    return std::min({params_.kv.chunk_tokens(), cache_->max_drafted(), n_ctx() - n_tokens()});
 }
 
 std::span<const float> session::append_drafted(std::span<const int32_t> tokens) {
