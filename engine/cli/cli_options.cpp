@@ -123,11 +123,12 @@ void cli_options::check(const option_table & table) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
-        throw usage_error("--kv-save writes livekv and kvstream caches only, not --kv " + engine.kv.policy);
+        throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
     }
     if (!loads && !find_kv_policy(engine.kv.policy).compresses) {
         if (store_given) {
-            throw usage_error("--kv-store keeps livekv and kvstream caches only, not --kv " + engine.kv.policy);
+            throw usage_error("--kv-store keeps " + compressing_policies() + " caches only, not --kv " +
+                              engine.kv.policy);
         }
         kv_store_path.clear();
     }
