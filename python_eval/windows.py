@@ -40,7 +40,7 @@ class Job:
     window: Window
 
 
-COMPRESSING = ("livekv", "kvstream")  # policies that seal chunks
+COMPRESSING = ("livekv", "kvstream", "guided")  # policies that seal chunks
 
 
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
@@ -56,7 +56,7 @@ def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
     """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after
     the first chunk, or after the chunk that ends the warm-up."""
     first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
-    if kv.policy == "kvstream":
+    if kv.policy in ("kvstream", "guided"):
         first_read = kv.chunk_size
     return kv.policy not in COMPRESSING or first_read < n_ctx
 

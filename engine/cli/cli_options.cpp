@@ -117,11 +117,13 @@ void cli_options::check(const option_table & table) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
-        throw usage_error("--kv-save writes livekv and kvstream caches only, not --kv " + engine.kv.policy);
+        throw usage_error("--kv-save writes " + policies_that_compress() + " caches only, not --kv " +
+                          engine.kv.policy);
     }
-    if (!loads && !find_kv_policy(engine.kv.policy).compresses) {
+    if (!loads && !find_kv_policy(engine.kv.policy).shares()) {
         if (store_given) {
-            throw usage_error("--kv-store keeps livekv and kvstream caches only, not --kv " + engine.kv.policy);
+            throw usage_error("--kv-store keeps " + policies_that_share() + " caches only, not --kv " +
+                              engine.kv.policy);
         }
         kv_store_path.clear();
     }

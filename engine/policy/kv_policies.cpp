@@ -14,26 +14,50 @@ constexpr std::array<std::string_view, 12> of_streams = {
     "ema_decay",         "key_bits_normal",    "value_bits_normal",          "key_bits_sink_outlier",
     "stream_range",      "pre_rope",           "value_bits_sink_outlier",    "outlier_threshold_abs",
     "outlier_detection", "value_quant_groups", "outlier_threshold_relative", "stat_reset"};
-constexpr std::array<std::string_view, 4> of_both = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+constexpr std::array<std::string_view, 17> of_guides = {
+    "alpha",       "beta",         "gamma",       "theta_h",      "theta_m",   "level_bits",
+    "early_ratio", "middle_ratio", "later_ratio", "guide_tokens", "propagate", "budget",
+    "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm"};
+constexpr std::array<std::string_view, 4> of_all = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+
+template <size_t N>
+bool is_among(const std::array<std::string_view, N> & names, const std::string & name) {
+    return std::ranges::find(names, name) != names.end();
+}
+
+template <typename F>
+std::string in_prose(F && is_meant) {
+    std::vector<std::string> names;
+    for (const kv_policy & policy : kv_policies()) {
+        if (is_meant(policy)) {
+            names.emplace_back(policy.name);
+        }
+    }
+    std::string text;
+    for (size_t i = 0; i < names.size(); ++i) {
+        text += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
+    }
+    return text;
+}
 
 }  // namespace
 
 bool kv_policy::reads(const std::string & option) const {
-    const bool own = std::ranges::find(of_streams, option) != of_streams.end();
-    if (streams) {
-        return own || std::ranges::find(of_both, option) != of_both.end();
+    if (streams || guides) {
+        return (streams ? is_among(of_streams, option) : is_among(of_guides, option)) || is_among(of_all, option);
     }
-    return compresses ? !own : option == "chunk_size";
+    return compresses ? !is_among(of_streams, option) && !is_among(of_guides, option) : option == "chunk_size";
 }
 
 bool kv_policy::has_preset(const std::string & preset) const {
-    return reads("preset") && (!streams || preset == "default" || preset == "reference");
+    return reads("preset") && (!(streams || guides) || preset == "default" || preset == "reference");
 }
 
 const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
         {"livekv", true},
         {"kvstream", true, "", false, true},
+        {"guided", true, "", false, false, true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},
         {"q4_0", false, "q4_0"},
@@ -76,6 +100,14 @@ std::string policies_that_read(const std::string & option) {
         }
     }
     return names;
+}
+
+std::string policies_that_compress() {
+    return in_prose([](const kv_policy & policy) { return policy.compresses; });
+}
+
+std::string policies_that_share() {
+    return in_prose([](const kv_policy & policy) { return policy.shares(); });
 }
 
 }  // namespace livekv

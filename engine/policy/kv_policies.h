@@ -12,10 +12,14 @@ struct kv_policy {
     const char * row_type = "";  // of the others: what a token's keys and values are stored as
     bool rotated = false;        // before that
     bool streams = false;        // compresses as Streaming KVQuant, not as livekv
+    bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
     bool has_preset(const std::string & preset) const;
+    // Whether sequences that begin alike may have chunks in common: not where these depend on the whole prompt's
+    // length.
+    bool shares() const { return compresses && !guides; }
 };
 
 // The policies, in the order help shows them.
@@ -30,5 +34,9 @@ void require_read(const std::string & policy, const std::string & option);
 
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
+
+// "livekv and kvstream", as prose has them: of the policies for which a member holds.
+std::string policies_that_compress();
+std::string policies_that_share();
 
 }  // namespace livekv

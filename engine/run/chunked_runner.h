@@ -11,6 +11,7 @@
 #include "kernels/attention_job.h"
 #include "run/chunked_cache.h"
 #include "run/device_node.h"
+#include "run/guide_step.h"
 
 namespace livekv {
 
@@ -26,9 +27,10 @@ class chunked_runner {
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                          ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
 
-    // Parts of the graph's key: whether sealing reads queries, and whether some cache keeps keys before RoPE.
+    // Parts of the graph's key: whether sealing reads queries, whether some cache keeps keys before RoPE, and
     bool reads_queries() const { return reads_queries_; }
     bool keeps_unturned() const { return keeps_unturned_; }
+    bool weighs_guide() const { return weighs_guide_; }  // of some sequence's tokens (policy guided)
 
     // Throws livekv::error when the pass failed.
     void check() const;
@@ -52,11 +54,13 @@ class chunked_runner {
     };
     static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
 
     void place_passing_rows();
     void prepare_attention(const node & n);
+    void collect_guides(int64_t il);
 
     // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by check; what
     // comes after it in the pass is left out.
@@ -78,7 +82,10 @@ class chunked_runner {
     int64_t n_rows_ = 0;
     bool reads_queries_ = false;  // some part
     bool keeps_unturned_ = false;
-    std::vector<attention_args> calls_;  // of the layer being computed
+    bool weighs_guide_ = false;
+    std::vector<attention_args> calls_;  // of the layer being computed, as the next two
+    std::vector<guide_keys> guides_;     // [parts], empty where no weights are wanted
+    std::vector<float> log_sums_;        // [n_rows, n_head] (attention_args), where some are wanted
     double seal_seconds_ = 0.0;
     std::atomic<int64_t> first_bad_;  // layer << 32 | row, where a value was not finite; none_bad
     std::atomic<bool> failed_{false};

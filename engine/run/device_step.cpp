@@ -102,8 +102,9 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
-    if (plan.stream) {
-        throw kv_option_error("policy", "the cache kvstream is computed on the CPU only; use -ngl 0");
+    if (plan.sizes_follow_sealing()) {
+        throw kv_option_error("policy", std::string("the cache ") + (plan.stream ? "kvstream" : "guided") +
+                                            " is computed on the CPU only; use -ngl 0");
     }
     if (plan.method.key_feedback) {
         throw kv_option_error("key_feedback", "keys are rounded so on the CPU only; use -ngl 0, or key-feedback off");

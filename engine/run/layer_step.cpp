@@ -6,6 +6,7 @@
 #include "kv/kv_pack.h"
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
+#include "policy/guided_seal.h"
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
 
@@ -67,6 +68,12 @@ std::vector<float> means_of(const layer_step & step, int64_t head, const query_r
     return all.means();
 }
 
+// Of one side, [n_head_kv], or empty.
+std::span<kv_error_sums> errors_of(layer_step & step, kv_side side) {
+    const size_t n = step.errors.empty() ? 0 : static_cast<size_t>(step.plan->n_head_kv);
+    return std::span(step.errors).subspan(side == kv_side::key ? 0 : n, n);
+}
+
 // One side of a chunk of kvstream.
 void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
     const chunk_plan & plan = *step.plan;
@@ -80,20 +87,41 @@ void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     rows.index = static_cast<int64_t>(chunks.size());
     const size_t at = key ? 0 : static_cast<size_t>(plan.stream->k.units(plan.head_dim));  // in a head's state
     const page * const before = chunks.empty() ? nullptr : chunks.back().state.get();
-    std::span<kv_error_sums> errors(step.errors);
-    if (!errors.empty()) {
-        errors = errors.subspan(key ? 0 : static_cast<size_t>(plan.n_head_kv), static_cast<size_t>(plan.n_head_kv));
-    }
     (key ? step.closed.k : step.closed.v) = seal_stream_chunk(
         key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
         step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
-        key ? step.sinks.k.data() : step.sinks.v.data(), errors);
+        key ? step.sinks.k.data() : step.sinks.v.data(), errors_of(step, side));
+}
+
+// One side of a chunk of guided. The first one moves the state.
+void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    const kv_layer & layer = *step.layer;
+    kv_chunk & closed = step.closed;
+    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
+    const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
+    const std::span weights(layer.tail_weights.data(), static_cast<size_t>(closed.n_stored));
+    const guided_decision decided = decide_chunk(*plan.guided, step.n_prompt, layer.n_chunked, closed.n_sinks, weights,
+                                                 guided_state::load(before ? before->as<float>() : nullptr));
+    if (key) {
+        decided.after.store(closed.state->as<float>());
+    }
+    row_buffer & sinks = key ? step.sinks.k : step.sinks.v;
+    std::copy_n(rows, sinks.size(), sinks.data());
+    std::vector<chunk_rows> heads;
+    for (int64_t h = 0; h < plan.n_head_kv; ++h) {
+        heads.push_back({rows + h * plan.head_dim, plan.row(), closed.n_stored, plan.head_dim, closed.n_sinks});
+    }
+    (key ? closed.k : closed.v) =
+        seal_guided_chunk(plan.guided->method, kernels, side, heads, decided.bits, errors_of(step, side));
 }
 
 }  // namespace
 
-void layer_step::begin(int64_t n, bool closes, bool seal) {
+void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt) {
     n_new = n;
+    n_prompt = prompt;
     close = closes;
     closed = {};
     sinks = {};
@@ -108,13 +136,17 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     if (plan->reads_queries() && !close) {
         layer->tail_queries.reserve(static_cast<size_t>(room) * plan->row(), where);
     }
+    if (plan->guided) {
+        layer->tail_weights.reserve(static_cast<size_t>(close ? n_open() : room), where);
+        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new, n_prompt > 0 ? 0.0f : guided_generated);
+    }
     if (!close) {
         return;
     }
     const chunk_closing what = close_chunk(*plan, *layer, n_open(), seal);
     closed.n_stored = closed.n_tokens = static_cast<int32_t>(n_open());
     closed.n_sinks = what.n_sinks;
-    if (!plan->stream) {  // whose blocks are as large as sealing finds
+    if (!plan->sizes_follow_sealing()) {
         closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
         closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
     }
@@ -201,8 +233,9 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
 
 void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries) {
     const chunk_plan & plan = *step.plan;
-    if (plan.stream) {
-        return seal_stream_side(step, kernels, job == 0 ? kv_side::key : kv_side::value);
+    if (plan.sizes_follow_sealing()) {
+        const kv_side side = job == 0 ? kv_side::key : kv_side::value;
+        return plan.stream ? seal_stream_side(step, kernels, side) : seal_guided_side(step, kernels, side);
     }
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;

@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def store_of(args: argparse.Namespace, kv: KVOptions) -> ChunkStore | None:
     """Of --store, or of LIVEKV_KV_STORE where the cache can be stored."""
     folder = args.store or os.environ.get("LIVEKV_KV_STORE")
-    can_be_stored = kv.policy in ("livekv", "kvstream")
+    can_be_stored = kv.policy in ("livekv", "kvstream")  # of guided nothing is shared between prompts
     if args.store and not can_be_stored:
         raise Error(f"--store keeps livekv and kvstream caches only, not --kv {kv.policy}")
     return ChunkStore(folder, args.store_limit) if folder and can_be_stored else None
