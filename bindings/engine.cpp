@@ -138,6 +138,26 @@ void advance(engine_handle & h, const std::vector<std::shared_ptr<generation_han
     }
 }
 
+void fetch(const engine_handle & h, const py::object & tokens, int64_t n_ctx, const kv_options & kv) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    const py::gil_scoped_release released;
+    h.e->fetch(kv, n_ctx, ids);
+}
+
+py::list prefix_nodes(const engine_handle & h) {
+    std::vector<prefix_node> nodes;
+    {
+        const py::gil_scoped_release released;
+        nodes = h.e->prefix_nodes();
+    }
+    py::list all;
+    for (const prefix_node & n : nodes) {
+        all.append(py::dict(py::arg("depth") = n.depth, py::arg("n_tokens") = n.n_tokens, py::arg("bytes") = n.bytes,
+                            py::arg("in_use") = n.in_use));
+    }
+    return all;
+}
+
 }  // namespace
 
 void bind_engine(py::module_ & module) {
@@ -146,6 +166,13 @@ void bind_engine(py::module_ & module) {
         .def("step", &step_sessions, py::arg("batch"), py::arg("all_logits"), py::arg("generated"))
         .def("advance", &advance, py::arg("texts"))
         .def("n_threads", [](const engine_handle & h) { return h.e->n_threads(); })
+        .def("prefix_idle_bytes",
+             [](const engine_handle & h) {
+                 const py::gil_scoped_release released;
+                 return h.e->prefix_idle_bytes();
+             })
+        .def("prefix_nodes", &prefix_nodes)
+        .def("fetch", &fetch, py::arg("tokens"), py::arg("n_ctx"), py::arg("kv"))
         .def("workspace_bytes", [](const engine_handle & h) {
             const py::gil_scoped_release released;  // waits for the step that another thread is in
             return h.e->workspace_bytes();

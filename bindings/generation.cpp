@@ -86,7 +86,7 @@ namespace {
 
 std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, const py::object & prompt,
                                          int64_t max_tokens, bool ignore_eos, const py::dict & sampling, uint64_t seed,
-                                         const std::vector<std::string> & stop, int64_t n_lookup) {
+                                         const std::vector<std::string> & stop, int64_t n_lookup, int64_t n_keep) {
     if (max_tokens < -1 || max_tokens > INT32_MAX) {
         fail("max_tokens is ", max_tokens, "; it must be in 0..", INT32_MAX, ", or none for no limit");
     }
@@ -97,17 +97,19 @@ std::shared_ptr<generation_handle> start(std::shared_ptr<session_handle> h, cons
     p.sampling.seed = seed;
     p.stop = stop;
     p.n_lookup = n_lookup;
+    p.n_keep = n_keep;
     return std::make_shared<generation_handle>(std::move(h), prompt, p);
 }
 
 py::dict result_of(const generation_handle & g) {
     const generate_result r = g.result();
     return py::dict(py::arg("n_prompt") = r.n_prompt, py::arg("n_reused") = r.n_reused,
-                    py::arg("n_generated") = r.n_generated, py::arg("n_drafted") = r.n_drafted,
-                    py::arg("n_accepted") = r.n_accepted, py::arg("reason") = stop_reason_name(r.reason),
-                    py::arg("ttft_s") = r.ttft_s, py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s,
-                    py::arg("seal_s") = r.seal_s, py::arg("prefill_tps") = r.prefill_tps(),
-                    py::arg("decode_tps") = r.decode_tps(), py::arg("logits_hash") = r.logits_hash);
+                    py::arg("n_forgotten") = r.n_forgotten, py::arg("n_generated") = r.n_generated,
+                    py::arg("n_drafted") = r.n_drafted, py::arg("n_accepted") = r.n_accepted,
+                    py::arg("reason") = stop_reason_name(r.reason), py::arg("ttft_s") = r.ttft_s,
+                    py::arg("prefill_s") = r.prefill_s, py::arg("decode_s") = r.decode_s, py::arg("seal_s") = r.seal_s,
+                    py::arg("prefill_tps") = r.prefill_tps(), py::arg("decode_tps") = r.decode_tps(),
+                    py::arg("logits_hash") = r.logits_hash);
 }
 
 }  // namespace
@@ -116,7 +118,8 @@ void bind_generation(py::module_ & module) {
     module.def("sampling_defaults", &sampling_defaults);
     py::class_<generation_handle, std::shared_ptr<generation_handle>>(module, "Generation")
         .def(py::init(&start), py::arg("session"), py::arg("prompt"), py::kw_only(), py::arg("max_tokens"),
-             py::arg("ignore_eos"), py::arg("sampling"), py::arg("seed"), py::arg("stop"), py::arg("n_lookup"))
+             py::arg("ignore_eos"), py::arg("sampling"), py::arg("seed"), py::arg("stop"), py::arg("n_lookup"),
+             py::arg("n_keep"))
         .def("next", &generation_handle::next)
         .def("interrupt", &generation_handle::interrupt)
         .def("ended", &generation_handle::ended)

@@ -81,7 +81,8 @@ struct reader {
         std::string text = py::isinstance<py::str>(value) ? value.cast<std::string>() : "";
         if (py::isinstance<py::tuple>(value) || py::isinstance<py::list>(value)) {
             for (const py::handle width : value) {
-                text += (text.empty() ? "" : ",") + std::to_string(whole_from(width).value_or(-1));
+                text += text.empty() ? "" : ",";
+                text += std::to_string(whole_from(width).value_or(-1));
             }
         }
         try {

@@ -54,7 +54,8 @@ void bind_options(py::module_ & module) {
     py::class_<kv_options>(module, "CacheOptions")
         .def(py::init(&kv_options_from), py::arg("values"), py::arg("preset") = py::none())
         .def_static("parse", &parse_kv_spec, py::arg("spec"))
-        .def("values", &values_of);
+        .def("values", &values_of)
+        .def("can_be_stored", &shares_pieces);
     module.def("kv_option_rows", &kv_option_rows);
 }
 

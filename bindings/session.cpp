@@ -72,6 +72,13 @@ int64_t reuse(session_handle & h, const py::object & tokens) {
     return static_cast<int64_t>(s->reuse(ids));
 }
 
+int64_t forget(session_handle & h, int64_t n_keep, int64_t n_wanted) {
+    held_session s(h);
+    s.note_change();
+    const py::gil_scoped_release released;
+    return s->forget(n_keep, n_wanted);
+}
+
 handle fork(session_handle & h) {
     held_session s(h);
     const py::gil_scoped_release released;
@@ -203,6 +210,7 @@ void bind_session(py::module_ & module) {
         .def(
             "pass_size", [](session_handle & h, int64_t n) { return held_session(h)->pass_size(n); }, py::arg("n"))
         .def("exact_trim", &free_trim, py::arg("n_tokens"))
+        .def("forget", &forget, py::arg("keep"), py::arg("n_tokens"))
         .def("fork", &fork)
         .def("trim", &trim, py::arg("n_tokens"))
         .def("save", &save, py::arg("path"))

@@ -1,6 +1,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+#include <utility>
+
 #include "bind.h"
 #include "livekv.h"
 
@@ -10,12 +13,53 @@ namespace py = pybind11;
 
 namespace {
 
-std::shared_ptr<chunk_store> open(const std::string & path, int64_t limit) {
+// A Python object with get(name), bytes or None, and offer(name, changed), which raise nothing: what they raise all the
+// same counts as none.
+class python_remote : public chunk_remote {
+  public:
+    explicit python_remote(py::object remote) : remote_(std::move(remote)) {}
+    ~python_remote() override {
+        const py::gil_scoped_acquire gil;
+        remote_ = py::object();
+    }
+    python_remote(const python_remote &) = delete;
+    python_remote & operator=(const python_remote &) = delete;
+
+    std::optional<std::string> get(const std::string & name) noexcept override {
+        return called<std::optional<std::string>>([&] {
+            const py::object found = remote_.attr("get")(name);
+            return found.is_none() ? std::nullopt : std::optional(std::string(py::bytes(found)));
+        });
+    }
+
+    void offer(const std::string & name, bool changed) noexcept override {
+        called<bool>([&] { return remote_.attr("offer")(name, changed), true; });
+    }
+
+  private:
+    template <typename R, typename F>
+    static R called(F && f) noexcept {
+        const py::gil_scoped_acquire gil;
+        try {
+            return f();
+        } catch (py::error_already_set & problem) {
+            problem.discard_as_unraisable("a livekv.ChunkStore's remote");
+        } catch (const std::exception &) {
+        }
+        return {};
+    }
+
+    py::object remote_;
+};
+
+std::shared_ptr<chunk_store> open(const std::string & path, int64_t limit, const py::object & remote,
+                                  bool fetches_ahead) {
     if (limit < 1) {
         fail("limit is ", limit, "; it must be 1 or more bytes");
     }
+    const auto beyond = remote.is_none() ? nullptr : std::make_shared<python_remote>(remote);
     const py::gil_scoped_release released;
-    return std::make_shared<chunk_store>(path, static_cast<uint64_t>(limit));
+    return std::make_shared<chunk_store>(path, static_cast<uint64_t>(limit), beyond, fetches_ahead);
 }
 
 py::dict counts_of(const chunk_store & store) {
@@ -44,7 +88,7 @@ py::list pieces_of(const chunk_store & store) {
 
 void bind_store(py::module_ & module) {
     py::class_<chunk_store, std::shared_ptr<chunk_store>>(module, "ChunkStore")
-        .def(py::init(&open), py::arg("path"), py::arg("limit"))
+        .def(py::init(&open), py::arg("path"), py::arg("limit"), py::arg("remote"), py::arg("fetches_ahead"))
         .def("counts", &counts_of)
         .def("problem", &chunk_store::problem)
         .def("pieces", &pieces_of);

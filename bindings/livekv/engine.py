@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from livekv.generation import Generation
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
+    from livekv.options import KVOptions
     from livekv.session import Session
 
 F32 = npt.NDArray[np.float32]
@@ -42,6 +43,21 @@ class Engine:
     def workspace_bytes(self) -> int:
         """What passes compute with, beside weights and caches. Waits for the step that another thread is in."""
         return self._core.workspace_bytes()
+
+    @property
+    def prefix_idle_bytes(self) -> int:
+        """Of chunks kept for prompts to come, which no session uses (Model's prefix_cache_bytes). Waits as above."""
+        return self._core.prefix_idle_bytes()
+
+    def fetch(self, tokens: Tokens, n_ctx: int, kv: KVOptions) -> None:
+        """Brings what the remote of the model's store has of a text into its folder, for sessions like that. In any
+        thread; others do not wait for it."""
+        self._core.fetch(tokens, n_ctx, kv._core())
+
+    def prefix_nodes(self) -> list[dict[str, Any]]:
+        """The tree of chunks that sessions share or may share: depth (pieces in front of it), n_tokens, bytes, in_use
+        (by a session). Each is followed by those that go on from it. Waits as above."""
+        return self._core.prefix_nodes()
 
     def step(
         self,

@@ -28,6 +28,8 @@ class Usage:
     """Prefilled for this text."""
     cached_tokens: int
     """Of these, not computed: known as another prompt's beginning (Model's prefix_cache_bytes)."""
+    forgotten_tokens: int
+    """That left the context to make room (Session.generate's keep)."""
     generated_tokens: int
     """Sampled, an end-of-text token included."""
     drafted_tokens: int
@@ -103,6 +105,7 @@ class Generation(Iterator[str]):
         return Usage(
             prompt_tokens=raw["n_prompt"],
             cached_tokens=raw["n_reused"],
+            forgotten_tokens=raw["n_forgotten"],
             generated_tokens=raw["n_generated"],
             drafted_tokens=raw["n_drafted"],
             accepted_tokens=raw["n_accepted"],

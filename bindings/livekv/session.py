@@ -121,6 +121,7 @@ class Session:
         parse_special: bool = True,
         ignore_eos: bool = False,
         lookup: int = 0,
+        keep: int = 0,
     ) -> Generation:
         """Continues the sequence with a prompt and then by itself; iterate over the result for the text.
 
@@ -132,12 +133,16 @@ class Session:
         parse_special: control tokens written in the prompt become those tokens. ignore_eos: the model's ends of text
         are never chosen. lookup: up to so many tokens are drafted from what the text said before, and verified in one
         pass (prompt lookup decoding), which changes the time it takes, not the text (of caches other than the
-        compressed ones, of weights that are not quantized and on a GPU, up to last digits). Warns of a prompt that
+        compressed ones, of weights that are not quantized and on a GPU, up to last digits). keep: where the context is
+        full, its oldest chunks but those of the first so many tokens leave and the text goes on (a context shift;
+        docs/command-line.md); 0: it ends there. Warns of a prompt that
         begins with a second bos. Raises Error for values out of range; while iterating, as prefill does, and when the
         session was changed meanwhile.
         """
         if not isinstance(lookup, int) or not 0 <= lookup <= 64:
             raise Error(f"lookup is {lookup!r}; it must be in 0..64")
+        if not isinstance(keep, int) or keep < 0:
+            raise Error(f"keep is {keep!r}; it must be 0 or more tokens")
         seed = drawn_seed(seed)
         core = _livekv.Generation(
             self._core,
@@ -154,6 +159,7 @@ class Session:
             seed=seed,
             stop=[stop] if isinstance(stop, str) else list(stop),
             n_lookup=lookup,
+            n_keep=keep,
         )
         return Generation(core, seed)
 
@@ -196,6 +202,13 @@ class Session:
         """The most tokens, n_tokens at most, to which trim forgets without computing again. Raises Error as trim."""
         return self._core.exact_trim(n_tokens)
 
+    def forget(self, keep: int, n_tokens: int) -> int:
+        """A context shift: forgets the oldest tokens behind the first `keep`, at least 1, n_tokens of them or as many
+        more as make whole chunks, and moves what is behind them to their positions (docs/command-line.md). What is left
+        has seen what is forgotten. How many left; 0 when there are not as many. Raises Error for a cache whose keys
+        cannot be moved, and when there is too little memory; then nothing has changed."""
+        return self._core.forget(keep, n_tokens)
+
     def reset(self) -> None:
         """Forgets all tokens."""
         self._core.trim(0)
@@ -232,10 +245,12 @@ class Session:
         bits            int32 []: of a code; 0: this layer seals nothing
         group           int32 [T]: the token's place in scale and zero; -1 where not sealed
         codes           int16 [H, T, D]: 0 where not sealed
-        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for minimum + (code - zero) * scale
+        scale           float32, keys [H, G, D], values [H, G]; of kivi's values [H, G, D / 32], of guided's, and of
+                        its keys with key_axis token, [H, G, 1]. Sealed entries stand for minimum + (code - zero)
+                        * scale
         zero            int16, shaped as scale; 0 when codes are symmetric
-        minimum         float32, shaped as scale, of keys, and of guided's values; 0 unless channels have widths of
-                        their own (key_alloc)
+        minimum         float32, shaped as scale, of keys, and of values of guided and kivi; of livekv's keys 0 unless
+                        channels have widths of their own (key_alloc)
         width           uint8, shaped so: bits of a code
         outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
         outlier_value   float32 [n]: what they stand for

@@ -72,6 +72,11 @@ chunk_folder::found chunk_folder::look(uint64_t key) const {
     return S_ISREG(there.st_mode) && ::access(path.c_str(), R_OK) == 0 ? found::file : found::unreadable;
 }
 
+uint64_t chunk_folder::bytes_of(uint64_t key) const {
+    struct stat there = {};
+    return ::lstat(path_of(key).c_str(), &there) == 0 ? static_cast<uint64_t>(there.st_size) : 0;
+}
+
 int64_t chunk_folder::now_ns() {
     timespec now = {};
     ::clock_gettime(CLOCK_REALTIME, &now);
@@ -105,8 +110,7 @@ std::vector<chunk_folder::file> chunk_folder::files_in(const std::string & path)
 }
 
 uint64_t chunk_folder::wrote(uint64_t key) {
-    struct stat there = {};
-    const uint64_t bytes = ::lstat(path_of(key).c_str(), &there) == 0 ? static_cast<uint64_t>(there.st_size) : 0;
+    const uint64_t bytes = bytes_of(key);
     const std::lock_guard lock(mutex_);
     const uint64_t slack = limit_ / 16;
     written_ += bytes;
@@ -127,7 +131,7 @@ void chunk_folder::shrink() {
     }
     std::ranges::sort(all, {}, &file::used_ns);
     for (const file & one : all) {
-        if (bytes_ <= limit_ - limit_ / 16) {
+        if (bytes_ <= most_of_a_text()) {
             break;
         }
         remove(one.key);

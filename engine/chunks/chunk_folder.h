@@ -18,10 +18,13 @@ class chunk_folder {
 
     const std::string & path() const { return path_; }
     uint64_t limit() const { return limit_; }
+    // What is left when something has to go for the limit: a text that is larger would lose its end again.
+    uint64_t most_of_a_text() const { return limit_ - limit_ / 16; }
     std::string path_of(uint64_t key) const;
 
     enum class found { nothing, file, unreadable };
     found look(uint64_t key) const;
+    uint64_t bytes_of(uint64_t key) const;  // 0 where it is not
 
     // Whether the file is there; says that it was used then, in ns since 1970.
     bool touch(uint64_t key, int64_t used_ns) const;

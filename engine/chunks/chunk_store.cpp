@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
+#include "chunks/piece_keys.h"
 #include "error.h"
 #include "policy/saved_options.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
-#include "xxh64.h"
 
 namespace livekv {
 
@@ -22,38 +22,6 @@ class use_times {
 
   private:
     int64_t now_ns_ = chunk_folder::now_ns();
-};
-
-void add(xxh64 & hash, const std::string & text) {
-    hash.update({reinterpret_cast<const uint8_t *>(text.c_str()), text.size() + 1});
-}
-
-// The names of a sequence's pieces, one after the other.
-class piece_keys {
-  public:
-    piece_keys(const model_facts & model, const kv_options & options) {
-        xxh64 hash;
-        add(hash, std::to_string(kv_names::file_version) + " " + std::to_string(kv_block_version));
-        for (const auto & [name, value] : model) {
-            add(hash, name);
-            add(hash, value);
-        }
-        for (const auto & [name, value] : texts_of(options)) {
-            add(hash, name);
-            add(hash, value);
-        }
-        last_ = hash.digest();
-    }
-
-    uint64_t next(std::span<const int32_t> tokens) {
-        xxh64 hash;
-        hash.update({reinterpret_cast<const uint8_t *>(&last_), sizeof(last_)});
-        hash.update({reinterpret_cast<const uint8_t *>(tokens.data()), tokens.size_bytes()});
-        return last_ = hash.digest();
-    }
-
-  private:
-    uint64_t last_;
 };
 
 // What a file holds, if that is such a piece: whole chunks with their states and, behind others, without sinks.
@@ -79,7 +47,9 @@ std::unique_ptr<chunk_piece> piece_from(std::vector<kv_layer> layers, const std:
 
 }  // namespace
 
-chunk_store::chunk_store(const std::string & path, uint64_t limit) : folder_(path, limit) {
+chunk_store::chunk_store(const std::string & path, uint64_t limit, std::shared_ptr<chunk_remote> remote,
+                         bool fetches_ahead)
+    : folder_(path, limit), remote_(std::move(remote)), fetches_ahead_(fetches_ahead) {
     if (limit == 0) {
         fail("a limit of 0 bytes keeps no chunks");
     }
@@ -91,12 +61,11 @@ std::unique_ptr<chunk_piece> chunk_store::read(const model_facts & model, const 
         const std::lock_guard lock(mutex_);
         ++one;
     };
-    if (const chunk_folder::found what = folder_.look(key); what != chunk_folder::found::file) {
-        if (what == chunk_folder::found::unreadable) {
-            const std::lock_guard lock(mutex_);
-            ++counts_.n_unreadable;
-            problem_ = "'" + folder_.path_of(key) + "' is no file, or not ours to read";
-        }
+    if (folder_.look(key) == chunk_folder::found::unreadable) {
+        const std::lock_guard lock(mutex_);
+        ++counts_.n_unreadable;
+        problem_ = folder_.path_of(key);
+        problem_ += " is no file, or not ours to read";
         return nullptr;
     }
     const piece_cut cut(beginning.options());
@@ -127,9 +96,6 @@ std::unique_ptr<chunk_piece> chunk_store::read(const model_facts & model, const 
         if (!piece) {
             file.refuse("its chunks are not those of a piece");
         }
-        const std::lock_guard lock(mutex_);
-        ++counts_.n_read;
-        counts_.n_tokens_read += static_cast<int64_t>(text.size());
         return piece;
     } catch (const error &) {
         if (folder_.look(key) == chunk_folder::found::file) {  // else another process has let go of it meanwhile
@@ -148,28 +114,39 @@ std::unique_ptr<chunked_cache> chunk_store::longest(const model_facts & model, c
     }
     const piece_cut cut(options);
     const size_t n_known = cut.of_chunks(beginning.layers().front().chunks.size());
+    if (!fetches_ahead_) {
+        fetch(model, options, tokens, n_known);
+    }
     piece_keys keys(model, options);
     const use_times used;
     std::vector<std::unique_ptr<chunk_piece>> found;
+    bool whole = true;  // so far
     for (size_t i = 0; i < cut.before_last(tokens.size()); ++i) {
         const uint64_t key = keys.next(cut.text(tokens, i));
         if (i >= n_known) {
-            std::unique_ptr<chunk_piece> piece = read(model, beginning, i, key, tokens);
-            if (!piece) {
+            if (folder_.look(key) == chunk_folder::found::nothing) {
                 break;
             }
+            // Behind one that is damaged the others are read too, of no use now, so that one run writes all anew.
+            std::unique_ptr<chunk_piece> piece = read(model, beginning, i, key, tokens);
+            whole = whole && piece;
+            if (!whole) {
+                continue;
+            }
             found.push_back(std::move(piece));
+            offer(key, /*changed=*/false);
+            const std::lock_guard lock(mutex_);
+            ++counts_.n_read;
+            counts_.n_tokens_read += static_cast<int64_t>(cut.text(tokens, i).size());
         }
         folder_.touch(key, used.of(i));
-    }
-    if (found.empty()) {
-        return nullptr;
     }
     std::vector<const chunk_piece *> more;
     for (const auto & piece : found) {
         more.push_back(piece.get());
     }
-    return sequence_of(beginning, more);
+    more.resize(n_with_an_end(options, more));
+    return more.empty() ? nullptr : sequence_of(beginning, more);
 }
 
 void chunk_store::put(const model_facts & model, const chunked_cache & cache,
@@ -196,6 +173,7 @@ void chunk_store::put_missing(const model_facts & model, const chunked_cache & c
     piece_keys keys(model, cache.options());
     const use_times used;
     int n_written = 0;
+    uint64_t bytes_before = 0;
     for (size_t i = 0; i < n_shared && n_written < most_written; ++i) {
         const uint64_t key = keys.next(cut.text(tokens, i));
         bool is_foreign = false;
@@ -204,22 +182,26 @@ void chunk_store::put_missing(const model_facts & model, const chunked_cache & c
             is_foreign = foreign_.contains(key);
         }
         if (!is_foreign && folder_.touch(key, used.of(i))) {
+            bytes_before += folder_.bytes_of(key);
+            offer(key, /*changed=*/false);
             continue;
         }
         const std::optional<chunk_piece> piece = piece_of(cache, i);
         if (!piece) {
             return;
         }
-        write(model, cache, *piece, i, key, tokens);
+        write(model, cache, *piece, i, key, tokens, bytes_before);
         ++n_written;
         folder_.touch(key, used.of(i));
         const uint64_t bytes = folder_.wrote(key);
+        bytes_before += bytes;
+        offer(key, /*changed=*/true);
         const std::lock_guard lock(mutex_);
         ++counts_.n_written;
         counts_.bytes_written += static_cast<int64_t>(bytes);
         foreign_.erase(key);
         problem_.clear();
-        if (folder_.look(key) == chunk_folder::found::nothing) {  // the rest of the text fills the limit
+        if (folder_.look(key) == chunk_folder::found::nothing) {  // texts that are used more fill the limit
             n_paused_ = pause;
             return;
         }
@@ -227,9 +209,9 @@ void chunk_store::put_missing(const model_facts & model, const chunked_cache & c
 }
 
 void chunk_store::write(const model_facts & model, const chunked_cache & cache, const chunk_piece & piece, size_t index,
-                        uint64_t key, std::span<const int32_t> tokens) const {
+                        uint64_t key, std::span<const int32_t> tokens, uint64_t bytes_before) const {
     std::vector<kv_layer> layers;
-    uint64_t bytes = 0;
+    uint64_t bytes = tokens.size_bytes();
     for (size_t il = 0; il < piece.layers.size(); ++il) {
         const kv_layer & from = cache.layers()[il];
         kv_layer layer;
@@ -248,11 +230,11 @@ void chunk_store::write(const model_facts & model, const chunked_cache & cache, 
         }
         layers.push_back(layer.where->on_device() ? layer.copy(host_memory()) : std::move(layer));
     }
-    if (bytes > folder_.limit()) {
-        fail("the limit of ", folder_.limit(), " bytes is less than a chunk's ", bytes);
-    }
     const std::span<const int32_t> text = piece_cut(cache.options()).text(tokens, index);
     const auto before = tokens.first(static_cast<size_t>(text.data() - tokens.data()));
+    if (bytes_before + bytes > folder_.most_of_a_text()) {
+        fail("the limit of ", folder_.limit(), " bytes has room for the first ", before.size(), " tokens of the text");
+    }
     write_kv_piece(folder_.path_of(key), model, texts_of(cache.options()), layers, before, text);
 }
 

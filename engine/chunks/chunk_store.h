@@ -11,6 +11,7 @@
 
 #include "chunks/chunk_folder.h"
 #include "chunks/chunk_piece.h"
+#include "chunks/chunk_remote.h"
 #include "model/fingerprint.h"
 
 namespace livekv {
@@ -65,8 +66,10 @@ class chunk_store {
   public:
     static constexpr uint64_t default_limit = uint64_t(10) << 30;
 
-    // limit: bytes, 1 or more. Throws livekv::error when the folder cannot be used.
-    explicit chunk_store(const std::string & path, uint64_t limit = default_limit);
+    // limit: bytes, 1 or more. remote: where files are kept beyond the folder, or null. fetches_ahead: only fetch asks
+    // it; without, longest does too. Throws livekv::error when the folder cannot be used.
+    explicit chunk_store(const std::string & path, uint64_t limit = default_limit,
+                         std::shared_ptr<chunk_remote> remote = nullptr, bool fetches_ahead = false);
 
     const std::string & path() const { return folder_.path(); }
     uint64_t limit() const { return folder_.limit(); }
@@ -76,6 +79,11 @@ class chunk_store {
     std::unique_ptr<chunked_cache> longest(const model_facts & model, const chunked_cache & beginning,
                                            std::span<const int32_t> tokens);
 
+    // Brings into the folder what the remote has of a text's pieces from this one on, up to the first that is nowhere.
+    // Says nothing of what fails: then they are not there.
+    void fetch(const model_facts & model, const kv_options & options, std::span<const int32_t> tokens,
+               size_t first_piece = 0) noexcept;
+
     // Stores of a sequence, whose tokens these are, what is not there yet: two pieces at most, so that a call never
     // takes long. What fails is counted and said by problem(), and some calls later tried again.
     void put(const model_facts & model, const chunked_cache & cache, std::span<const int32_t> tokens) noexcept;
@@ -84,14 +92,20 @@ class chunk_store {
     std::string problem() const;  // why something could not be read or stored, the last time; or nothing
 
   private:
+    // Null for what is no such piece, which is counted.
     std::unique_ptr<chunk_piece> read(const model_facts & model, const chunked_cache & beginning, size_t piece,
                                       uint64_t key, std::span<const int32_t> tokens);
+    bool fetch_piece(uint64_t key, uint64_t most_bytes);
+    void offer(uint64_t key, bool changed) const noexcept;
     void put_missing(const model_facts & model, const chunked_cache & cache, std::span<const int32_t> tokens);
+    // bytes_before: of the text's pieces in front.
     void write(const model_facts & model, const chunked_cache & cache, const chunk_piece & piece, size_t index,
-               uint64_t key, std::span<const int32_t> tokens) const;
+               uint64_t key, std::span<const int32_t> tokens, uint64_t bytes_before) const;
     void note_failure(const std::string & why);
 
     chunk_folder folder_;
+    std::shared_ptr<chunk_remote> remote_;
+    bool fetches_ahead_;
     mutable std::mutex mutex_;
     chunk_store_counts counts_;
     std::string problem_;

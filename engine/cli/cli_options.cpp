@@ -63,6 +63,9 @@ void cli_options::declare(option_table & table) {
         "--lookup", n_lookup, 0, 64,
         "draft up to so many tokens from what the text said before, and verify them in one pass: faster where it "
         "repeats itself; 0: none");
+    table.integer("--keep", n_keep, 0, INT32_MAX,
+                  "where the context is full, go on: its oldest chunks leave, but for those of the first N tokens; "
+                  "0: the text ends there");
     table.flag("--ignore-eos", ignore_eos, "go on when the model ends the text");
     table.flag("-cnv,--conversation", conversation, "chat, one line of stdin a turn, with the model's own template");
     table.text("-sys,--system", system_prompt, "TEXT", "system message of the chat");
@@ -95,6 +98,9 @@ void cli_options::check(const option_table & table) {
         }
         return;
     }
+    if (kv_store_path.empty() && std::ranges::find(table.given(), "--kv-store-limit") != table.given().end()) {
+        throw usage_error("--kv-store-limit is of a folder; it needs --kv-store FOLDER");
+    }
     engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
@@ -117,13 +123,11 @@ void cli_options::check(const option_table & table) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
-        throw usage_error("--kv-save writes " + policies_that_compress() + " caches only, not --kv " +
-                          engine.kv.policy);
+        throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
     }
     if (!loads && !find_kv_policy(engine.kv.policy).shares()) {
         if (store_given) {
-            throw usage_error("--kv-store keeps " + policies_that_share() + " caches only, not --kv " +
-                              engine.kv.policy);
+            throw usage_error("--kv-store keeps " + sharing_policies() + " caches only, not --kv " + engine.kv.policy);
         }
         kv_store_path.clear();
     }
@@ -139,6 +143,7 @@ generate_params cli_options::generation() const {
     generate_params p;
     p.n_predict = n_predict;
     p.n_lookup = n_lookup;
+    p.n_keep = n_keep;
     p.ignore_eos = ignore_eos;
     p.sampling = sampling;
     p.sampling.seed = static_cast<uint64_t>(seed);

@@ -15,6 +15,7 @@ struct cli_options {
     int64_t n_predict = 128;
     int64_t n_ctx = 0;
     int64_t n_lookup = 0;
+    int64_t n_keep = 0;
     bool ignore_eos = false;
     bool conversation = false;
     bool tokenize = false;

@@ -88,11 +88,12 @@ std::string summary_text(const session & s, const generate_result & r) {
     text += format("generated %" PRId64 " tokens%s", r.n_generated, speed_text(r.decode_tps()).c_str());
     text += r.ttft_s ? format(", the first after %.2f s", *r.ttft_s) : "";
     text += r.n_drafted > 0 ? format(", %" PRId64 " of %" PRId64 " drafted", r.n_accepted, r.n_drafted) : "";
+    text += r.n_forgotten > 0 ? format("; %" PRId64 " of the oldest left the context", r.n_forgotten) : "";
     text += format("; stopped: %s\n", stop_reason_name(r.reason));
     text += format("cache     %s: %s for %" PRId64 " tokens", s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(),
                    s.n_tokens());
     const auto bits = s.kv_bits_per_value();
-    if (bits && s.n_tokens() >= s.params().kv.chunk_size) {  // before, what is set aside says nothing of the policy
+    if (bits && s.n_tokens() >= s.params().kv.chunk_tokens()) {  // before, what is set aside says nothing of the policy
         text += format(", f16 %s, saved %.1f %%, %.2f bits a value", mebibytes(f16_bytes).c_str(),
                        100.0 * (1.0 - kv_bytes / f16_bytes), *bits);
     }
@@ -108,10 +109,15 @@ std::string stats_json(const session & s, const generate_params & params, const 
                   {"bytes", m.tensors.bytes},     {"n_layer", m.hp.n_layer},  {"n_embd", m.hp.n_embd},
                   {"n_ff", m.hp.n_ff(0)},         {"n_head", m.hp.n_head(0)}, {"n_head_kv", m.hp.n_head_kv(0)},
                   {"head_dim", m.hp.head_dim(0)}, {"n_vocab", m.hp.n_vocab},  {"n_ctx_train", m.hp.n_ctx_train}};
-    j["options"] = {
-        {"kv", s.params().kv.policy},        {"chunk_size", s.params().kv.chunk_size}, {"n_ctx", s.n_ctx()},
-        {"n_threads", s.params().n_threads}, {"n_gpu_layers", m.tensors.n_gpu_layers}, {"n_predict", params.n_predict},
-        {"n_lookup", params.n_lookup},       {"ignore_eos", params.ignore_eos}};
+    j["options"] = {{"kv", s.params().kv.policy},
+                    {"chunk_size", s.params().kv.chunk_tokens()},
+                    {"n_ctx", s.n_ctx()},
+                    {"n_threads", s.params().n_threads},
+                    {"n_gpu_layers", m.tensors.n_gpu_layers},
+                    {"n_predict", params.n_predict},
+                    {"n_lookup", params.n_lookup},
+                    {"n_keep", params.n_keep},
+                    {"ignore_eos", params.ignore_eos}};
     for_each_sampling_option([&](const char * name, auto member, const auto &, const char * flag, const char *) {
         if (flag) {
             j["options"][name] = params.sampling.*member;
@@ -120,6 +126,7 @@ std::string stats_json(const session & s, const generate_params & params, const 
     j["options"]["seed"] = params.sampling.seed;
     j["n_prompt"] = r.n_prompt;
     j["n_reused"] = r.n_reused;
+    j["n_forgotten"] = r.n_forgotten;
     j["n_generated"] = r.n_generated;
     j["n_drafted"] = r.n_drafted;
     j["n_accepted"] = r.n_accepted;

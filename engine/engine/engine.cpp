@@ -81,6 +81,12 @@ std::unique_ptr<kv_cache> engine::known_beginning(const kv_options & options, in
     return known;
 }
 
+void engine::fetch(const kv_options & options, int64_t n_ctx, std::span<const int32_t> tokens) const noexcept {
+    if (store_) {
+        store_->fetch(facts_[model_->hp.is_long(n_ctx)], options, tokens);
+    }
+}
+
 void engine::remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept {
     const auto * chunked = dynamic_cast<const chunked_cache *>(&cache);
     if (!chunked) {
@@ -120,6 +126,11 @@ void engine::forget_if_free() noexcept {
 size_t engine::prefix_idle_bytes() const {
     const std::lock_guard lock(mutex_);
     return prefixes_.idle_bytes();
+}
+
+std::vector<prefix_node> engine::prefix_nodes() const {
+    const std::lock_guard lock(mutex_);
+    return prefixes_.nodes();
 }
 
 void engine::step(std::span<const batch_item> batch) {

@@ -48,6 +48,8 @@ class engine {
     // the last of them; null when nothing of it was. What the store has of it is read without keeping others waiting.
     std::unique_ptr<kv_cache> known_beginning(const kv_options & options, int64_t n_ctx,
                                               std::span<const int32_t> tokens);
+    // Brings what a store's remote has of a text into its folder, without keeping others waiting.
+    void fetch(const kv_options & options, int64_t n_ctx, std::span<const int32_t> tokens) const noexcept;
     // Notes what a sequence, whose tokens these are, has read, for the sequences to come; where memory allows.
     void remember(const kv_cache & cache, std::span<const int32_t> tokens) noexcept;
     // A sequence ended or was shortened: what was kept for it may go. Waits for nobody: during a step of another thread
@@ -56,6 +58,7 @@ class engine {
     bool remembers() const { return remembers_ || store_; }
     const std::shared_ptr<chunk_store> & store() const { return store_; }  // null: none
     size_t prefix_idle_bytes() const;                                      // of chunks that no sequence uses
+    std::vector<prefix_node> prefix_nodes() const;
 
     kv_shape shape(int64_t n_ctx) const;
     const std::shared_ptr<const model> & get_model() const { return model_; }

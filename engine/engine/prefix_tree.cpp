@@ -52,6 +52,19 @@ size_t prefix_tree::node::idle_bytes() const {
     return sum;
 }
 
+size_t prefix_tree::node::bytes() const {
+    size_t sum = 0;
+    for (const auto & chunks : piece.layers) {
+        for (const kv_chunk & c : chunks) {
+            each_page(c, [&](const std::shared_ptr<page> & p) { sum += p->bytes(); });
+        }
+    }
+    for (const raw_rows & sinks : piece.sinks) {
+        sum += sinks.bytes();
+    }
+    return sum;
+}
+
 void prefix_tree::add(const chunked_cache & cache, std::span<const int32_t> tokens) {
     const size_t n_shared = budget_ == 0 ? 0 : n_shared_pieces(cache);
     if (n_shared == 0) {
@@ -99,6 +112,7 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
         at->last_used = clock_;
         known.push_back(&at->piece);
     }
+    known.resize(n_with_an_end(options, known));
     return known.empty() ? nullptr : sequence_of(chunked_cache(options, shape), known);
 }
 
@@ -135,6 +149,21 @@ size_t prefix_tree::count(const node & n) {
         sum += count(*child);
     }
     return sum;
+}
+
+void prefix_tree::list(const node & parent, size_t depth, std::vector<prefix_node> & all) {
+    for (const auto & [tokens, child] : parent.next) {
+        all.push_back({depth, static_cast<int64_t>(tokens.size()), child->bytes(), child->in_use()});
+        list(*child, depth + 1, all);
+    }
+}
+
+std::vector<prefix_node> prefix_tree::nodes() const {
+    std::vector<prefix_node> all;
+    for (const auto & [options, root] : roots_) {
+        list(root, 0, all);
+    }
+    return all;
 }
 
 size_t prefix_tree::idle_below(const node & n) {

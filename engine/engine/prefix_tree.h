@@ -11,6 +11,14 @@
 
 namespace livekv {
 
+// A piece of the tree, as one may look at it. The tree is a list of them, each followed by those that go on from it.
+struct prefix_node {
+    size_t depth = 0;  // pieces in front of it
+    int64_t n_tokens = 0;
+    size_t bytes = 0;
+    bool in_use = false;  // by a sequence
+};
+
 // The sealed chunks of prompts that were read, by their tokens: a new sequence starts from the longest beginning that
 // is known. Chunks are shared with the sequences that made or use them. What no sequence uses any more is kept up to a
 // budget, and leaves from the ends of the branches, the least recently used first; what is in use costs the tree
@@ -35,6 +43,7 @@ class prefix_tree {
 
     size_t n_chunks() const;
     size_t idle_bytes() const;  // of chunks that no sequence uses
+    std::vector<prefix_node> nodes() const;
 
   private:
     struct node {
@@ -44,6 +53,7 @@ class prefix_tree {
 
         bool in_use() const;        // a sequence has some of it
         size_t idle_bytes() const;  // of what no sequence has
+        size_t bytes() const;
     };
 
     // The leaf that leaves first among those that are idle or lie behind what is, with who holds it: one that nobody
@@ -56,6 +66,7 @@ class prefix_tree {
     };
     static void find_oldest(node & parent, bool behind_idle, leaf & oldest);
     static size_t count(const node & n);
+    static void list(const node & parent, size_t depth, std::vector<prefix_node> & all);
     static size_t idle_below(const node & n);
 
     size_t budget_;

@@ -1,7 +1,8 @@
 #pragma once
 
-// The policies livekv, kvstream and guided: a layer's tail becomes a chunk, sealed into blocks, whenever it is full.
-// What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h and, on the GPU,
+// The policies livekv, kvstream, guided and kivi: a layer's tail becomes a chunk, sealed into blocks, whenever it is
+// full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h,
+// kivi_seal.h and, on the GPU,
 // kernels/cuda.
 
 #include <cstdint>
@@ -49,6 +50,7 @@ struct chunk_plan {
     kv_method method;                         // of livekv
     std::optional<stream_plan> stream;        // of kvstream
     std::optional<guided_plan> guided;        // of guided
+    std::optional<kivi_method> kivi;          // of kivi
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
@@ -59,6 +61,8 @@ struct chunk_plan {
     bool sizes_follow_sealing() const { return stream || guided; }
     // Bits of an entry that nothing sets apart; 0: nothing is sealed.
     int32_t bits(kv_side side) const;
+    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least; of guided, of none of them.
+    kv_block_header header(kv_side side, int64_t n) const;
     // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
     // head_dim of the queries' (query_squares); of kvstream the running maxima of the keys, then of the values.
     // Of guided one state, of all heads (guided_state).
@@ -80,6 +84,7 @@ struct chunk_closing {
     bool v_sealed = false;
     int32_t n_sinks = 0;
     std::vector<size_t> late_keys;  // chunks whose keys were exact so far and are sealed with this one
+    std::vector<size_t> late_values;
 };
 
 // seal: not generated text that is to stay exact.

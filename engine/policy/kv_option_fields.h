@@ -149,6 +149,9 @@ void for_each_kv_option(F && f) {
       "what of keys has a minimum and a scale of its own: a channel of a level's tokens, or a token");
     f("min_class", &o::min_class, kv_whole{0, 4096},
       "a level of fewer tokens in a chunk joins the next wider one, which takes fewer scales");
+    f("residual", &o::residual, kv_whole{32, 4096, 32},
+      "tokens that are quantized together, and read together of a prompt; keys of fewer newest ones are exact, values "
+      "of so many more; a multiple of 32");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

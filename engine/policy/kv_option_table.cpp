@@ -128,7 +128,8 @@ std::array<int64_t, 3> parse_kv_levels(const std::string & text) {
         const auto found = std::ranges::find_if(kv_stream_widths, [&](int64_t w) { return one == std::to_string(w); });
         const bool dropped = &level == &levels.back() && one == "0";
         if (to == std::string::npos || (found == kv_stream_widths.end() && !dropped)) {
-            fail("'", text, "' is not three of 16, 8, 5, 4, 3, 2; the last may be 0");
+            from = std::string::npos;
+            break;
         }
         level = dropped ? 0 : *found;
         from = to + 1;
@@ -156,7 +157,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         table.choice(dashes + kv_option_name("policy"), o.policy, kv_policy_names(), "how keys and values are stored");
     }
     bool compresses = false;
-    std::string readers = "livekv";
+    std::string owner = "livekv";
     for_each_kv_option([&](const char * field, auto member, const auto & may, const char * help) {
         if (!compresses && !find_kv_policy("f16").reads(field)) {
             compresses = true;
@@ -173,14 +174,13 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 "settings to start from, changed by other options wherever they stand: the published method; about 5 "
                 "bits; 3.4; 2.5");
         }
-        const bool is_new = !find_kv_policy("livekv").reads(field);
-        const std::string before = readers;
-        if (compresses && (is_new || before != "livekv")) {
-            readers = policies_that_read(field);
-        }
-        if (readers != before) {
-            table.group("Compression (" + dashes + "kv " + readers +
-                        (is_new ? ", which reads " + dashes + "sink-tokens too)" : ")"));
+        const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
+        if (compresses && of != owner) {
+            owner = of;
+            const char * const shared = of == "kivi" ? "kv-bits" : "sink-tokens";  // with livekv
+            table.group(
+                "Compression (" + dashes + "kv " +
+                (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
         for (const auto & [later, version, meant] : later_options) {
@@ -188,8 +188,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 table.since(version, meant);
             }
         }
-        if (is_new) {
-            table.since(find_kv_policy("kvstream").reads(field) ? 5 : 6, table.all().back().initial);
+        if (of != "livekv" && compresses) {
+            table.since(of == "kvstream" ? 5 : 6, table.all().back().initial);
         }
     });
 }

@@ -90,6 +90,14 @@ void check_guided(const kv_options & o) {
     }
 }
 
+void check_kivi(const kv_options & o) {
+    for (const int64_t bits : {o.bits.k, o.bits.v}) {
+        if (bits != 2 && bits != 4) {
+            refuse("kv_bits", bits, " is neither 2 nor 4, which the cache kivi has");
+        }
+    }
+}
+
 }  // namespace
 
 void kv_options::check() const {
@@ -121,6 +129,9 @@ void kv_options::check() const {
     }
     check_stream(*this);
     check_guided(*this);
+    if (how.is_kivi) {
+        check_kivi(*this);
+    }
 }
 
 kv_options kv_options::for_policy(const std::string & name) const {
@@ -133,6 +144,9 @@ kv_options kv_options::for_policy(const std::string & name) const {
             kept.*member = this->*member;
         }
     });
+    if (!how.compresses) {  // reads a prompt as this one does
+        kept.chunk_size = chunk_tokens();
+    }
     return kept;
 }
 
@@ -195,6 +209,14 @@ guided_method kv_options::guided() const {
     m.keys = key_axis;
     m.min_class = min_class;
     return m;
+}
+
+kivi_method kv_options::kivi() const {
+    return {static_cast<int32_t>(bits.k), static_cast<int32_t>(bits.v), residual};
+}
+
+int64_t kv_options::chunk_tokens() const {
+    return find_kv_policy(policy).is_kivi ? residual : chunk_size;
 }
 
 int64_t kv_options::n_bypass(int64_t n_layer) const {

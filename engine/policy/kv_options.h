@@ -7,6 +7,7 @@
 #include "error.h"
 #include "kv/kv_block.h"
 #include "kv/kv_guided.h"
+#include "kv/kv_kivi.h"
 #include "kv/kv_method.h"
 #include "kv/kv_stream.h"
 
@@ -100,6 +101,9 @@ struct kv_options {
     guided_method::key_axis key_axis = guided_method::key_axis::channel;
     int64_t min_class = 32;
 
+    // Of kivi (kv/kv_kivi.h).
+    int64_t residual = 128;
+
     bool measure_error = false;
     std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 
@@ -116,6 +120,10 @@ struct kv_options {
     kv_method method() const;
     stream_method stream(kv_side side) const;
     guided_method guided() const;
+    kivi_method kivi() const;
+
+    // Tokens of a chunk that is full, and the most of a prompt that are processed together.
+    int64_t chunk_tokens() const;
 
     // Layers kept at higher precision, of n_layer.
     int64_t n_bypass(int64_t n_layer) const;

@@ -18,35 +18,43 @@ constexpr std::array<std::string_view, 17> of_guides = {
     "alpha",       "beta",         "gamma",       "theta_h",      "theta_m",   "level_bits",
     "early_ratio", "middle_ratio", "later_ratio", "guide_tokens", "propagate", "budget",
     "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm"};
-constexpr std::array<std::string_view, 4> of_all = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+constexpr std::array<std::string_view, 3> of_kivi = {"kv_bits", "residual", "measure_error"};
+constexpr std::array<std::string_view, 4> of_chunks = {"chunk_size", "sink_tokens", "measure_error", "preset"};
 
 template <size_t N>
 bool is_among(const std::array<std::string_view, N> & names, const std::string & name) {
     return std::ranges::find(names, name) != names.end();
 }
 
+// "a, b and c": the policies that is_meant holds for.
 template <typename F>
 std::string in_prose(F && is_meant) {
-    std::vector<std::string> names;
+    std::vector<std::string> all;
     for (const kv_policy & policy : kv_policies()) {
         if (is_meant(policy)) {
-            names.emplace_back(policy.name);
+            all.emplace_back(policy.name);
         }
     }
-    std::string text;
-    for (size_t i = 0; i < names.size(); ++i) {
-        text += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
+    std::string names = all.front();
+    for (size_t i = 1; i < all.size(); ++i) {
+        names += (i + 1 < all.size() ? ", " : " and ") + all[i];
     }
-    return text;
+    return names;
 }
 
 }  // namespace
 
 bool kv_policy::reads(const std::string & option) const {
-    if (streams || guides) {
-        return (streams ? is_among(of_streams, option) : is_among(of_guides, option)) || is_among(of_all, option);
+    if (!compresses) {
+        return option == "chunk_size";
     }
-    return compresses ? !is_among(of_streams, option) && !is_among(of_guides, option) : option == "chunk_size";
+    if (is_kivi) {
+        return is_among(of_kivi, option);
+    }
+    if (streams || guides) {
+        return is_among(of_chunks, option) || (streams ? is_among(of_streams, option) : is_among(of_guides, option));
+    }
+    return !is_among(of_streams, option) && !is_among(of_guides, option) && option != "residual";
 }
 
 bool kv_policy::has_preset(const std::string & preset) const {
@@ -55,9 +63,10 @@ bool kv_policy::has_preset(const std::string & preset) const {
 
 const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
-        {"livekv", true},
-        {"kvstream", true, "", false, true},
-        {"guided", true, "", false, false, true},
+        {.name = "livekv", .compresses = true},
+        {.name = "kvstream", .compresses = true, .streams = true},
+        {.name = "guided", .compresses = true, .guides = true},
+        {.name = "kivi", .compresses = true, .is_kivi = true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},
         {"q4_0", false, "q4_0"},
@@ -102,11 +111,11 @@ std::string policies_that_read(const std::string & option) {
     return names;
 }
 
-std::string policies_that_compress() {
+std::string compressing_policies() {
     return in_prose([](const kv_policy & policy) { return policy.compresses; });
 }
 
-std::string policies_that_share() {
+std::string sharing_policies() {
     return in_prose([](const kv_policy & policy) { return policy.shares(); });
 }
 

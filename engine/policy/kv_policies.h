@@ -13,6 +13,7 @@ struct kv_policy {
     bool rotated = false;        // before that
     bool streams = false;        // compresses as Streaming KVQuant, not as livekv
     bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
+    bool is_kivi = false;        // compresses as KIVI
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
@@ -35,8 +36,8 @@ void require_read(const std::string & policy, const std::string & option);
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
 
-// "livekv and kvstream", as prose has them: of the policies for which a member holds.
-std::string policies_that_compress();
-std::string policies_that_share();
+// The names of those that compress, or that share, as a sentence has them: "a, b and c".
+std::string compressing_policies();
+std::string sharing_policies();
 
 }  // namespace livekv

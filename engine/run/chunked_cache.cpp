@@ -50,7 +50,7 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
 }
 
 int64_t chunked_cache::max_new() const {
-    return options_.chunk_size - layers_.front().n_tail;
+    return options_.chunk_tokens() - layers_.front().n_tail;
 }
 
 // In one tile of attention's rows and one of tokens, at either end of what they see, so that contexts are cut into
@@ -111,6 +111,41 @@ int64_t chunked_cache::exact_trim(int64_t n) const {
         }
     }
     return n;
+}
+
+token_run chunked_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
+    token_run run;
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const chunk_plan & plan = (*plans_)[il];
+        if (plan.guided) {
+            fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
+                 ": how its tokens are kept depends on their places in the whole prompt");
+        }
+        if (plan.stream && !plan.turns) {
+            fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
+                 " whose keys were sealed after RoPE (pre_rope is off)");
+        }
+        run = livekv::shiftable(plan, layers_[il], n_keep, n_wanted);
+        if (run.n == 0) {
+            break;
+        }
+    }
+    return run;
+}
+
+void chunked_cache::shift(const token_run & leaving) {
+    std::vector<kv_layer> moved;
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const kv_layer & layer = layers_[il];
+        const kv_layer here = layer.where->on_device() ? layer.copy(host_memory()) : layer;
+        moved.push_back(shifted((*plans_)[il], best_cpu_kernels(), shape_.layers[il].rope, here, leaving));
+        if (layer.where->on_device()) {
+            moved.back() = moved.back().copy(*layer.where);
+        }
+    }
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        layers_[il] = std::move(moved[il]);
+    }
 }
 
 size_t chunked_cache::bytes() const {

@@ -26,6 +26,8 @@ class chunked_cache : public kv_cache {
     size_t bytes() const override;
     void trim(int64_t n) noexcept override;
     int64_t exact_trim(int64_t n) const override;
+    token_run shiftable(int64_t n_keep, int64_t n_wanted) const override;
+    void shift(const token_run & leaving) override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
     kv_layer_dump dump(int64_t il) const override;

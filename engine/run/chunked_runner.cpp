@@ -15,14 +15,6 @@ const float * row_of(const ggml_tensor * t, int64_t i) {
     return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
 }
 
-int64_t most_heads(const kv_shape & shape) {
-    int64_t n = 0;
-    for (const kv_layer_shape & layer : shape.layers) {
-        n = std::max(n, layer.n_head);
-    }
-    return n;
-}
-
 }  // namespace
 
 chunked_runner::chunked_runner(const kv_shape & shape, int32_t n_threads)
@@ -42,11 +34,12 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     n_rows_ = 0;
     reads_queries_ = false;
     keeps_unturned_ = false;
-    weighs_guide_ = false;
+    guides_.clear();
     seal_seconds_ = 0.0;
     first_bad_ = none_bad;
     failed_ = false;
     const kv_cache * growing = nullptr;
+    std::vector<chunked_cache *> caches;
     try {
         for (const pass_part & p : parts) {
             auto & cache = static_cast<chunked_cache &>(*p.cache);
@@ -58,12 +51,17 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             for (int64_t il = 0; il < shape_.n_layer(); ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
                 keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
+                const kv_layer_shape & layer = shape_.layers[static_cast<size_t>(il)];
+                if (layer.on_device) {
+                    device_workspace_.reserve(cache.plan(il), layer.n_head);
+                }
+                if (cache.step(il).weighs_guide()) {
+                    guides_.reserve(n_rows_ * layer.n_head);
+                }
             }
-            weighs_guide_ = weighs_guide_ || cache.step(0).weighs_guide();
+            caches.push_back(&cache);
         }
-        guides_.resize(weighs_guide_ ? parts.size() : 0);
-        log_sums_.resize(weighs_guide_ ? static_cast<size_t>(n_rows_ * most_heads(shape_)) : 0);
-        place_passing_rows();
+        passing_.place(caches, shape_.n_layer());
     } catch (const std::bad_alloc &) {
         const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
                                            [](const kv_layer_shape & l) { return l.on_device; });
@@ -71,35 +69,6 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             "not enough memory for the cache beyond ", growing->n_tokens(), " tokens (", growing->bytes() / (1 << 20),
             " MiB)",
             on_device ? ", on the GPU or beside it; put fewer layers there or use a smaller cache (preset small)" : "");
-    }
-}
-
-// Rows that are needed for this pass alone lie in buffers that all layers share.
-void chunked_runner::place_passing_rows() {
-    size_t n_values = 0;
-    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
-        size_t here = 0;
-        for (part & p : parts_) {
-            const layer_step & step = p.cache->step(il);
-            here += step.passes_through() ? static_cast<size_t>(step.n_open()) * step.plan->row() : 0;
-        }
-        n_values = std::max(n_values, here);
-    }
-    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
-        const bool on_device = shape_.layers[static_cast<size_t>(il)].on_device;
-        raw_rows & rows = on_device ? device_passing_ : passing_;
-        size_t at = 0;
-        for (part & p : parts_) {
-            layer_step & step = p.cache->step(il);
-            if (step.passes_through()) {
-                rows.reserve(n_values, *step.layer->where);
-                step.use_rows(rows.k.data() + at, rows.v.data() + at);
-                at += static_cast<size_t>(step.n_open()) * step.plan->row();
-            }
-            if (on_device) {
-                device_workspace_.reserve(*step.plan, shape_.layers[static_cast<size_t>(il)].n_head);
-            }
-        }
     }
 }
 
@@ -123,12 +92,12 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, keeps_unturned_ ? 3 : 2, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
-    if (attends || weighs_guide_) {
+    if (attends || weighs_guide()) {
         ggml_tensor * args[] = {q, stored};
         out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node,
                                       GGML_N_TASKS_MAX, &n);
     }
-    if (weighs_guide_) {
+    if (weighs_guide()) {
         ggml_tensor * args[] = {q, before};
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, weigh_node, GGML_N_TASKS_MAX, &n);
     }
@@ -179,7 +148,7 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
 void chunked_runner::prepare_attention(const node & n) {
     const kv_layer_shape & shape = shape_.layers[static_cast<size_t>(n.il)];
     calls_.clear();
-    size_t first_sum = 0;
+    guides_.begin_layer();
     for (const part & p : parts_) {
         const layer_step & step = p.cache->step(n.il);
         const std::span<const kv_segment> segments = p.cache->on_host(n.il).segments(step);
@@ -195,54 +164,23 @@ void chunked_runner::prepare_attention(const node & n) {
         args.window = shape.window;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
-        args.log_sums = step.weighs_guide() ? log_sums_.data() + first_sum : nullptr;
-        first_sum += static_cast<size_t>(p.n_rows * shape.n_head);
+        args.log_sums = step.weighs_guide() ? guides_.add(step, args, p.first_row, p.cache->n_tokens()) : nullptr;
         calls_.push_back(args);
     }
     job_.prepare(calls_);
 }
 
-void chunked_runner::collect_guides(int64_t il) {
-    for (size_t i = 0; i < guides_.size(); ++i) {
-        const layer_step & step = parts_[i].cache->step(il);
-        guides_[i] = step.weighs_guide() ? guide_of(step) : guide_keys{};
-    }
-}
-
 void chunked_runner::attend_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
+    chunked_runner & r = *static_cast<node *>(data)->runner;
     if (ith + 1 == nth) {  // when all rows are stored; the others attend meanwhile
-        r.guarded([&] { r.collect_guides(n.il); });
+        r.guarded([&] { r.guides_.collect(); });
     }
     r.guarded([&] { r.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
 }
 
 void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    r.guarded([&] {
-        const float * const q = static_cast<const float *>(dst->src[0]->data);  // [n_rows, n_head, head_dim]
-        std::vector<float> scratch;
-        for (size_t part = 0; part < r.parts_.size(); ++part) {
-            const attention_args & call = r.calls_[part];
-            const chunked_runner::part & p = r.parts_[part];
-            const layer_step & step = p.cache->step(n.il);
-            if (!step.weighs_guide()) {
-                continue;
-            }
-            guided_queries queries{q + p.first_row * call.n_head * call.head_dim, call.log_sums};
-            queries.first = p.cache->n_tokens();
-            queries.n_head = call.n_head;
-            queries.n_head_kv = call.n_head_kv;
-            queries.head_dim = call.head_dim;
-            queries.scale = n.scale;
-            scratch.resize(r.guides_[part].positions.size());
-            for (int64_t i = ith; i < p.n_rows; i += nth) {
-                weigh_token(step, queries, i, r.guides_[part], scratch);
-            }
-        }
-    });
+    chunked_runner & r = *static_cast<node *>(data)->runner;
+    r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
 }
 
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
@@ -343,11 +281,7 @@ void chunked_runner::commit() noexcept {
 }
 
 size_t chunked_runner::workspace_bytes() const {
-    size_t guides = log_sums_.capacity() * sizeof(float);
-    for (const guide_keys & guide : guides_) {
-        guides += guide.k.capacity() * sizeof(float) + guide.positions.capacity() * sizeof(int64_t);
-    }
-    return passing_.bytes() + job_.bytes() + device_passing_.bytes() + device_workspace_.bytes() + guides;
+    return passing_.bytes() + job_.bytes() + device_workspace_.bytes() + guides_.bytes();
 }
 
 }  // namespace livekv

@@ -6,6 +6,7 @@
 #include "error.h"
 #include "kernels/cpu/rotate_rows.h"
 #include "model/ggml_memory.h"
+#include "rope/key_shift.h"
 #include "without_bad_alloc.h"
 
 namespace livekv {
@@ -105,6 +106,45 @@ void dense_cache::trim(int64_t n) noexcept {
     clear_rows(n, n_tokens_ + n_new_ - n);
     n_tokens_ = n;
     n_new_ = 0;
+}
+
+token_run dense_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
+    const int64_t n_behind = n_tokens_ - n_keep;
+    return {n_keep, n_wanted <= n_behind ? n_wanted : 0};
+}
+
+void dense_cache::shift(const token_run & leaving) {
+    const auto n_left = static_cast<size_t>(n_tokens_ - leaving.end());
+    std::vector<uint8_t> bytes(n_left * std::max(k_.front()->nb[1], v_.front()->nb[1]));
+    std::vector<float> row;
+    std::vector<key_shift> backs;
+    for (size_t il = 0; il < k_.size(); ++il) {  // what allocates comes first: the rest fails no more
+        backs.emplace_back(shape_.layers[il].rope, -leaving.n);
+        bytes.resize(std::max(bytes.size(), n_left * std::max(k_[il]->nb[1], v_[il]->nb[1])));
+        row.resize(std::max(row.size(), static_cast<size_t>(shape_.layers[il].n_embd_kv())));
+    }
+    for (size_t il = 0; il < k_.size(); ++il) {
+        const kv_layer_shape & shape = shape_.layers[il];
+        const auto d = static_cast<size_t>(shape.head_dim);
+        const int32_t run = rotated_ ? key_run(shape.head_dim) : 0;
+        for (ggml_tensor * side : {k_[il], v_[il]}) {
+            const size_t stride = side->nb[1];
+            ggml_backend_tensor_get(side, bytes.data(), static_cast<size_t>(leaving.end()) * stride, n_left * stride);
+            for (size_t t = 0; side == k_[il] && t < n_left; ++t) {
+                uint8_t * const stored = bytes.data() + t * stride;
+                ggml_get_type_traits(type_)->to_float(stored, row.data(), shape.n_embd_kv());
+                for (size_t h = 0; h < static_cast<size_t>(shape.n_head_kv); ++h) {
+                    const std::span<float> key(row.data() + h * d, d);
+                    rotate_rows(key.data(), static_cast<int32_t>(d), run, 1);
+                    backs[il].apply(key);
+                    rotate_rows(key.data(), static_cast<int32_t>(d), run, 1);
+                }
+                ggml_quantize_chunk(type_, row.data(), stored, 0, 1, shape.n_embd_kv(), nullptr);
+            }
+            ggml_backend_tensor_set(side, bytes.data(), static_cast<size_t>(leaving.first) * stride, n_left * stride);
+        }
+    }
+    trim(n_tokens_ - leaving.n);
 }
 
 int64_t dense_cache::n_rows_read(int64_t n_new) const {

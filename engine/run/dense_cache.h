@@ -24,6 +24,8 @@ class dense_cache : public kv_cache {
     int64_t n_ctx() const override { return shape_.n_ctx; }
     size_t bytes() const override;
     void trim(int64_t n) noexcept override;
+    token_run shiftable(int64_t n_keep, int64_t n_wanted) const override;
+    void shift(const token_run & leaving) override;
     std::unique_ptr<kv_cache> fork() const override;
     kv_report report() const override;
     kv_layer_dump dump(int64_t il) const override;

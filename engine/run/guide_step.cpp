@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "error.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
 #include "kv/level_block.h"
+#include "policy/guided_seal.h"
 
 namespace livekv {
 
@@ -47,8 +49,7 @@ struct collected_keys {
     }
 };
 
-}  // namespace
-
+// The guide's keys as the pass's tokens see them, as far as they are stored already or come with it.
 guide_keys guide_of(const layer_step & step) {
     const chunk_plan & plan = *step.plan;
     const kv_layer & layer = *step.layer;
@@ -88,9 +89,83 @@ guide_keys guide_of(const layer_step & step) {
     return guide;
 }
 
-void weigh_token(const layer_step & step, const guided_queries & queries, int64_t i, const guide_keys & guide,
-                 std::span<float> scratch) {
-    step.layer->tail_weights.data()[step.layer->n_tail + i] = weight_given_to_guide(queries, i, guide, scratch);
+}  // namespace
+
+void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    const kv_layer & layer = *step.layer;
+    kv_chunk & closed = step.closed;
+    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
+    const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
+    const std::span weights(layer.tail_weights.data(), static_cast<size_t>(closed.n_stored));
+    const guided_decision decided = decide_chunk(*plan.guided, step.n_prompt, layer.n_chunked, closed.n_sinks, weights,
+                                                 guided_state::load(before ? before->as<float>() : nullptr));
+    if (key) {
+        decided.after.store(closed.state->as<float>());
+    }
+    row_buffer & sinks = key ? step.sinks.k : step.sinks.v;
+    std::copy_n(rows, sinks.size(), sinks.data());
+    std::vector<chunk_rows> heads;
+    for (int64_t h = 0; h < plan.n_head_kv; ++h) {
+        heads.push_back({rows + h * plan.head_dim, plan.row(), closed.n_stored, plan.head_dim, closed.n_sinks});
+    }
+    (key ? closed.k : closed.v) =
+        seal_guided_chunk(plan.guided->method, kernels, side, heads, decided.bits, step.errors_of(side));
+}
+
+void guide_weigher::clear() {
+    parts_.clear();
+    n_sums_ = 0;
+}
+
+void guide_weigher::reserve(int64_t n_sums) {
+    n_sums_ = std::max(n_sums_, static_cast<size_t>(n_sums));
+    log_sums_.resize(std::max(log_sums_.size(), n_sums_));
+}
+
+float * guide_weigher::add(const layer_step & step, const attention_args & args, int64_t first_row, int64_t first) {
+    const size_t n_before = parts_.empty() ? 0 : parts_.back().end_of_sums;
+    const size_t n_here = static_cast<size_t>(args.n_tokens) * static_cast<size_t>(args.n_head);
+    LIVEKV_ASSERT(n_before + n_here <= log_sums_.size());
+    float * const log_sums = log_sums_.data() + n_before;
+    guided_queries queries;
+    queries.log_sums = log_sums;
+    queries.first = first;
+    queries.n_head = args.n_head;
+    queries.n_head_kv = args.n_head_kv;
+    queries.head_dim = args.head_dim;
+    queries.scale = args.scale;
+    parts_.push_back({&step, queries, {}, first_row, args.n_tokens, n_before + n_here});
+    return log_sums;
+}
+
+void guide_weigher::collect() {
+    for (part & p : parts_) {
+        p.guide = guide_of(*p.step);
+    }
+}
+
+void guide_weigher::weigh(const float * q, int64_t ith, int64_t nth) const {
+    std::vector<float> scratch;
+    for (const part & p : parts_) {
+        guided_queries queries = p.queries;
+        queries.q = q + p.first_row * queries.n_head * queries.head_dim;
+        scratch.resize(p.guide.positions.size());
+        kv_layer & layer = *p.step->layer;
+        float * const weights = layer.tail_weights.data() + layer.n_tail;
+        for (int64_t i = ith; i < p.n_rows; i += nth) {
+            weights[i] = weight_given_to_guide(queries, i, p.guide, scratch);
+        }
+    }
+}
+
+size_t guide_weigher::bytes() const {
+    size_t n = log_sums_.capacity() * sizeof(float);
+    for (const part & p : parts_) {
+        n += p.guide.k.capacity() * sizeof(float) + p.guide.positions.capacity() * sizeof(int64_t);
+    }
+    return n;
 }
 
 }  // namespace livekv

@@ -6,6 +6,7 @@
 
 #include "policy/kv_options.h"
 #include "policy/kv_shape.h"
+#include "policy/shift.h"
 #include "store/kv_dump.h"
 #include "store/kv_report.h"
 
@@ -37,6 +38,14 @@ class kv_cache {
 
     // The most tokens, n at most, to which a trim leaves what a new sequence of those tokens would hold.
     virtual int64_t exact_trim(int64_t n) const { return n; }
+
+    // The tokens that leave by a shift so that at least n_wanted do and the first n_keep, at least 1, stay; n is 0
+    // where there are none such. Throws livekv::error for a cache whose keys cannot be moved.
+    virtual token_run shiftable(int64_t n_keep, int64_t n_wanted) const = 0;
+
+    // Forgets these tokens, which shiftable named; those behind them move to their positions (a context shift). Throws
+    // std::bad_alloc, and then nothing has changed.
+    virtual void shift(const token_run & leaving) = 0;
 
     // A second sequence that starts as this one is. What is sealed is shared, not copied. Throws std::bad_alloc.
     virtual std::unique_ptr<kv_cache> fork() const = 0;

@@ -7,8 +7,10 @@
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
 #include "policy/guided_seal.h"
+#include "policy/kivi_seal.h"
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
+#include "run/guide_step.h"
 
 namespace livekv {
 
@@ -20,7 +22,7 @@ kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int6
     kv_chunk_side s;
     size_t bytes = 2 * static_cast<size_t>(n) * plan.row();
     if (sealed) {
-        s.header = block_header(plan.method, side, n, plan.head_dim);
+        s.header = plan.header(side, n);
         bytes = kv_map(*s.header).bytes * static_cast<size_t>(plan.n_head_kv);
     }
     s.bytes = std::make_shared<page>(where, bytes);
@@ -68,12 +70,6 @@ std::vector<float> means_of(const layer_step & step, int64_t head, const query_r
     return all.means();
 }
 
-// Of one side, [n_head_kv], or empty.
-std::span<kv_error_sums> errors_of(layer_step & step, kv_side side) {
-    const size_t n = step.errors.empty() ? 0 : static_cast<size_t>(step.plan->n_head_kv);
-    return std::span(step.errors).subspan(side == kv_side::key ? 0 : n, n);
-}
-
 // One side of a chunk of kvstream.
 void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
     const chunk_plan & plan = *step.plan;
@@ -90,31 +86,18 @@ void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     (key ? step.closed.k : step.closed.v) = seal_stream_chunk(
         key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
         step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
-        key ? step.sinks.k.data() : step.sinks.v.data(), errors_of(step, side));
+        key ? step.sinks.k.data() : step.sinks.v.data(), step.errors_of(side));
 }
 
-// One side of a chunk of guided. The first one moves the state.
-void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+// Values of a kv head that kivi has kept exact until now.
+void seal_late_values(const layer_step & step, const cpu_kernels & kernels, int64_t head, kv_error_sums * error) {
     const chunk_plan & plan = *step.plan;
-    const bool key = side == kv_side::key;
-    const kv_layer & layer = *step.layer;
-    kv_chunk & closed = step.closed;
-    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
-    const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
-    const std::span weights(layer.tail_weights.data(), static_cast<size_t>(closed.n_stored));
-    const guided_decision decided = decide_chunk(*plan.guided, step.n_prompt, layer.n_chunked, closed.n_sinks, weights,
-                                                 guided_state::load(before ? before->as<float>() : nullptr));
-    if (key) {
-        decided.after.store(closed.state->as<float>());
+    for (const layer_step::late_page & l : step.late) {
+        const kv_chunk & exact = step.layer->chunks[l.chunk];
+        const chunk_rows rows{exact.v.bytes->as<uint16_t>() + head * plan.head_dim, plan.row(), exact.n_stored,
+                              plan.head_dim, 0};
+        seal_kivi_rows(*l.sealed.header, kernels, rows, block_of(l.sealed, head, plan.n_head_kv), error);
     }
-    row_buffer & sinks = key ? step.sinks.k : step.sinks.v;
-    std::copy_n(rows, sinks.size(), sinks.data());
-    std::vector<chunk_rows> heads;
-    for (int64_t h = 0; h < plan.n_head_kv; ++h) {
-        heads.push_back({rows + h * plan.head_dim, plan.row(), closed.n_stored, plan.head_dim, closed.n_sinks});
-    }
-    (key ? closed.k : closed.v) =
-        seal_guided_chunk(plan.guided->method, kernels, side, heads, decided.bits, errors_of(step, side));
 }
 
 }  // namespace
@@ -154,13 +137,21 @@ void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt) {
         closed.state = std::make_shared<page>(where, plan->state_bytes());
     }
     for (const size_t i : what.late_keys) {
-        late.push_back({i, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
+        late.push_back({i, kv_side::key, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
+    }
+    for (const size_t i : what.late_values) {
+        late.push_back({i, kv_side::value, make_side(*plan, kv_side::value, true, layer->chunks[i].n_stored, where)});
     }
     sinks.reserve(static_cast<size_t>(what.n_sinks) * plan->row(), where);
     errors = layer->errors;
     if (layer->chunks.size() == layer->chunks.capacity()) {
         layer->chunks.reserve(2 * layer->chunks.size() + 8);  // so that commit allocates nothing
     }
+}
+
+std::span<kv_error_sums> layer_step::errors_of(kv_side side) {
+    const size_t n = errors.empty() ? 0 : static_cast<size_t>(plan->n_head_kv);
+    return std::span(errors).subspan(side == kv_side::key ? 0 : n, n);
 }
 
 void layer_step::use_rows(uint16_t * k, uint16_t * v) {
@@ -177,7 +168,8 @@ void layer_step::commit() noexcept {
         layer->sinks = std::move(sinks);
     }
     for (late_page & l : late) {
-        layer->chunks[l.chunk].k = std::move(l.keys);
+        kv_chunk & chunk = layer->chunks[l.chunk];
+        (l.side == kv_side::key ? chunk.k : chunk.v) = std::move(l.sealed);
         ++layer->n_edits;
     }
     layer->errors = std::move(errors);
@@ -255,6 +247,11 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     if (!side.sealed() && head == 0) {
         std::memcpy(side.bytes->data(), key ? step.k_rows : step.v_rows, page_bytes);
     }
+    if (plan.kivi) {
+        return !key ? seal_late_values(step, kernels, head, error_of(false))
+                    : seal_kivi_rows(*side.header, kernels, rows_of(step.k_rows, c),
+                                     block_of(side, head, plan.n_head_kv), error_of(true));
+    }
     if (!key) {
         if (side.sealed()) {
             seal_chunk_values(plan, kernels, rows_of(step.v_rows, c), block_of(side, head, plan.n_head_kv),
@@ -272,7 +269,7 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     std::vector<late_keys> late;
     for (const layer_step::late_page & l : step.late) {
         const kv_chunk & exact = chunks[l.chunk];
-        late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.keys, head, plan.n_head_kv)});
+        late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.sealed, head, plan.n_head_kv)});
     }
     const bool is_f16 = state_is_f16(plan.method);
     std::vector<float> old_state(before ? n_state : 0);

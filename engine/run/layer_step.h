@@ -28,6 +28,9 @@ struct layer_step {
     // Whether the tokens' weights on the guide are wanted (policy guided).
     bool weighs_guide() const { return plan->guided && n_prompt > 0; }
 
+    // Of one side, [n_head_kv], or empty: not measured.
+    std::span<kv_error_sums> errors_of(kv_side side);
+
     int64_t n_open() const { return layer->n_tail + n_new; }  // tokens of the tail and the pass
 
     // The pass was computed. Allocates nothing.
@@ -43,8 +46,9 @@ struct layer_step {
     kv_chunk closed;
     raw_rows sinks;  // of the sequence's first chunk
     struct late_page {
-        size_t chunk;  // whose keys were exact
-        kv_chunk_side keys;
+        size_t chunk;  // which was exact on this side
+        kv_side side;
+        kv_chunk_side sealed;
     };
     std::vector<late_page> late;
     std::vector<kv_error_sums> errors;

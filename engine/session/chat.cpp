@@ -75,15 +75,15 @@ chat::plan chat::plan_turn() {
     return p;
 }
 
-void chat::take_back(int64_t n_tokens) {
-    messages_.pop_back();
-    session_.trim(n_tokens);
-}
-
 chat_turn chat::ask(const std::string & message, const generator & answer) {
     chat_turn turn;
     messages_.push_back({"user", message});
     int64_t n_before = session_.n_tokens();
+    const int64_t n_forgotten = session_.n_forgotten();
+    const auto take_back = [&] {  // what has left the context meanwhile stays away
+        messages_.pop_back();
+        session_.trim(n_before - (session_.n_forgotten() - n_forgotten));
+    };
     try {
         plan p = plan_turn();
         if (p.from_the_beginning) {
@@ -99,11 +99,11 @@ chat_turn chat::ask(const std::string & message, const generator & answer) {
             prompt_ = std::move(p.prompt);
         }
     } catch (...) {
-        take_back(n_before);
+        take_back();
         throw;
     }
     if (turn.taken_back) {
-        take_back(n_before);
+        take_back();
         return turn;
     }
     // The space that joins an answer to its prompt is the template's to write.

@@ -52,7 +52,6 @@ class chat {
     };
     plan plan_turn();
     std::optional<chat_text> behind_answer(const chat_text & prompt) const;
-    void take_back(int64_t n_tokens);
 
     session & session_;
     const chat_template & format_;

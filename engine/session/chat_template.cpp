@@ -5,6 +5,7 @@
 #include <jinja/runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "error.h"
@@ -52,7 +53,11 @@ jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
         return mk_val<value_int>(j.get<int64_t>());
     }
     if (j.is_number()) {
-        return mk_val<value_float>(j.get<double>());
+        // The engine makes an integer of each, which one of 2^63 and more has none of.
+        const double x = j.get<double>();
+        const auto number = mk_val<value_float>(std::abs(x) < 0x1p63 ? x : 0.0);
+        number->val_flt = x;
+        return number;
     }
     if (j.is_string()) {
         const auto text = mk_val<value_string>(j.get<std::string>());

@@ -72,6 +72,12 @@ generation::generation(session & s, std::vector<int32_t> prompt, const generate_
     if (params.n_lookup < 0) {
         fail("n_lookup is ", params.n_lookup, "; it must be 0 or more");
     }
+    if (params.n_keep < 0) {
+        fail("n_keep is ", params.n_keep, "; it must be 0 or more");
+    }
+    if (params.n_keep > 0) {
+        s.cache().shiftable(params.n_keep, 1);  // a cache that cannot says so now
+    }
     if (params.n_lookup > 0) {
         lookup_.emplace(params.n_lookup);
     }
@@ -109,14 +115,22 @@ token_origin generation::origin() const {
     return result_.n_generated == 0 ? token_origin::prompt : token_origin::generated;
 }
 
+void generation::make_room(size_t n_new) {
+    if (params_.n_keep > 0) {
+        result_.n_forgotten += session_.make_room(static_cast<int64_t>(n_new), params_.n_keep);
+    }
+}
+
 std::span<const int32_t> generation::begin_step() {
     LIVEKV_ASSERT(!ended_);
     step_start_ = std::chrono::steady_clock::now();
     if (result_.n_generated > 0) {
+        make_room(1);
         session_.require_room(1);
         return {&result_.last_token, 1};
     }
     if (!prompt_.empty() || session_.last_logits().empty()) {
+        make_room(prompt_.size());
         session_.require_tokens(prompt_);
     }
     in_prefill_ = true;
@@ -220,7 +234,7 @@ std::string generation::sample(std::span<const float> logits, int64_t n_held) {
     if (result_.n_generated == params_.n_predict) {
         return text + end(stop_reason::n_predict, logits);
     }
-    if (n_held == session_.n_ctx()) {
+    if (n_held == session_.n_ctx() && !session_.has_room(1, params_.n_keep)) {
         return text + end(stop_reason::context_full, logits);
     }
     return text;

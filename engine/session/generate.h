@@ -23,6 +23,8 @@ struct generate_params {
     sampler_params sampling;
     std::vector<std::string> stop;  // the text ends before the first of these
     int64_t n_lookup = 0;  // most tokens drafted at a time from what the text said before (prompt_lookup.h); 0: none
+    int64_t n_keep = 0;    // where the context is full, its oldest tokens but these first ones leave
+                           // (session::make_room); 0: the text ends there
 };
 
 enum class stop_reason { end_of_text, stop_string, n_predict, context_full, interrupted };
@@ -32,6 +34,7 @@ const char * stop_reason_name(stop_reason reason);
 struct generate_result {
     int64_t n_prompt = 0;     // tokens prefilled
     int64_t n_reused = 0;     // of these, not computed: known as another prompt's beginning
+    int64_t n_forgotten = 0;  // tokens that left the context for these
     int64_t n_generated = 0;  // tokens sampled, an end-of-text token included
     int64_t n_drafted = 0;    // tokens that passes were given as drafts
     int64_t n_accepted = 0;   // of these, those that were sampled
@@ -82,6 +85,7 @@ class generation {
 
   private:
     void measure_prefill();
+    void make_room(size_t n_new);
     std::span<const int32_t> draft();
     std::string verify(std::span<const int32_t> drafted);
     // Samples a token from logits f32 [n_vocab], with n_held tokens in the session that count.

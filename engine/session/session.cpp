@@ -79,62 +79,8 @@ void session::adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens
     last_logits_.clear();
 }
 
-void session::save(const std::string & path) const {
-    const auto * cache = dynamic_cast<const chunked_cache *>(cache_.get());
-    if (!cache) {
-        fail("cannot save '", path, "': only ", policies_that_compress(), " caches can be saved");
-    }
-    without_bad_alloc("the copy to be saved", [&] {
-        write_kv_file(path, model_fingerprint(get_model().file, get_model().hp, get_model().hp.is_long(n_ctx())),
-                      texts_of(cache->options()), cache->layers_on_host(), tokens_, last_logits_);
-    });
-}
-
-kv_options saved_options(const kv_file & file) {
-    try {
-        const kv_options options = options_from(file.options(), file.version());
-        if (!find_kv_policy(options.policy).compresses) {
-            fail("it holds a cache of policy '", options.policy, "', only ", policies_that_compress(),
-                 " can be restored");
-        }
-        return options;
-    } catch (const error & problem) {
-        file.refuse(problem.what());
-    }
-}
-
-void session::load(const kv_file & file) {
-    if (n_tokens() > 0) {
-        fail("a saved sequence needs an empty session; this one holds ", n_tokens(), " tokens");
-    }
-    without_bad_alloc("the saved sequence", [&] {
-        const hparams & hp = get_model().hp;
-        session_params params = params_;
-        params.kv = saved_options(file);
-        file.require_model(model_fingerprint(get_model().file, hp, hp.is_long(n_ctx())));
-        file.require_room(n_ctx(), hp.n_vocab);
-        params.kv.measure_error = params_.kv.measure_error;
-        const kv_shape shape = engine_->shape(n_ctx());
-        std::vector<kv_layer_format> formats;
-        for (const chunk_plan & plan : plan_chunks(params.kv, shape)) {
-            formats.push_back(format_of(plan));
-        }
-        auto cache = std::make_unique<chunked_cache>(params.kv, shape, file.layers(formats));
-        std::vector<float> logits = file.logits(hp.n_vocab);
-        std::vector<int32_t> tokens = file.tokens();
-        cache_ = std::move(cache);
-        params_ = std::move(params);
-        tokens_ = std::move(tokens);
-        last_logits_ = std::move(logits);
-    });
-}
-
-void session::load(const std::string & path) {
-    without_bad_alloc("the saved sequence", [&] { load(kv_file(path)); });
-}
-
 int64_t session::pass_size(int64_t n) const {
-    return std::min({n, params_.kv.chunk_size, cache_->max_new()});
+    return std::min({n, params_.kv.chunk_tokens(), cache_->max_new()});
 }
 
 void session::require_room(size_t n_new) const {
@@ -145,6 +91,38 @@ void session::require_room(size_t n_new) const {
     if (total > n_ctx()) {
         fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one");
     }
+}
+
+token_run session::leaving_for(int64_t n_new, int64_t n_keep) const {
+    const int64_t n_lacking = n_tokens() + n_new - n_ctx();
+    LIVEKV_ASSERT(n_lacking > 0 && n_keep > 0);
+    const token_run half = cache_->shiftable(n_keep, std::max(n_lacking, (n_tokens() - n_keep) / 2));
+    return half.n > 0 ? half : cache_->shiftable(n_keep, n_lacking);
+}
+
+bool session::has_room(int64_t n_new, int64_t n_keep) const {
+    return n_tokens() + n_new <= n_ctx() || (n_keep > 0 && leaving_for(n_new, n_keep).n > 0);
+}
+
+int64_t session::make_room(int64_t n_new, int64_t n_keep) {
+    return n_tokens() + n_new <= n_ctx() ? 0 : shift(leaving_for(n_new, n_keep));
+}
+
+int64_t session::forget(int64_t n_keep, int64_t n_wanted) {
+    if (n_keep < 1 || n_wanted < 1) {
+        fail("of a sequence at least the first token stays, and at least one leaves, not ", n_keep, " and ", n_wanted);
+    }
+    return shift(cache_->shiftable(n_keep, n_wanted));
+}
+
+int64_t session::shift(const token_run & leaving) {
+    if (leaving.n > 0) {
+        without_bad_alloc("a shift of the context", [&] { cache_->shift(leaving); });
+        tokens_.erase(tokens_.begin() + leaving.first, tokens_.begin() + leaving.end());
+        n_forgotten_ += leaving.n;
+        engine_->forget_unused();
+    }
+    return leaving.n;
 }
 
 void session::pass(engine & e, std::span<const share> shares) {
@@ -183,7 +161,7 @@ std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_
 }
 
 void session::remember() noexcept {
-    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_size) {  // a chunk ended here
+    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_tokens()) {  // a chunk ended here
         engine_->remember(*cache_, tokens_);
     }
 }
@@ -219,7 +197,7 @@ std::span<const float> session::append(int32_t token) {
 }
 
 int64_t session::room_for_draft() const {
-    return std::min({params_.kv.chunk_size, cache_->max_drafted(), n_ctx() - n_tokens()});
+    return std::min({params_.kv.chunk_tokens(), cache_->max_drafted(), n_ctx() - n_tokens()});
 }
 
 std::span<const float> session::append_drafted(std::span<const int32_t> tokens) {

@@ -103,7 +103,20 @@ class session {
     // Throws livekv::error when n_new tokens are none, or do not fit into the context.
     void require_room(size_t n_new) const;
 
-    // The same for these, and when one is not in the vocabulary.
+    // Context shift: forgets the oldest tokens behind the first n_keep (at least 1), n_wanted of them or as many more
+    // as make whole chunks, and moves what is behind them to their positions. What is left has seen what is forgotten.
+    // How many left; 0 where there are not as many. Throws livekv::error for a cache whose keys cannot be moved, and
+    // when there is too little memory; then nothing has changed.
+    int64_t forget(int64_t n_keep, int64_t n_wanted);
+
+    // The same where n_new more tokens do not fit: half of what is there leaves, or as many as have to.
+    int64_t make_room(int64_t n_new, int64_t n_keep);
+    // Whether n_new more tokens fit, if need be so.
+    bool has_room(int64_t n_new, int64_t n_keep) const;
+    // Tokens that have left so.
+    int64_t n_forgotten() const { return n_forgotten_; }
+
+    // As require_room for these, and when one is not in the vocabulary.
     void require_tokens(std::span<const int32_t> tokens) const;
 
     int64_t n_tokens() const { return cache_->n_tokens(); }
@@ -155,6 +168,10 @@ class session {
     void remember() noexcept;
     // Appends tokens for the cache alone, as the part of a prompt of n_prompt.
     void compute(std::span<const int32_t> tokens, int64_t n_prompt);
+    // Forgets these tokens: kv_cache::shift.
+    int64_t shift(const token_run & leaving);
+    // What leaves for n_new more tokens.
+    token_run leaving_for(int64_t n_new, int64_t n_keep) const;
     // A pass with this sequence alone: logits of the last n_outputs tokens. n_prompt: of a prompt, as share's; 0: the
     // tokens are generated.
     std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, int64_t n_prompt,
@@ -167,6 +184,7 @@ class session {
     std::vector<float> logits_;       // [n_outputs, n_vocab] of the last pass
     std::vector<float> last_logits_;  // [n_vocab], or none
     int64_t n_reused_ = 0;
+    int64_t n_forgotten_ = 0;
 };
 
 // The cache options of a saved sequence. Throws livekv::error, with the file's name, when they are not ones this livekv

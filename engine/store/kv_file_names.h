@@ -28,7 +28,7 @@
 //           livekv.before         i32 [n_before]: the tokens that its own go on behind; absent: none
 // so that nobody takes it for a whole one.
 //
-// Version 5 had no policy guided, none of its options, and no blocks of versions 4 and 5.
+// Version 5 had no policies guided and kivi, none of their options, and no blocks of versions 4, 5 and 6.
 //
 // Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no options only-layer and key-feedback,
 // no policy kvstream, none of its options, and no blocks of version 3. Version 3 had no options key-alloc and

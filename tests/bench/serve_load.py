@@ -4,9 +4,10 @@
     python tests/bench/serve_load.py --url http://127.0.0.1:8080 --text FILE --clients 1,4,16,64 --prompts 500,4000
 
 Any server with OpenAI's /v1/completions will do, such as livekv.serve and llama-server, so that two can be compared: same
-model, same texts, same clients. Every client asks one request after another, each for its own part of the text, of a length
-drawn from --prompts (in tokens, estimated as --characters each; the table has the server's counts), until --requests were
-asked or --seconds are over. --shared N: all prompts begin with the same N tokens. --pid: of the server, for its memory.
+model, same texts, same clients (serve_pair.py). Of one that tells no usage in a stream, pieces count as tokens. Every client
+asks one request after another, each for its own part of the text, of a length drawn from --prompts (in tokens, estimated as
+--characters each; the table has the server's counts), until --requests were asked or --seconds are over. --shared N: all
+prompts begin with the same N tokens. --pid: of the server, for its memory.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def ask(args: argparse.Namespace, prompt: str, seen: Seen) -> None:
             times.append(now - last)
             last = now
     connection.close()
-    if usage is None or not times:
+    if not times:
         raise RuntimeError(f"the stream ended after {time.perf_counter() - start:.1f} s without an answer")
+    usage = usage or {"prompt_tokens": 0, "completion_tokens": len(times)}  # of a server that tells none in a stream
     with seen.lock:
         seen.first.append(times[0])
         seen.gaps += times[1:]
@@ -116,9 +118,18 @@ def cut(values: list[float], share: float) -> str:
     return f"{1000 * sorted(values)[min(len(values) - 1, int(share * len(values)))]:.0f}" if values else "-"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8080")
+HEAD = ("| clients | requests | lost | prompt tokens | known | generated | tokens/s | prompt tokens/s |"
+        " first token ms, median, 99 % | next ms, median, 99 % | MiB |\n" + "|---:" * 11 + "|")  # fmt: skip
+
+
+def row(n_clients: int, seen: Seen, seconds: float, pid: int | None) -> str:
+    return (f"| {n_clients} | {seen.n_done} | {sum(seen.lost.values())} | {seen.n_prompt} | {seen.n_cached} | {seen.n_generated} |"
+            f" {seen.n_generated / seconds:.1f} | {seen.n_prompt / seconds:.0f} |"
+            f" {cut(seen.first, 0.5)}, {cut(seen.first, 0.99)} | {cut(seen.gaps, 0.5)}, {cut(seen.gaps, 0.99)} |"
+            f" {memory(pid)} |")  # fmt: skip
+
+
+def add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--clients", default="1,4,16,64")
@@ -130,20 +141,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="for each; requests under way are waited for")
     parser.add_argument("--timeout", type=float, default=600, help="of a request, seconds without a byte")
     parser.add_argument("--seed", type=int, default=1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    add_load(parser)
     parser.add_argument("--pid", type=int, help="of the server")
     args = parser.parse_args()
     text = args.text.read_text(errors="replace")
-    print("| clients | requests | lost | prompt tokens | known | generated | tokens/s | prompt tokens/s |"
-          " first token ms, median, 99 % | next ms, median, 99 % | MiB |")  # fmt: skip
-    print("|---:" * 11 + "|")
+    print(HEAD)
     lost: dict[str, int] = {}
     for n in map(int, args.clients.split(",")):
         seen, seconds = load(args, text, n)
         lost |= seen.lost
-        print(f"| {n} | {seen.n_done} | {sum(seen.lost.values())} | {seen.n_prompt} | {seen.n_cached} | {seen.n_generated} |"
-              f" {seen.n_generated / seconds:.1f} | {seen.n_prompt / seconds:.0f} |"
-              f" {cut(seen.first, 0.5)}, {cut(seen.first, 0.99)} | {cut(seen.gaps, 0.5)}, {cut(seen.gaps, 0.99)} |"
-              f" {memory(args.pid)} |", flush=True)  # fmt: skip
+        print(row(n, seen, seconds, args.pid), flush=True)
         if seen.gaps:
             print(f"  {n} clients: {statistics.fmean(seen.gaps) * 1000:.1f} ms between pieces on average", file=sys.stderr)
     for what, count in lost.items():

@@ -69,7 +69,7 @@ def test_the_dump_and_the_statistics_say_what_is_kept(livekv, model, tokens, kv)
         sealed = kind == livekv.kv.SEALED
         width = dump["v_width"][0][dump["v_group"][sealed]]
         of_keys = dump["k_width"][0][group[sealed]]
-        np.testing.assert_array_equal(width, of_keys if of_keys.ndim == 1 else of_keys[:, 0])
+        np.testing.assert_array_equal(width, of_keys[:, :1])
         layer_bits = width.astype(int).sum() + 16 * (kept & ~sealed).sum()
         assert of_layer["tokens_in"] == 256 and of_layer["tokens_kept"] == kept.sum()
         assert of_layer["bits_per_kept"] * kept.sum() == pytest.approx(layer_bits, rel=1e-12)
@@ -82,8 +82,6 @@ def test_the_dump_and_the_statistics_say_what_is_kept(livekv, model, tokens, kv)
             codes = dump[f"{side}_codes"][:, sealed].astype(float)
             at = dump[f"{side}_group"][sealed]
             low, scale = (dump[f"{side}_{name}"][:, at] for name in ("minimum", "scale"))
-            if low.ndim == 2:
-                low, scale = low[..., None], scale[..., None]
             np.testing.assert_allclose(low + codes * scale, dump[f"{side}_stored"][:, sealed], rtol=1e-5, atol=1e-6)
     assert stats["compression_ratio"] == pytest.approx(n_bits / (16 * 256 * model.n_layer), rel=1e-12)
     assert stats["overall_memory_savings"] == 1 - stats["compression_ratio"]
@@ -199,7 +197,7 @@ def test_nothing_is_shared_between_prompts(livekv, story, tokens, kv, tools, tmp
     first.prefill(tokens[:200])
     assert second.reuse(tokens[:200]) == 0
     done = tools.run("livekv-cli", "-m", story, "-p", "x", "--kv", "guided", "--kv-store", tmp_path / "s", check=False)
-    assert done.returncode == 2 and "keeps livekv and kvstream caches only, not --kv guided" in done.stderr
+    assert done.returncode == 2 and "keeps livekv, kvstream and kivi caches only, not --kv guided" in done.stderr
 
 
 @pytest.mark.parametrize("n", [1, 3, 64, 65])
@@ -238,7 +236,7 @@ def test_drafts_change_nothing(livekv, model, tokens):
         (("--alpha", "nan"), "--alpha"),
         (("--guide", "first"), "--guide"),
         (("--ema-decay", "0.8"), "--ema-decay is an option of --kv kvstream, not of guided"),
-        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, not of guided"),
+        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, not of guided"),
         (("--preset", "small"), "--preset: 'small' is none of the cache guided"),
         (("--sink-tokens", "600"), "--sink-tokens: 600 is more than the chunk size, 512"),
     ],

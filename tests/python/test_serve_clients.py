@@ -291,7 +291,7 @@ def test_tokens_and_health(raw, address, livekv, tiny):
         (("--kv", "none"), "none"),
         (("--memory", "1K", "--prefix-cache", "1K"), "all of the 1024"),
         (("--parallel", "0"), "parallel is 0"),
-        (("--store", "x", "--kv", "f16"), "keeps livekv and kvstream caches only, not --kv f16"),
+        (("--store", "x", "--kv", "f16"), "keeps livekv, kvstream and kivi caches only, without kv-error, not --kv f16"),
         (("--store", "no/such/folder"), "no/such/folder"),
         (("--host", "999.0.0.1", "--api-key", "k"), "cannot listen at 999.0.0.1"),
     ],

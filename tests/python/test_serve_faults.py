@@ -89,6 +89,9 @@ def test_bodies_that_are_none(client, path, body):
         ("/v1/completions", {"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "no_stop_trim": True}, "no_stop_trim"),
+        ("/v1/completions", {"prompt": "a", "skip_special_tokens": False}, "skip_special_tokens"),
+        ("/v1/chat/completions", {**CHAT, "continue_final_message": True}, "continue_final_message"),
         ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "a stream has no echo"),
         ("/v1/completions", {"prompt": "\ud800"}, "prompt"),
         ("/v1/completions", {"prompt": []}, "no tokens"),
@@ -129,6 +132,17 @@ def test_bodies_that_are_none(client, path, body):
 )  # fmt: skip
 def test_values_that_are_wrong(client, path, body, part):
     assert part in refused(client.post(path, content=json.dumps(body), headers=JSON))["message"]
+
+
+def test_what_routers_put_into_requests_changes_nothing(client):
+    """sglang-router 0.3.2 and vllm-router 0.1.17 write these fields into every request."""
+    put_in = {"no_stop_trim": False, "ignore_eos": False, "skip_special_tokens": True, "return_hidden_states": False, "stream": False}
+    more = {"continue_final_message": False, "separate_reasoning": True, "stream_reasoning": True, "include_reasoning": True, "logprobs": False}
+    for path, body in (("/v1/completions", {"prompt": "Once", "max_tokens": 8, "echo": False}), ("/v1/chat/completions", CHAT | more)):
+        body = body | {"temperature": 0}
+        plain = {name: value for name, value in body.items() if name not in more and name != "echo"}
+        answers = [client.post(path, json=one).json()["choices"] for one in (plain, body | put_in)]
+        assert answers[0] == answers[1]
 
 
 def test_bodies_that_are_too_large_are_not_read(client):

@@ -252,9 +252,11 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
     """A step that fails is done one by one; who had advanced before goes on from its logits."""
     s = scheduler()
     asked = [Asked(serve, ids[20 * i : 20 * i + 30], max_tokens=8) for i in range(3)]
-    compute, calls = s._engine.step, []
+    compute, calls = s.engine.step, []
 
     class Engine:
+        prefix_idle_bytes = 0
+
         def step(self, batch, all_logits, generated):
             calls.append(len(batch))
             if len(calls) == 4:  # the first has advanced, then memory runs out
@@ -269,7 +271,7 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
     s.step()
     guilty = s._writing[1].session
     calls[:] = [1, 1, 1]
-    monkeypatch.setattr(s, "_engine", Engine())
+    monkeypatch.setattr(s, "engine", Engine())
     run(s, [])
     assert asked[1].failure.status == 503 and "not enough memory" in asked[1].failure.message
     for i in (0, 2):
@@ -279,9 +281,11 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
 def test_a_prompt_that_is_scored_is_scored_once(scheduler, serve, livekv, ids, monkeypatch):
     """Though the step that read a part of it failed behind it."""
     s = scheduler()
-    compute, failed = s._engine.step, []
+    compute, failed = s.engine.step, []
 
     class Engine:
+        prefix_idle_bytes = 0
+
         def step(self, batch, all_logits, generated):
             logits = compute(batch, all_logits, generated)
             if not failed:
@@ -289,7 +293,7 @@ def test_a_prompt_that_is_scored_is_scored_once(scheduler, serve, livekv, ids, m
                 raise livekv.Error("not enough memory for a pass")
             return logits
 
-    monkeypatch.setattr(s, "_engine", Engine())
+    monkeypatch.setattr(s, "engine", Engine())
     one = Asked(serve, ids[:100], max_tokens=1, n_chances=0, scores_prompt=True)
     run(s, [one])
     again = Asked(serve, ids[:100], max_tokens=1, n_chances=0, scores_prompt=True)

@@ -132,6 +132,7 @@ const std::vector<operation> & operations() {
              x.a->prefill(std::span(x.tokens).first(10));
          },
          [](scene & x) { return x.a->n_tokens() == 0 || x.a->n_tokens() == 90; }},
+        {"a shift of the context", false, [](scene & x) { x.a->make_room(400 - x.a->n_tokens() + 10, 10); }, nullptr},
         {"saving", true, [](scene & x) { x.b->save(x.saved_file.path()); }, nullptr},
         {"restoring", true,
          [](scene & x) {

@@ -57,8 +57,13 @@ const std::map<int32_t, int32_t> polite = {
     {byte(']'), hello}, {byte('\n'), hello}, {hello, friend_}, {friend_, end_of_text}};
 
 struct talk_of {
-    explicit talk_of(const std::string & source, const std::map<int32_t, int32_t> & next = polite)
-        : m(chain_model(source, next)), s(m, params_of("livekv", 32, 2048)), format(m->vocab), talk(s, format) {}
+    explicit talk_of(const std::string & source, const std::map<int32_t, int32_t> & next = polite, int64_t n_ctx = 2048,
+                     int64_t keep = 0)
+        : m(chain_model(source, next)),
+          s(m, params_of("livekv", 32, n_ctx)),
+          format(m->vocab),
+          talk(s, format),
+          n_keep(keep) {}
 
     // n_prefill: tokens of the prompt after which the turn is interrupted.
     chat_turn ask(const std::string & message, int64_t n_predict = 12, int64_t n_prefill = -1) {
@@ -66,6 +71,7 @@ struct talk_of {
             read = tokens;
             generate_params p;
             p.n_predict = n_predict;
+            p.n_keep = n_keep;
             p.sampling.temperature = 0.0;
             generate_callbacks callbacks;
             callbacks.on_prefill = [&](int64_t n_done) { return n_prefill < 0 || n_done < n_prefill; };
@@ -91,6 +97,7 @@ struct talk_of {
     session s;
     chat_template format;
     chat talk;
+    int64_t n_keep;
     std::vector<int32_t> read;  // by the last turn
 };
 
@@ -190,6 +197,35 @@ TEST(a_turn_that_fails_is_taken_back) {
     CHECK_ERROR(t.ask(std::string(3000, 'x')), "the context holds 2048 tokens");
     CHECK(t.held() == before);
     CHECK_EQ(t.talk.messages().size(), 2u);
+    CHECK_EQ(t.ask("again").answer, " word259 word260");
+}
+
+// A conversation longer than its context: the oldest turns leave, and a turn that is taken back leaves what stayed.
+TEST(turns_go_on_when_the_context_is_full) {
+    talk_of t(formats.at("chatml"), polite, 400, 40);
+    const std::string message(90, 'm');
+    for (int turn = 0; turn < 12; ++turn) {
+        CHECK_EQ(t.ask(message).answer, " word259 word260");
+        CHECK(t.read.size() < 200 && t.s.n_tokens() <= 400);
+    }
+    CHECK(t.s.n_forgotten() > 600);
+    const std::string kept = t.text().substr(0, 40);
+    CHECK_EQ(kept, ("<s><|im_start|>user\n" + message).substr(0, 40));
+    const int64_t forgotten = t.s.n_forgotten();
+    while (t.s.n_forgotten() == forgotten) {
+        std::vector<int32_t> left = t.held();
+        const chat_turn turn = t.ask(message, 12, 32);
+        CHECK(turn.taken_back);
+        const int64_t gone = t.s.n_forgotten() - forgotten;
+        left.erase(left.begin() + 64, left.begin() + 64 + gone);
+        CHECK(t.held() == left);
+        if (gone == 0) {
+            t.ask(message);
+        }
+    }
+    const std::vector<int32_t> held = t.held();
+    CHECK_ERROR(t.ask(std::string(500, 'x')), "the context holds 400 tokens");
+    CHECK(t.held() == held);
     CHECK_EQ(t.ask("again").answer, " word259 word260");
 }
 

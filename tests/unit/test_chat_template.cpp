@@ -188,6 +188,14 @@ TEST(a_files_own_template_is_run) {
     CHECK_EQ(std::count(ids.begin(), ids.end(), 2), 1);
 }
 
+// A float of the engine has an integer beside it, which these have none of.
+TEST(numbers_beyond_64_bits_are_floats) {
+    const livekv::tokenizer tok = with_template("{{ messages[0].n }} {{ messages[0].m + 1 }} {{ messages[0].k }}");
+    livekv::chat_message message{"user", "a"};
+    message.more = R"({"n": 36893488147419103232, "m": -36893488147419103232, "k": 0.5})";
+    CHECK_EQ(str(chat_template(tok).render({message}, true)), "36893488147419103232.0 -36893488147419103232.0 0.5");
+}
+
 TEST(a_template_that_reads_no_messages_stands_for_its_family) {
     const livekv::tokenizer tok = with_template("'[INST] ' + content");
     CHECK(has_chat_template(tok));

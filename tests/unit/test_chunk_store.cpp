@@ -96,6 +96,7 @@ TEST(what_another_process_has_read_goes_on_as_if_it_had_been_read_here) {
         {"small", nothing, 288, 288},
         {"tiny:key-feedback=on", nothing, 288, 288},
         {"kvstream", nothing, 288, 288},
+        {"kivi", nothing, 288, 288},
         {"reference", nothing, 288, 288},
         {"default", [](kv_options & o) { o.warmup_chunks = 4; }, 288, 0},
         {"default", [](kv_options & o) { o.warmup_keep = true; }, 288, 288},
@@ -124,7 +125,7 @@ TEST(what_another_process_has_read_goes_on_as_if_it_had_been_read_here) {
             const int64_t n_known = with_windows ? n_windowed : n_everywhere;
             session_params p = small_chunks();
             p.kv = parse_kv_spec(spec);
-            p.kv.chunk_size = chunk;
+            (p.kv.policy == "kivi" ? p.kv.residual : p.kv.chunk_size) = chunk;
             edit(p.kv);
             const temporary_folder folder;
             const std::vector<int32_t> tokens = some_tokens(300);
@@ -209,10 +210,10 @@ TEST(another_model_or_other_options_never_hit_whatever_a_file_is_called) {
     session s(mixed.e, small_chunks());
     CHECK(same_bits(last_logits(s, tokens), logits));
     CHECK_EQ(s.n_reused(), 0);
-    CHECK_EQ(mixed.store->counts().n_foreign, 1);
+    CHECK_EQ(mixed.store->counts().n_foreign, 8);
     CHECK_EQ(mixed.store->counts().n_damaged, 0);
-    CHECK_EQ(folder.names().size(), 24u);               // nobody's files are removed for being others'
-    CHECK_EQ(storing(folder.path()).read(tokens), 64);  // the one that was asked for is right again
+    CHECK_EQ(folder.names().size(), 24u);                // nobody's files are removed for being others'
+    CHECK_EQ(storing(folder.path()).read(tokens), 288);  // those that were asked for are right again
 }
 
 TEST(a_text_before_that_is_another_is_no_hit_where_the_rest_is_the_same) {
@@ -287,15 +288,18 @@ TEST(the_limit_is_kept_and_ends_of_what_was_not_used_go_first) {
     CHECK_EQ(kept.read(some_tokens(300, 1)), 0);
     // Less than a prompt: its beginning stays, and nothing is written over and over.
     const temporary_folder little;
-    const storing narrow(little.path(), one_prompt / 2);
-    narrow.read(favourite);
-    CHECK(narrow.read(favourite) >= 64);
-    CHECK(narrow.store->counts().n_written <= 8 + 1);
+    for (int run = 0; run < 3; ++run) {
+        const storing narrow(little.path(), one_prompt / 2);
+        CHECK_EQ(narrow.read(favourite) >= 64, run > 0);
+        CHECK_EQ(narrow.store->counts().n_written > 0, run == 0);
+        CHECK_EQ(narrow.store->counts().n_evicted, 0);
+        CHECK(narrow.store->problem().find("bytes has room for the first ") != std::string::npos);
+    }
     const temporary_folder none;
     const storing tight(none.path(), 1000);
     tight.read(favourite);
     CHECK(none.names().empty());
-    CHECK(tight.store->problem().starts_with("the limit of 1000 bytes is less than a chunk's"));
+    CHECK_EQ(tight.store->problem(), "the limit of 1000 bytes has room for the first 0 tokens of the text");
     CHECK_ERROR(chunk_store(none.path(), 0), "a limit of 0 bytes");
 }
 

@@ -148,13 +148,11 @@ struct driven {
             CHECK(host_step::store(step, kernels, i, text.k.data() + at, text.v.data() + at));
         }
         std::vector<float> out(static_cast<size_t>(n * n_head * head_dim));
-        std::vector<float> log_sums(static_cast<size_t>(n * n_head));
         host_step host;
         const std::span<const kv_segment> segments = host.segments(step);
         attention_args args;
         args.q = text.q.data() + first * n_head * head_dim;
         args.out = out.data();
-        args.log_sums = log_sums.data();
         args.n_tokens = static_cast<int32_t>(n);
         args.n_head = n_head;
         args.n_head_kv = n_head_kv;
@@ -162,17 +160,17 @@ struct driven {
         args.scale = 0.25f;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
+        guide_weigher guides;
+        if (step.weighs_guide()) {
+            guides.reserve(n * n_head);
+            args.log_sums = guides.add(step, args, 0, first);
+            guides.collect();
+        }
         attention_job job(kernels, 1, head_dim);
         job.prepare({&args, 1});
         job.run(0, args.q, args.out);
-        if (step.weighs_guide()) {
-            const guide_keys guide = guide_of(step);
-            std::vector<float> scratch(guide.positions.size());
-            for (int64_t i = 0; i < n; ++i) {
-                weigh_token(step, {args.q, log_sums.data(), first, n_head, n_head_kv, head_dim, args.scale}, i, guide,
-                            scratch);
-            }
-        }
+        guides.weigh(args.q, 0, 2);
+        guides.weigh(args.q, 1, 2);
         const float * const mine = layer.tail_weights.data() + layer.n_tail;
         weights.insert(weights.end(), mine, mine + n);
         for (int64_t seal = host_step::n_seal_jobs(step) - 1; seal >= 0; --seal) {  // in any order

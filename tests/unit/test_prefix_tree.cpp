@@ -268,4 +268,31 @@ TEST(who_ends_a_session_waits_for_no_step) {
     CHECK_EQ(e->prefix_idle_bytes(), 0u);  // the step has done it
 }
 
+TEST(the_tree_can_be_looked_at) {
+    const auto e = std::make_shared<engine>(tiny_model(), 1, plenty);
+    const std::vector<int32_t> beginning = some_tokens(140);
+    CHECK(e->prefix_nodes().empty());
+    {
+        session held(e, small_chunks());
+        held.prefill(prompt_with(beginning, 60, 1));  // pieces of 64, 32, 32, and 32 and 32 of its own
+        session ended(e, small_chunks());
+        ended.prefill(prompt_with(beginning, 30, 2));
+        for (const prefix_node & n : e->prefix_nodes()) {
+            CHECK(n.in_use);
+        }
+    }
+    const std::vector<prefix_node> nodes = e->prefix_nodes();
+    std::vector<size_t> depths;
+    size_t bytes = 0;
+    for (const prefix_node & n : nodes) {
+        CHECK_EQ(n.n_tokens, n.depth == 0 ? 64 : 32);
+        CHECK(!n.in_use);
+        depths.push_back(n.depth);
+        bytes += n.bytes;
+    }
+    std::ranges::sort(depths);
+    CHECK(depths == (std::vector<size_t>{0, 1, 2, 3, 3, 4}));
+    CHECK_EQ(bytes, e->prefix_idle_bytes());
+}
+
 TEST_MAIN

@@ -9,18 +9,23 @@ requests at a time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 from livekv._livekv import Error
 from livekv.model import Model
-from livekv.options import KVOptions
+from livekv.options import KVOptions, kv_options_table
+from livekv.remote import is_url
 from livekv.serve.limits import Limits
-from livekv.store import ChunkStore
+from livekv.store import DEFAULT_LIMIT, ChunkStore
 
+FLUSH_S = 5.0
+"""At the end, for what has not been sent to the store's URL yet."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -51,12 +56,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--queue", type=int, default=limits.queue, help="requests that may wait (default: %(default)s)")
     add("--memory", type=size, default="4G", help="of all caches; who does not fit waits (default: %(default)s)")
     add("--prefix-cache", type=size, help="of the memory, for prompts that begin alike (default: a quarter)")
-    add(
-        "--store",
-        type=Path,
-        help="folder that keeps chunks of prompts for the next start (default: LIVEKV_KV_STORE, or none)",
-    )
-    add("--store-limit", type=size, default="10G", help="of the folder (default: %(default)s)")
+    add("--store", metavar="FOLDER|URL",
+        help="where chunks of prompts are kept for the next start and for other servers: a folder, redis://, or what "
+        "fsspec knows, such as s3:// (default: LIVEKV_KV_STORE, or none)")  # fmt: skip
+    add("--store-folder", type=Path, metavar="FOLDER", help="in front of a URL (default: a new one, until the end)")
+    add("--store-limit", type=size, help="of the folder (default: 10G)")
     add("--step-tokens", type=int, default=limits.step_tokens,
         help="of prompts, read between two tokens of answers (default: %(default)s)")  # fmt: skip
     add("--wait-timeout", type=float, default=limits.wait_s, metavar="SECONDS",
@@ -67,16 +71,28 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def store_of(args: argparse.Namespace, kv: KVOptions) -> ChunkStore | None:
+def store_of(args: argparse.Namespace, kv: KVOptions, ended: contextlib.ExitStack) -> ChunkStore | None:
     """Of --store, or of LIVEKV_KV_STORE where the cache can be stored."""
-    folder = args.store or os.environ.get("LIVEKV_KV_STORE")
-    can_be_stored = kv.policy in ("livekv", "kvstream")  # of guided nothing is shared between prompts
-    if args.store and not can_be_stored:
-        raise Error(f"--store keeps livekv and kvstream caches only, not --kv {kv.policy}")
-    return ChunkStore(folder, args.store_limit) if folder and can_be_stored else None
+    store = args.store or os.environ.get("LIVEKV_KV_STORE")
+    if args.store and not kv.can_be_stored:
+        policies = kv_options_table()[0].range.split("|")
+        kept = " and ".join(name for name in policies if KVOptions(policy=name).can_be_stored)
+        raise Error(f"--store keeps {kept} caches only, without kv-error, not --kv {args.kv}")
+    if args.store_limit is not None and not store:
+        raise Error("--store-limit is of a folder; it needs --store")
+    if args.store_folder and not (store and is_url(store)):
+        raise Error("--store-folder is in front of a URL; it needs --store URL")
+    if not store or not kv.can_be_stored:
+        return None
+    limit = DEFAULT_LIMIT if args.store_limit is None else args.store_limit
+    if not is_url(store):
+        return ChunkStore(store, limit)
+    folder = args.store_folder or ended.enter_context(tempfile.TemporaryDirectory(prefix="livekv-store-"))
+    return ChunkStore(folder, limit, remote=store, fetches_ahead=True)
 
 
-def serve(args: argparse.Namespace) -> None:
+def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
+    """ended: closes what is of this run alone."""
     import uvicorn
 
     from livekv.serve.app import make_app
@@ -93,7 +109,7 @@ def serve(args: argparse.Namespace) -> None:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
     limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout)
     kv = KVOptions.parse(args.kv)
-    store = store_of(args, kv)
+    store = store_of(args, kv, ended)
     model = Model(args.model, args.gpu_layers, args.threads, prefix_cache_bytes=kept, store=store)
     worker = Worker(Scheduler(model, limits, args.ctx_size, kv))
     app = make_app(worker, args.name or args.model.stem, api_key, args.max_body, any_host=api_key is not None)
@@ -107,12 +123,15 @@ def serve(args: argparse.Namespace) -> None:
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[listening])
+    if store:
+        store.flush(FLUSH_S)
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
-        serve(args)
+        with contextlib.ExitStack() as ended:
+            serve(args, ended)
     except ModuleNotFoundError as problem:
         print(f"livekv.serve: {problem.name} is missing; pip install 'livekv[serve]'", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from livekv.serve.request import Constraint, Piece, Refused, Request, TokenChanc
 from livekv.serve.worker import Worker, events
 
 T = TypeVar("T")
+FETCH_S = 10.0
+"""A prompt begins without what has not come by then."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Service:
 
     def __post_init__(self) -> None:
         longest = max(len(self.model.token_piece(token)) for token in range(self.model.n_vocab))
+        self._fetchers = ThreadPoolExecutor(4, "livekv-fetch")
         self._most_text = 4 * longest * self.worker.scheduler.n_ctx  # 4: a tokenizer may compose characters
 
     @property
@@ -81,7 +85,19 @@ class Service:
             constraint=constraint,
         )
 
+    async def _fetch(self, request: Request) -> None:
+        """What the store's remote has of the prompt, before the scheduler sees it: there nobody waits for a network."""
+        scheduler = self.worker.scheduler
+        if not self.model.store or not self.model.store.has_remote or request.scores_prompt:
+            return
+        scheduler.check(request)
+        fetching = asyncio.get_running_loop().run_in_executor(
+            self._fetchers, scheduler.engine.fetch, request.ids, scheduler.n_ctx, scheduler.kv
+        )
+        await asyncio.wait({fetching}, timeout=FETCH_S)
+
     async def pieces(self, request: Request) -> AsyncIterator[Piece]:
+        await self._fetch(request)
         since, first = request.arrived, True
         async for piece in events(self.worker, request):
             now = time.monotonic()

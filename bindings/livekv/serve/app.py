@@ -21,7 +21,9 @@ from livekv.serve.fields import DetokenizeBody, TokenizeBody
 from livekv.serve.guard import Guard
 from livekv.serve.messages import messages
 from livekv.serve.metrics import Metrics
+from livekv.serve.page import page
 from livekv.serve.request import Refused
+from livekv.serve.status import status_of
 from livekv.serve.worker import Worker
 
 MAX_BODY = 16 << 20
@@ -51,6 +53,7 @@ def make_app(
     app.include_router(completions(service))
     app.include_router(chat(service))
     app.include_router(messages(service))
+    app.include_router(page())
 
     def model_facts() -> dict[str, Any]:
         return {"id": name, "object": "model", "created": service.started, "owned_by": "livekv",
@@ -84,6 +87,10 @@ def make_app(
         if not worker.alive:
             raise Refused(503, "nothing is computed any more")
         return {"status": "ok"}
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        return {"model": name, **await worker.between_steps(lambda: status_of(worker.scheduler))}
 
     @app.get("/metrics")
     async def metrics_page() -> Response:

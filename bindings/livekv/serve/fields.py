@@ -42,6 +42,9 @@ class Generating(Strict):
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    no_stop_trim: Literal[False] | None = None  # this and the next two are put in by sglang's and vLLM's routers
+    skip_special_tokens: Literal[True] | None = None
+    return_hidden_states: Literal[False] | None = None
     # What does not change the text.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -148,6 +151,11 @@ class ChatBody(Generating):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    # As the routers put them in. What a model thinks is text like any other here.
+    continue_final_message: Literal[False] | None = None
+    separate_reasoning: bool | None = None
+    stream_reasoning: bool | None = None
+    include_reasoning: bool | None = None
 
 
 class TokenizeBody(Strict):

@@ -9,9 +9,10 @@ import re
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from livekv.serve import page
 from livekv.serve.errors import ApiError, response_of
 
-OPEN = {"/health"}
+OPEN = {"/health", *page.FILES}
 """Paths that need no key."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,14 @@ F32 = npt.NDArray[np.float32]
 class Job:
     """A request that has begun: its prompt being read, then its texts."""
 
-    def __init__(self, request: Request, session: Session) -> None:
+    def __init__(self, request: Request, session: Session, number: int = 0) -> None:
         self.request = request
+        self.number = number
+        """In the order that requests begin, from 1."""
+        self.since = time.monotonic()
+        """When its prompt, and then its texts, began."""
+        self.reused: dict[str, int] = {}
+        """Tokens that were not computed, by where they came from."""
         self.session = session
         self.prompt = request.ids
         self.branches: set[int] = set()

@@ -59,6 +59,10 @@ class Kept:
                 break
         self._all.append(_Sequence(session, tokens, is_beginning))
 
+    def sessions(self) -> list[Session]:
+        """The one that was used last is the last."""
+        return [one.session for one in self._all]
+
     def tokens(self) -> list[Ids]:
         """Of each sequence, int32 [n]."""
         return [one.tokens for one in self._all]

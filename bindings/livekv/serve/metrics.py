@@ -30,6 +30,9 @@ _STORE = {
     "unreadable": "Stored pieces that could not be read.",
     "failed": "Times that a piece could not be stored; some are not tried after that.",
     "evicted": "Stored pieces removed for the limit.",
+    "remote_fetched": "Files fetched from the store's URL.",
+    "remote_sent": "Files sent there.",
+    "remote_failed": "Times that it could not be reached.",
 }
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
@@ -61,4 +64,5 @@ class Metrics(Collector):
         yield GaugeMetricFamily("livekv_kv_bytes", "Bytes of their caches.", scheduler.kv_bytes_seen)
         yield GaugeMetricFamily("livekv_kept", "Sequences kept for prompts to come.", scheduler.n_kept_seen)
         yield GaugeMetricFamily("livekv_kept_bytes", "Bytes of their caches.", scheduler.kept_bytes_seen)
+        yield GaugeMetricFamily("livekv_prefix_bytes", "Bytes of chunks kept for them.", scheduler.prefix_bytes_seen)
         yield GaugeMetricFamily("livekv_memory_bytes", "Bytes that all caches may take.", scheduler.limits.memory)

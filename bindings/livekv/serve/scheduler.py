@@ -66,9 +66,10 @@ class Scheduler:
         self.n_ctx = n_ctx
         self.kv = KVOptions() if kv is None else kv
         self.counters = Counters()
-        self.kv_bytes_seen = self.n_kept_seen = self.kept_bytes_seen = 0
+        self.kv_bytes_seen = self.n_kept_seen = self.kept_bytes_seen = self.prefix_bytes_seen = 0
         """Before the last step, for any thread."""
-        self._engine = Engine(model)
+        self.engine = Engine(model)
+        self._n_begun = 0
         self._lock = threading.Lock()  # of the queue
         self._queue: deque[Request] = deque()
         self._reading: deque[Job] = deque()  # whose turn it is first
@@ -85,8 +86,8 @@ class Scheduler:
 
     # --- from any thread ---
 
-    def submit(self, request: Request) -> None:
-        """Raises Refused for a request that can never be done, or not now: the queue is full."""
+    def check(self, request: Request) -> None:
+        """Raises Refused for a request that can never be done."""
         if request.n > self.limits.parallel:
             raise Refused(400, f"n is {request.n}; this server writes at most {self.limits.parallel} texts at a time")
         if len(request.prompt) >= self.n_ctx:
@@ -102,6 +103,10 @@ class Scheduler:
             TextStream(self.model, request.stop)
         except Error as problem:
             raise Refused(400, str(problem)) from None
+
+    def submit(self, request: Request) -> None:
+        """Raises Refused for a request that can never be done, or not now: the queue is full."""
+        self.check(request)
         with self._lock:
             self._forget_cancelled()
             if len(self._queue) >= self.limits.queue + max(0, self.limits.parallel - self.n_texts):
@@ -124,7 +129,7 @@ class Scheduler:
     @property
     def kv_bytes(self) -> int:
         """Of the caches of all requests under way."""
-        return sum(session.kv_bytes for job in self._jobs() for session in job.sessions())
+        return sum(session.kv_bytes for job in self.jobs() for session in job.sessions())
 
     def step(self) -> bool:
         """Whether there was anything to compute."""
@@ -134,6 +139,7 @@ class Scheduler:
         parts = self._next_parts()
         self.kv_bytes_seen = self.kv_bytes
         self.n_kept_seen, self.kept_bytes_seen = len(self.kept), self.kept.n_bytes
+        self.prefix_bytes_seen = self.engine.prefix_idle_bytes
         if not texts and not parts:
             return False
         self.counters.steps += 1
@@ -155,10 +161,10 @@ class Scheduler:
             waiting, self._queue = self._queue, deque()
         for request in waiting:
             self._tell_failure(request, failure)
-        for job in list(self._jobs()):
+        for job in list(self.jobs()):
             self._fail(job, failure)
 
-    def _jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[Job]:
         yield from self._reading
         yield from self._writing
 
@@ -172,7 +178,7 @@ class Scheduler:
 
     def _end_the_overdue(self) -> None:
         now = time.monotonic()
-        for job in list(self._jobs()):
+        for job in list(self.jobs()):
             if job.request.cancelled:
                 self.counters.cancelled += 1
                 self._drop(job, self._keeps)
@@ -199,7 +205,8 @@ class Scheduler:
             except Error as problem:
                 self._tell_failure(request, Failure(503, str(problem)))
                 continue
-            self._reading.append(Job(request, session))
+            self._n_begun += 1
+            self._reading.append(Job(request, session, self._n_begun))
 
     def _has_room(self, request: Request) -> bool:
         wanted = self._most_bytes(request.n, len(request.prompt) + request.n * self._most_new(request))
@@ -212,7 +219,7 @@ class Scheduler:
         return True
 
     def _unpromised(self) -> int:
-        return self.limits.memory - sum(self._promised(job) for job in self._jobs())
+        return self.limits.memory - sum(self._promised(job) for job in self.jobs())
 
     def _most_new(self, request: Request) -> int:
         room = self.n_ctx - len(request.prompt)
@@ -251,13 +258,20 @@ class Scheduler:
 
     def _begin_as_known(self, job: Job) -> None:
         """From the prefix cache, or a kept sequence when that holds more."""
+        n_stored = self._n_from_store()
         n = job.session.reuse(job.prompt)
-        known = self.kept.take(job.prompt, n, self.kv.chunk_size)
+        n_stored = self._n_from_store() - n_stored
+        job.reused = {"prefix tree": n - n_stored, "store": n_stored}
+        known = self.kept.take(job.prompt, n, self.kv.chunk_tokens)
         if known is not None:
             job.session.close()
             job.session, n = known, known.n_tokens
+            job.reused = {"a sequence that ended": n}
         job.request.n_cached = n
-        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_size) for tokens in self.kept.tokens()}
+        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_tokens) for tokens in self.kept.tokens()}
+
+    def _n_from_store(self) -> int:
+        return self.model.store.counts["tokens_read"] if self.model.store else 0
 
     def _to_branch(self, job: Job, n: int) -> int:
         """Of n tokens that a pass can read, those up to where the next prompt parts from this one."""
@@ -266,7 +280,7 @@ class Scheduler:
         with self._lock:
             others = [request.ids for request in self._queue if not request.scores_prompt]
         others += [other.prompt for other in self._reading if other is not job and other.n_read == 0]
-        job.branches |= {branch(job.prompt, other, self.kv.chunk_size) for other in others}
+        job.branches |= {branch(job.prompt, other, self.kv.chunk_tokens) for other in others}
         return min((at - job.n_read for at in job.branches if 0 < at - job.n_read < n), default=n)
 
     def _is_being_read(self, job: Job) -> bool:
@@ -276,8 +290,8 @@ class Scheduler:
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
                 continue
-            n = branch(other.prompt, job.prompt, self.kv.chunk_size) if self._keeps else 0
-            if (n or common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size) > other.n_read:
+            n = branch(other.prompt, job.prompt, self.kv.chunk_tokens) if self._keeps else 0
+            if (n or common(job.prompt, other.prompt) // self.kv.chunk_tokens * self.kv.chunk_tokens) > other.n_read:
                 return True
         return False
 
@@ -287,11 +301,11 @@ class Scheduler:
             return
         try:
             batch = [(one.session, one.tokens) for one in work]
-            for one, logits in zip(work, self._engine.step(batch, all_logits, [one.generated for one in work])):
+            for one, logits in zip(work, self.engine.step(batch, all_logits, [one.generated for one in work])):
                 one.take(logits)
         except Error:
             for one in work:
-                one.compute_alone(self._engine)
+                one.compute_alone(self.engine)
 
     def _read(self, job: Job, done: Work) -> None:
         if done.logits is None:
@@ -308,6 +322,7 @@ class Scheduler:
         self.counters.prompt_tokens += len(job.prompt)
         self.counters.cached_tokens += job.request.n_cached
         self._writing.append(job)
+        job.since = time.monotonic()
         try:
             sessions = [job.session, *(job.session.fork() for _ in range(job.request.n - 1))]
             job.texts = [Text(job.request, choice, session) for choice, session in enumerate(sessions)]

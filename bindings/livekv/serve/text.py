@@ -36,6 +36,10 @@ class Text:
         self._tokens: list[int] = []  # generated
         self._chances: list[TokenChance] = []  # of tokens whose text is held back
 
+    @property
+    def n_written(self) -> int:
+        return len(self._tokens)
+
     def take(self, logits: F32) -> Piece | None:
         """Samples a token from float32 [n_vocab]: what there is to say then, None for nothing yet. Raises Error when no
         token can be chosen."""

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from typing import Any
 
 from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.scheduler import Scheduler
@@ -23,6 +26,7 @@ class Worker:
         self._closing = False
         self._ended = False
         self._said = ""  # of the store
+        self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
 
     def start(self) -> None:
@@ -47,9 +51,32 @@ class Worker:
         if self._ended:  # meanwhile: nobody else would tell it
             self.scheduler.fail_all(Failure(503, "the server ends"))
 
+    async def between_steps(self, look: Callable[[], Any]) -> Any:
+        """What look returns, called in the thread that steps. Raises what it does, and Refused when the server ends."""
+        answer: Future[Any] = Future()
+        self._asked.append((look, answer))
+        self._wake.set()
+        if self._ended:
+            self._answer(ended=True)
+        return await asyncio.wrap_future(answer)
+
+    def _answer(self, ended: bool = False) -> None:
+        while self._asked:
+            with contextlib.suppress(IndexError):  # another thread has it
+                look, answer = self._asked.popleft()
+                if not answer.set_running_or_notify_cancel():
+                    continue
+                try:
+                    if ended:
+                        raise Refused(503, "the server ends")
+                    answer.set_result(look())
+                except Exception as problem:
+                    answer.set_exception(problem)
+
     def _run(self) -> None:
         while not self._closing:
             self._wake.clear()
+            self._answer()
             try:
                 busy = self.scheduler.step()
             except Exception:  # nobody under way can go on; those to come can
@@ -60,6 +87,7 @@ class Worker:
             if not busy:
                 self._wake.wait()
         self._ended = True
+        self._answer(ended=True)
         self.scheduler.fail_all(Failure(503, "the server ends"))
 
     def _say_of_the_store(self) -> None:
