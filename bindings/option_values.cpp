@@ -77,6 +77,20 @@ struct reader {
         }
         target = *number;
     }
+    void operator()(std::array<int64_t, 3> & target, kv_levels) const {
+        std::string text = py::isinstance<py::str>(value) ? value.cast<std::string>() : "";
+        if (py::isinstance<py::tuple>(value) || py::isinstance<py::list>(value)) {
+            for (const py::handle width : value) {
+                text += text.empty() ? "" : ",";
+                text += std::to_string(whole_from(width).value_or(-1));
+            }
+        }
+        try {
+            target = parse_kv_levels(text);
+        } catch (const error &) {
+            refuse(" is not three of 16, 8, 5, 4, 3, 2; the last may be 0");
+        }
+    }
     void operator()(bool & target, kv_on_off) const { target = truth(); }
     void operator()(bool & target, const kv_switch &) const { target = truth(); }
     template <typename E>
@@ -135,6 +149,9 @@ py::object value_of(double number, const kv_real & may) {
 }
 py::object value_of(int64_t number, kv_width) {
     return py::int_(number);
+}
+py::object value_of(const std::array<int64_t, 3> & levels, kv_levels) {
+    return py::make_tuple(levels[0], levels[1], levels[2]);
 }
 py::object value_of(bool on, kv_on_off) {
     return py::bool_(on);

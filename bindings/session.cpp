@@ -156,13 +156,23 @@ py::dict stats(session_handle & h) {
         streams.append(one);
     }
     stream["layers"] = streams;
+    py::dict guided;
+    py::list guided_layers;
+    visit_numbers(std::span(r.guided), [&](const char * name, double x) { guided[name] = x; });
+    for (const kv_guided_layer & layer : r.guided) {
+        py::dict one;
+        visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
+        guided_layers.append(one);
+    }
+    guided["layers"] = guided_layers;
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
                     py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace,
                     py::arg("n_sealed") = r.n_sealed, py::arg("n_outliers") = r.n_outliers,
                     py::arg("n_given_back") = r.n_given_back, py::arg("n_saturated") = r.n_saturated,
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
-                    py::arg("snr_v") = v, py::arg("stream") = r.streams.empty() ? py::object(py::none()) : stream);
+                    py::arg("snr_v") = v, py::arg("stream") = r.streams.empty() ? py::object(py::none()) : stream,
+                    py::arg("guided") = r.guided.empty() ? py::object(py::none()) : guided);
 }
 
 py::tuple dump(session_handle & h, int64_t il) {

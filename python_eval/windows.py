@@ -40,7 +40,7 @@ class Job:
     window: Window
 
 
-COMPRESSING = ("livekv", "kvstream", "kivi")  # policies that seal chunks
+COMPRESSING = ("livekv", "kvstream", "guided", "kivi")  # policies that seal chunks
 
 
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:

@@ -29,11 +29,12 @@ import numpy.typing as npt
 from livekv import _livekv
 from livekv._livekv import Error
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
-from livekv.kinds import DENSE, EXACT, SEALED, SINK, TAIL
+from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
 from livekv.options import KVOptions
 
-__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod",
-           "KeyStream", "Sealed", "Streamed", "ValueStream", "guided_statistics", "stream_statistics"]  # fmt: skip
+__all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "Grouped", "GuidedChunk", "GuidedLayer",
+           "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream", "guided_statistics",
+           "stream_statistics"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 

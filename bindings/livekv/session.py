@@ -237,17 +237,21 @@ class Session:
         reconstruction  float32 [H, T, D]: what the model's keys (after RoPE) or values have become
         stored          float32 [H, T, D]: the same in the basis they are stored in, and attention reads them in
         rotation        int32 []: channels that were rotated together (Walsh-Hadamard) before they were stored; 0: none
-        kind            uint8 [T]: how a token is kept: livekv.kv.SEALED, SINK, EXACT (16 bits in a chunk), TAIL, DENSE
+        kind            uint8 [T]: how a token is kept: livekv.kv.SEALED, SINK, EXACT (16 bits in a chunk), TAIL,
+                        DENSE, DROPPED (by policy guided; its numbers are 0)
 
-        and of the livekv policy:
+        and of the policies that seal chunks:
 
         bits            int32 []: of a code; 0: this layer seals nothing
         group           int32 [T]: the token's place in scale and zero; -1 where not sealed
         codes           int16 [H, T, D]: 0 where not sealed
-        scale           float32, keys [H, G, D], values [H, G]: sealed entries stand for minimum + (code - zero) * scale
+        scale           float32, keys [H, G, D], values [H, G]; of kivi's values [H, G, D / 32], of guided's, and of
+                        its keys with key_axis token, [H, G, 1]. Sealed entries stand for minimum + (code - zero)
+                        * scale
         zero            int16, shaped as scale; 0 when codes are symmetric
-        minimum         float32 [H, G, D], of keys alone; 0 unless channels have widths of their own (key_alloc)
-        width           uint8 [H, G, D], of keys alone: bits of a code
+        minimum         float32, shaped as scale, of keys, and of values of guided and kivi; of livekv's keys 0 unless
+                        channels have widths of their own (key_alloc)
+        width           uint8, shaped so: bits of a code
         outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
         outlier_value   float32 [n]: what they stand for
         sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact

@@ -59,6 +59,10 @@ class KVStats:
     """Of kvstream: avg_key_bits and the other numbers of livekv.kv.stream_statistics, once there is a chunk, and
     layers, a dict each with what its running maxima have become, from which flags are told
     (engine/policy/stream_report.h)."""
+    guided: dict[str, Any] | None = None
+    """Of guided, of the prompt's tokens in chunks: compression_ratio and overall_memory_savings of codes beside 16
+    bits, high_ratio, medium_ratio, low_ratio and dropped_ratio of the tokens, once there is a chunk, and layers, a dict
+    each: tokens_in, tokens_kept, bits_per_kept, score_mean, score_std, score_min, score_max and budget_use."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:
@@ -82,4 +86,5 @@ def kv_stats_from(raw: dict[str, Any]) -> KVStats:
         snr_v=tuple(raw["snr_v"]) if measured else None,
         seal_s=raw["seal_s"],
         stream=raw["stream"],
+        guided=raw["guided"],
     )

@@ -22,7 +22,7 @@ piece_cut::piece_cut(const kv_options & options)
       chunk_tokens_(static_cast<size_t>(options.chunk_tokens())) {}
 
 bool shares_pieces(const kv_options & options) {
-    return find_kv_policy(options.policy).compresses && !options.measure_error;
+    return find_kv_policy(options.policy).shares() && !options.measure_error;
 }
 
 size_t n_shared_pieces(const chunked_cache & cache) {

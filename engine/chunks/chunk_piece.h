@@ -40,7 +40,8 @@ class piece_cut {
     size_t chunk_tokens_;
 };
 
-// Whether sequences with these options share anything. Not with errors measured, which are of a sequence's own sealing.
+// Whether sequences with these options share anything. Not with errors measured, which are of a sequence's own sealing,
+// and not where it depends on how long the whole prompt is (policy guided).
 bool shares_pieces(const kv_options & options);
 
 // How many pieces of a sequence, from its beginning, are what another one that reads the same text would have: those

@@ -125,10 +125,9 @@ void cli_options::check(const option_table & table) {
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
         throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
     }
-    if (!loads && !find_kv_policy(engine.kv.policy).compresses) {
+    if (!loads && !find_kv_policy(engine.kv.policy).shares()) {
         if (store_given) {
-            throw usage_error("--kv-store keeps " + compressing_policies() + " caches only, not --kv " +
-                              engine.kv.policy);
+            throw usage_error("--kv-store keeps " + sharing_policies() + " caches only, not --kv " + engine.kv.policy);
         }
         kv_store_path.clear();
     }

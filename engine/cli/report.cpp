@@ -67,6 +67,12 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
         visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
         j["stream"]["layers"].push_back(one);
     }
+    visit_numbers(std::span(report.guided), [&](const char * name, double x) { j["guided"][name] = x; });
+    for (const kv_guided_layer & layer : report.guided) {
+        nlohmann::ordered_json one;
+        visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
+        j["guided"]["layers"].push_back(one);
+    }
     j["seal_time_share"] = or_null(share_of(r.seal_s, r.prefill_s));
     return j;
 }

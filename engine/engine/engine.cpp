@@ -184,7 +184,8 @@ void engine::pass(std::span<const batch_item * const> items) {
             tokens_.push_back(item->tokens[i]);
             positions_.push_back(static_cast<int32_t>(n_before + static_cast<int64_t>(i)));
         }
-        parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt});
+        parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt,
+                         item->n_prompt});
     }
     runner_.begin(parts);
     forward_.run(tokens_, positions_, outputs_, model_->hp.is_long(items.front()->cache->n_ctx()));

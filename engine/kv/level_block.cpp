@@ -78,6 +78,14 @@ std::vector<uint8_t> seal_levels(const level_plan & plan, guided_method::key_axi
     return block;
 }
 
+uint8_t level_of_token(const uint8_t * block, int32_t token) {
+    return block[places_at + static_cast<size_t>(token)];
+}
+
+bool same_tokens(const uint8_t * a, const uint8_t * b) {
+    return std::memcmp(a + places_at, b + places_at, header_of(a).n_tokens) == 0;
+}
+
 kv_level level_of_block(const uint8_t * block, int32_t level) {
     kv_level one;
     std::memcpy(&one, block + sizeof(kv_block_header) + static_cast<size_t>(level) * sizeof(one), sizeof(one));

@@ -24,6 +24,12 @@ level_plan plan_levels(kv_side side, guided_method::key_axis axis, std::span<con
 // Seals x, f32 [n_tokens, head_dim] that f16 holds: [kv_map(plan.header).bytes].
 std::vector<uint8_t> seal_levels(const level_plan & plan, guided_method::key_axis axis, std::span<const float> x);
 
+// Of one of a block's tokens; kv_no_level: it is not in it.
+uint8_t level_of_token(const uint8_t * block, int32_t token);
+
+// Whether two blocks of as many tokens have the same ones on each level.
+bool same_tokens(const uint8_t * a, const uint8_t * b);
+
 // The level's numbers in a block, and how many of its tokens are among the block's first n.
 kv_level level_of_block(const uint8_t * block, int32_t level);
 int32_t tokens_of_level(const uint8_t * block, int32_t level, int32_t n);

@@ -4,6 +4,8 @@
 
 #include "kv/kv_pack.h"
 #include "kv/kv_stats.h"
+#include "kv/level_block.h"
+#include "policy/guided_seal.h"
 #include "policy/kv_policies.h"
 
 namespace livekv {
@@ -45,6 +47,13 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     plan.warmup_keep = options.warmup_keep;
     plan.measure_error = options.measure_error;
     plan.method = bypass ? bypass_method(options) : options.method();
+    if (find_kv_policy(options.policy).guides) {
+        plan.guided = guided_plan{options.guided()};
+        plan.method.key_classes = false;  // livekv's
+        plan.method.sink_tokens = static_cast<int32_t>(plan.guided->method.n_exact());
+        plan.warmup_chunks = 0;
+        return plan;
+    }
     if (find_kv_policy(options.policy).streams) {
         plan.stream = {options.stream(kv_side::key), options.stream(kv_side::value)};
         plan.method.key_classes = false;  // livekv's
@@ -73,6 +82,22 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     return plan;
 }
 
+// Says each layer which one it is.
+void number_layers(std::vector<chunk_plan> & plans) {
+    for (size_t il = 0; il < plans.size(); ++il) {
+        chunk_plan & plan = plans[il];
+        if (plan.guided) {
+            plan.guided->layer = static_cast<int64_t>(il);
+            plan.guided->n_layer = static_cast<int64_t>(plans.size());
+        }
+        if (plan.guided && plan.window > 0) {
+            throw kv_option_error("policy", "the cache guided keeps no positions of its tokens, which the window of " +
+                                                std::to_string(plan.window) + " tokens in layer " + std::to_string(il) +
+                                                " needs");
+        }
+    }
+}
+
 // Tables of rotary positions, one for all layers of the same.
 void share_turns(const kv_shape & shape, std::vector<chunk_plan> & plans) {
     for (size_t il = 0; il < plans.size(); ++il) {
@@ -93,6 +118,9 @@ int32_t chunk_plan::bits(kv_side side) const {
         const stream_method & m = key ? stream->k : stream->v;
         return m.seals() ? m.bits : 0;
     }
+    if (guided) {
+        return guided->method.bits[1];
+    }
     if (kivi) {
         return kivi->bits(side);
     }
@@ -105,6 +133,9 @@ kv_block_header chunk_plan::header(kv_side side, int64_t n) const {
         const int32_t sum = static_cast<int32_t>(head_dim / 4 * m.bits);
         return kv_channel_header(side, static_cast<int32_t>(n), static_cast<int32_t>(head_dim), sum);
     }
+    if (guided) {
+        return plan_levels(side, guided->method.keys, std::vector<uint8_t>(static_cast<size_t>(n)), head_dim).header;
+    }
     return kivi ? kivi_header(side, n, head_dim, bits(side)) : block_header(method, side, n, head_dim);
 }
 
@@ -116,6 +147,9 @@ size_t chunk_plan::range_floats() const {
 size_t chunk_plan::state_floats() const {
     if (stream) {
         return static_cast<size_t>(n_head_kv * (stream->k.units(head_dim) + stream->v.units(head_dim)));
+    }
+    if (guided) {
+        return guided_state::n_floats;
     }
     const size_t queries = reads_queries() ? static_cast<size_t>(head_dim) : 0;
     return static_cast<size_t>(n_head_kv) * (range_floats() + queries);
@@ -140,6 +174,7 @@ std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape &
         const bool bypass = alone ? il != options.only_layer : il < n_bypass;
         plans.push_back(plan_of(options, layer, bypass, bypass && (alone || options.bypass_type == kv_bypass::f16)));
     }
+    number_layers(plans);
     if (find_kv_policy(options.policy).streams && options.pre_rope) {
         share_turns(shape, plans);
     }
@@ -176,7 +211,7 @@ chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64
         plan.seals && newest == 0 ? static_cast<int32_t>(std::min<int64_t>(plan.method.sink_tokens, n)) : 0;
     for (size_t i = 0; i < layer.chunks.size(); ++i) {
         const kv_chunk & old = layer.chunks[i];  // one with exact values is generated text that is to stay as it is
-        if (!plan.stream && old.v.sealed() && !old.k.sealed() && seals_keys(static_cast<int64_t>(i))) {
+        if (!plan.sizes_follow_sealing() && old.v.sealed() && !old.k.sealed() && seals_keys(static_cast<int64_t>(i))) {
             closing.late_keys.push_back(i);
         }
     }
@@ -221,6 +256,11 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.state_has_signs = plan.method.scale_method == kv_method::scale::ema_minmax;
     f.tail_queries = plan.reads_queries();
     f.queries_have_signs = plan.method.key_feedback;
+    if (plan.guided) {
+        f.state_has_signs = true;
+        f.tail_weights = true;
+        f.keys_by_token = plan.guided->method.keys == guided_method::key_axis::token;
+    }
     f.header = [plan](kv_side side, int64_t n) { return plan.header(side, n); };
     return f;
 }

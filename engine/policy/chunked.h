@@ -1,7 +1,8 @@
 #pragma once
 
-// The policies livekv, kvstream and kivi: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What
-// is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, kivi_seal.h and, on the GPU,
+// The policies livekv, kvstream, guided and kivi: a layer's tail becomes a chunk, sealed into blocks, whenever it is
+// full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h,
+// kivi_seal.h and, on the GPU,
 // kernels/cuda.
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "kv/kv_guided.h"
 #include "kv/kv_method.h"
 #include "kv/kv_state.h"
 #include "policy/kv_options.h"
@@ -23,6 +25,13 @@ namespace livekv {
 struct stream_plan {
     stream_method k;
     stream_method v;
+};
+
+// What guided seals by.
+struct guided_plan {
+    guided_method method;
+    int64_t layer = 0;
+    int64_t n_layer = 1;
 };
 
 // What is done with one layer's chunks.
@@ -40,6 +49,7 @@ struct chunk_plan {
     int32_t v_rotation = 0;
     kv_method method;                         // of livekv
     std::optional<stream_plan> stream;        // of kvstream
+    std::optional<guided_plan> guided;        // of guided
     std::optional<kivi_method> kivi;          // of kivi
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
@@ -47,12 +57,15 @@ struct chunk_plan {
     // Where the chunks begin that a layer with n tokens in chunks keeps: what is before is behind the window of every
     // token to come, by a chunk more, so that a trim of up to a chunk finds what it needs.
     int64_t kept_from(int64_t n_chunked) const;
+    // Whether blocks are as large as sealing finds.
+    bool sizes_follow_sealing() const { return stream || guided; }
     // Bits of an entry that nothing sets apart; 0: nothing is sealed.
     int32_t bits(kv_side side) const;
-    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least.
+    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least; of guided, of none of them.
     kv_block_header header(kv_side side, int64_t n) const;
     // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
     // head_dim of the queries' (query_squares); of kvstream the running maxima of the keys, then of the values.
+    // Of guided one state, of all heads (guided_state).
     size_t range_floats() const;
     bool reads_queries() const { return seals && method.key_classes; }
     size_t state_floats() const;  // of all heads; 0: nothing reads one

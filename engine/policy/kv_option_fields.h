@@ -28,6 +28,7 @@ struct kv_on_off {};
 struct kv_one_of {};    // enumerators, by the names below
 struct kv_widths {};    // kv_bits
 struct kv_width {};     // one of kv_stream_widths
+struct kv_levels {};    // three of these, or two and 0
 struct kv_switch {      // false, and true where a text names it; shapes nothing, so files do not carry it
     const char * name;  // in texts
 };
@@ -50,6 +51,18 @@ inline std::array<const char *, 3> names_of(stream_method::range) {
 }
 inline std::array<const char *, 2> names_of(kv_bypass) {
     return {"q8_0", "f16"};
+}
+inline std::array<const char *, 2> names_of(guided_method::norm) {
+    return {"minmax", "zscore"};
+}
+inline std::array<const char *, 2> names_of(guided_method::propagation) {  // layers: the scalar reference's alone
+    return {"off", "cache"};
+}
+inline std::array<const char *, 2> names_of(guided_method::budget_of) {
+    return {"tokens", "bits"};
+}
+inline std::array<const char *, 2> names_of(guided_method::key_axis) {
+    return {"channel", "token"};
 }
 
 // Calls f(name, member of kv_options, what it may be, help) for each option but the policy, in the order help shows
@@ -109,6 +122,33 @@ void for_each_kv_option(F && f) {
       "running maximum, as published; the chunk's own");
     f("pre_rope", &o::pre_rope, kv_on_off{}, "seal keys before RoPE, and turn them while they are read");
     f("stat_reset", &o::stat_reset, kv_whole{0, 1000000}, "chunks after which running maxima start anew; 0: never");
+    f("alpha", &o::alpha, kv_real{0.0, 1.0},
+      "weight in a token's score of the attention it gives to the guide, the prompt's first tokens; less in later "
+      "layers, half of it in the last one");
+    f("beta", &o::beta, kv_real{0.0, 1.0}, "weight of the position, its logarithm over that of the prompt's length");
+    f("gamma", &o::gamma, kv_real{0.0, 1.0}, "weight of the guide's share of the prompt");
+    f("theta_h", &o::theta_h, kv_real{-1000.0, 1000.0}, "least score of tokens of the first of level-bits");
+    f("theta_m", &o::theta_m, kv_real{-1000.0, 1000.0}, "least score of tokens of the second; the rest has the third");
+    f("level_bits", &o::level_bits, kv_levels{},
+      "bits of a code on the three levels, of 16, 8, 5, 4, 3, 2, not rising; a last one of 0: such tokens are dropped");
+    f("guide_norm", &o::guide_norm, kv_one_of{},
+      "what attention is brought to before it is weighed, over the layer's tokens so far");
+    f("guide_tokens", &o::guide_tokens, kv_whole{1, 1000000, 1, "auto", 0},
+      "length of the guide; auto: a fifth of the prompt, up to 128");
+    f("propagate", &o::propagate, kv_one_of{}, "who drops tokens: nobody, or each layer from its own cache");
+    f("early_ratio", &o::early_ratio, kv_real{1e-6, 1.0},
+      "share of a chunk that the first three tenths of the layers keep (propagate cache)");
+    f("middle_ratio", &o::middle_ratio, kv_real{1e-6, 1.0}, "that share of the next four tenths");
+    f("later_ratio", &o::later_ratio, kv_real{1e-6, 1.0}, "that share of the last three tenths");
+    f("budget", &o::budget, kv_one_of{}, "what a share is a share of: tokens, or 8 bits for each (propagate cache)");
+    f("protect", &o::protect, kv_on_off{},
+      "first tokens are exact; they, the guide and the prompt's last tokens are never dropped and have the second "
+      "level at least");
+    f("keep_last", &o::keep_last, kv_whole{0, 1000000}, "how many last tokens of the prompt that is (protect)");
+    f("key_axis", &o::key_axis, kv_one_of{},
+      "what of keys has a minimum and a scale of its own: a channel of a level's tokens, or a token");
+    f("min_class", &o::min_class, kv_whole{0, 4096},
+      "a level of fewer tokens in a chunk joins the next wider one, which takes fewer scales");
     f("residual", &o::residual, kv_whole{32, 4096, 32},
       "tokens that are quantized together, and read together of a prompt; keys of fewer newest ones are exact, values "
       "of so many more; a multiple of 32");

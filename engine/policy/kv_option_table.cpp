@@ -18,7 +18,8 @@ std::string joined(const Names & names, const char * separator) {
     for (const auto & name : names) {
         std::ostringstream one;
         one << name;
-        text += (text.empty() ? "" : separator) + one.str();
+        text += text.empty() ? "" : separator;
+        text += one.str();
     }
     return text;
 }
@@ -90,6 +91,10 @@ struct declaration {
                          fail("'", typed, "' is not one of ", joined(kv_stream_widths, ", "));
                      });
     }
+    void operator()(const std::string & name, std::array<int64_t, 3> & target, kv_levels, const char * help) const {
+        table.custom(name, "N,N,N", joined(target, ","), joined(kv_stream_widths, "|"), help,
+                     [&target](const std::string & typed) { target = parse_kv_levels(typed); });
+    }
     void operator()(const std::string & name, kv_bits & target, kv_widths, const char * help) const {
         const std::string k = std::to_string(target.k);
         table.custom(name, "N,N,...", target.k == target.v ? k : k + "," + std::to_string(target.v), "2..8", help,
@@ -111,6 +116,28 @@ kv_bits parse_kv_bits(const std::string & text) {
     const size_t comma = text.find(',');
     return comma == std::string::npos ? kv_bits(width(text))
                                       : kv_bits(width(text.substr(0, comma)), width(text.substr(comma + 1)));
+}
+
+std::array<int64_t, 3> parse_kv_levels(const std::string & text) {
+    std::array<int64_t, 3> levels = {};
+    const std::string separated = text + ",";
+    size_t from = 0;
+    for (int64_t & level : levels) {
+        const size_t to = separated.find(',', from);
+        const std::string one = separated.substr(from, to == std::string::npos ? to : to - from);
+        const auto found = std::ranges::find_if(kv_stream_widths, [&](int64_t w) { return one == std::to_string(w); });
+        const bool dropped = &level == &levels.back() && one == "0";
+        if (to == std::string::npos || (found == kv_stream_widths.end() && !dropped)) {
+            from = std::string::npos;
+            break;
+        }
+        level = dropped ? 0 : *found;
+        from = to + 1;
+    }
+    if (from != separated.size()) {
+        fail("'", text, "' is not three of 16, 8, 5, 4, 3, 2; the last may be 0");
+    }
+    return levels;
 }
 
 std::string kv_option_name(const std::string & field) {
@@ -150,7 +177,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
         if (compresses && of != owner) {
             owner = of;
-            const char * const shared = of == "kvstream" ? "sink-tokens" : "kv-bits";  // with livekv
+            const char * const shared = of == "kivi" ? "kv-bits" : "sink-tokens";  // with livekv
             table.group(
                 "Compression (" + dashes + "kv " +
                 (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
@@ -161,7 +188,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 table.since(version, meant);
             }
         }
-        if (of == "kvstream" || of == "kivi") {
+        if (of != "livekv" && compresses) {
             table.since(of == "kvstream" ? 5 : 6, table.all().back().initial);
         }
     });
@@ -190,6 +217,11 @@ kv_options preset_fields(const std::string & name) {
         p.warmup_keep = true;
         p.seal_decode = false;
         p.stream_range = stream_method::range::ema;
+        p.protect = false;
+        p.budget = guided_method::budget_of::bits;
+        p.propagate = guided_method::propagation::cache;
+        p.key_axis = guided_method::key_axis::token;
+        p.min_class = 0;
     } else if (name == "quality") {
         p.bits = {5, 4};
     } else if (name == "small") {

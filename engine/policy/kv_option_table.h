@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,9 @@ std::string kv_option_name(const std::string & field);
 
 // "4" or "4,3". Throws livekv::error.
 kv_bits parse_kv_bits(const std::string & text);
+
+// "8,4,2". Throws livekv::error.
+std::array<int64_t, 3> parse_kv_levels(const std::string & text);
 
 // Presets: named sets of all fields that o's policy reads. apply_kv_preset throws kv_option_error for a name that is
 // none, or none of the policy's.

@@ -50,6 +50,7 @@ void check_range(const char * name, int64_t value, kv_width) {
         refuse(name, value, " is not one of 2, 3, 4, 5, 8, 16");
     }
 }
+void check_range(const char *, const std::array<int64_t, 3> &, kv_levels) {}  // guided_method::first_fault does
 void check_range(const char *, bool, kv_on_off) {}
 void check_range(const char *, bool, kv_switch) {}
 
@@ -80,6 +81,12 @@ void check_stream(const kv_options & o) {
     if (o.outlier_detection && o.outlier_threshold_relative * (1.0 - o.ema_decay) > 1.0 - 1e-9) {
         refuse("outlier_threshold_relative", o.outlier_threshold_relative, " can never flag a channel with ema-decay ",
                o.ema_decay, ": it must be below ", 1.0 / (1.0 - o.ema_decay));
+    }
+}
+
+void check_guided(const kv_options & o) {
+    if (const auto fault = o.guided().first_fault()) {
+        throw kv_option_error(fault->option, fault->why);
     }
 }
 
@@ -121,6 +128,7 @@ void kv_options::check() const {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
     check_stream(*this);
+    check_guided(*this);
     if (how.is_kivi) {
         check_kivi(*this);
     }
@@ -179,6 +187,27 @@ stream_method kv_options::stream(kv_side side) const {
     m.detects = outlier_detection;
     m.scale_range = stream_range;
     m.stat_reset = static_cast<int32_t>(stat_reset);
+    return m;
+}
+
+guided_method kv_options::guided() const {
+    guided_method m;
+    m.alpha = alpha;
+    m.beta = beta;
+    m.gamma = gamma;
+    m.theta_h = theta_h;
+    m.theta_m = theta_m;
+    std::ranges::transform(level_bits, m.bits.begin(), [](int64_t width) { return static_cast<int32_t>(width); });
+    m.shares = {early_ratio, middle_ratio, later_ratio};
+    m.normalized = guide_norm;
+    m.guide_tokens = guide_tokens;
+    m.propagates = propagate;
+    m.budget = budget;
+    m.protects = protect;
+    m.sink_tokens = sink_tokens;
+    m.keep_last = keep_last;
+    m.keys = key_axis;
+    m.min_class = min_class;
     return m;
 }
 

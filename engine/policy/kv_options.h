@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "kv/kv_block.h"
+#include "kv/kv_guided.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_method.h"
 #include "kv/kv_stream.h"
@@ -81,6 +82,25 @@ struct kv_options {
     bool pre_rope = true;
     int64_t stat_reset = 0;
 
+    // Of guided (kv/kv_guided.h).
+    double alpha = 0.4;
+    double beta = 0.3;
+    double gamma = 0.3;
+    double theta_h = 0.7;
+    double theta_m = 0.3;
+    std::array<int64_t, 3> level_bits = {8, 4, 2};
+    double early_ratio = 0.8;
+    double middle_ratio = 0.6;
+    double later_ratio = 0.4;
+    guided_method::norm guide_norm = guided_method::norm::minmax;
+    int64_t guide_tokens = 0;
+    guided_method::propagation propagate = guided_method::propagation::off;
+    guided_method::budget_of budget = guided_method::budget_of::tokens;
+    bool protect = true;
+    int64_t keep_last = 8;
+    guided_method::key_axis key_axis = guided_method::key_axis::channel;
+    int64_t min_class = 32;
+
     // Of kivi (kv/kv_kivi.h).
     int64_t residual = 128;
 
@@ -99,6 +119,7 @@ struct kv_options {
 
     kv_method method() const;
     stream_method stream(kv_side side) const;
+    guided_method guided() const;
     kivi_method kivi() const;
 
     // Tokens of a chunk that is full, and the most of a prompt that are processed together.

@@ -14,34 +14,59 @@ constexpr std::array<std::string_view, 12> of_streams = {
     "ema_decay",         "key_bits_normal",    "value_bits_normal",          "key_bits_sink_outlier",
     "stream_range",      "pre_rope",           "value_bits_sink_outlier",    "outlier_threshold_abs",
     "outlier_detection", "value_quant_groups", "outlier_threshold_relative", "stat_reset"};
+constexpr std::array<std::string_view, 17> of_guides = {
+    "alpha",       "beta",         "gamma",       "theta_h",      "theta_m",   "level_bits",
+    "early_ratio", "middle_ratio", "later_ratio", "guide_tokens", "propagate", "budget",
+    "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm"};
 constexpr std::array<std::string_view, 3> of_kivi = {"kv_bits", "residual", "measure_error"};
-constexpr std::array<std::string_view, 4> of_both = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+constexpr std::array<std::string_view, 4> of_chunks = {"chunk_size", "sink_tokens", "measure_error", "preset"};
+
+template <size_t N>
+bool is_among(const std::array<std::string_view, N> & names, const std::string & name) {
+    return std::ranges::find(names, name) != names.end();
+}
+
+// "a, b and c": the policies that is_meant holds for.
+template <typename F>
+std::string in_prose(F && is_meant) {
+    std::vector<std::string> all;
+    for (const kv_policy & policy : kv_policies()) {
+        if (is_meant(policy)) {
+            all.emplace_back(policy.name);
+        }
+    }
+    std::string names = all.front();
+    for (size_t i = 1; i < all.size(); ++i) {
+        names += (i + 1 < all.size() ? ", " : " and ") + all[i];
+    }
+    return names;
+}
 
 }  // namespace
 
 bool kv_policy::reads(const std::string & option) const {
-    const bool own = std::ranges::find(of_streams, option) != of_streams.end();
+    if (!compresses) {
+        return option == "chunk_size";
+    }
     if (is_kivi) {
-        return std::ranges::find(of_kivi, option) != of_kivi.end();
+        return is_among(of_kivi, option);
     }
-    if (option == "residual") {
-        return false;
+    if (streams || guides) {
+        return is_among(of_chunks, option) || (streams ? is_among(of_streams, option) : is_among(of_guides, option));
     }
-    if (streams) {
-        return own || std::ranges::find(of_both, option) != of_both.end();
-    }
-    return compresses ? !own : option == "chunk_size";
+    return !is_among(of_streams, option) && !is_among(of_guides, option) && option != "residual";
 }
 
 bool kv_policy::has_preset(const std::string & preset) const {
-    return reads("preset") && (!streams || preset == "default" || preset == "reference");
+    return reads("preset") && (!(streams || guides) || preset == "default" || preset == "reference");
 }
 
 const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
-        {"livekv", true},
-        {"kvstream", true, "", false, true},
-        {"kivi", true, "", false, false, true},
+        {.name = "livekv", .compresses = true},
+        {.name = "kvstream", .compresses = true, .streams = true},
+        {.name = "guided", .compresses = true, .guides = true},
+        {.name = "kivi", .compresses = true, .is_kivi = true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},
         {"q4_0", false, "q4_0"},
@@ -87,17 +112,11 @@ std::string policies_that_read(const std::string & option) {
 }
 
 std::string compressing_policies() {
-    std::vector<std::string> all;
-    for (const kv_policy & policy : kv_policies()) {
-        if (policy.compresses) {
-            all.emplace_back(policy.name);
-        }
-    }
-    std::string names = all.front();
-    for (size_t i = 1; i < all.size(); ++i) {
-        names += (i + 1 < all.size() ? ", " : " and ") + all[i];
-    }
-    return names;
+    return in_prose([](const kv_policy & policy) { return policy.compresses; });
+}
+
+std::string sharing_policies() {
+    return in_prose([](const kv_policy & policy) { return policy.shares(); });
 }
 
 }  // namespace livekv

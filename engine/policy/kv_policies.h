@@ -12,11 +12,15 @@ struct kv_policy {
     const char * row_type = "";  // of the others: what a token's keys and values are stored as
     bool rotated = false;        // before that
     bool streams = false;        // compresses as Streaming KVQuant, not as livekv
+    bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
     bool is_kivi = false;        // compresses as KIVI
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
     bool has_preset(const std::string & preset) const;
+    // Whether sequences that begin alike may have chunks in common: not where these depend on the whole prompt's
+    // length.
+    bool shares() const { return compresses && !guides; }
 };
 
 // The policies, in the order help shows them.
@@ -32,7 +36,8 @@ void require_read(const std::string & policy, const std::string & option);
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
 
-// The names of those that compress, as a sentence has them: "a, b and c".
+// The names of those that compress, or that share, as a sentence has them: "a, b and c".
 std::string compressing_policies();
+std::string sharing_policies();
 
 }  // namespace livekv

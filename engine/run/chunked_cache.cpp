@@ -5,6 +5,7 @@
 #include "error.h"
 #include "kernels/cpu/kernels.h"
 #include "kv/kv_block.h"
+#include "policy/guided_report.h"
 #include "policy/stream_report.h"
 #include "without_bad_alloc.h"
 
@@ -67,13 +68,19 @@ int64_t chunked_cache::max_drafted() const {
     return n;
 }
 
-void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt) {
+void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt, int64_t n_prompt) {
     LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
+    const bool is_prompt = origin == token_origin::prompt;
+    const int64_t prompt = is_prompt ? std::max(n_prompt, n_tokens() + n_new) : 0;
+    if (plans_->front().guided && is_prompt) {
+        const guided_plan & guided = *plans_->front().guided;
+        guided_place_of(guided.method, guided.layer, guided.n_layer, prompt);  // throws for a guide beyond its end
+    }
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
     const bool seal = options_.seal_decode || origin == token_origin::prompt;
     const bool close = n_new == max_new() || (!options_.seal_decode && seal && end_of_prompt);
     for (layer_step & step : steps_) {
-        step.begin(n_new, close, seal);
+        step.begin(n_new, close, seal, prompt);
         step.closed.from_one_pass = step.passes_through() && origin == token_origin::prompt;
     }
 }
@@ -110,6 +117,10 @@ token_run chunked_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
     token_run run;
     for (size_t il = 0; il < layers_.size(); ++il) {
         const chunk_plan & plan = (*plans_)[il];
+        if (plan.guided) {
+            fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
+                 ": how its tokens are kept depends on their places in the whole prompt");
+        }
         if (plan.stream && !plan.turns) {
             fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
                  " whose keys were sealed after RoPE (pre_rope is off)");
@@ -147,6 +158,9 @@ kv_report chunked_cache::report() const {
         add_layer(r, layers_[il], (*plans_)[il].bypass);
         if ((*plans_)[il].stream) {
             r.streams.push_back(stream_report((*plans_)[il], layers_[il]));
+        }
+        if ((*plans_)[il].guided) {
+            r.guided.push_back(guided_report((*plans_)[il], layers_[il]));
         }
     }
     r.seal_seconds = seal_seconds_;

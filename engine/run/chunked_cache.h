@@ -40,7 +40,7 @@ class chunked_cache : public kv_cache {
     std::vector<kv_layer> layers_on_host() const;
 
     // The pass at hand. Allocates all it needs: throws std::bad_alloc, and then the sequence is what it was.
-    void begin(int64_t n_new, token_origin origin, bool end_of_prompt);
+    void begin(int64_t n_new, token_origin origin, bool end_of_prompt, int64_t n_prompt);
     const chunk_plan & plan(int64_t il) const { return (*plans_)[static_cast<size_t>(il)]; }
     layer_step & step(int64_t il) { return steps_[static_cast<size_t>(il)]; }
     host_step & on_host(int64_t il) { return host_steps_[static_cast<size_t>(il)]; }

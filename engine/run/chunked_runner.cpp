@@ -34,24 +34,34 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     n_rows_ = 0;
     reads_queries_ = false;
     keeps_unturned_ = false;
+    guides_.clear();
     seal_seconds_ = 0.0;
     first_bad_ = none_bad;
     failed_ = false;
     const kv_cache * growing = nullptr;
+    std::vector<chunked_cache *> caches;
     try {
         for (const pass_part & p : parts) {
             auto & cache = static_cast<chunked_cache &>(*p.cache);
             growing = p.cache;
-            cache.begin(p.n_new, p.origin, p.end_of_prompt);
+            cache.begin(p.n_new, p.origin, p.end_of_prompt, p.n_prompt);
             part_of_row_.insert(part_of_row_.end(), static_cast<size_t>(p.n_new), parts_.size());
             parts_.push_back({&cache, n_rows_, p.n_new, cache.step(0).close});
             n_rows_ += p.n_new;
             for (int64_t il = 0; il < shape_.n_layer(); ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
                 keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
+                const kv_layer_shape & layer = shape_.layers[static_cast<size_t>(il)];
+                if (layer.on_device) {
+                    device_workspace_.reserve(cache.plan(il), layer.n_head);
+                }
+                if (cache.step(il).weighs_guide()) {
+                    guides_.reserve(n_rows_ * layer.n_head);
+                }
             }
+            caches.push_back(&cache);
         }
-        place_passing_rows();
+        passing_.place(caches, shape_.n_layer());
     } catch (const std::bad_alloc &) {
         const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
                                            [](const kv_layer_shape & l) { return l.on_device; });
@@ -59,35 +69,6 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
             "not enough memory for the cache beyond ", growing->n_tokens(), " tokens (", growing->bytes() / (1 << 20),
             " MiB)",
             on_device ? ", on the GPU or beside it; put fewer layers there or use a smaller cache (preset small)" : "");
-    }
-}
-
-// Rows that are needed for this pass alone lie in buffers that all layers share.
-void chunked_runner::place_passing_rows() {
-    size_t n_values = 0;
-    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
-        size_t here = 0;
-        for (part & p : parts_) {
-            const layer_step & step = p.cache->step(il);
-            here += step.passes_through() ? static_cast<size_t>(step.n_open()) * step.plan->row() : 0;
-        }
-        n_values = std::max(n_values, here);
-    }
-    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
-        const bool on_device = shape_.layers[static_cast<size_t>(il)].on_device;
-        raw_rows & rows = on_device ? device_passing_ : passing_;
-        size_t at = 0;
-        for (part & p : parts_) {
-            layer_step & step = p.cache->step(il);
-            if (step.passes_through()) {
-                rows.reserve(n_values, *step.layer->where);
-                step.use_rows(rows.k.data() + at, rows.v.data() + at);
-                at += static_cast<size_t>(step.n_open()) * step.plan->row();
-            }
-            if (on_device) {
-                device_workspace_.reserve(*step.plan, shape_.layers[static_cast<size_t>(il)].n_head);
-            }
-        }
     }
 }
 
@@ -111,17 +92,21 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, keeps_unturned_ ? 3 : 2, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
-    if (attends) {
+    if (attends || weighs_guide()) {
         ggml_tensor * args[] = {q, stored};
         out = before = ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0] * q->ne[1], q->ne[2], 1, 1, args, 2, attend_node,
                                       GGML_N_TASKS_MAX, &n);
+    }
+    if (weighs_guide()) {
+        ggml_tensor * args[] = {q, before};
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, weigh_node, GGML_N_TASKS_MAX, &n);
     }
     ggml_build_forward_expand(graph, before);
     ggml_tensor * seal_args[] = {before, q};
     ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, seal_args, reads_queries_ ? 2 : 1, seal_node,
                                           GGML_N_TASKS_MAX, &n);
     ggml_build_forward_expand(graph, sealed);
-    return out;
+    return attends ? out : nullptr;
 }
 
 template <typename F>
@@ -163,6 +148,7 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
 void chunked_runner::prepare_attention(const node & n) {
     const kv_layer_shape & shape = shape_.layers[static_cast<size_t>(n.il)];
     calls_.clear();
+    guides_.begin_layer();
     for (const part & p : parts_) {
         const layer_step & step = p.cache->step(n.il);
         const std::span<const kv_segment> segments = p.cache->on_host(n.il).segments(step);
@@ -178,14 +164,23 @@ void chunked_runner::prepare_attention(const node & n) {
         args.window = shape.window;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
+        args.log_sums = step.weighs_guide() ? guides_.add(step, args, p.first_row, p.cache->n_tokens()) : nullptr;
         calls_.push_back(args);
     }
     job_.prepare(calls_);
 }
 
-void chunked_runner::attend_node(ggml_tensor * dst, int ith, int, void * data) {
+void chunked_runner::attend_node(ggml_tensor * dst, int ith, int nth, void * data) {
     chunked_runner & r = *static_cast<node *>(data)->runner;
+    if (ith + 1 == nth) {  // when all rows are stored; the others attend meanwhile
+        r.guarded([&] { r.guides_.collect(); });
+    }
     r.guarded([&] { r.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
+}
+
+void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    chunked_runner & r = *static_cast<node *>(data)->runner;
+    r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
 }
 
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
@@ -286,7 +281,7 @@ void chunked_runner::commit() noexcept {
 }
 
 size_t chunked_runner::workspace_bytes() const {
-    return passing_.bytes() + job_.bytes() + device_passing_.bytes() + device_workspace_.bytes();
+    return passing_.bytes() + job_.bytes() + device_workspace_.bytes() + guides_.bytes();
 }
 
 }  // namespace livekv

@@ -11,6 +11,8 @@
 #include "kernels/attention_job.h"
 #include "run/chunked_cache.h"
 #include "run/device_node.h"
+#include "run/guide_step.h"
+#include "run/passing_rows.h"
 
 namespace livekv {
 
@@ -26,9 +28,11 @@ class chunked_runner {
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                          ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
 
-    // Parts of the graph's key: whether sealing reads queries, and whether some cache keeps keys before RoPE.
+    // Parts of the graph's key: whether sealing reads queries, whether some cache keeps keys before RoPE, and whether
+    // some sequence's tokens are weighed (policy guided).
     bool reads_queries() const { return reads_queries_; }
     bool keeps_unturned() const { return keeps_unturned_; }
+    bool weighs_guide() const { return guides_.any(); }
 
     // Throws livekv::error when the pass failed.
     void check() const;
@@ -52,10 +56,10 @@ class chunked_runner {
     };
     static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
 
-    void place_passing_rows();
     void prepare_attention(const node & n);
 
     // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by check; what
@@ -70,8 +74,7 @@ class chunked_runner {
     std::vector<device_node> device_nodes_;  // [n_layer]
     attention_job job_;
     device_workspace device_workspace_;
-    raw_rows passing_;         // chunks that fill in one pass, of the layer being computed
-    raw_rows device_passing_;  // the same on the GPU
+    passing_rows passing_;
 
     std::vector<part> parts_;
     std::vector<size_t> part_of_row_;  // [n_rows]
@@ -79,6 +82,7 @@ class chunked_runner {
     bool reads_queries_ = false;  // some part
     bool keeps_unturned_ = false;
     std::vector<attention_args> calls_;  // of the layer being computed
+    guide_weigher guides_;
     double seal_seconds_ = 0.0;
     std::atomic<int64_t> first_bad_;  // layer << 32 | row, where a value was not finite; none_bad
     std::atomic<bool> failed_{false};

@@ -102,8 +102,11 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
-    if (plan.stream || plan.kivi) {
-        throw kv_option_error("policy", std::string("the cache ") + (plan.kivi ? "kivi" : "kvstream") +
+    if (plan.stream || plan.guided || plan.kivi) {
+        throw kv_option_error("policy", std::string("the cache ") +
+                                            (plan.stream   ? "kvstream"
+                                             : plan.guided ? "guided"
+                                                           : "kivi") +
                                             " is computed on the CPU only; use -ngl 0");
     }
     if (plan.method.key_feedback) {

@@ -62,6 +62,7 @@ struct pass_part {
     int64_t n_new = 0;
     token_origin origin = token_origin::prompt;
     bool end_of_prompt = false;  // the sequence's next pass will be of generated text
+    int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: this pass's are the last
 };
 
 }  // namespace livekv

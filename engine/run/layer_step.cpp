@@ -6,9 +6,11 @@
 #include "kv/kv_pack.h"
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
+#include "policy/guided_seal.h"
 #include "policy/kivi_seal.h"
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
+#include "run/guide_step.h"
 
 namespace livekv {
 
@@ -81,14 +83,10 @@ void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     rows.index = static_cast<int64_t>(chunks.size());
     const size_t at = key ? 0 : static_cast<size_t>(plan.stream->k.units(plan.head_dim));  // in a head's state
     const page * const before = chunks.empty() ? nullptr : chunks.back().state.get();
-    std::span<kv_error_sums> errors(step.errors);
-    if (!errors.empty()) {
-        errors = errors.subspan(key ? 0 : static_cast<size_t>(plan.n_head_kv), static_cast<size_t>(plan.n_head_kv));
-    }
     (key ? step.closed.k : step.closed.v) = seal_stream_chunk(
         key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
         step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
-        key ? step.sinks.k.data() : step.sinks.v.data(), errors);
+        key ? step.sinks.k.data() : step.sinks.v.data(), step.errors_of(side));
 }
 
 // Values of a kv head that kivi has kept exact until now.
@@ -104,8 +102,9 @@ void seal_late_values(const layer_step & step, const cpu_kernels & kernels, int6
 
 }  // namespace
 
-void layer_step::begin(int64_t n, bool closes, bool seal) {
+void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt) {
     n_new = n;
+    n_prompt = prompt;
     close = closes;
     closed = {};
     sinks = {};
@@ -120,13 +119,17 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     if (plan->reads_queries() && !close) {
         layer->tail_queries.reserve(static_cast<size_t>(room) * plan->row(), where);
     }
+    if (plan->guided) {
+        layer->tail_weights.reserve(static_cast<size_t>(close ? n_open() : room), where);
+        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new, n_prompt > 0 ? 0.0f : guided_generated);
+    }
     if (!close) {
         return;
     }
     const chunk_closing what = close_chunk(*plan, *layer, n_open(), seal);
     closed.n_stored = closed.n_tokens = static_cast<int32_t>(n_open());
     closed.n_sinks = what.n_sinks;
-    if (!plan->stream) {  // whose blocks are as large as sealing finds
+    if (!plan->sizes_follow_sealing()) {
         closed.k = make_side(*plan, kv_side::key, what.k_sealed, n_open(), where);
         closed.v = make_side(*plan, kv_side::value, what.v_sealed, n_open(), where);
     }
@@ -144,6 +147,11 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
     if (layer->chunks.size() == layer->chunks.capacity()) {
         layer->chunks.reserve(2 * layer->chunks.size() + 8);  // so that commit allocates nothing
     }
+}
+
+std::span<kv_error_sums> layer_step::errors_of(kv_side side) {
+    const size_t n = errors.empty() ? 0 : static_cast<size_t>(plan->n_head_kv);
+    return std::span(errors).subspan(side == kv_side::key ? 0 : n, n);
 }
 
 void layer_step::use_rows(uint16_t * k, uint16_t * v) {
@@ -217,8 +225,9 @@ void host_step::keep_queries(const layer_step & step, int64_t i, const query_row
 
 void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries) {
     const chunk_plan & plan = *step.plan;
-    if (plan.stream) {
-        return seal_stream_side(step, kernels, job == 0 ? kv_side::key : kv_side::value);
+    if (plan.sizes_follow_sealing()) {
+        const kv_side side = job == 0 ? kv_side::key : kv_side::value;
+        return plan.stream ? seal_stream_side(step, kernels, side) : seal_guided_side(step, kernels, side);
     }
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;

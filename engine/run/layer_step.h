@@ -16,13 +16,20 @@ struct layer_step {
     layer_step(kv_layer & l, const chunk_plan & p) : layer(&l), plan(&p) {}
 
     // Allocates what a pass over n_new tokens needs. close: the tail with them becomes a chunk, sealed if seal says so.
-    // Throws std::bad_alloc.
-    void begin(int64_t n_new, bool close, bool seal);
+    // n_prompt: tokens of the sequence once the prompt is complete that they are of; 0: they were generated. Throws
+    // std::bad_alloc.
+    void begin(int64_t n_new, bool close, bool seal, int64_t n_prompt = 0);
 
     // Whether the tokens are a chunk of their own, whose rows are needed for this pass alone: they go where
     // use_rows says, [n_open()] of them.
     bool passes_through() const { return close && layer->n_tail == 0; }
     void use_rows(uint16_t * k, uint16_t * v);
+
+    // Whether the tokens' weights on the guide are wanted (policy guided).
+    bool weighs_guide() const { return plan->guided && n_prompt > 0; }
+
+    // Of one side, [n_head_kv], or empty: not measured.
+    std::span<kv_error_sums> errors_of(kv_side side);
 
     int64_t n_open() const { return layer->n_tail + n_new; }  // tokens of the tail and the pass
 
@@ -32,6 +39,7 @@ struct layer_step {
     kv_layer * layer;
     const chunk_plan * plan;
     int64_t n_new = 0;
+    int64_t n_prompt = 0;
     bool close = false;
     uint16_t * k_rows = nullptr;  // f16 [n_open(), n_head_kv, head_dim]
     uint16_t * v_rows = nullptr;
@@ -65,7 +73,7 @@ class host_step {
 
     // The pieces of sealing, to be done once each in any order after attention.
     static int64_t n_seal_jobs(const layer_step & step) {
-        return !step.close ? 0 : step.plan->stream ? 2 : 2 * step.plan->n_head_kv;
+        return !step.close ? 0 : step.plan->sizes_follow_sealing() ? 2 : 2 * step.plan->n_head_kv;
     }
     static void seal(layer_step & step, const cpu_kernels & kernels, int64_t job, const query_rows & queries);
 

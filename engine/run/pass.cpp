@@ -31,7 +31,8 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     chunked_.begin(parts.first(n_chunked));
     dense_.begin(parts.subspan(n_chunked), chunked_.n_rows());
     key_ = "chunked " + std::to_string(chunked_.n_rows()) + (chunked_.reads_queries() ? " with queries" : "") +
-           (chunked_.keeps_unturned() ? " unturned" : "") + dense_.graph_key();
+           (chunked_.keeps_unturned() ? " unturned" : "") + (chunked_.weighs_guide() ? " guided" : "") +
+           dense_.graph_key();
 }
 
 void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {

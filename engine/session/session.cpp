@@ -53,7 +53,8 @@ void session::trim(int64_t n) {
         const std::unique_ptr<session> copy = fork();
         copy->trim(exact);
         copy->compute(
-            std::span<const int32_t>(tokens_).subspan(static_cast<size_t>(exact), static_cast<size_t>(n - exact)));
+            std::span<const int32_t>(tokens_).subspan(static_cast<size_t>(exact), static_cast<size_t>(n - exact)),
+            n_tokens());
         cache_ = std::move(copy->cache_);
     } else {
         cache_->trim(n);
@@ -63,10 +64,10 @@ void session::trim(int64_t n) {
     last_logits_.clear();
 }
 
-void session::compute(std::span<const int32_t> tokens) {
+void session::compute(std::span<const int32_t> tokens, int64_t n_prompt) {
     for (size_t done = 0; done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
-        pass(tokens.subspan(done, n), 0, token_origin::prompt, /*end_of_prompt=*/false);
+        pass(tokens.subspan(done, n), 0, n_prompt, /*end_of_prompt=*/false);
         done += n;
     }
 }
@@ -134,7 +135,8 @@ void session::pass(engine & e, std::span<const share> shares) {
             s.tokens_.insert(s.tokens_.end(), x.tokens.begin(), x.tokens.end());
             s.logits_.resize(static_cast<size_t>(x.n_outputs) * n_vocab);
             s.last_logits_.reserve(n_vocab);
-            items.push_back({s.cache_.get(), x.tokens, x.origin, x.end_of_prompt, x.n_outputs, s.logits_.data()});
+            items.push_back(
+                {s.cache_.get(), x.tokens, x.origin, x.end_of_prompt, x.n_outputs, s.logits_.data(), x.n_prompt});
         }
         e.step(items);
     } catch (...) {
@@ -150,9 +152,10 @@ void session::pass(engine & e, std::span<const share> shares) {
     }
 }
 
-std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
+std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_outputs, int64_t n_prompt,
                                      bool end_of_prompt) {
-    const share alone = {this, tokens, n_outputs, origin, end_of_prompt};
+    const token_origin origin = n_prompt > 0 ? token_origin::prompt : token_origin::generated;
+    const share alone = {this, tokens, n_outputs, origin, end_of_prompt, n_prompt};
     pass(*engine_, {&alone, 1});
     return logits_;
 }
@@ -190,7 +193,7 @@ void session::drop_pass_logits() noexcept {
 
 std::span<const float> session::append(int32_t token) {
     require_room(1);
-    return pass({&token, 1}, 1, token_origin::generated, /*end_of_prompt=*/false);
+    return pass({&token, 1}, 1, 0, /*end_of_prompt=*/false);
 }
 
 int64_t session::room_for_draft() const {
@@ -201,7 +204,7 @@ std::span<const float> session::append_drafted(std::span<const int32_t> tokens) 
     require_tokens(tokens);
     const auto n = static_cast<int64_t>(tokens.size());
     LIVEKV_ASSERT(n <= room_for_draft());
-    return pass(tokens, n, token_origin::generated, /*end_of_prompt=*/false);
+    return pass(tokens, n, 0, /*end_of_prompt=*/false);
 }
 
 void session::keep_drafted(int64_t n) {
@@ -220,10 +223,11 @@ void session::keep_drafted(int64_t n) {
 std::span<const float> session::prefill(std::span<const int32_t> tokens, const progress & on_chunk) {
     require_tokens(tokens);
     std::span<const float> logits;
+    const int64_t n_prompt = n_tokens() + static_cast<int64_t>(tokens.size());
     for (size_t done = reuse(tokens); done < tokens.size();) {
         const size_t n = static_cast<size_t>(pass_size(static_cast<int64_t>(tokens.size() - done)));
         const bool last = done + n == tokens.size();
-        logits = pass(tokens.subspan(done, n), last ? 1 : 0, token_origin::prompt, last);
+        logits = pass(tokens.subspan(done, n), last ? 1 : 0, n_prompt, last);
         done += n;
         if (on_chunk && !on_chunk(static_cast<int64_t>(done))) {
             return {};
@@ -241,8 +245,8 @@ session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n
     r.n_done = n_done + n;
     r.n_rows = std::clamp<int64_t>(r.n_done - first_wanted, 0, n);
     r.first = r.n_done - r.n_rows;
-    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows, token_origin::prompt,
-                    r.n_done == total);
+    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows,
+                    n_tokens() - n_done + total, r.n_done == total);
     return r;
 }
 

@@ -78,6 +78,7 @@ class session {
         int64_t n_outputs = 0;            // its last tokens whose logits are wanted
         token_origin origin = token_origin::prompt;
         bool end_of_prompt = false;  // the sequence's next tokens will be generated
+        int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: these are the last
     };
 
     // One pass of the model for sessions of engine e, each listed once. Throws livekv::error; then every session is
@@ -135,7 +136,9 @@ class session {
 
     // Forgets all but the first n_tokens tokens: what is left is what a new session of those tokens would hold, so that
     // what comes after is the same. Where that cannot be had by forgetting (inside a sealed chunk), up to a chunk, and
-    // within the warm-up all of its chunks, are computed again. Throws livekv::error; then nothing has changed.
+    // within the warm-up all of its chunks, are computed again. Of policy guided, whose chunks depend on the prompt's
+    // length, it is what a session would hold that was told of as many tokens as this one has, and stopped there.
+    // Throws livekv::error; then nothing has changed.
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 
@@ -163,14 +166,15 @@ class session {
 
     // Tells the engine of a chunk that was read.
     void remember() noexcept;
-    // Appends tokens for the cache alone.
-    void compute(std::span<const int32_t> tokens);
+    // Appends tokens for the cache alone, as the part of a prompt of n_prompt.
+    void compute(std::span<const int32_t> tokens, int64_t n_prompt);
     // Forgets these tokens: kv_cache::shift.
     int64_t shift(const token_run & leaving);
     // What leaves for n_new more tokens.
     token_run leaving_for(int64_t n_new, int64_t n_keep) const;
-    // A pass with this sequence alone: logits of the last n_outputs tokens.
-    std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, token_origin origin,
+    // A pass with this sequence alone: logits of the last n_outputs tokens. n_prompt: of a prompt, as share's; 0: the
+    // tokens are generated.
+    std::span<const float> pass(std::span<const int32_t> tokens, int64_t n_outputs, int64_t n_prompt,
                                 bool end_of_prompt);
 
     std::shared_ptr<engine> engine_;

@@ -1,10 +1,13 @@
 #include "store/kv_dump.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "kernels/cpu/rotate_rows.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
+#include "kv/level_block.h"
 
 namespace livekv {
 
@@ -81,6 +84,53 @@ class side_writer {
         }
     }
 
+    // One head's block of levels, likewise. Tokens of 16 bits are rows.
+    void levels(const uint8_t * block, int64_t h, int64_t first, int64_t n, int64_t first_group, bool by_token) {
+        const size_t width = by_token ? 1 : static_cast<size_t>(d_);
+        for (std::vector<float> * numbers : {&out.scale, &out.minimum}) {
+            numbers->resize(static_cast<size_t>(h_ * out.n_groups) * width);
+        }
+        out.zero.resize(out.scale.size());
+        out.width.resize(out.scale.size());
+        std::array<sealed_chunk, kv_n_levels> sealed;
+        std::array<std::vector<float>, kv_n_levels> x;
+        std::array<size_t, kv_n_levels> at_token = {};
+        for (int32_t level = 0; level < kv_n_levels; ++level) {
+            if (const kv_level one = level_of_block(block, level); one.n_tokens > 0) {
+                sealed[static_cast<size_t>(level)] = read_block(block + one.offset);
+                x[static_cast<size_t>(level)] = reconstruct(sealed[static_cast<size_t>(level)]);
+            }
+        }
+        for (int64_t i = 0; i < n; ++i) {
+            const size_t t = static_cast<size_t>(first + i);
+            const size_t level = level_of_token(block, static_cast<int32_t>(i));
+            if (level == kv_no_level) {
+                out.kind[t] = kv_kind::dropped;
+                continue;
+            }
+            const sealed_chunk & from = sealed[level];
+            const int32_t bits = level_of_block(block, static_cast<int32_t>(level)).bits;
+            const size_t mine = at_token[level]++;
+            std::copy_n(x[level].begin() + static_cast<int64_t>(mine) * d_, d_,
+                        out.stored.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+            out.kind[t] = bits == 16 ? kv_kind::exact : kv_kind::sealed;
+            if (bits == 16) {
+                continue;
+            }
+            const int64_t group = first_group + (by_token ? i : static_cast<int64_t>(level));
+            out.group[t] = static_cast<int32_t>(group);
+            std::copy_n(from.codes.begin() + static_cast<int64_t>(mine) * d_, d_,
+                        out.codes.begin() + static_cast<int64_t>(at(h, first + i, 0)));
+            const size_t to = static_cast<size_t>(h * out.n_groups + group) * width;
+            const size_t grid = by_token ? mine : 0;
+            std::copy_n(from.scale.begin() + static_cast<int64_t>(grid), width,
+                        out.scale.begin() + static_cast<int64_t>(to));
+            std::copy_n(from.minimum.begin() + static_cast<int64_t>(grid), width,
+                        out.minimum.begin() + static_cast<int64_t>(to));
+            std::fill_n(out.width.begin() + static_cast<int64_t>(to), width, static_cast<uint8_t>(bits));
+        }
+    }
+
     static size_t n_groups(const sealed_chunk & sealed, int64_t n) {
         return static_cast<size_t>(sealed.per_channel ? (n + sealed.group - 1) / sealed.group : n);
     }
@@ -138,12 +188,32 @@ class side_writer {
     int64_t d_;
 };
 
+// Whether tokens of a layer in blocks of levels have scales of their own.
+bool levels_by_token(const kv_layer & layer, kv_side side) {
+    for (const kv_chunk & c : layer.chunks) {
+        const kv_chunk_side & one = side == kv_side::key ? c.k : c.v;
+        for (int32_t i = 0; one.sealed() && one.header->has_levels() && i < kv_n_levels; ++i) {
+            const kv_level level = level_of_block(one.bytes->data(), i);
+            if (level.n_tokens > 0 && level.bits < 16) {
+                kv_block_header h;
+                std::memcpy(&h, one.bytes->data() + level.offset, sizeof(h));
+                return h.has_tokens();
+            }
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, int32_t bits) {
     const bool key = side == kv_side::key;
     const auto side_of = [&](const kv_chunk & c) -> const kv_chunk_side & { return key ? c.k : c.v; };
+    const bool by_token = levels_by_token(layer, side);
     const auto groups_of = [&](const kv_chunk & c) -> int64_t {
+        if (side_of(c).sealed() && side_of(c).header->has_levels()) {
+            return by_token ? c.n_tokens : kv_n_levels;
+        }
         return side_of(c).sealed() ? kv_ceil_div(c.n_tokens, side_of(c).header->tokens_a_grid()) : 0;
     };
     int64_t n_groups = 0;
@@ -162,8 +232,12 @@ kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, i
         const page & bytes = *side_of(c).bytes;
         const size_t block_bytes = bytes.bytes() / static_cast<size_t>(layer.n_head_kv);
         for (int64_t h = 0; side_of(c).sealed() && h < layer.n_head_kv; ++h) {
-            const sealed_chunk sealed = read_block(bytes.data() + static_cast<size_t>(h) * block_bytes);
-            writer.block(sealed, h, first, c.n_tokens, first_group);
+            const uint8_t * const block = bytes.data() + static_cast<size_t>(h) * block_bytes;
+            if (side_of(c).header->has_levels()) {
+                writer.levels(block, h, first, c.n_tokens, first_group, by_token);
+            } else {
+                writer.block(read_block(block), h, first, c.n_tokens, first_group);
+            }
         }
         if (!side_of(c).sealed()) {
             writer.rows(bytes.as<uint16_t>(), first, c.n_tokens, kv_kind::exact);

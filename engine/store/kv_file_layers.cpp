@@ -6,6 +6,7 @@
 
 #include "kv/kv_check.h"
 #include "kv/kv_state.h"
+#include "kv/level_block.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
 
@@ -27,6 +28,35 @@ T load(const uint8_t * bytes, size_t i) {
     T value;
     std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
     return value;
+}
+
+// What is wrong with sealed keys and values of one chunk in blocks of levels, each of which is right; empty: nothing.
+std::string problem_of_levels_together(const kv_chunk & c, const kv_layer_format & format) {
+    const uint8_t * const first = c.k.bytes->data();
+    for (const kv_chunk_side * side : {&c.k, &c.v}) {
+        const size_t block_bytes = side->bytes->bytes() / static_cast<size_t>(format.n_head_kv);
+        for (int64_t head = 0; head < format.n_head_kv; ++head) {
+            const uint8_t * const block = side->bytes->data() + static_cast<size_t>(head) * block_bytes;
+            bool alike = same_tokens(block, first);
+            for (int32_t i = 0; i < kv_n_levels; ++i) {
+                const kv_level level = level_of_block(block, i);
+                alike = alike && level.offset == level_of_block(side->bytes->data(), i).offset;
+                if (side == &c.k && level.n_tokens > 0 && level.bits < 16 &&
+                    load<kv_block_header>(block + level.offset, 0).has_tokens() != format.keys_by_token) {
+                    return "the scales of its keys are not what the options ask for";
+                }
+            }
+            if (!alike) {
+                return "its heads do not have the same tokens on each level";
+            }
+        }
+    }
+    for (int32_t i = 0; i < c.n_sinks; ++i) {
+        if (level_of_token(first, i) != kv_no_level) {
+            return "a token that is kept exactly is in its blocks, too";
+        }
+    }
+    return "";
 }
 
 // Takes one page after the other from a tensor's bytes.
@@ -142,6 +172,12 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
                 out.header->width_sum =
                     static_cast<uint16_t>(std::clamp(said, least, most_width * format_quads(format)));
             }
+            if (out.header->has_levels() && from.has(sizeof(kv_block_header))) {
+                auto said = load<kv_block_header>(from.from + from.at, 0);
+                said.version = kv_block_levels;
+                const size_t bytes = std::max(kv_map(*out.header).bytes, kv_map(said).bytes);
+                out.header = kv_level_header(side, n, out.header->head_dim, bytes);
+            }
             block_bytes = kv_map(*out.header).bytes;
         }
         const size_t n_bytes =
@@ -193,6 +229,13 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
             } else {
                 c.k = take_side(kv_side::key, f.k_sealed == 1, f.n_stored, k);
                 c.v = take_side(kv_side::value, f.v_sealed == 1, f.n_stored, v);
+                if (format.tail_weights && (!c.k.sealed() || !c.v.sealed())) {
+                    refuse("chunk ", i, " of layer ", il, " is not what the options ask for");
+                }
+                if (const std::string problem = format.tail_weights ? problem_of_levels_together(c, format) : "";
+                    !problem.empty()) {
+                    refuse("chunk ", i, " of layer ", il, ": ", problem);
+                }
             }
             layer.n_chunked += c.n_tokens;
             layer.chunks.push_back(std::move(c));
@@ -225,6 +268,9 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
                 refuse("tensor '", name("tail.q"), "': a query is not a number");
             }
             layer.tail_queries = std::move(queries);
+        }
+        if (format.tail_weights) {
+            layer.tail_weights = weights(name("tail.w"), layer.n_tail);
         }
     }
     return layer;

@@ -20,6 +20,7 @@
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
 //           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries: root mean
 //                                 squares (query_squares::pack), with key-feedback one head's query (query_means::pack)
+//           blk.N.tail.w          f32 [n_tail], of policy guided: weights on the guide, 0 to 1; -1: generated text
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
 // What would be empty is absent.
 //
@@ -27,7 +28,7 @@
 //           livekv.before         i32 [n_before]: the tokens that its own go on behind; absent: none
 // so that nobody takes it for a whole one.
 //
-// Version 5 had no policy kivi, not its option, and no blocks of version 6.
+// Version 5 had no policies guided and kivi, none of their options, and no blocks of versions 4, 5 and 6.
 //
 // Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no options only-layer and key-feedback,
 // no policy kvstream, none of its options, and no blocks of version 3. Version 3 had no options key-alloc and
@@ -47,6 +48,7 @@ namespace livekv::kv_names {
 constexpr uint32_t file_version = 6;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr uint32_t f16_states_version = 5;
+constexpr float generated = -1.0f;  // in the place of a weight on the guide
 constexpr int32_t given_back = -1;  // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
 constexpr const char * piece_architecture_name = "livekv-chunks";

@@ -120,6 +120,16 @@ std::vector<uint16_t> kv_file::rows(const std::string & name, int64_t row, int64
     return values;
 }
 
+std::vector<float> kv_file::weights(const std::string & name, int64_t n) const {
+    const uint8_t * from = data(name, GGML_TYPE_F32, {n});
+    std::vector<float> values(static_cast<size_t>(n));
+    std::memcpy(values.data(), from, values.size() * sizeof(float));
+    if (!std::ranges::all_of(values, [](float x) { return (x >= 0.0f && x <= 1.0f) || x == kv_names::generated; })) {
+        refuse("tensor '", name, "': a weight is not in 0..1");
+    }
+    return values;
+}
+
 void kv_file::require_room(int64_t n_ctx, int64_t n_vocab) const {
     const int64_t n_tokens = static_cast<int64_t>(tokens_.size());
     if (n_tokens > n_ctx) {

@@ -114,7 +114,7 @@ void add_pages(container & out, const std::string & name, ggml_type type, std::v
     }
 }
 
-constexpr size_t tensors_of_layer = 9;  // at most
+constexpr size_t tensors_of_layer = 10;  // at most
 
 void add_layer(container & out, const kv_layer & layer, int64_t il) {
     std::vector<int32_t> facts;  // [n_chunks, 7]
@@ -149,6 +149,10 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
     if (layer.n_tail > 0 && !layer.tail_queries.empty()) {
         const std::span<const uint8_t> rows(layer.tail_queries.data(), static_cast<size_t>(layer.n_tail * row));
         out.add(kv_names::blk(il, "tail.q"), GGML_TYPE_I8, row, layer.n_tail, std::vector<bytes>{bytes_of(rows)});
+    }
+    if (layer.n_tail > 0 && !layer.tail_weights.empty()) {
+        const std::span<const float> weights(layer.tail_weights.data(), static_cast<size_t>(layer.n_tail));
+        out.add(kv_names::blk(il, "tail.w"), GGML_TYPE_F32, layer.n_tail, 1, std::vector<bytes>{bytes_of(weights)});
     }
 }
 

@@ -56,6 +56,7 @@ void kv_layer::trim(int64_t n) noexcept {
 void kv_layer::release_tail() noexcept {
     tail.release();
     tail_queries.release();
+    tail_weights.release();
 }
 
 void kv_layer::give_back_before(int64_t position) noexcept {
@@ -92,6 +93,7 @@ kv_layer kv_layer::copy(place & to) const {
     other.sinks = sinks.copy(to, has_sinks ? static_cast<size_t>(chunks.front().n_sinks) * row() : 0);
     other.tail = tail.copy(to, tail.k.size());
     other.tail_queries = tail_queries.copy(to, tail_queries.size());
+    other.tail_weights = tail_weights.copy(to, tail_weights.size());
     return other;
 }
 

@@ -55,6 +55,7 @@ struct kv_layer {
     raw_rows sinks;                        // [n_sinks of the first chunk] rows
     raw_rows tail;                         // [n_tail] rows, and room
     growing_buffer<uint8_t> tail_queries;  // the same, as host_step::keep_queries has them; empty: none
+    growing_buffer<float> tail_weights;    // [n_tail] of policy guided (policy/guided_seal.h), and room; empty: none
     int64_t n_tail = 0;
     std::vector<kv_error_sums> errors;  // [2 * n_head_kv]: keys, then values; empty: not measured
     uint64_t n_edits = 0;               // how often chunks changed otherwise than by one more at the end

@@ -24,6 +24,15 @@ size_t code_bytes(const kv_block_header & h, const uint8_t * block) {
     return (bits + 7) / 8;
 }
 
+// Those that a block of levels has dropped, or that are sinks, are not in it.
+int64_t sealed_tokens(const kv_block_header & h, const uint8_t * block) {
+    int64_t n = h.has_levels() ? 0 : h.n_tokens;
+    for (int32_t i = 0; h.has_levels() && i < kv_n_levels; ++i) {
+        n += level_of_block(block, i).n_tokens;
+    }
+    return n;
+}
+
 }  // namespace
 
 size_t kv_report::parts::total() const {
@@ -55,13 +64,13 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
             parts.codes += heads * codes;
             parts.padding += heads * m.padding;
             parts.scales += heads * (m.bytes - outliers - codes - m.padding);
-            report.n_sealed += layer.n_head_kv * c.n_stored * layer.head_dim;
+            report.n_sealed += layer.n_head_kv * sealed_tokens(h, side->bytes->data()) * layer.head_dim;
             report.n_outliers += layer.n_head_kv * m.n_outlying;
         }
         parts.statistics += c.state ? c.state->bytes() : 0;
     }
     parts.sinks += layer.sinks.bytes();
-    parts.tail += layer.tail.bytes() + layer.tail_queries.bytes();
+    parts.tail += layer.tail.bytes() + layer.tail_queries.bytes() + layer.tail_weights.bytes();
     if (bypass) {
         report.bytes.bypass += parts.total() - parts.tail;
         report.bytes.tail += parts.tail;

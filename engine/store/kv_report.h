@@ -27,6 +27,20 @@ struct kv_stream_layer {
     int64_t n_updates = 0;  // chunks that moved the maxima
 };
 
+// A prompt's tokens in chunks of a layer of policy guided.
+struct kv_guided_layer {
+    int64_t n_tokens = 0;  // that came in
+    int64_t n_kept = 0;
+    int64_t n_high = 0;  // of these, by what their score called for
+    int64_t n_medium = 0;
+    double code_bits = 0.0;  // of a number, summed over the kept tokens
+    double score_mean = 0.0;
+    double score_std = 0.0;
+    double score_min = 0.0;
+    double score_max = 0.0;
+    double budget_use = 0.0;  // what is kept beside what the layer may keep, in tokens or, by option, 8 bits
+};
+
 // Where a cache's bytes are, and what sealing did. Parts sum up to all of them.
 struct kv_report {
     struct parts {
@@ -61,6 +75,7 @@ struct kv_report {
     std::vector<layer_error> layers;  // [n_layer] when measured
 
     std::vector<kv_stream_layer> streams;  // [n_layer] of policy kvstream, else empty
+    std::vector<kv_guided_layer> guided;   // [n_layer] of policy guided, else empty
 };
 
 // Streams in the numbers that the published system reports: visit(its name, number), none as long as there is no chunk.
@@ -106,6 +121,43 @@ void visit_numbers(const kv_stream_layer & layer, const Visit & visit) {
     visit("value_absmax_mean", layer.v.mean);
     visit("value_absmax_max", layer.v.largest);
     visit("value_outlier_ratio", share(layer.v));
+}
+
+// Layers of guided in the numbers that the published system reports, as above. Sizes are of codes beside 16 bits;
+// shares are of the tokens that came in.
+template <typename Visit>
+void visit_numbers(std::span<const kv_guided_layer> layers, const Visit & visit) {
+    kv_guided_layer all;
+    for (const kv_guided_layer & layer : layers) {
+        all.n_tokens += layer.n_tokens;
+        all.n_kept += layer.n_kept;
+        all.n_high += layer.n_high;
+        all.n_medium += layer.n_medium;
+        all.code_bits += layer.code_bits;
+    }
+    if (all.n_tokens == 0) {
+        return;
+    }
+    const double n = static_cast<double>(all.n_tokens);
+    visit("compression_ratio", all.code_bits / (16.0 * n));
+    visit("overall_memory_savings", 1.0 - all.code_bits / (16.0 * n));
+    visit("high_ratio", static_cast<double>(all.n_high) / n);
+    visit("medium_ratio", static_cast<double>(all.n_medium) / n);
+    visit("low_ratio", static_cast<double>(all.n_kept - all.n_high - all.n_medium) / n);
+    visit("dropped_ratio", static_cast<double>(all.n_tokens - all.n_kept) / n);
+}
+
+// The same of one layer.
+template <typename Visit>
+void visit_numbers(const kv_guided_layer & layer, const Visit & visit) {
+    visit("tokens_in", static_cast<double>(layer.n_tokens));
+    visit("tokens_kept", static_cast<double>(layer.n_kept));
+    visit("bits_per_kept", layer.n_kept > 0 ? layer.code_bits / static_cast<double>(layer.n_kept) : 0.0);
+    visit("score_mean", layer.score_mean);
+    visit("score_std", layer.score_std);
+    visit("score_min", layer.score_min);
+    visit("score_max", layer.score_max);
+    visit("budget_use", layer.budget_use);
 }
 
 // The parts, each once and in order: f(name, member).

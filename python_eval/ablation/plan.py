@@ -8,7 +8,7 @@ import livekv
 
 from ..errors import EvalError
 from ..specs import canonical, changed, parse_changes
-from .studies import Setting, Study
+from .study import Setting, Study
 
 
 @dataclass(frozen=True)

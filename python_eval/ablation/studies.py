@@ -1,50 +1,21 @@
-"""The sweeps, as data: a study is a baseline and what is changed about it, one setting at a time.
+"""The studies, as data: those of livekv, then those of other policies (policy_studies.py).
 
-A setting is (name, changes[, published]): changes are option=value joined by `:`, or a whole cache after `=` .
 `published` is the score that the published system got on LongBench's narrativeqa (200 samples, Llama-3.1-8B; the later
 of its two runs, from its own result tables), where its baseline has 29.57 and paired standard errors are about 1 point.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import EvalError
 from ..specs import parse_changes
+from .policy_studies import POLICY_STUDIES
+from .study import Setting, Study, free, sweep
 
 # The published scheme with warm-up keys sealed once their statistics have settled. Kept for ever, as published, they
 # would be half of a window of 2048 tokens, exact, and hide what is varied; the component study has them as a setting.
 PUBLISHED = "reference:warmup-keep=off"
 SHIPPED = "livekv"
 PUBLISHED_BASELINE_SCORE = 29.57
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One change of the baseline, or another cache altogether."""
-
-    name: str
-    changes: str = ""  # option=value joined by `:`
-    cache: str = ""  # a spec of its own, in place of changes
-    published: float | None = None  # narrativeqa score, percent
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question, the cache it starts from, and the settings that answer it."""
-
-    name: str
-    question: str
-    baseline: str
-    settings: tuple[Setting, ...]
-
-
-def _sweep(option: str, *values: tuple[str, float | None]) -> tuple[Setting, ...]:
-    return tuple(Setting(f"{option} {value}", f"{option}={value}", published=score) for value, score in values)
-
-
-def _free(option: str, *values: str) -> tuple[Setting, ...]:
-    return _sweep(option, *((value, None) for value in values))
 
 
 STUDIES: dict[str, Study] = {
@@ -67,37 +38,37 @@ STUDIES: dict[str, Study] = {
             "chunk",
             "How many tokens should be sealed together? (Chunks as long as the window leave it uncompressed.)",
             PUBLISHED,
-            _sweep("chunk-size", ("128", None), ("256", 29.31), ("1024", 28.42), ("2048", 27.93), ("4096", 28.74)),
+            sweep("chunk-size", ("128", None), ("256", 29.31), ("1024", 28.42), ("2048", 27.93), ("4096", 28.74)),
         ),
         Study(
             "warmup",
             "How long must the key statistics settle?",
             PUBLISHED,
-            _sweep("warmup-chunks", ("0", 28.23), ("1", None), ("3", None), ("4", None)),
+            sweep("warmup-chunks", ("0", 28.23), ("1", None), ("3", None), ("4", None)),
         ),
         Study(
             "alpha",
             "How fast should the running maximum follow?",
             PUBLISHED,
-            _sweep("ema-alpha", ("0.05", None), ("0.2", 29.41), ("0.3", 28.45), ("0.5", 28.62), ("1", None)),
+            sweep("ema-alpha", ("0.05", None), ("0.2", 29.41), ("0.3", 28.45), ("0.5", 28.62), ("1", None)),
         ),
         Study(
             "clip",
             "How far above the running maximum may a chunk count?",
             PUBLISHED,
-            _sweep("clip-factor", ("1", 26.30), ("2", None), ("3", 28.21), ("5", 28.70), ("7", 28.42)),
+            sweep("clip-factor", ("1", 26.30), ("2", None), ("3", 28.21), ("5", 28.70), ("7", 28.42)),
         ),
         Study(
             "outliers",
             "What share of entries should be kept apart?",
             PUBLISHED,
-            _sweep("outlier-ratio", ("0", 27.78), ("0.005", 27.82), ("0.02", None), ("0.05", 27.85)),
+            sweep("outlier-ratio", ("0", 27.78), ("0.005", 27.82), ("0.02", None), ("0.05", 27.85)),
         ),
         Study(
             "bits",
             "How many bits do keys and values need?",
             SHIPPED,
-            _free("kv-bits", "8", "5", "5,4", "4,5", "4,3", "3,4", "3", "2"),
+            free("kv-bits", "8", "5", "5,4", "4,5", "4,3", "3,4", "3", "2"),
         ),
         Study(
             "widths",
@@ -106,10 +77,10 @@ STUDIES: dict[str, Study] = {
             (
                 Setting("one width", "key-alloc=off"),
                 Setting("one width, outliers 0.5 %", "outlier-ratio=0.005"),
-                *_free("key-quarters", "1", "2", "3"),
+                *free("key-quarters", "1", "2", "3"),
             ),
         ),
-        Study("sinks", "Must the first tokens stay exact?", SHIPPED, _free("sink-tokens", "0", "1", "16", "64")),
+        Study("sinks", "Must the first tokens stay exact?", SHIPPED, free("sink-tokens", "0", "1", "16", "64")),
         Study(
             "bypass",
             "What do first layers at higher precision buy?",
@@ -126,14 +97,15 @@ STUDIES: dict[str, Study] = {
             "What should scales be made of, and how many tokens share one?",
             SHIPPED,
             (
-                *_free("scale-method", "range", "ema_absmax", "ema_minmax"),
-                *_free("key-group", "32", "64", "256", "chunk"),
+                *free("scale-method", "range", "ema_absmax", "ema_minmax"),
+                *free("key-group", "32", "64", "256", "chunk"),
                 Setting("symmetric codes", "zero-point=off"),
-                *_free("rotate", "none", "k", "kv"),
+                *free("rotate", "none", "k", "kv"),
                 Setting("q4_0", cache="q4_0"),
                 Setting("q4_0, rotated", cache="q4_0_rot"),
             ),
         ),
+        *POLICY_STUDIES,
     )
 }
 
@@ -156,4 +128,4 @@ def vary(text: str, baseline: str) -> Study:
     listed = tuple(value.strip() for value in values.split(";" if ";" in values else ","))
     if not all(listed):
         raise EvalError(f"'{text}' has an empty value")
-    return Study(f"vary {option}", f"{option}: {', '.join(listed)}", baseline, _free(option, *listed))
+    return Study(f"vary {option}", f"{option}: {', '.join(listed)}", baseline, free(option, *listed))

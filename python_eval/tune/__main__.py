@@ -2,10 +2,10 @@
 
 python -m python_eval.tune --method random|bayesian|evolutionary|compare --trials N --model M --data FILE ...
 
-Searches the options of the livekv policy for few bits a value and little KL divergence from the base cache. The presets
-are tried first. A killed search goes on in its storage; the same command in several shells, or on several machines with
-one --storage, shares the trials among them. What is best on the windows of the search is measured again on held-out
-ones.
+Searches the options of a policy (--policy, livekv by default) for few bits a value and little KL divergence from the
+base cache. The presets are tried first. A killed search goes on in its storage; the same command in several shells, or
+on several machines with one --storage, shares the trials among them. What is best on the windows of the search is
+measured again on held-out ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .outcome import (
     trials_of,
 )  # fmt: skip
 from .search import METHODS, Search, Share, Task, create, method, open_study
-from .space import SPACE, fixed
+from .space import SPACES, fixed, space_of
 
 COMMAND = "tune"
 NOTES = (
@@ -56,6 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m python_eval.tune", description="Search of the cache's options")
     measuring.add_options(parser, windows=4)
     search = parser.add_argument_group("search")
+    search.add_argument("--policy", default="livekv", metavar="NAME", help=f"{', '.join(SPACES)} (%(default)s)")
     search.add_argument(
         "--method", default="bayesian", metavar="NAME", help=f"{', '.join(METHODS)} or compare (%(default)s)"
     )
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     names = list(METHODS) if options.method == "compare" else [options.method]
     for name in names:
         method(name)
-    space = fixed(SPACE, options.fix)
+    space = fixed(space_of(options.policy), options.fix, options.policy)
     base = canonical(options.base)
     model = measuring.open_model(options)
     windows, held_out = _windows(model, options)
@@ -97,13 +98,17 @@ def run(options: argparse.Namespace) -> int:
     with RunFolder(path, config, exclusive=False) as folder:
         storage = options.storage or f"journal:{path / 'tune.log'}"
         seeds = range(options.seed, options.seed + (options.seeds if options.method == "compare" else 1))
-        searches = [Search(storage, f"{name}-{seed}", name, seed, options.trials) for seed in seeds for name in names]
+        searches = [
+            Search(storage, f"{name}-{seed}", name, seed, options.trials, options.policy)
+            for seed in seeds
+            for name in names
+        ]
         with one_at_a_time(path):  # others find the studies made
             for search in searches:
                 create(search, config, space)
         task = Task(
             str(options.model.resolve()), tuple(window.tokens for window in windows), base, options.n_gpu_layers,
-            measuring.threads(options), space,
+            measuring.threads(options), space, options.policy,
         )  # fmt: skip
         _search(searches, task, options)
         found = {(one.method, one.seed): trials_of(open_study(one)) for one in searches}

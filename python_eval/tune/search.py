@@ -28,6 +28,11 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = ("default", "small", "tiny", "quality", "reference")
 
 
+def presets_of(policy: str) -> tuple[str, ...]:
+    """The presets that the policy has."""
+    return PRESETS if policy == "livekv" else ("default", "reference")
+
+
 def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
@@ -128,6 +133,7 @@ class Task:
     n_gpu_layers: int
     n_threads: int | None
     space: tuple[Parameter, ...]
+    policy: str = "livekv"
 
 
 @dataclass
@@ -168,6 +174,7 @@ class Search:
     method: str
     seed: int
     n_trials: int  # ended ones, over all processes
+    policy: str = "livekv"
 
 
 def create(search: Search, config: dict[str, Any], space: Sequence[Parameter]) -> optuna.Study:
@@ -179,8 +186,8 @@ def create(search: Search, config: dict[str, Any], space: Sequence[Parameter]) -
     known = study.user_attrs.get("config")
     if known is None:
         study.set_user_attr("config", config)
-        for name in PRESETS:
-            params = params_of(preset_options(name), space)
+        for name in presets_of(search.policy):
+            params = params_of(preset_options(name, search.policy), space)
             if params is not None:
                 study.enqueue_trial(params, user_attrs={"preset": name})
     elif known != config:
@@ -192,9 +199,9 @@ def create(search: Search, config: dict[str, Any], space: Sequence[Parameter]) -
     return study
 
 
-def preset_options(name: str) -> dict[str, str]:
+def preset_options(name: str, policy: str = "livekv") -> dict[str, str]:
     """A preset's option values as text, by their names."""
-    kv = livekv.KVOptions.preset(name)
+    kv = livekv.KVOptions.preset(name, policy=policy)
     return {row.flag.removeprefix("--"): _text(getattr(kv, row.field)) for row in livekv.kv_options_table()}
 
 
@@ -248,7 +255,8 @@ class Objective:
     evaluate: Evaluation
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, float]:
-        spec = cache_spec({one.option: one.suggest(trial) for one in self.evaluate.task.space})
+        task = self.evaluate.task
+        spec = cache_spec({one.option: one.suggest(trial) for one in task.space}, task.policy)
         n_ctx = len(self.evaluate.task.windows[0])
         try:
             if not reads_sealed_keys(livekv.KVOptions.parse(spec), n_ctx):

@@ -1,4 +1,4 @@
-"""What is searched: options of the livekv policy with their values, as data.
+"""What is searched: options of a policy with their values, as data.
 
 Combinations that contradict each other are left in; the engine refuses them, and the search prunes what it refuses. An
 option without effect next to another's value (the key group of a scale over the whole chunk) stays in too: a space of
@@ -116,23 +116,65 @@ SPACE: tuple[Parameter, ...] = (
 )
 
 
-def fixed(space: Sequence[Parameter], values: Sequence[str]) -> tuple[Parameter, ...]:
-    """The space with options held at one value each, option=value: its own, or any other of the engine's."""
+STREAM_BITS = ("2", "3", "4", "5", "8")
+STREAM_SPACE: tuple[Parameter, ...] = (
+    Choice("key-bits-normal", STREAM_BITS),
+    Choice("value-bits-normal", STREAM_BITS),
+    Real("ema-decay", 0.85, 0.99, step=0.01),
+    Whole("sink-tokens", 2, 8),
+    Real("outlier-threshold-relative", 2.0, 4.0, step=0.25),
+    Choice("outlier-detection", ("on", "off")),
+    Choice("stream-range", ("cover", "ema", "own")),
+    Choice("pre-rope", ("on", "off")),
+)
+
+GUIDED_SPACE: tuple[Parameter, ...] = (
+    Real("alpha", 0.2, 0.6, step=0.05),
+    Real("beta", 0.1, 0.5, step=0.05),
+    Real("gamma", 0.1, 0.5, step=0.05),
+    Real("theta-h", 0.6, 0.8, step=0.05),
+    Real("theta-m", 0.2, 0.4, step=0.025),
+    Choice("level-bits", ("8,4,2", "8,4,3", "8,5,2", "8,5,3", "5,4,2", "8,4,0")),
+    Choice("propagate", ("off", "cache")),
+    Real("early-ratio", 0.6, 1.0, step=0.1),
+    Real("middle-ratio", 0.4, 0.8, step=0.1),
+    Real("later-ratio", 0.2, 0.6, step=0.1),
+    Choice("budget", ("tokens", "bits")),
+    Choice("guide-norm", ("minmax", "zscore")),
+    Choice("key-axis", ("channel", "token")),
+    Choice("protect", ("on", "off")),
+    Choice("min-class", ("0", "32")),
+)
+
+SPACES: dict[str, tuple[Parameter, ...]] = {"livekv": SPACE, "kvstream": STREAM_SPACE, "guided": GUIDED_SPACE}
+
+
+def space_of(policy: str) -> tuple[Parameter, ...]:
+    """What is searched of a policy; EvalError names the ones that are."""
+    if policy not in SPACES:
+        raise EvalError(f"--policy '{policy}' is not one of {', '.join(SPACES)}")
+    return SPACES[policy]
+
+
+def fixed(space: Sequence[Parameter], values: Sequence[str], policy: str = "livekv") -> tuple[Parameter, ...]:
+    """The space with options held at one value each, option=value: its own, or any other of the policy's."""
     held = {one.option: one for one in space}
     for text in values:
         option, equals, value = text.partition("=")
         if not option or not equals or not value:
             raise EvalError(f"--fix '{text}' is not OPTION=VALUE")
-        if option not in (KEY_BITS, VALUE_BITS):
-            canonical(f"livekv:{option}={value}")
+        if policy != "livekv" or option not in (KEY_BITS, VALUE_BITS):
+            canonical(f"{policy}:{option}={value}")
         elif value not in BITS:
             raise EvalError(f"--fix '{text}': {option} is one of {', '.join(BITS)}")
         held[option] = Choice(option, (value,))
     return tuple(held.values())
 
 
-def cache_spec(params: Mapping[str, Value]) -> str:
+def cache_spec(params: Mapping[str, Value], policy: str = "livekv") -> str:
     """The cache of a trial's parameters."""
+    if policy != "livekv":
+        return _spec(params, policy)
     rest = {option: value for option, value in params.items() if option not in (KEY_BITS, VALUE_BITS)}
     keys, values = params[KEY_BITS], params[VALUE_BITS]
     options = {"kv-bits": keys if keys == values else f"{keys},{values}", **rest}
@@ -150,18 +192,19 @@ def _has_widths(options: Mapping[str, Value]) -> bool:
     return True
 
 
-def _spec(options: Mapping[str, Value]) -> str:
-    return ":".join(["livekv", *(f"{option}={_text(value)}" for option, value in options.items())])
+def _spec(options: Mapping[str, Value], policy: str = "livekv") -> str:
+    return ":".join([policy, *(f"{option}={_text(value)}" for option, value in options.items())])
 
 
 def params_of(options: Mapping[str, str], space: Sequence[Parameter]) -> dict[str, Value] | None:
     """The parameters of a cache by its option values as text; None where the space does not reach one of them. Options
     that the space holds at one value have that."""
     values = dict(options)
-    keys, _, of_values = values["kv-bits"].partition(",")
-    values |= {KEY_BITS: keys, VALUE_BITS: of_values or keys}
-    if values["v-outlier-ratio"] == "same":
-        values["v-outlier-ratio"] = values["outlier-ratio"]
+    if values["kv"] == "livekv":
+        keys, _, of_values = values["kv-bits"].partition(",")
+        values |= {KEY_BITS: keys, VALUE_BITS: of_values or keys}
+        if values["v-outlier-ratio"] == "same":
+            values["v-outlier-ratio"] = values["outlier-ratio"]
     # What is held at one value is so for presets too.
     values |= {one.option: one.values[0] for one in space if isinstance(one, Choice) and len(one.values) == 1}
     if not all(one.holds(values[one.option]) for one in space):

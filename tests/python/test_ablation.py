@@ -79,7 +79,9 @@ def test_own_sweeps_part_values_by_comma_or_semicolon():
 def test_all_is_every_study_and_unknown_ones_are_named():
     assert {study.name for study in select("all")} == {
         "component", "chunk", "warmup", "alpha", "clip", "outliers", "bits", "widths", "sinks", "bypass",
-        "scale",
+        "scale", "kvstream-component", "kvstream-chunk", "kvstream-decay", "kvstream-bits", "kvstream-sinks",
+        "kvstream-range", "kvstream-rope", "kvstream-values", "guided-component", "guided-importance_weights",
+        "guided-precision_thresholds", "guided-propagation_ratios", "guided-quantization_bits", "guided-comprehensive",
     }  # fmt: skip
     with pytest.raises(EvalError, match=r"unknown study 'x'; known: component, .*, all"):
         select("x")

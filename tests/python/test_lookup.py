@@ -12,7 +12,9 @@ def tiny(livekv, root):
     return livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2)
 
 
-@pytest.mark.parametrize("spec", ["livekv", "small", "tiny", "kvstream", "kivi", "livekv:seal-decode=off"])
+@pytest.mark.parametrize(
+    "spec", ["livekv", "small", "tiny", "kvstream", "guided:propagate=cache", "kivi", "livekv:seal-decode=off"]
+)
 def test_texts_are_the_same(livekv, tiny, opening, spec):
     text = opening.read_text()
     prompts = [text[:600], "\n\n".join([text[:300]] * 3) + text[:40]]

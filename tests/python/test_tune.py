@@ -21,7 +21,7 @@ from python_eval.tune import search  # noqa: E402
 from python_eval.tune.__main__ import main  # noqa: E402
 from python_eval.tune.front import hypervolume, hypervolume_over_trials, pareto  # noqa: E402
 from python_eval.tune.outcome import comparison_rows  # noqa: E402
-from python_eval.tune.space import SPACE, Choice, cache_spec, fixed, params_of  # noqa: E402
+from python_eval.tune.space import SPACE, SPACES, Choice, cache_spec, fixed, params_of, space_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = ROOT / "tests" / "models" / "story.gguf"
@@ -69,12 +69,28 @@ def test_the_space_reaches_every_preset(name):
     )
 
 
-def test_every_value_of_the_space_is_one_the_engine_knows():
-    ranges = {one.option: one for one in SPACE}
-    for option, one in ranges.items():
+@pytest.mark.parametrize("policy", ["kvstream", "guided"])
+def test_the_spaces_of_other_policies_reach_their_presets(policy):
+    for name in search.presets_of(policy):
+        params = params_of(search.preset_options(name, policy), space_of(policy))
+        assert livekv.KVOptions.parse(cache_spec(params, policy)) == livekv.KVOptions.preset(name, policy=policy)
+    held = fixed(space_of(policy), ["chunk-size=64", "sink-tokens=3"], policy)
+    kv = livekv.KVOptions.parse(cache_spec(params_of(search.preset_options("default", policy), held), policy))
+    assert (kv.policy, kv.chunk_size, kv.sink_tokens) == (policy, 64, 3)
+    with pytest.raises(livekv.Error, match=f"the cache {policy} does not read it"):
+        fixed(space_of(policy), ["rotate=none"], policy)
+    with pytest.raises(livekv.Error, match="there is no option 'k-bits'"):
+        fixed(space_of(policy), ["k-bits=3"], policy)
+    assert search.presets_of("livekv") == ("default", "small", "tiny", "quality", "reference")
+
+
+@pytest.mark.parametrize("policy", SPACES)
+def test_every_value_of_a_space_is_one_the_engine_knows(policy):
+    for one in SPACES[policy]:
         for value in getattr(one, "values", None) or (one.low, one.high):
-            flag = "kv-bits" if option in ("k-bits", "v-bits") else option
-            livekv.KVOptions.parse(f"livekv:{flag}={value}")
+            flag = "kv-bits" if one.option in ("k-bits", "v-bits") else one.option
+            needed = ":propagate=cache" if one.option == "budget" else ""
+            livekv.KVOptions.parse(f"{policy}:{flag}={value}{needed}")
 
 
 def test_options_can_be_held_at_a_value():

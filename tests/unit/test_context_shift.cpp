@@ -187,6 +187,8 @@ TEST(what_cannot_leave_says_so_or_ends_the_text) {
     generate_params params;
     params.n_keep = 4;
     CHECK_ERROR(generate(s, some_tokens(5), params, {}), "sealed after RoPE");
+    session guided(m, short_params("guided", 200));
+    CHECK_ERROR(generate(guided, some_tokens(5), params, {}), "cannot leave a cache of policy guided: how its tokens");
     params.n_keep = -1;
     CHECK_ERROR(generate(s, some_tokens(5), params, {}), "n_keep");
     params.n_keep = 1;

@@ -67,7 +67,7 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     p.kv = p.kv.for_policy("q8_0");
     session other_policy(four_layers(), p);
     other_policy.prefill(some_tokens(10));
-    CHECK_ERROR(other_policy.save(file.path()), "only livekv, kvstream and kivi caches");
+    CHECK_ERROR(other_policy.save(file.path()), "only livekv, kvstream, guided and kivi caches");
     CHECK(read_bytes(file.path()) == good);
     CHECK_ERROR(other_policy.load(file.path()), "this one holds 10 tokens");
     other_policy.reset();

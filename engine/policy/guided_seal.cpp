@@ -1,0 +1,146 @@
+#include "policy/guided_seal.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "kv/kv_pack.h"
+#include "kv/level_block.h"
+
+namespace livekv {
+
+namespace {
+
+constexpr double unit = 1024.0;  // dividing by a power of two loses nothing
+
+// Calls f for every number of a state that is counted or summed up.
+template <typename State, typename F>
+void for_each_sum(State & s, F && f) {
+    f(s.range.n);
+    f(s.range.sum);
+    f(s.range.squares);
+    f(s.n_kept);
+    f(s.n_high);
+    f(s.n_mid);
+    f(s.code_bits);
+    f(s.score_sum);
+    f(s.score_squares);
+}
+template <typename State, typename F>
+void for_each_end(State & s, F && f) {
+    f(s.range.low);
+    f(s.range.high);
+    f(s.score_low);
+    f(s.score_high);
+}
+
+// Counts the tokens decided on, the range's newest. bits: of each, with small levels joined.
+void count_tokens(const guided_scores & scores, std::span<const uint8_t> bits, guided_state & to) {
+    const bool begins = to.range.n == static_cast<double>(bits.size());
+    for (size_t i = 0; i < bits.size(); ++i) {
+        const float score = scores.score[i];
+        const bool is_first = begins && i == 0;
+        to.score_low = is_first ? score : std::min(to.score_low, score);
+        to.score_high = is_first ? score : std::max(to.score_high, score);
+        to.score_sum += score;
+        to.score_squares += static_cast<double>(score) * score;
+        to.code_bits += bits[i];
+        to.n_kept += bits[i] > 0;
+        to.n_high += bits[i] > 0 && scores.label[i] == 2;
+        to.n_mid += bits[i] > 0 && scores.label[i] == 1;
+    }
+}
+
+void note_error(std::span<const float> x, std::span<const uint8_t> bits, const uint8_t * block, kv_error_sums & error) {
+    const std::vector<float> stored = unpack_block(block);
+    const size_t d = x.size() / bits.size();
+    for (size_t i = 0; i < x.size(); ++i) {
+        const double lost = bits[i / d] > 0 ? static_cast<double>(x[i]) - stored[i] : 0.0;
+        error.signal += bits[i / d] > 0 ? static_cast<double>(x[i]) * x[i] : 0.0;
+        error.noise += lost * lost;
+    }
+}
+
+}  // namespace
+
+guided_state guided_state::load(const float * from) {
+    guided_state s;
+    if (from) {
+        for_each_end(s, [&](float & x) { x = *from++; });
+        for_each_sum(s, [&](double & x) {
+            x = unit * (static_cast<double>(from[0]) + from[1]);
+            from += 2;
+        });
+    }
+    return s;
+}
+
+void guided_state::store(float * to) const {
+    for_each_end(*this, [&](float x) { *to++ = x; });
+    for_each_sum(*this, [&](double x) {
+        *to++ = static_cast<float>(x / unit);
+        *to = static_cast<float>(x / unit - to[-1]);
+        ++to;
+    });
+}
+
+guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t first, int64_t n_sinks,
+                             std::span<const float> weights, const guided_state & before) {
+    std::vector<int64_t> positions;  // of the prompt's tokens, as the next
+    std::vector<float> attention;
+    std::vector<uint8_t> exact(weights.size());
+    for (size_t i = 0; i < weights.size(); ++i) {
+        const int64_t position = first + static_cast<int64_t>(i);
+        exact[i] = static_cast<int64_t>(i) < n_sinks;
+        if (weights[i] >= 0.0f) {
+            positions.push_back(position);
+            attention.push_back(weights[i]);
+        }
+    }
+    guided_decision out{std::vector<uint8_t>(weights.size(), static_cast<uint8_t>(plan.method.bits[0])), before};
+    guided_scores scores;
+    if (!positions.empty()) {
+        guided_method method = plan.method;
+        const int64_t n = n_prompt > 0 ? n_prompt : positions.back() + 1;
+        method.guide_tokens = std::min(method.guide_tokens, n);  // what is left of a prompt may be shorter
+        const guided_place place = guided_place_of(method, plan.layer, plan.n_layer, n);
+        out.after.range.add(attention);
+        scores = guided_scores_of(method, place, out.after.range, positions, attention);
+        const guided_bits decided =
+            guided_bits_of(method, place, scores, positions, static_cast<int64_t>(positions.size()));
+        for (size_t i = 0; i < positions.size(); ++i) {
+            out.bits[static_cast<size_t>(positions[i] - first)] = decided.bits[i];
+        }
+    }
+    for (size_t i = 0; i < exact.size(); ++i) {
+        out.bits[i] = exact[i] ? uint8_t{16} : out.bits[i];
+    }
+    join_small_levels(plan.method, exact, out.bits);
+    std::vector<uint8_t> of_prompt;
+    for (const int64_t position : positions) {
+        of_prompt.push_back(out.bits[static_cast<size_t>(position - first)]);
+    }
+    count_tokens(scores, of_prompt, out.after);
+    std::fill_n(out.bits.begin(), n_sinks, uint8_t{0});
+    return out;
+}
+
+kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
+                                std::span<const chunk_rows> heads, std::span<const uint8_t> bits,
+                                std::span<kv_error_sums> errors) {
+    const level_plan levels = plan_levels(side, method.keys, bits, heads.front().head_dim);
+    const size_t block_bytes = kv_map(levels.header).bytes;
+    kv_chunk_side out;
+    out.header = levels.header;
+    out.bytes = std::make_shared<page>(host_memory(), heads.size() * block_bytes);
+    for (size_t h = 0; h < heads.size(); ++h) {
+        const std::vector<float> x = heads[h].to_f32(kernels);
+        const std::vector<uint8_t> block = seal_levels(levels, method.keys, x);
+        std::ranges::copy(block, out.bytes->data() + h * block_bytes);
+        if (!errors.empty()) {
+            note_error(x, bits, block.data(), errors[h]);
+        }
+    }
+    return out;
+}
+
+}  // namespace livekv

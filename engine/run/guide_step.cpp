@@ -1,0 +1,171 @@
+#include "run/guide_step.h"
+
+#include <algorithm>
+
+#include "error.h"
+#include "kv/f16.h"
+#include "kv/kv_pack.h"
+#include "kv/level_block.h"
+#include "policy/guided_seal.h"
+
+namespace livekv {
+
+namespace {
+
+// The guide's keys while they are collected.
+struct collected_keys {
+    size_t n;                    // positions of the guide
+    size_t d;                    // head_dim
+    std::vector<float> rows;     // f32 [n_head_kv, n, head_dim]
+    std::vector<uint8_t> found;  // [n]
+
+    collected_keys(const chunk_plan & plan, int64_t n_guide)
+        : n(static_cast<size_t>(n_guide)), d(static_cast<size_t>(plan.head_dim)), rows(n * plan.row()), found(n) {}
+
+    float * row(size_t head, size_t position) { return rows.data() + (head * n + position) * d; }
+
+    // f16 [n_rows, n_head_kv, head_dim], of the positions from first on.
+    void take_rows(const uint16_t * from, size_t first, size_t n_rows, size_t n_heads) {
+        for (size_t i = 0; first + i < n && i < n_rows; ++i) {
+            for (size_t c = 0; c < n_heads * d; ++c) {
+                row(c / d, first + i)[c % d] = f16_to_f32(from[i * n_heads * d + c]);
+            }
+            found[first + i] = 1;
+        }
+    }
+
+    // What is left of a chunk in blocks of levels.
+    void take_levels(const kv_chunk & chunk, size_t first, size_t n_heads) {
+        for (size_t head = 0; head < n_heads; ++head) {
+            const uint8_t * const block = chunk.k.bytes->data() + chunk.k.bytes->bytes() / n_heads * head;
+            const std::vector<float> x = unpack_levels(block);
+            for (size_t i = 0; first + i < n && i < static_cast<size_t>(chunk.n_tokens); ++i) {
+                if (level_of_token(block, static_cast<int32_t>(i)) != kv_no_level) {
+                    std::copy_n(x.data() + i * d, d, row(head, first + i));
+                    found[first + i] = 1;
+                }
+            }
+        }
+    }
+};
+
+// The guide's keys as the pass's tokens see them, as far as they are stored already or come with it.
+guide_keys guide_of(const layer_step & step) {
+    const chunk_plan & plan = *step.plan;
+    const kv_layer & layer = *step.layer;
+    const guided_plan & guided = *plan.guided;
+    const size_t n_heads = static_cast<size_t>(plan.n_head_kv);
+    collected_keys keys(plan, guided_place_of(guided.method, guided.layer, guided.n_layer, step.n_prompt).n_guide);
+    size_t first = 0;
+    for (const kv_chunk & c : layer.chunks) {
+        if (first >= keys.n) {
+            break;
+        }
+        if (c.k.sealed()) {
+            keys.take_levels(c, first, n_heads);
+        } else {
+            keys.take_rows(c.k.bytes->as<uint16_t>(), first, static_cast<size_t>(c.n_tokens), n_heads);
+        }
+        first += static_cast<size_t>(c.n_tokens);
+    }
+    if (!layer.chunks.empty()) {
+        const kv_chunk & front = layer.chunks.front();
+        keys.take_rows(layer.sinks.k.data(), 0, static_cast<size_t>(std::min(front.n_sinks, front.n_tokens)), n_heads);
+    }
+    keys.take_rows(step.k_rows, static_cast<size_t>(layer.n_chunked), static_cast<size_t>(step.n_open()), n_heads);
+    guide_keys guide;
+    for (size_t i = 0; i < keys.n; ++i) {
+        if (keys.found[i]) {
+            guide.positions.push_back(static_cast<int64_t>(i));
+        }
+    }
+    for (size_t head = 0; head < n_heads; ++head) {
+        for (size_t c = 0; c < keys.d; ++c) {
+            for (const int64_t position : guide.positions) {
+                guide.k.push_back(keys.row(head, static_cast<size_t>(position))[c]);
+            }
+        }
+    }
+    return guide;
+}
+
+}  // namespace
+
+void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    const kv_layer & layer = *step.layer;
+    kv_chunk & closed = step.closed;
+    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
+    const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
+    const std::span weights(layer.tail_weights.data(), static_cast<size_t>(closed.n_stored));
+    const guided_decision decided = decide_chunk(*plan.guided, step.n_prompt, layer.n_chunked, closed.n_sinks, weights,
+                                                 guided_state::load(before ? before->as<float>() : nullptr));
+    if (key) {
+        decided.after.store(closed.state->as<float>());
+    }
+    row_buffer & sinks = key ? step.sinks.k : step.sinks.v;
+    std::copy_n(rows, sinks.size(), sinks.data());
+    std::vector<chunk_rows> heads;
+    for (int64_t h = 0; h < plan.n_head_kv; ++h) {
+        heads.push_back({rows + h * plan.head_dim, plan.row(), closed.n_stored, plan.head_dim, closed.n_sinks});
+    }
+    (key ? closed.k : closed.v) =
+        seal_guided_chunk(plan.guided->method, kernels, side, heads, decided.bits, step.errors_of(side));
+}
+
+void guide_weigher::clear() {
+    parts_.clear();
+    n_sums_ = 0;
+}
+
+void guide_weigher::reserve(int64_t n_sums) {
+    n_sums_ = std::max(n_sums_, static_cast<size_t>(n_sums));
+    log_sums_.resize(std::max(log_sums_.size(), n_sums_));
+}
+
+float * guide_weigher::add(const layer_step & step, const attention_args & args, int64_t first_row, int64_t first) {
+    const size_t n_before = parts_.empty() ? 0 : parts_.back().end_of_sums;
+    const size_t n_here = static_cast<size_t>(args.n_tokens) * static_cast<size_t>(args.n_head);
+    LIVEKV_ASSERT(n_before + n_here <= log_sums_.size());
+    float * const log_sums = log_sums_.data() + n_before;
+    guided_queries queries;
+    queries.log_sums = log_sums;
+    queries.first = first;
+    queries.n_head = args.n_head;
+    queries.n_head_kv = args.n_head_kv;
+    queries.head_dim = args.head_dim;
+    queries.scale = args.scale;
+    parts_.push_back({&step, queries, {}, first_row, args.n_tokens, n_before + n_here});
+    return log_sums;
+}
+
+void guide_weigher::collect() {
+    for (part & p : parts_) {
+        p.guide = guide_of(*p.step);
+    }
+}
+
+void guide_weigher::weigh(const float * q, int64_t ith, int64_t nth) const {
+    std::vector<float> scratch;
+    for (const part & p : parts_) {
+        guided_queries queries = p.queries;
+        queries.q = q + p.first_row * queries.n_head * queries.head_dim;
+        scratch.resize(p.guide.positions.size());
+        kv_layer & layer = *p.step->layer;
+        float * const weights = layer.tail_weights.data() + layer.n_tail;
+        for (int64_t i = ith; i < p.n_rows; i += nth) {
+            weights[i] = weight_given_to_guide(queries, i, p.guide, scratch);
+        }
+    }
+}
+
+size_t guide_weigher::bytes() const {
+    size_t n = log_sums_.capacity() * sizeof(float);
+    for (const part & p : parts_) {
+        n += p.guide.k.capacity() * sizeof(float) + p.guide.positions.capacity() * sizeof(int64_t);
+    }
+    return n;
+}
+
+}  // namespace livekv
