@@ -69,8 +69,8 @@ class held_sessions {
 using listed = std::pair<std::shared_ptr<session_handle>, py::object>;
 
 py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, bool all_logits,
-                       const std::vector<bool> & generated) {
-    LIVEKV_ASSERT(generated.size() == batch.size());
+                       const std::vector<bool> & generated, const std::vector<int64_t> & to_come) {
+    LIVEKV_ASSERT(generated.size() == batch.size() && to_come.size() == batch.size());
     std::vector<session_handle *> handles;
     std::vector<std::vector<int32_t>> ids;
     for (const auto & [session, tokens] : batch) {
@@ -93,7 +93,8 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
         work.push_back({&held[i], ids[i], first, generated[i] ? token_origin::generated : token_origin::prompt,
                         [out, first, n_vocab](int64_t start, int64_t, std::span<const float> logits) {
                             std::copy(logits.begin(), logits.end(), out + (start - first) * n_vocab);
-                        }});
+                        },
+                        to_come[i]});
     }
     held.note_change();
     const py::gil_scoped_release released;
@@ -163,7 +164,7 @@ py::list prefix_nodes(const engine_handle & h) {
 void bind_engine(py::module_ & module) {
     py::class_<engine_handle, std::shared_ptr<engine_handle>>(module, "Engine")
         .def(py::init(&open), py::arg("model"), py::arg("n_threads"))
-        .def("step", &step_sessions, py::arg("batch"), py::arg("all_logits"), py::arg("generated"))
+        .def("step", &step_sessions, py::arg("batch"), py::arg("all_logits"), py::arg("generated"), py::arg("to_come"))
         .def("advance", &advance, py::arg("texts"))
         .def("n_threads", [](const engine_handle & h) { return h.e->n_threads(); })
         .def("prefix_idle_bytes",

@@ -19,6 +19,9 @@ namespace {
 class stream {
   public:
     stream(bool keys, const kv_options & options) : keys_(keys) {
+        if (options.policy == "guided") {
+            fail("the policy guided seals by attention too, not keys or values alone; livekv.kv.GuidedLayer has it");
+        }
         if (options.policy != "livekv") {
             fail("only the policies ", compressing_policies(), " seal chunks, not ", options.policy);
         }

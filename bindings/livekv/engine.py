@@ -64,6 +64,7 @@ class Engine:
         batch: Sequence[tuple[Session, Tokens]],
         all_logits: bool = False,
         generated: bool | Sequence[bool] = False,
+        to_come: int | Sequence[int] = 0,
     ) -> list[F32]:
         """Appends to every session its tokens: prompts, parts of them and single tokens in any mix.
 
@@ -74,6 +75,8 @@ class Engine:
         several passes, and the call returns when all are through. A pass takes prompts of up to 512 tokens together and
         up to 16 sessions whose policy is not livekv; the others follow in the next one. generated: the tokens were made
         from the logits, which matters to caches that do not seal those (seal_decode); one for all, or one for each.
+        to_come: tokens of the same prompt that later steps bring, one for all or each, which matters to caches whose
+        chunks depend on the prompt's length (guided), and that end a chunk with the prompt (seal_decode off).
 
         Raises Error, before anything is computed, when a session is listed twice, closed, in use by another call, of
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
@@ -82,7 +85,13 @@ class Engine:
         origins = [generated] * len(batch) if isinstance(generated, bool) else list(generated)
         if len(origins) != len(batch):
             raise Error(f"generated has {len(origins)} entries for a batch of {len(batch)}")
-        return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins)
+        later = [to_come] * len(batch) if isinstance(to_come, int) else list(to_come)
+        if len(later) != len(batch):
+            raise Error(f"to_come has {len(later)} entries for a batch of {len(batch)}")
+        for n in later:
+            if not isinstance(n, int) or not 0 <= n < 2**31:
+                raise Error(f"to_come is {n!r}; it must be 0 or more tokens")
+        return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins, later)
 
     def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
         """Runs texts, made by Session.generate and not begun or begun, together; gives each out when it has ended.

@@ -53,8 +53,8 @@ std::vector<session::share> next_pass(std::vector<progress> & waiting, std::vect
         n_dense += dense ? 1 : 0;
         const int64_t end = p.n_done + n;
         shares.push_back({work.who, work.tokens.subspan(static_cast<size_t>(p.n_done), static_cast<size_t>(n)),
-                          std::clamp<int64_t>(end - work.first_wanted, 0, n), work.origin, n == p.n_left(),
-                          work.who->n_tokens() + p.n_left()});
+                          std::clamp<int64_t>(end - work.first_wanted, 0, n), work.origin,
+                          n == p.n_left() && work.n_to_come == 0, work.who->n_tokens() + p.n_left() + work.n_to_come});
         p.n_done = end;
         running.push_back(p);
     }

@@ -19,6 +19,7 @@ struct session_step {
     int64_t first_wanted = 0;         // index of the first of them whose logits are wanted
     token_origin origin = token_origin::prompt;
     session::logits_sink sink;  // as session::eval's; may be empty
+    int64_t n_to_come = 0;      // tokens of the same prompt that later steps bring
 };
 
 // Appends every session's tokens, in as few passes as their chunks allow, and in more where rows would take much memory

@@ -69,6 +69,23 @@ def test_one_session_in_a_batch_is_bit_for_bit_that_session(livekv, tiny, ids, e
             np.testing.assert_array_equal(engine.step([(one, part)], all_logits=True)[0], other.eval(part, all_logits=True))
 
 
+def test_a_prompt_of_several_steps_ends_where_it_is_said_to(livekv, tiny, ids, engine):
+    """Generated text that is not sealed begins behind a chunk that the prompt's end closes."""
+    told, untold, whole = open_sessions(livekv, tiny, 3, specs=["livekv:chunk-size=64:seal-decode=off"])
+    whole.prefill(ids[:150])
+    for first in (0, 50, 100):
+        engine.step([(told, ids[first : first + 50])], to_come=[100 - first])
+        engine.step([(untold, ids[first : first + 50])])
+    kinds = [session.kv_dump(0)["v_kind"].tolist() for session in (told, untold, whole)]
+    assert kinds[0] == kinds[2]
+    groups = [session.kv_dump(0)["k_group"].tolist() for session in (told, untold, whole)]
+    assert groups[0] == groups[2] != groups[1]
+    for bad, why in ((-1, "to_come is -1"), ([1, 2], "to_come has 2 entries"), ([1.5], "to_come is 1.5"), (2**40, "to_come")):
+        with pytest.raises(livekv.Error, match=why):
+            engine.step([(told, ids[:1])], to_come=bad)
+    assert told.n_tokens == 150
+
+
 def test_more_sessions_than_a_pass_takes_all_advance(livekv, tiny, ids, engine):
     sessions = open_sessions(livekv, tiny, 20, n_ctx=100, specs=["f16"])
     results = engine.step([(s, ids[i : i + 40]) for i, s in enumerate(sessions)])

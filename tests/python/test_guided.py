@@ -119,6 +119,10 @@ def test_the_whole_prompts_length_is_told_before_its_first_chunk(livekv, model, 
     engine = livekv.Engine(model)
     engine.step([(batched, tokens[:256])])
     same_dumps(model, batched, whole)
+    told = model.session(400, kv=kv)
+    for first in (0, 64, 128, 192):
+        engine.step([(told, tokens[first : first + 64])], to_come=192 - first)
+    same_dumps(model, told, whole)
     evaluated = model.session(400, kv=kv)
     evaluated.eval(tokens[:256])
     same_dumps(model, evaluated, whole)
@@ -277,6 +281,12 @@ def test_options_of_guided_are_refused_by_the_others(livekv):
     assert one.level_bits == (16, 4, 0) and livekv.KVOptions.parse(one.spec) == one
     listed = livekv.parse_kv_list("f16,guided:level-bits=8,4,0,livekv")
     assert [label for label, _ in listed] == ["f16", "guided:level-bits=8,4,0", "livekv"]
+
+
+def test_a_stream_of_keys_alone_is_refused_and_says_what_there_is(livekv):
+    for stream in (livekv.kv.KeyStream, livekv.kv.ValueStream):
+        with pytest.raises(livekv.Error, match=r"guided seals by attention too, .*; livekv.kv.GuidedLayer has it"):
+            stream(livekv.KVOptions(policy="guided"))
 
 
 def test_the_reference_preset_is_the_published_method(livekv):

@@ -23,6 +23,18 @@ def test_texts_together_are_those_of_each_alone(scheduler, serve, tiny, kv, ids)
     assert s.counters.generated_tokens == sum(one.request.n_generated for one in asked)
 
 
+def test_a_cache_that_depends_on_the_prompts_length_is_told_it_and_shares_nothing(serve, livekv, root, ids):
+    model = livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2, prefix_cache_bytes=1 << 26)
+    kv = livekv.KVOptions(policy="guided", chunk_size=CHUNK)
+    s = serve.scheduler.Scheduler(model, serve.limits.Limits(step_tokens=CHUNK, parallel=3), 1000, kv)
+    prompts = [ids[:350], ids[:300], [*ids[:200], *ids[500:600]]]
+    for _ in range(2):  # those of the first round have ended by the second
+        asked = [Asked(serve, prompt, max_tokens=30) for prompt in prompts]
+        run(s, asked)
+        assert [one.text for one in asked] == [alone(model, kv, prompt, 30)[0] for prompt in prompts]
+    assert len(s.kept) == 0 and s.counters.cached_tokens == 0
+
+
 def test_a_long_prompt_keeps_nobody_waiting(scheduler, serve, ids):
     """A text goes on by a token in every step, and a short prompt is read after one chunk of the long one."""
     s = scheduler()
@@ -257,14 +269,14 @@ def test_only_the_guilty_fails(scheduler, serve, tiny, kv, ids, livekv, monkeypa
     class Engine:
         prefix_idle_bytes = 0
 
-        def step(self, batch, all_logits, generated):
+        def step(self, batch, all_logits, generated, to_come):
             calls.append(len(batch))
             if len(calls) == 4:  # the first has advanced, then memory runs out
-                compute(batch[:1], all_logits, generated[:1])
+                compute(batch[:1], all_logits, generated[:1], to_come[:1])
                 raise livekv.Error("not enough memory for a pass")
             if len(calls) > 4 and any(session is guilty for session, _ in batch):
                 raise livekv.Error("not enough memory")
-            return compute(batch, all_logits, generated)
+            return compute(batch, all_logits, generated, to_come)
 
     for one in asked:
         s.submit(one.request)
@@ -286,8 +298,8 @@ def test_a_prompt_that_is_scored_is_scored_once(scheduler, serve, livekv, ids, m
     class Engine:
         prefix_idle_bytes = 0
 
-        def step(self, batch, all_logits, generated):
-            logits = compute(batch, all_logits, generated)
+        def step(self, batch, all_logits, generated, to_come):
+            logits = compute(batch, all_logits, generated, to_come)
             if not failed:
                 failed.append(True)
                 raise livekv.Error("not enough memory for a pass")

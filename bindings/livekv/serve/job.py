@@ -63,6 +63,8 @@ class Work:
     generated: bool
     wants_all: bool = False
     """The logits of every token."""
+    to_come: int = 0
+    """Tokens of the prompt that later steps bring."""
     rows: F32 | None = None
     """float32 [len(tokens), n_vocab], where they are wanted."""
     logits: F32 | None = None
@@ -84,7 +86,7 @@ class Work:
         try:
             if advanced:
                 self.session.trim(self._n_after - len(self.tokens))
-            (logits,) = engine.step([(self.session, self.tokens)], self.wants_all, self.generated)
+            (logits,) = engine.step([(self.session, self.tokens)], self.wants_all, self.generated, self.to_come)
             self.take(logits)
         except Error as problem:
             self.problem = str(problem)

@@ -82,7 +82,8 @@ class Scheduler:
                 probe.prefill([0])
                 # A quarter more: of an open chunk, queries are kept too where key channels have widths of their own.
                 self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes * 5 // 4
-        self._keeps = self._grows and model.prefix_cache_bytes > 0
+        self._shares = self.kv.policy != "guided"  # whose chunks are those of the whole prompt's length
+        self._keeps = self._grows and self._shares and model.prefix_cache_bytes > 0
 
     # --- from any thread ---
 
@@ -144,7 +145,10 @@ class Scheduler:
             return False
         self.counters.steps += 1
         work = [Work(text.session, [text.last_token], True) for _, text in texts]
-        work += [Work(job.session, part, False, job.request.scores_prompt) for job, part in parts]
+        work += [
+            Work(job.session, part, False, job.request.scores_prompt, len(job.prompt) - job.n_read - len(part))
+            for job, part in parts
+        ]
         self._compute([one for one in work if not one.wants_all], all_logits=False)
         self._compute([one for one in work if one.wants_all], all_logits=True)
         for (job, text), done in zip(texts, work):
@@ -285,7 +289,9 @@ class Scheduler:
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
-        if not (self.model.prefix_cache_bytes or self.model.store) or job.n_read > 0 or job.request.scores_prompt:
+        if not self._shares or not (self.model.prefix_cache_bytes or self.model.store):
+            return False
+        if job.n_read > 0 or job.request.scores_prompt:
             return False
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
@@ -301,7 +307,8 @@ class Scheduler:
             return
         try:
             batch = [(one.session, one.tokens) for one in work]
-            for one, logits in zip(work, self.engine.step(batch, all_logits, [one.generated for one in work])):
+            generated, to_come = [one.generated for one in work], [one.to_come for one in work]
+            for one, logits in zip(work, self.engine.step(batch, all_logits, generated, to_come)):
                 one.take(logits)
         except Error:
             for one in work:
