@@ -30,4 +30,13 @@ std::optional<size_t> first_not_finite(std::span<const float> values) {
     return std::nullopt;
 }
 
+bool all_within(std::span<const float> values, float largest) {
+    const auto top = std::bit_cast<int32_t>(largest);  // of positive numbers, bits are in the order of values, NaN last
+    int32_t any = 0;
+    for (const float value : values) {
+        any |= static_cast<int32_t>((std::bit_cast<int32_t>(value) & 0x7fffffff) > top);
+    }
+    return any == 0;
+}
+
 }  // namespace livekv

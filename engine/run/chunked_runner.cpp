@@ -4,12 +4,11 @@
 #include <chrono>
 
 #include "error.h"
+#include "finite.h"
 
 namespace livekv {
 
 namespace {
-
-constexpr int64_t none_bad = INT64_MAX;
 
 const float * row_of(const ggml_tensor * t, int64_t i) {
     return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
@@ -20,8 +19,7 @@ const float * row_of(const ggml_tensor * t, int64_t i) {
 chunked_runner::chunked_runner(const kv_shape & shape, int32_t n_threads)
     : shape_(shape),
       kernels_(best_cpu_kernels()),
-      job_(kernels_, n_threads, static_cast<int32_t>(shape.layers.front().head_dim)),
-      first_bad_(none_bad) {
+      job_(kernels_, n_threads, static_cast<int32_t>(shape.layers.front().head_dim)) {
     for (int64_t il = 0; il < shape.n_layer(); ++il) {
         nodes_.push_back({this, il, 0.0f});
         device_nodes_.push_back({run_on_device, this, il});
@@ -36,7 +34,7 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     keeps_unturned_ = false;
     guides_.clear();
     seal_seconds_ = 0.0;
-    first_bad_ = none_bad;
+    bad_.clear();
     failed_ = false;
     const kv_cache * growing = nullptr;
     std::vector<chunked_cache *> caches;
@@ -87,9 +85,9 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         return attends ? out : nullptr;
     }
     // A node's result orders it before the next one; the values are nobody's concern.
-    ggml_tensor * kv[] = {k, v, k_unturned};
-    ggml_tensor * stored =
-        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, kv, keeps_unturned_ ? 3 : 2, store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * qkv[] = {k, v, keeps_unturned_ ? k_unturned : k, q};
+    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, qkv, attends || reads_queries_ ? 4 : 3,
+                                          store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
     if (attends || weighs_guide()) {
@@ -123,21 +121,17 @@ void chunked_runner::guarded(F work) {
     }
 }
 
-void chunked_runner::note_bad(int64_t il, int64_t row) {
-    const int64_t here = il << 32 | row;
-    for (int64_t first = first_bad_; here < first && !first_bad_.compare_exchange_weak(first, here);) {
-    }
-}
-
 void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
+    const ggml_tensor * const q = dst->src[3];  // [head_dim, n_head, n_rows], contiguous; null: nobody reads them
     for (int64_t i = ith; i < r.n_rows_; i += nth) {
         const part & p = r.parts_[r.part_of_row_[static_cast<size_t>(i)]];
         const layer_step & step = p.cache->step(n.il);
         const ggml_tensor * const k = dst->src[step.plan->turns ? 2 : 0];
-        if (!host_step::store(step, r.kernels_, i - p.first_row, row_of(k, i), row_of(dst->src[1], i))) {
-            r.note_bad(n.il, i);
+        const bool stored = host_step::store(step, r.kernels_, i - p.first_row, row_of(k, i), row_of(dst->src[1], i));
+        if (!stored || (q && first_not_finite({row_of(q, i), q->nb[2] / sizeof(float)}))) {
+            r.bad_.note(n.il, i);
         }
     }
     if (ith == 0) {
@@ -186,7 +180,7 @@ void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
-    if (r.first_bad_ != none_bad) {
+    if (r.bad_.any()) {
         return;
     }
     const auto start = std::chrono::steady_clock::now();
@@ -227,9 +221,9 @@ void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, 
         for (const part & p : r.parts_) {
             layer_step & step = p.cache->step(node.il);
             device_step & work = p.cache->on_device(node.il);
-            work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
-                       v->nb[2] / sizeof(float), s);
             const float * const queries = q ? row_of(q, p.first_row) : nullptr;
+            work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
+                       v->nb[2] / sizeof(float), queries, s);
             if (attends) {
                 float * const out = static_cast<float *>(dst->data) + p.first_row * dst->ne[0];
                 work.attend(step, queries, out, scale, r.device_workspace_, s);
@@ -239,7 +233,7 @@ void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, 
     });
 }
 
-void chunked_runner::check() const {
+void chunked_runner::check() {
     if (failed_) {
         try {
             std::rethrow_exception(failure_);
@@ -247,20 +241,16 @@ void chunked_runner::check() const {
             fail("not enough memory for the cache's workspace");
         }
     }
-    int64_t first = first_bad_;
-    for (int64_t il = 0; il < shape_.n_layer() && !parts_.empty(); ++il) {
+    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
         for (const part & p : parts_) {
             if (shape_.layers[static_cast<size_t>(il)].on_device && p.cache->on_device(il).first_bad() >= 0) {
-                first = std::min(first, il << 32 | (p.first_row + p.cache->on_device(il).first_bad()));
+                bad_.note(il, p.first_row + p.cache->on_device(il).first_bad());
             }
         }
     }
-    if (first != none_bad) {
-        const int64_t row = first & 0xffffffff;
-        const part & p = parts_[part_of_row_[static_cast<size_t>(row)]];
-        fail("layer ", first >> 32, ", position ", p.cache->n_tokens() + row - p.first_row,
-             ": a key or value is not a number or too large for 16 bits; "
-             "the model's weights or its computation are broken");
+    if (const auto first = bad_.first()) {
+        const part & p = parts_[part_of_row_[static_cast<size_t>(first->row)]];
+        bad_rows::refuse(first->il, p.cache->n_tokens() + first->row - p.first_row);
     }
 }
 

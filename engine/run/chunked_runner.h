@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention_job.h"
+#include "run/bad_rows.h"
 #include "run/chunked_cache.h"
 #include "run/device_node.h"
 #include "run/guide_step.h"
@@ -35,7 +36,7 @@ class chunked_runner {
     bool weighs_guide() const { return guides_.any(); }
 
     // Throws livekv::error when the pass failed.
-    void check() const;
+    void check();
     void commit() noexcept;
 
     int64_t n_rows() const { return n_rows_; }
@@ -66,7 +67,6 @@ class chunked_runner {
     // comes after it in the pass is left out.
     template <typename F>
     void guarded(F work);
-    void note_bad(int64_t il, int64_t row);
 
     kv_shape shape_;
     const cpu_kernels & kernels_;
@@ -84,7 +84,7 @@ class chunked_runner {
     std::vector<attention_args> calls_;  // of the layer being computed
     guide_weigher guides_;
     double seal_seconds_ = 0.0;
-    std::atomic<int64_t> first_bad_;  // layer << 32 | row, where a value was not finite; none_bad
+    bad_rows bad_;
     std::atomic<bool> failed_{false};
     std::exception_ptr failure_;  // why, when failed_
 };

@@ -13,6 +13,8 @@ namespace livekv {
 
 namespace {
 
+constexpr float f16_max = 65504.0f;
+
 // Views grow in steps of this many rows: ggml's CUDA attention wants multiples of it, and a graph stays valid within a
 // step. The rows in excess are zero and masked.
 constexpr int64_t row_padding = 256;
@@ -149,6 +151,15 @@ void dense_cache::shift(const token_run & leaving) {
 
 int64_t dense_cache::n_rows_read(int64_t n_new) const {
     return padded(n_tokens_ + n_new);
+}
+
+// A block's scale is f16, and so many steps of it make the largest value.
+float dense_cache::largest() const {
+    return f16_max * (type_ == GGML_TYPE_F16 ? 1.0f : type_ == GGML_TYPE_Q4_0 ? 8.0f : 127.0f);
+}
+
+float dense_cache::largest_query() const {
+    return f16_max * (type_ == GGML_TYPE_F16 ? 1.0f : 127.0f);  // rounded as f16 or q8_0
 }
 
 ggml_tensor * dense_cache::rotate_keys(ggml_context * ctx, ggml_tensor * x) {

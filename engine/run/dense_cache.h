@@ -36,6 +36,8 @@ class dense_cache : public kv_cache {
     int64_t n_rows_read(int64_t n_new) const;  // rows a pass reads, those beyond its tokens masked
     ggml_tensor * k(int64_t il) const { return k_[static_cast<size_t>(il)]; }  // [n_embd_kv, n_rows]
     ggml_tensor * v(int64_t il) const { return v_[static_cast<size_t>(il)]; }
+    float largest() const;        // key or value, in magnitude, whose row is stored as numbers
+    float largest_query() const;  // that ggml's attention takes, which rounds queries too
     int64_t n_layer() const { return shape_.n_layer(); }
     const kv_layer_shape & layer(int64_t il) const { return shape_.layers[static_cast<size_t>(il)]; }
     void begin(int64_t n_new) noexcept;

@@ -22,6 +22,7 @@ ggml_tensor * columns(ggml_context * ctx, ggml_tensor * x, int64_t first, int64_
 
 void dense_runner::begin(std::span<const pass_part> parts, int64_t first_row) {
     parts_.clear();
+    check_.begin();
     for (const pass_part & p : parts) {
         auto & cache = static_cast<dense_cache &>(*p.cache);
         cache.begin(p.n_new);
@@ -41,6 +42,7 @@ std::string dense_runner::graph_key() const {
 
 void dense_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
     inputs_.clear();
+    check_.clear_nodes();
     for (const part & p : parts_) {
         const auto input = [&](ggml_tensor * t, const char * name) {
             ggml_set_name(t, name);
@@ -98,16 +100,18 @@ void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, g
             new_k = dense_cache::rotate_keys(ctx, new_k);
             new_v = dense_cache::rotate_values(ctx, ggml_cont(ctx, new_v));
         }
+        ggml_tensor * own_q = q ? columns(ctx, q, p.first_row, p.n_new) : nullptr;
+        if (own_q && cache.rotated()) {
+            own_q = dense_cache::rotate_keys(ctx, own_q);
+        }
+        check_.add(ctx, graph,
+                   {il, p.first_row, new_k, new_v, own_q, cache.largest(), cache.largest_query(), shape.on_device});
         new_k = ggml_reshape_2d(ctx, new_k, shape.n_embd_kv(), p.n_new);
         new_v = ggml_reshape_2d(ctx, new_v, shape.n_embd_kv(), p.n_new);
         ggml_build_forward_expand(graph, ggml_set_rows(ctx, cache.k(il), new_k, inputs_[i].rows));
         ggml_build_forward_expand(graph, ggml_set_rows(ctx, cache.v(il), new_v, inputs_[i].rows));
         if (!q) {
             continue;
-        }
-        ggml_tensor * own_q = columns(ctx, q, p.first_row, p.n_new);
-        if (cache.rotated()) {
-            own_q = dense_cache::rotate_keys(ctx, own_q);
         }
         own_q = ggml_permute(ctx, own_q, 0, 2, 1, 3);  // [head_dim, n_new, n_head]
         const auto heads_of = [&](ggml_tensor * rows) {
@@ -121,6 +125,14 @@ void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, g
             out = dense_cache::rotate_values(ctx, out);
         }
         results.push_back(ggml_reshape_2d(ctx, out, shape.head_dim * shape.n_head, p.n_new));
+    }
+}
+
+void dense_runner::check() {
+    if (const auto first = check_.first()) {
+        const auto after = std::ranges::find_if(parts_, [&](const part & p) { return p.first_row > first->row; });
+        const part & p = *std::prev(after);
+        bad_rows::refuse(first->il, p.cache->n_tokens() + first->row - p.first_row);
     }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "run/dense_cache.h"
+#include "run/dense_check.h"
 
 namespace livekv {
 
@@ -27,6 +28,8 @@ class dense_runner {
     void attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
                 float scale, std::vector<ggml_tensor *> & results);
 
+    // Throws livekv::error when the pass failed.
+    void check();
     void commit() noexcept;
     size_t n_parts() const { return parts_.size(); }
 
@@ -44,6 +47,7 @@ class dense_runner {
     };
     void set_mask(const part & p, int64_t window, ggml_tensor * mask);
     std::vector<part> parts_;
+    dense_check check_;
     std::vector<inputs> inputs_;            // [n parts] of the graph built last
     std::vector<int64_t> row_values_;       // [n_new]
     std::vector<ggml_fp16_t> mask_values_;  // [n_new, n_kv]

@@ -1,6 +1,7 @@
 #include "run/device_step.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "error.h"
 
@@ -118,7 +119,7 @@ void device_step::require_supported(const chunk_plan & plan) {
 }
 
 void device_step::store(const layer_step & step, const float * k, size_t k_stride, const float * v, size_t v_stride,
-                        device::stream s) {
+                        const float * q, device::stream s) {
     const chunk_plan & plan = *step.plan;
     *bad_ = none_bad;
     sealed_ = false;
@@ -131,6 +132,16 @@ void device_step::store(const layer_step & step, const float * k, size_t k_strid
     args.sides[0] = {k, k_stride, step.k_rows + at, plan.k_rotation};
     args.sides[1] = {v, v_stride, step.v_rows + at, plan.v_rotation};
     device::store_rows(args, s);
+    if (q) {
+        device_rows rows;
+        rows.from = q;
+        rows.n_rows = args.n_tokens;
+        rows.n_values = static_cast<int32_t>(n_head_ * plan.head_dim);
+        rows.stride = static_cast<size_t>(rows.n_values);
+        rows.largest = std::numeric_limits<float>::max();
+        rows.bad = bad_.get();
+        device::check_rows(rows, s);
+    }
 }
 
 // Chunks that are in the table already are left alone: a chunk is added once in as many tokens.

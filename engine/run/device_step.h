@@ -35,15 +35,15 @@ class device_step {
     static void require_supported(const chunk_plan & plan);
 
     // Between begin and commit of the step, in this order. k, v: f32 [n_new, n_head_kv, head_dim], rows `stride` floats
-    // apart; q, out: f32 [n_new, n_head, head_dim].
+    // apart; q, out: f32 [n_new, n_head, head_dim], q null where nobody reads it.
     void store(const layer_step & step, const float * k, size_t k_stride, const float * v, size_t v_stride,
-               device::stream s);
+               const float * q, device::stream s);
     void attend(const layer_step & step, const float * q, float * out, float scale, device_workspace & workspace,
                 device::stream s);
     // q: as attend's, read where the plan reads queries.
     void seal(layer_step & step, const float * q, device_workspace & workspace, device::stream s);
 
-    // When the stream has done it: the first token of the pass with a value that is not finite, or -1.
+    // When the stream has done it: the first token of the pass with a query, key or value that is not finite, or -1.
     int64_t first_bad() const;
     // Seconds of the last seal; 0 when the pass closed no chunk.
     double seal_seconds() const;

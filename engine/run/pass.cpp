@@ -66,6 +66,11 @@ void pass_runner::set_inputs() {
     dense_.set_inputs();
 }
 
+void pass_runner::check() {
+    chunked_.check();
+    dense_.check();
+}
+
 void pass_runner::commit() noexcept {
     chunked_.commit();
     dense_.commit();

@@ -49,9 +49,9 @@ class pass_runner {
     // Fills the inputs for the pass announced to begin.
     void set_inputs();
 
-    // The pass was computed. Throws livekv::error when keys or values were not finite numbers, or memory ran out on the
-    // way.
-    void check() const { chunked_.check(); }
+    // The pass was computed. Throws livekv::error when queries, keys or values were not finite numbers, or memory ran
+    // out on the way.
+    void check();
 
     // The pass is sound: its tokens are in the caches now.
     void commit() noexcept;

@@ -372,6 +372,39 @@ TEST(rows_are_stored_as_the_cpu_stores_them) {
     }
 }
 
+TEST(rows_with_what_is_no_number_are_found) {
+    constexpr int32_t n = 5;
+    constexpr int32_t n_values = 150;
+    auto * const bad = static_cast<uint32_t *>(device::allocate_on_host(sizeof(uint32_t)));
+    const auto first_bad = [&](const std::vector<float> & values, float largest) {
+        const device_buffer from(values);
+        device_rows rows;
+        rows.from = from.as<float>();
+        rows.stride = n_values + 10;
+        rows.n_rows = n;
+        rows.n_values = n_values;
+        rows.largest = largest;
+        rows.first = 100;
+        rows.bad = bad;
+        *bad = UINT32_MAX;
+        device::check_rows(rows, nullptr);
+        device::wait(nullptr);
+        return *bad;
+    };
+    const std::vector<float> good(n * (n_values + 10), -8.0f);
+    CHECK_EQ(first_bad(good, 8.0f), UINT32_MAX);
+    for (const float value : {NAN, -INFINITY, 8.001f, -8.001f}) {
+        std::vector<float> broken = good;
+        broken[n_values] = value;  // between two rows
+        CHECK_EQ(first_bad(broken, 8.0f), UINT32_MAX);
+        broken[4 * (n_values + 10)] = value;
+        CHECK_EQ(first_bad(broken, 8.0f), 104u);
+        broken[2 * (n_values + 10) + n_values - 1] = value;
+        CHECK_EQ(first_bad(broken, 8.0f), 102u);
+    }
+    device::release_on_host(bad);
+}
+
 #if !defined(__CUDACC__)
 TEST(the_order_of_threads_does_not_matter) {
     for (const auto & [head_dim, k_bits, v_bits, outliers] :

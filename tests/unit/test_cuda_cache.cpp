@@ -269,8 +269,31 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
     simt::emulated::set_stands_in(true);
     session s(model::load(file.path(), 0), params());
     simt::emulated::set_stands_in(false);
-    CHECK_ERROR(s.prefill(text(5)), "layer 1, position 0: a key or value is not a number");
+    CHECK_ERROR(s.prefill(text(5)), "layer 1, position 0: a query, key or value is not a number");
     CHECK_EQ(s.n_tokens(), 0);
+}
+
+TEST(broken_queries_are_reported_of_any_cache) {
+    for (const char * tensor : {"blk.1.attn_q.weight", "blk.1.attn_v.weight"}) {
+        tiny_spec broken = spec();
+        broken.edit_values = [&](const std::string & name, std::vector<float> & values) {
+            if (name == tensor) {
+                values[7] = NAN;
+            }
+        };
+        temporary_file file(".gguf");
+        write_tiny_model(broken, file.path());
+        for (const char * kv : {"livekv", "f16", "q8_0"}) {
+            IN(tensor, " ", kv);
+            simt::emulated::set_stands_in(true);
+            session s(model::load(file.path(), 0), params([&](kv_options & o) { o = o.for_policy(kv); }));
+            simt::emulated::set_stands_in(false);
+            for (int i = 0; i < 2; ++i) {
+                CHECK_ERROR(s.prefill(text(5)), "layer 1, position 0: a query, key or value is not a number");
+                CHECK_EQ(s.n_tokens(), 0);
+            }
+        }
+    }
 }
 
 TEST(what_the_device_does_not_do_is_refused) {

@@ -28,4 +28,19 @@ TEST(every_number_is_one) {
     CHECK(!first_not_finite({}));
 }
 
+TEST(what_is_beyond_a_limit_is_found_on_both_sides) {
+    using limits = std::numeric_limits<float>;
+    for (const float bad :
+         {limits::quiet_NaN(), -limits::quiet_NaN(), limits::infinity(), -limits::infinity(), 2.0001f, -2.0001f}) {
+        for (size_t n = 1; n < 40; ++n) {
+            std::vector<float> values(n, n % 2 == 0 ? 2.0f : -2.0f);
+            CHECK(all_within(values, 2.0f));
+            values[n / 2] = bad;
+            CHECK(!all_within(values, 2.0f));
+        }
+    }
+    CHECK(all_within({}, 0.0f) && all_within(std::vector<float>{0.0f, -0.0f}, 0.0f));
+    CHECK(all_within(std::vector<float>{limits::max(), limits::lowest()}, limits::max()));
+}
+
 TEST_MAIN

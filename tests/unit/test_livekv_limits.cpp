@@ -73,7 +73,7 @@ TEST(the_layer_that_computed_them_is_named) {
             const auto m = tiny_model(spec);
             session s(m, params_of());
             CHECK_ERROR(last_logits(s, some_tokens(50)),
-                        "layer 1, position 0: a key or value is not a number or too large for 16 bits");
+                        "layer 1, position 0: a query, key or value is not a number or too large for the cache");
             CHECK_EQ(s.n_tokens(), 0);
         }
     }

@@ -141,4 +141,8 @@ void store_rows(const device_store & args, stream s) {
            static_cast<size_t>(args.head_dim) * sizeof(float), s, args);
 }
 
+void check_rows(const device_rows & rows, stream s) {
+    launch(check_rows_kernel, {rows.n_rows, 1, 1}, row_threads, 0, s, rows);
+}
+
 }  // namespace livekv::device

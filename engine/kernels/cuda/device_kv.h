@@ -130,6 +130,18 @@ struct device_store {
     uint32_t * bad = nullptr;
 };
 
+// Rows to be looked at: `first` + i becomes *bad, where that was more, of a row i with a value that is not a number or
+// beyond `largest`.
+struct device_rows {
+    const float * from = nullptr;  // n_rows of n_values, `stride` floats apart
+    size_t stride = 0;
+    int32_t n_rows = 0;
+    int32_t n_values = 0;
+    float largest = 0.0f;
+    uint32_t first = 0;
+    uint32_t * bad = nullptr;
+};
+
 // Of a key group's channel: the lowest and the highest, and the sums of what each is above the lowest and of its
 // squares; zeros of no token.
 struct device_moments {

@@ -78,6 +78,8 @@ void put_chunk(const device_chunk & c, device_chunk * to, stream s);
 // Keys and values of a pass into f16 rows.
 void store_rows(const device_store & args, stream s);
 
+void check_rows(const device_rows & rows, stream s);
+
 // Tokens of the longest chunk seal takes on this device.
 int32_t longest_chunk();
 

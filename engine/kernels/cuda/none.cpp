@@ -87,6 +87,9 @@ void put_chunk(const device_chunk &, device_chunk *, stream) {
 void store_rows(const device_store &, stream) {
     none();
 }
+void check_rows(const device_rows &, stream) {
+    none();
+}
 
 int32_t longest_chunk() {
     none();

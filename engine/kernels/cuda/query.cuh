@@ -198,4 +198,17 @@ SIMT_KERNEL void store_rows_kernel(const SIMT_PARAM device_store s) {
     }
 }
 
+// Grid: x: rows.
+SIMT_KERNEL void check_rows_kernel(const SIMT_PARAM device_rows rows) {
+    const float * const row = rows.from + static_cast<size_t>(simt::block_x()) * rows.stride;
+    const uint32_t top = simt::bits_of(rows.largest);  // of positive numbers, bits are in the order of values, NaN last
+    bool bad = false;
+    for (int32_t c = simt::thread(); c < rows.n_values; c += simt::n_threads()) {
+        bad |= (simt::bits_of(row[c]) & 0x7fffffffu) > top;
+    }
+    if (bad) {
+        simt::atomic_min(rows.bad, rows.first + static_cast<uint32_t>(simt::block_x()));
+    }
+}
+
 }  // namespace livekv::device

@@ -1,8 +1,27 @@
 #include "model/arch/decoder_layer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <span>
+
+#include "finite.h"
 
 namespace livekv {
+
+namespace {
+
+// ggml's GELU on the CPU is 0 at minus infinity, which is the product of weights that are not numbers.
+void keep_infinite(ggml_tensor * dst, const ggml_tensor *, int ith, int nth, void * /* unused */) {
+    const int64_t first = ggml_nelements(dst) * ith / nth;
+    const int64_t n = ggml_nelements(dst) * (ith + 1) / nth - first;
+    const std::span<float> values(static_cast<float *>(dst->data) + first, static_cast<size_t>(n));
+    if (first_not_finite(values)) {
+        std::ranges::replace(values, -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN());
+    }
+}
+
+}  // namespace
 
 void fetch_attention(const layer_tensors & file, const hparams & hp, int64_t il, layer_weights & l) {
     const int64_t n_q = hp.n_embd_q(il);
@@ -57,6 +76,10 @@ ggml_tensor * attention_output(const layer_nodes & layer, ggml_tensor * attended
 ggml_tensor * gated(const layer_nodes & layer, ggml_tensor * x, gate_function f) {
     const layer_weights & w = layer.w;
     ggml_tensor * gate = layer.name(layer.linear(x, w.ffn_gate, w.b_gate), "ffn_gate");
+    if (f == gate_function::gelu && !w.on_gpu) {
+        gate =
+            layer.name(ggml_map_custom1_inplace(layer.ctx, gate, keep_infinite, GGML_N_TASKS_MAX, nullptr), "ffn_gate");
+    }
     ggml_tensor * up = layer.name(layer.linear(x, w.ffn_up, w.b_up), "ffn_up");
     ggml_tensor * both = f == gate_function::gelu ? layer.name(ggml_geglu_split(layer.ctx, gate, up), "ffn_geglu")
                                                   : layer.name(ggml_swiglu_split(layer.ctx, gate, up), "ffn_swiglu");

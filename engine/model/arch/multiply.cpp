@@ -1,7 +1,12 @@
 #include "model/arch/multiply.h"
 
-#include <algorithm>
+#include <ggml-backend.h>
+#include <ggml-cpu.h>
 
+#include <algorithm>
+#include <limits>
+
+#include "finite.h"
 #include "kernels/cpu/kernels.h"
 #include "model/packed_weights.h"
 
@@ -38,12 +43,33 @@ void multiply_node(ggml_tensor * dst, int ith, int nth, void * matrix) {
     }
 }
 
+// Whether ggml rounds x to integers for the product, and makes numbers of what is none.
+bool rounds_rows(const ggml_tensor * weight) {
+    const ggml_backend_dev_t device =
+        weight->buffer ? ggml_backend_buft_get_device(ggml_backend_buffer_get_type(weight->buffer)) : nullptr;
+    const bool on_gpu = device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU;
+    return !on_gpu && ggml_is_quantized(ggml_get_type_traits_cpu(weight->type)->vec_dot_type);
+}
+
+// Rows of dst [n_out, n_rows] become NaN where x [n_in, n_rows] has a value that is not a number.
+void spread_node(ggml_tensor * dst, const ggml_tensor *, const ggml_tensor * x, int ith, int nth, void * /* unused */) {
+    for (int64_t row = ith; row < x->ne[1]; row += nth) {
+        const auto * values =
+            reinterpret_cast<const float *>(static_cast<const char *>(x->data) + static_cast<size_t>(row) * x->nb[1]);
+        if (first_not_finite({values, static_cast<size_t>(x->ne[0])})) {
+            std::fill_n(static_cast<float *>(dst->data) + row * dst->ne[0], dst->ne[0],
+                        std::numeric_limits<float>::quiet_NaN());
+        }
+    }
+}
+
 }  // namespace
 
 ggml_tensor * multiply(ggml_context * ctx, ggml_tensor * weight, ggml_tensor * x, packed_rows & packed) {
     const packed_matrix * w = find_packed(weight);
     if (!w) {
-        return ggml_mul_mat(ctx, weight, x);
+        ggml_tensor * y = ggml_mul_mat(ctx, weight, x);
+        return rounds_rows(weight) ? ggml_map_custom2_inplace(ctx, y, x, spread_node, GGML_N_TASKS_MAX, nullptr) : y;
     }
     ggml_tensor *& rows = packed[x];
     if (!rows) {
