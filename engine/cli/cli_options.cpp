@@ -34,6 +34,12 @@ int64_t parse_bytes(const std::string & typed) {
     return n << shift;
 }
 
+// Why chunks of such a cache are not shared.
+std::string of_shared_chunks(const kv_options & kv) {
+    return kv.measure_error ? "keeps no chunks whose error is measured, as --kv-error wants it"
+                            : "keeps " + sharing_policies() + " caches only, not --kv " + kv.policy;
+}
+
 }  // namespace
 
 void cli_options::declare(option_table & table) {
@@ -111,6 +117,9 @@ void cli_options::check(const option_table & table) {
     if (prefix_cache_bytes > 0 && !conversation) {
         throw usage_error("--prefix-cache serves the turns of a chat; it needs -cnv");
     }
+    if (prefix_cache_bytes > 0 && !shares_pieces(engine.kv)) {
+        throw usage_error("--prefix-cache " + of_shared_chunks(engine.kv));
+    }
     if (system_prompt && !conversation) {
         throw usage_error("--system needs -cnv");
     }
@@ -125,9 +134,10 @@ void cli_options::check(const option_table & table) {
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
         throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
     }
-    if (!loads && !find_kv_policy(engine.kv.policy).shares()) {
+    // Of a loaded cache, all options but measure_error are the file's.
+    if (engine.kv.measure_error || (!loads && !shares_pieces(engine.kv))) {
         if (store_given) {
-            throw usage_error("--kv-store keeps " + sharing_policies() + " caches only, not --kv " + engine.kv.policy);
+            throw usage_error("--kv-store " + of_shared_chunks(engine.kv));
         }
         kv_store_path.clear();
     }

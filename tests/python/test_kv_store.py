@@ -106,6 +106,10 @@ def test_wrong_calls(cli, prompt, tmp_path):
     store = tmp_path / "store"
     for options, complaint in [
         (["--kv-store", store, "--kv", "f16", "-p", "x"], "livekv, kvstream and kivi caches only, not --kv f16"),
+        (["--kv-store", store, "--kv-error", "-p", "x"], "--kv-store keeps no chunks whose error is measured"),
+        (["--kv-store", store, "--kv-error", "--kv-load", store, "-p", "x"], "--kv-store keeps no chunks whose error"),
+        (["--prefix-cache", "1M", "-cnv", "--kv-error"], "--prefix-cache keeps no chunks whose error is measured"),
+        (["--prefix-cache", "1M", "-cnv", "--kv", "q8_0"], "livekv, kvstream and kivi caches only, not --kv q8_0"),
         (["--kv-store-list"], "--kv-store-list needs the folder"),
         (["--kv-store", store, "--kv-store-limit", "0", "-p", "x"], "--kv-store-limit 0 keeps nothing"),
         (["--kv-store-limit", "1G", "-p", "x"], "--kv-store-limit is of a folder; it needs --kv-store FOLDER"),
@@ -116,5 +120,6 @@ def test_wrong_calls(cli, prompt, tmp_path):
         assert done.stderr.count("\n") == 1 and not store.exists()
     listed = cli("--kv-store", store, "--kv-store-list")
     assert listed.returncode == 1 and "cannot read the folder" in listed.stderr and not store.exists()
-    usual = cli("-p", "Once", "-n", 2, "--kv", "f16", environment={"LIVEKV_KV_STORE": str(store)})
-    assert usual.returncode == 0 and not store.exists(), "the usual folder is for the caches that it can keep"
+    for cache in (["--kv", "f16"], ["--kv-error"]):
+        usual = cli("-p", "Once", "-n", 2, *cache, environment={"LIVEKV_KV_STORE": str(store)})
+        assert usual.returncode == 0 and not store.exists(), "the usual folder is for the caches that it can keep"

@@ -20,10 +20,12 @@ F32 = npt.NDArray[np.float32]
 class Job:
     """A request that has begun: its prompt being read, then its texts."""
 
-    def __init__(self, request: Request, session: Session, number: int = 0) -> None:
+    def __init__(self, request: Request, session: Session, number: int = 0, n_given_before: int = 0) -> None:
         self.request = request
         self.number = number
         """In the order that requests begin, from 1."""
+        self.n_given_before = n_given_before
+        """Tokens of prompts that were given to steps before it."""
         self.since = time.monotonic()
         """When its prompt, and then its texts, began."""
         self.reused: dict[str, int] = {}

@@ -6,8 +6,8 @@ by a chunk:
              3. one engine.step: each text's last token, and the next chunks of prompts up to limits.step_tokens
              4. sample a token for each text; a prompt that is read becomes its choices
 
-Prompts take turns chunk by chunk, so that a short one is not kept waiting by a long one. Memory is never promised
-twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
+Who has least left of its prompt is read first, so that a short one is not kept waiting by a long one; but what has been
+read since a prompt began is as good as if it had less left, so that none waits for ever. Memory is never promised twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
 value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
 
 With a prefix cache, memory that nobody needs holds sequences that have ended (kept.py). A prompt goes on from the one
@@ -70,9 +70,10 @@ class Scheduler:
         """Before the last step, for any thread."""
         self.engine = Engine(model)
         self._n_begun = 0
+        self._n_given = 0  # tokens of prompts, to all steps
         self._lock = threading.Lock()  # of the queue
         self._queue: deque[Request] = deque()
-        self._reading: deque[Job] = deque()  # whose turn it is first
+        self._reading: list[Job] = []
         self._writing: list[Job] = []
         self.kept = Kept()
         with self._new_session() as probe:
@@ -210,7 +211,7 @@ class Scheduler:
                 self._tell_failure(request, Failure(503, str(problem)))
                 continue
             self._n_begun += 1
-            self._reading.append(Job(request, session, self._n_begun))
+            self._reading.append(Job(request, session, self._n_begun, self._n_given))
 
     def _has_room(self, request: Request) -> bool:
         wanted = self._most_bytes(request.n, len(request.prompt) + request.n * self._most_new(request))
@@ -241,10 +242,10 @@ class Scheduler:
         return sum(session.kv_bytes for session in job.sessions()) + self._most_bytes(job.request.n, n_new)
 
     def _next_parts(self) -> list[tuple[Job, Part]]:
-        """The next chunks of prompts, of those whose turn it is; who was taken is last in the next round."""
+        """The next chunks of prompts, of those whose turn it is."""
         parts: list[tuple[Job, Part]] = []
         n_tokens = 0
-        for job in self._reading:
+        for job in sorted(self._reading, key=lambda job: job.n_given_before + len(job.prompt) - job.n_read):
             if self._is_being_read(job):
                 continue
             if job.n_read == 0 and not job.request.scores_prompt:
@@ -256,8 +257,7 @@ class Scheduler:
                 break
             n_tokens += n
             parts.append((job, job.prompt[job.n_read : job.n_read + n]))
-        taken = {id(job) for job, _ in parts}
-        self._reading = deque(sorted(self._reading, key=lambda job: id(job) in taken))
+        self._n_given += n_tokens
         return parts
 
     def _begin_as_known(self, job: Job) -> None:
