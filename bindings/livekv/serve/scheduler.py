@@ -7,7 +7,8 @@ by a chunk:
              4. sample a token for each text; a prompt that is read becomes its choices
 
 Who has least left of its prompt is read first, so that a short one is not kept waiting by a long one; but what has been
-read since a prompt began is as good as if it had less left, so that none waits for ever. Memory is never promised twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
+read since a prompt began is as good as if it had less left, so that none waits for ever. Memory is never promised
+twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
 value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
 
 With a prefix cache, memory that nobody needs holds sequences that have ended (kept.py). A prompt goes on from the one
