@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import post_processor
 from convert_error import ConvertError
 from hf_checkpoint import read_json
 from hf_vocab import AddedToken, Vocab
@@ -46,7 +47,7 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
         text = next((text for text in (_token_text(file, f"{kind}_token") for file in names) if text is not None), None)
         _set_special(vocab, kind, text, _ids(model_config, f"{kind}_token_id"))
     vocab.eot = next((vocab.ids[name] for name in END_OF_TURN if name in vocab.ids), None)
-    _set_add_flags(vocab, tokenizer, tokenizer_config)
+    post_processor.set_added(vocab, tokenizer, tokenizer_config)
     _set_ends(vocab, model_config, _read_optional(hf_dir, "generation_config.json"))
     of_files = _template_of_files(hf_dir)
     vocab.chat_template = _chat_template(tokenizer_config) if of_files is None else of_files
@@ -131,46 +132,10 @@ def _set_ends(vocab: Vocab, model_config: Fields, generation_config: Fields) -> 
     """Every id that ends a text: the tokenizer's, and all that the configurations list."""
     listed = _ids(model_config, "eos_token_id") + _ids(generation_config, "eos_token_id")
     ends = ([] if vocab.eos is None else [vocab.eos]) + [id_ for id_ in listed if 0 <= id_ < vocab.n_vocab]
+    for id_ in dict.fromkeys(listed):
+        if not 0 <= id_ < vocab.n_vocab:
+            vocab.notes.append(f"eos_token_id {id_} is none of the model's {vocab.n_vocab} tokens: left out")
     vocab.ends = list(dict.fromkeys(ends))
-
-
-def _set_add_flags(vocab: Vocab, tokenizer: Fields, tokenizer_config: Fields) -> None:
-    """Whether a text gets a bos in front and an eos behind: as configured, else as the template does."""
-    first, last = _template_ends(tokenizer.object("post_processor"))
-    for text, kind in ((first, "bos"), (last, "eos")):
-        id_ = vocab.ids.get(text) if text is not None else None
-        if id_ is None:
-            continue
-        if getattr(vocab, kind) is None:
-            setattr(vocab, kind, id_)
-        if getattr(vocab, kind) != id_:
-            vocab.notes.append(f"the post_processor adds {text}, which is not the {kind} token: not carried over")
-        else:
-            setattr(vocab, f"add_{kind}", True)
-    if not tokenizer.data and vocab.model == "llama":
-        vocab.add_bos = True  # LlamaTokenizer's default, with tokenizer.model alone
-    for kind in ("bos", "eos"):
-        configured = tokenizer_config.flag(f"add_{kind}_token")
-        if configured is not None:
-            setattr(vocab, f"add_{kind}", configured)
-        if getattr(vocab, kind) is None:
-            setattr(vocab, f"add_{kind}", False)
-
-
-def _template_ends(post_processor: Fields | None) -> tuple[str | None, str | None]:
-    """The special tokens a TemplateProcessing puts right before and right after a single text."""
-    if post_processor is None:
-        return None, None
-    for step in post_processor.objects("processors") or [post_processor]:
-        if step.text("type") != "TemplateProcessing":
-            continue
-        specials = [item.object("SpecialToken") for item in step.objects("single")]
-        items = [special.required_text("id") if special else None for special in specials]  # None: the text itself
-        if None not in items:
-            raise step.wrong("single", "a template with the text in it")
-        at = items.index(None)
-        return (items[at - 1] if at > 0 else None), (items[at + 1] if at + 1 < len(items) else None)
-    return None, None
 
 
 def _template_of_files(hf_dir: Path) -> str | list | None:

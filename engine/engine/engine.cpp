@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "finite.h"
+#include "fork_gate.h"
 #include "without_bad_alloc.h"
 
 namespace livekv {
@@ -19,6 +20,7 @@ engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_
       remembers_(prefix_cache_bytes > 0),
       prefixes_(prefix_cache_bytes),
       store_(std::move(store)) {
+    const fork_gate::inside first;  // where too little memory for the gate can be said
     for (const bool is_long : {false, true}) {
         if (store_) {
             facts_[is_long] = model_->facts(is_long);
@@ -58,6 +60,7 @@ class engine::turn {
     }
 
   private:
+    fork_gate::inside at_work_;
     engine & e_;
     std::unique_lock<std::mutex> lock_;
 };
@@ -114,6 +117,7 @@ void engine::forget_unused() noexcept {
 // Whoever has the mutex comes here when he has left it.
 void engine::forget_if_free() noexcept {
     while (has_to_forget_) {
+        const fork_gate::inside at_work;
         const std::unique_lock lock(mutex_, std::try_to_lock);
         if (!lock) {
             return;
@@ -124,11 +128,13 @@ void engine::forget_if_free() noexcept {
 }
 
 size_t engine::prefix_idle_bytes() const {
+    const fork_gate::inside at_work;
     const std::lock_guard lock(mutex_);
     return prefixes_.idle_bytes();
 }
 
 std::vector<prefix_node> engine::prefix_nodes() const {
+    const fork_gate::inside at_work;
     const std::lock_guard lock(mutex_);
     return prefixes_.nodes();
 }
@@ -213,6 +219,7 @@ void engine::require_numbers(const batch_item & item) const {
 }
 
 size_t engine::workspace_bytes() const {
+    const fork_gate::inside at_work;
     const std::lock_guard lock(mutex_);
     return runner_.workspace_bytes() + backend_.workspace_bytes();
 }

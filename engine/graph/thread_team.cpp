@@ -1,7 +1,6 @@
 #include "graph/thread_team.h"
 
 #include <ggml-cpu.h>
-#include <pthread.h>
 
 #include <condition_variable>
 #include <list>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "error.h"
+#include "fork_gate.h"
 #include "model/ggml_memory.h"
 
 namespace livekv {
@@ -27,7 +27,6 @@ struct team {
 struct registry {
     std::mutex mutex;
     std::list<team> teams;
-    bool watches_forks = false;
 };
 
 // Never destroyed: threads may outlast whatever is.
@@ -44,8 +43,7 @@ void detach(team & t) {
     }
 }
 
-// Idle teams lose their users before a fork and sleep, so that no backend of the child knows threads that it does not
-// have. What another thread is computing meanwhile is lost to the child.
+// Teams lose their users before a fork and sleep, so that no backend of the child knows threads that it does not have.
 void before_fork() {
     all().mutex.lock();
     for (team & t : all().teams) {
@@ -145,13 +143,9 @@ team & find(registry & r, ggml_backend_t cpu, int32_t n_threads) {
 
 thread_team::thread_team(ggml_backend_t cpu, int32_t n_threads) : cpu_(cpu) {
     registry & r = all();
+    static const bool watched = (fork_gate::watch({before_fork, after_fork_in_parent, after_fork_in_child}), true);
+    static_cast<void>(watched);
     const std::lock_guard lock(r.mutex);
-    if (!r.watches_forks) {
-        if (::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
-            fail("not enough memory for threads");
-        }
-        r.watches_forks = true;
-    }
     team & t = find(r, cpu, n_threads);
     if (t.user != cpu) {
         detach(t);

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "fork_gate.h"
 #include "kv/kv_block.h"
 #include "memory/memory_pool.h"
 
@@ -82,7 +83,11 @@ class mapped : public memory_pool::source {
 };
 
 memory_pool & pool() {
-    static memory_pool * p = new memory_pool(*new mapped, alignment);  // pages may outlive every other static
+    static memory_pool * p = [] {
+        auto * const made = new memory_pool(*new mapped, alignment);  // pages may outlive every other static
+        fork_gate::hold(made->mutex());
+        return made;
+    }();
     return *p;
 }
 

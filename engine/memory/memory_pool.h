@@ -39,6 +39,8 @@ class memory_pool {
     // Bytes of the pieces that are in use.
     size_t bytes_taken();
 
+    std::mutex & mutex() { return mutex_; }
+
   private:
     struct stretch {
         size_t bytes = 0;

@@ -191,17 +191,72 @@ def test_folder_without_tokenizer_is_refused(tmp_path):
         convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
 
 
-def test_template_decides_about_bos_and_the_configuration_overrides_it(tmp_path):
+def template(before: list, after: list, **ids: int) -> dict:
+    """A TemplateProcessing with these special tokens before and after the text."""
+
+    def special(name):
+        return {"SpecialToken": {"id": name, "type_id": 0}}
+
+    single = [*map(special, before), {"Sequence": {"id": "A", "type_id": 0}}, *map(special, after)]
+    tokens = {name: {"id": name, "ids": [id_], "tokens": [name]} for name, id_ in ids.items()}
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": tokens}
+
+
+def byte_level_with(post_processor) -> tuple[dict, dict, int]:
+    """A tokenizer, its configuration and the id of its bos; that of its eos is the next."""
     tokenizer, config = tiny_tokenizers.byte_level()
     n = len(tokenizer["model"]["vocab"])
-    tokenizer["post_processor"] = {
-        "type": "Sequence",
-        "processors": [{"type": "ByteLevel"}, tiny_tokenizers.bos_template("<s>", n)],
-    }
-    assert metadata(tmp_path / "template", BYTELEVEL, tokenizer, config)["add_bos_token"] is True
-    overridden = metadata(tmp_path / "config", BYTELEVEL, tokenizer, config | {"add_bos_token": False})
-    assert overridden["add_bos_token"] is False
-    assert metadata(tmp_path / "eos", BYTELEVEL, None, config | {"add_eos_token": True})["add_eos_token"] is True
+    return tokenizer | {"post_processor": post_processor(n)}, config, n
+
+
+@pytest.mark.parametrize(
+    "post_processor, added",
+    [
+        (lambda n: None, (False, False)),
+        (lambda n: {"type": "ByteLevel"}, (False, False)),
+        (lambda n: template(["s"], [], s=n), (True, False)),
+        (lambda n: template([], ["e"], e=n + 1), (False, True)),
+        (lambda n: template(["s"], ["e"], s=n, e=n + 1), (True, True)),
+        (lambda n: {"type": "BertProcessing", "cls": ["<s>", n], "sep": ["</s>", n + 1]}, (True, True)),
+        (lambda n: {"type": "RobertaProcessing", "cls": ["<s>", n], "sep": ["</s>", n + 1]}, (True, True)),
+        (
+            lambda n: {"type": "Sequence", "processors": [{"type": "ByteLevel"}, template(["s"], [], s=n)]},
+            (True, False),
+        ),
+    ],
+)
+def test_the_post_processor_decides_about_bos_and_eos(tmp_path, capsys, post_processor, added):
+    tokenizer, config, _ = byte_level_with(post_processor)
+    got = metadata(tmp_path / "m", BYTELEVEL, tokenizer, config)
+    assert (got["add_bos_token"], got["add_eos_token"]) == added
+    for kind, is_added in zip(("bos", "eos"), added):
+        against = metadata(tmp_path / kind, BYTELEVEL, tokenizer, config | {f"add_{kind}_token": not is_added})
+        assert (against["add_bos_token"], against["add_eos_token"]) == added
+
+
+@pytest.mark.parametrize(
+    "post_processor, message",
+    [
+        (lambda n: template(["s", "s"], [], s=n), "{0}, {0} in front of a text"),
+        (lambda n: template(["s"], [], s=5), "5 in front of a text; only the bos token"),
+        (lambda n: template(["e"], [], e=n + 1), "{1} in front of a text; only the bos token"),
+        (lambda n: template(["s"], ["s"], s=n), "{0} behind a text; only the eos token"),
+        (lambda n: template(["s"], []), "special_tokens is 's', expected a token with ids"),
+        (lambda n: template([], []) | {"single": []}, "expected a template with the text in it"),
+        (lambda n: {"type": "BertProcessing", "cls": ["<s>", 5], "sep": ["</s>", n + 1]}, "5 in front of a text"),
+        (lambda n: {"type": "BertProcessing", "cls": ["<s>", n], "sep": ["</s>"]}, "sep is .*, expected a token and"),
+        (lambda n: {"type": "RobertaProcessing", "cls": ["<s>", n], "sep": ["x", 7]}, "7 behind a text"),
+        (
+            lambda n: {"type": "Sequence", "processors": [template(["s"], [], s=n), template(["s"], [], s=n)]},
+            "{0}, {0} in front",
+        ),
+        (lambda n: {"type": "Another"}, "type is 'Another', expected ByteLevel, TemplateProcessing"),
+    ],
+)
+def test_a_post_processor_that_adds_other_tokens_is_refused(tmp_path, post_processor, message):
+    tokenizer, config, n = byte_level_with(post_processor)
+    with pytest.raises(ConvertError, match=message.format(n, n + 1)):
+        metadata(tmp_path / "m", BYTELEVEL, tokenizer, config)
 
 
 def test_special_ids_come_from_the_tokenizer_before_the_configuration(tmp_path):

@@ -108,6 +108,37 @@ TEST(a_fork_while_another_thread_computes) {
     other.join();
 }
 
+TEST(a_fork_while_another_thread_computes_with_the_same_engine) {
+    require_fork();
+#if defined(__SANITIZE_ADDRESS__)
+    SKIP("AddressSanitizer's allocator may be locked by the other thread, and stays so in the child");
+#endif
+    for (const int32_t n_threads : {1, 2}) {
+        const auto shared = std::make_shared<engine>(tiny_model(), n_threads);
+        const session_params p = params_of("livekv", 32);
+        const std::vector<int32_t> tokens = some_tokens(50);
+        session here(shared, p);
+        const std::vector<float> expected = last_logits(here, tokens);
+        std::atomic<bool> done{false};
+        std::thread other([&] {
+            session s(shared, p);
+            while (!done) {
+                s.prefill(tokens);
+                s.reset();
+            }
+        });
+        for (int i = 0; i < 20; ++i) {
+            CHECK_EQ(in_child([&] {
+                         session fresh(shared, p);
+                         return same_bits(last_logits(fresh, tokens), expected) ? 0 : 1;
+                     }),
+                     0);
+        }
+        done = true;
+        other.join();
+    }
+}
+
 TEST(sessions_that_take_turns_share_threads) {
     const auto m = tiny_model();
     const session_params p = params_of("f16", 32);
