@@ -16,16 +16,17 @@ py::dict dump_arrays(const kv_side_dump & side, bool keys, int64_t n_head_kv, in
     if (!side.group.empty() || n_tokens == 0) {  // of the livekv policy
         const int64_t n_outliers = static_cast<int64_t>(side.outlier_value.size());
         std::vector<py::ssize_t> groups = {n_head_kv, side.n_groups};
-        const bool by_channel = keys || static_cast<int64_t>(side.scale.size()) > n_head_kv * side.n_groups;
-        if (by_channel) {
-            groups.push_back(head_dim);
+        const bool has_minima = keys || !side.minimum.empty();
+        if (has_minima) {
+            const int64_t n_grids = n_head_kv * side.n_groups;
+            groups.push_back(n_grids == 0 ? head_dim : static_cast<int64_t>(side.scale.size()) / n_grids);
         }
         arrays["bits"] = side.bits;
         arrays["group"] = array_of(side.group, {n_tokens});
         arrays["codes"] = array_of(side.codes, values);
         arrays["scale"] = array_of(side.scale, groups);
         arrays["zero"] = array_of(side.zero, groups);
-        if (by_channel) {
+        if (has_minima) {
             arrays["minimum"] = array_of(side.minimum, groups);
             arrays["width"] = array_of(side.width, groups);
         }

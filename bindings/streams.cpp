@@ -20,7 +20,7 @@ class stream {
   public:
     stream(bool keys, const kv_options & options) : keys_(keys) {
         if (options.policy != "livekv") {
-            fail("only the policies livekv and kvstream seal chunks, not ", options.policy);
+            fail("only the policies ", compressing_policies(), " seal chunks, not ", options.policy);
         }
         method_ = options.method();
         needs_queries_ = keys && options.key_alloc == kv_key_alloc::block;

@@ -40,7 +40,7 @@ class Job:
     window: Window
 
 
-COMPRESSING = ("livekv", "kvstream")  # policies that seal chunks
+COMPRESSING = ("livekv", "kvstream", "kivi")  # policies that seal chunks
 
 
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
@@ -49,15 +49,15 @@ def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
     import livekv
 
     options = livekv.KVOptions.parse(base)
-    return options if options.policy in COMPRESSING else options.replace(chunk_size=kv.chunk_size)
+    return options if options.policy in COMPRESSING else options.replace(chunk_size=kv.chunk_tokens)
 
 
 def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
     """Whether a window of n_ctx tokens reads any key compressed: a compressing cache reads its first sealed key after
     the first chunk, or after the chunk that ends the warm-up."""
-    first_read = kv.chunk_size * max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
-    if kv.policy == "kvstream":
-        first_read = kv.chunk_size
+    first_read = kv.chunk_tokens
+    if kv.policy == "livekv":
+        first_read *= max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
     return kv.policy not in COMPRESSING or first_read < n_ctx
 
 
@@ -101,7 +101,7 @@ class Worker:
             "spec": job.spec,
             "text": job.window.text,
             "window": job.window.index,
-            "chunk_size": kv.chunk_size,
+            "chunk_size": kv.chunk_tokens,
             "n_scored": int(nll.size),
             "nll_mean": float(nll.mean()),
             "kl_mean": None if of_base else float(kl.mean()),

@@ -11,9 +11,10 @@ keeps itself; a stream is told: `keys.seal(chunk, query_squares)`. Without them 
 
 The livekv method's equations 3-2 to 3-7 are written out in engine/kv/kv_stats.h and kv_quant.h. Rotation is not part of
 it: rotate a chunk before it is sealed. Of options whose policy is kvstream (engine/kv/kv_stream.h) a stream gives
-Streamed; whether its keys have been turned by RoPE is its caller's choice. A GuidedLayer decides from the
-queries of a prompt what one layer keeps of its tokens, and at how many bits (engine/kv/kv_guided.h); no cache policy
-does so yet.
+Streamed; whether its keys have been turned by RoPE is its caller's choice. Of options whose policy is kivi
+(engine/kv/kv_kivi.h) it gives Grouped: of the tokens it was given so far, those that have left the window meanwhile.
+A GuidedLayer decides from the queries of a prompt what one layer keeps of its tokens, and at how many bits
+(engine/kv/kv_guided.h); no cache policy does so yet.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statist
 from livekv.kinds import DENSE, EXACT, SEALED, SINK, TAIL
 from livekv.options import KVOptions
 
-__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "GuidedChunk", "GuidedLayer", "GuidedMethod",
+__all__ = ["DENSE", "EXACT", "SEALED", "SINK", "TAIL", "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod",
            "KeyStream", "Sealed", "Streamed", "ValueStream", "guided_statistics", "stream_statistics"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
@@ -96,6 +97,20 @@ class Streamed:
         return float(self.bits.mean())
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """n tokens quantized by kivi, those that follow the ones before. H: n_head_kv, D: head_dim."""
+
+    codes: npt.NDArray[np.uint8]
+    """uint8 [H, n, D]."""
+    scale: F32
+    """float32, keys [H, n / 32, D], values [H, n, D / 32], rounded up."""
+    low: F32
+    """float32, shaped as scale: what code 0 stands for."""
+    reconstruction: F32
+    """float32 [H, n, D]: low + code * scale."""
+
+
 def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> dict[str, float]:
     """What the published system reports of a sequence's chunks, by its names. Raises Error when there are none."""
     if not keys or not values:
@@ -122,20 +137,22 @@ def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> d
 class _Stream:
     def __init__(self, keys: bool, options: KVOptions | None) -> None:
         self.options = KVOptions() if options is None else options
-        self._by_channel = self.options.policy == "kvstream"
-        core = _livekv.StreamByChannel if self._by_channel else _livekv.Stream
+        core, self._made = {
+            "kvstream": (_livekv.StreamByChannel, Streamed),
+            "kivi": (_livekv.StreamOfGroups, Grouped),
+        }.get(self.options.policy, (_livekv.Stream, Sealed))
         self._core: Any = core(keys, self.options._core())
 
     def seal(self, chunk: F32, query_squares: F32 | None = None) -> Any:
-        """Seals the sequence's next tokens: Sealed, or with kvstream Streamed. chunk: float32 [n_head_kv, n, head_dim],
-        contiguous, finite. Raises Error when it is anything else, or of other heads than the chunks before.
-        query_squares: [n_head_kv, head_dim], the mean square of each channel of the queries so far, over the heads that
-        share the kv head; livekv's keys alone."""
-        if self._by_channel:
-            if query_squares is not None:
-                raise Error("query_squares is for keys whose channels have widths of their own (key_alloc)")
-            return Streamed(**self._core.seal(chunk))
-        return Sealed(**self._core.seal(chunk, query_squares))
+        """Seals the sequence's next tokens: Sealed, with kvstream Streamed, with kivi Grouped. chunk: float32
+        [n_head_kv, n, head_dim], contiguous, finite. Raises Error when it is anything else, or of other heads than the
+        chunks before. query_squares: [n_head_kv, head_dim], the mean square of each channel of the queries so far, over
+        the heads that share the kv head; livekv's keys alone."""
+        if self._made is Sealed:
+            return Sealed(**self._core.seal(chunk, query_squares))
+        if query_squares is not None:
+            raise Error("query_squares is for keys whose channels have widths of their own (key_alloc)")
+        return self._made(**self._core.seal(chunk))
 
 
 class KeyStream(_Stream):

@@ -78,6 +78,11 @@ class _KVOptionsBase:
         """Whether a livekv.ChunkStore keeps such caches."""
         return self._core().can_be_stored()
 
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of a full chunk, and the most of a prompt that are processed together."""
+        return self.residual if self.policy == "kivi" else self.chunk_size  # type: ignore[attr-defined]
+
     def replace(self, **changes: Any) -> Any:
         return self._of(_livekv.CacheOptions(vars(self) | changes))
 

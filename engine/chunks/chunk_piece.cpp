@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "policy/kivi_seal.h"
 #include "policy/kv_policies.h"
 
 namespace livekv {
@@ -15,10 +16,10 @@ std::shared_ptr<page> placed(const std::shared_ptr<page> & bytes, place & where)
 }  // namespace
 
 piece_cut::piece_cut(const kv_options & options)
-    : settled_(options.warmup_keep || find_kv_policy(options.policy).streams
+    : settled_(options.warmup_keep || !find_kv_policy(options.policy).reads("warmup_chunks")
                    ? 1
                    : static_cast<size_t>(std::max<int64_t>(1, options.warmup_chunks))),
-      chunk_tokens_(static_cast<size_t>(options.chunk_size)) {}
+      chunk_tokens_(static_cast<size_t>(options.chunk_tokens())) {}
 
 bool shares_pieces(const kv_options & options) {
     return find_kv_policy(options.policy).compresses && !options.measure_error;
@@ -27,7 +28,9 @@ bool shares_pieces(const kv_options & options) {
 size_t n_shared_pieces(const chunked_cache & cache) {
     const kv_options & options = cache.options();
     const std::vector<kv_chunk> & chunks = cache.layers().front().chunks;
-    const auto serves_others = [&](const kv_chunk & c) { return c.from_one_pass && c.n_tokens == options.chunk_size; };
+    const auto serves_others = [&](const kv_chunk & c) {
+        return c.from_one_pass && c.n_tokens == options.chunk_tokens();
+    };
     const auto end = std::ranges::find_if_not(chunks, serves_others);
     return shares_pieces(options) ? piece_cut(options).of_chunks(static_cast<size_t>(end - chunks.begin())) : 0;
 }
@@ -48,6 +51,15 @@ std::optional<chunk_piece> piece_of(const chunked_cache & cache, size_t piece) {
     return made;
 }
 
+size_t n_with_an_end(const kv_options & options, std::span<const chunk_piece * const> pieces) {
+    const auto sealed = [](const std::vector<kv_chunk> & chunks) { return chunks.back().v.sealed(); };
+    size_t n = pieces.size();
+    while (find_kv_policy(options.policy).is_kivi && n > 0 && std::ranges::any_of(pieces[n - 1]->layers, sealed)) {
+        --n;
+    }
+    return n;
+}
+
 std::unique_ptr<chunked_cache> sequence_of(const chunked_cache & beginning, std::span<const chunk_piece * const> more) {
     std::vector<kv_layer> layers = beginning.layers();
     for (size_t il = 0; il < layers.size(); ++il) {
@@ -64,6 +76,9 @@ std::unique_ptr<chunked_cache> sequence_of(const chunked_cache & beginning, std:
                 const size_t n_values = static_cast<size_t>(layer.chunks.front().n_sinks) * layer.row();
                 layer.sinks = one->sinks[il].copy(*layer.where, n_values);
             }
+        }
+        if (beginning.plan(static_cast<int64_t>(il)).kivi) {
+            seal_older_values(beginning.plan(static_cast<int64_t>(il)), best_cpu_kernels(), layer);
         }
     }
     return std::make_unique<chunked_cache>(beginning.options(), beginning.shape(), std::move(layers));

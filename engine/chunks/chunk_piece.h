@@ -50,7 +50,12 @@ size_t n_shared_pieces(const chunked_cache & cache);
 // A piece of a sequence, sharing its pages; none where a window has given some of them back.
 std::optional<chunk_piece> piece_of(const chunked_cache & cache, size_t piece);
 
-// A sequence that goes on behind another one's chunks, or an empty one's, with these pieces. Throws std::bad_alloc.
+// How many of these pieces, which follow each other, a sequence may consist of: it may not end with one whose values
+// were sealed when another chunk closed (kivi).
+size_t n_with_an_end(const kv_options & options, std::span<const chunk_piece * const> pieces);
+
+// A sequence that goes on behind another one's chunks, or an empty one's, with these pieces, the last of which is
+// an end. Throws std::bad_alloc.
 std::unique_ptr<chunked_cache> sequence_of(const chunked_cache & beginning, std::span<const chunk_piece * const> more);
 
 }  // namespace livekv

@@ -141,14 +141,12 @@ std::unique_ptr<chunked_cache> chunk_store::longest(const model_facts & model, c
         }
         folder_.touch(key, used.of(i));
     }
-    if (found.empty()) {
-        return nullptr;
-    }
     std::vector<const chunk_piece *> more;
     for (const auto & piece : found) {
         more.push_back(piece.get());
     }
-    return sequence_of(beginning, more);
+    more.resize(n_with_an_end(options, more));
+    return more.empty() ? nullptr : sequence_of(beginning, more);
 }
 
 void chunk_store::put(const model_facts & model, const chunked_cache & cache,

@@ -97,7 +97,7 @@ double timed(const std::function<void()> & work) {
 // computed again.
 void fill(session & s, std::span<const int32_t> context, int64_t n_computed) {
     const auto n = static_cast<int64_t>(context.size());
-    const int64_t n_copied = n - n % s.params().kv.chunk_size;
+    const int64_t n_copied = n - n % s.params().kv.chunk_tokens();
     if (n_computed == 0 || n_computed >= n_copied) {
         s.prefill(context);
         return;

@@ -37,7 +37,7 @@ int64_t parse_bytes(const std::string & typed) {
 // Why chunks of such a cache are not shared.
 std::string of_shared_chunks(const kv_options & kv) {
     return kv.measure_error ? "keeps no chunks whose error is measured, as --kv-error wants it"
-                            : "keeps livekv and kvstream caches only, not --kv " + kv.policy;
+                            : "keeps " + compressing_policies() + " caches only, not --kv " + kv.policy;
 }
 
 }  // namespace
@@ -132,7 +132,7 @@ void cli_options::check(const option_table & table) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
-        throw usage_error("--kv-save writes livekv and kvstream caches only, not --kv " + engine.kv.policy);
+        throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
     }
     // Of a loaded cache, all options but measure_error are the file's.
     if (engine.kv.measure_error || (!loads && !shares_pieces(engine.kv))) {

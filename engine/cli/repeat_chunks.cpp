@@ -1,5 +1,6 @@
 #include "cli/repeat_chunks.h"
 
+#include <algorithm>
 #include <new>
 
 #include "livekv.h"
@@ -14,7 +15,7 @@ void repeat(kv_layer & layer, int64_t n_tokens) {
         fail("only whole chunks can be repeated; the sequence has ", layer.n_tokens(), " tokens");
     }
     const auto sealed = [](const kv_chunk & c) { return c.k.sealed() && c.v.sealed(); };
-    const bool seals = layer.chunks.back().v.sealed();
+    const bool seals = std::ranges::any_of(layer.chunks, [](const kv_chunk & c) { return c.v.sealed(); });
     std::vector<kv_chunk> sources;
     for (const kv_chunk & c : layer.chunks) {
         if (!c.given_back() && (!seals || sealed(c))) {

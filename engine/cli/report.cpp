@@ -87,7 +87,7 @@ std::string summary_text(const session & s, const generate_result & r) {
     text += format("cache     %s: %s for %" PRId64 " tokens", s.params().kv.policy.c_str(), mebibytes(kv_bytes).c_str(),
                    s.n_tokens());
     const auto bits = s.kv_bits_per_value();
-    if (bits && s.n_tokens() >= s.params().kv.chunk_size) {  // before, what is set aside says nothing of the policy
+    if (bits && s.n_tokens() >= s.params().kv.chunk_tokens()) {  // before, what is set aside says nothing of the policy
         text += format(", f16 %s, saved %.1f %%, %.2f bits a value", mebibytes(f16_bytes).c_str(),
                        100.0 * (1.0 - kv_bytes / f16_bytes), *bits);
     }
@@ -104,7 +104,7 @@ std::string stats_json(const session & s, const generate_params & params, const 
                   {"n_ff", m.hp.n_ff(0)},         {"n_head", m.hp.n_head(0)}, {"n_head_kv", m.hp.n_head_kv(0)},
                   {"head_dim", m.hp.head_dim(0)}, {"n_vocab", m.hp.n_vocab},  {"n_ctx_train", m.hp.n_ctx_train}};
     j["options"] = {{"kv", s.params().kv.policy},
-                    {"chunk_size", s.params().kv.chunk_size},
+                    {"chunk_size", s.params().kv.chunk_tokens()},
                     {"n_ctx", s.n_ctx()},
                     {"n_threads", s.params().n_threads},
                     {"n_gpu_layers", m.tensors.n_gpu_layers},

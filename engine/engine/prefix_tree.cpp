@@ -112,6 +112,7 @@ std::unique_ptr<chunked_cache> prefix_tree::longest(const kv_options & options, 
         at->last_used = clock_;
         known.push_back(&at->piece);
     }
+    known.resize(n_with_an_end(options, known));
     return known.empty() ? nullptr : sequence_of(chunked_cache(options, shape), known);
 }
 

@@ -72,6 +72,17 @@
 //   40           places             u8 [n_tokens]: the token's level; kv_no_level: it is not in the block
 //   (padding to 64 bytes)
 //   blocks       of version 2 (keys), 3 or 4
+//
+// Version 6 (values): every token has a scale and a minimum for each group of channels:
+//
+//   0            header             version 6, group: 32 channels; the last one may have fewer; bits up to 5
+//   16           scales             f16 [n_groups, n_tokens]
+//   minima       f16 [n_groups, n_tokens]
+//   (padding to 64 bytes)
+//   codes        bricks of the block's bits, as in version 1
+//   (padding to 64 bytes)
+//
+// A code u stands for minimum + scale * u.
 
 #include <cstddef>
 #include <cstdint>
@@ -85,10 +96,12 @@ constexpr int32_t kv_block_classes = 2;   // the version whose channels stand in
 constexpr int32_t kv_block_channels = 3;  // the version whose channels, keys' or values', have a scale each
 constexpr int32_t kv_block_tokens = 4;    // the version whose tokens, keys or values, have a scale and a minimum each
 constexpr int32_t kv_block_levels = 5;    // the version whose tokens lie in blocks of the other versions, by level
+constexpr int32_t kv_block_groups = 6;    // the version of values whose tokens have them for each group of channels
 constexpr int32_t kv_tile_tokens = 32;    // key groups and value bricks never straddle a tile
 constexpr int32_t kv_block_align = 64;    // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
 constexpr int32_t kv_max_head_dim = 2048;  // 11 bits of an outlier's place
+constexpr int32_t kv_group_channels = 32;  // of a group in version 6
 
 enum class kv_side : uint8_t { key = 0, value = 1 };
 
@@ -96,12 +109,12 @@ enum class kv_side : uint8_t { key = 0, value = 1 };
 struct kv_block_header {
     uint16_t n_tokens;    // 1 ... 4096
     uint16_t head_dim;    // a multiple of 8
-    uint16_t group;       // tokens that share a channel's scale; values: 1
+    uint16_t group;       // tokens that share a channel's scale; values: 1; version 6: channels that share a token's
     uint16_t n_outliers;  // keys: per channel; values: per token
     uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in versions 2, 3 and 5
     kv_side side;
     uint8_t has_centres;  // asymmetric; 0 in versions 2 and 3
-    uint8_t version;      // kv_block_version, _classes, _channels, _tokens or _levels; others take other numbers
+    uint8_t version;      // kv_block_version, _classes, _channels, _tokens, _levels or _groups
     uint16_t width_sum;   // versions 2 and 3: of its quads; version 5: lines of 64 bytes, the lower half; else 0
     uint16_t lines_high;  // version 5: the upper half; else 0
 
@@ -109,6 +122,12 @@ struct kv_block_header {
     LIVEKV_HD constexpr bool has_channels() const { return version == kv_block_channels; }
     LIVEKV_HD constexpr bool has_tokens() const { return version == kv_block_tokens; }
     LIVEKV_HD constexpr bool has_levels() const { return version == kv_block_levels; }
+    LIVEKV_HD constexpr bool has_groups() const { return version == kv_block_groups; }
+
+    // Versions 4 and 6, whose tokens have minima: grids of one token.
+    LIVEKV_HD constexpr bool has_token_minima() const { return has_tokens() || has_groups(); }
+    LIVEKV_HD constexpr int32_t tokens_a_grid() const { return has_groups() ? 1 : group; }
+    LIVEKV_HD constexpr int32_t grids_a_token() const { return has_groups() ? (head_dim + group - 1) / group : 1; }
 };
 static_assert(sizeof(kv_block_header) == 16, "the first section");
 static_assert(offsetof(kv_block_header, n_tokens) == 0 && offsetof(kv_block_header, head_dim) == 2, "byte map");
@@ -133,7 +152,7 @@ struct kv_block_map {
     size_t index = 0;
     size_t tiles = 0;
     size_t centres = 0;
-    size_t minima = 0;  // versions 2 and 4
+    size_t minima = 0;  // versions 2, 4 and 6
     size_t order = 0;   // version 2
     size_t widths = 0;  // versions 2 and 3
     size_t levels = 0;  // version 5, as the next
@@ -193,9 +212,10 @@ LIVEKV_HD static constexpr size_t kv_n_bricks(const kv_block_header & h) {
                : static_cast<size_t>(kv_ceil_div(h.head_dim, 16)) * static_cast<size_t>(kv_ceil_div(h.n_tokens, 4));
 }
 
+// Of versions 4 and 6.
 LIVEKV_HD static constexpr kv_block_map kv_map_tokens(const kv_block_header & h) {
     kv_block_map m;
-    m.n_scales = h.n_tokens;
+    m.n_scales = h.n_tokens * h.grids_a_token();
     m.brick_bytes = 8 * h.bits;
     m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
     m.scales = sizeof(kv_block_header);
@@ -225,7 +245,7 @@ LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     if (h.has_classes()) {
         return kv_map_classes(h);
     }
-    if (h.has_tokens()) {
+    if (h.has_token_minima()) {
         return kv_map_tokens(h);
     }
     if (h.has_levels()) {
@@ -334,6 +354,14 @@ LIVEKV_HD static constexpr kv_block_header kv_token_header(kv_side side, int32_t
     return h;
 }
 
+// Values whose tokens have a scale and a minimum for each group of channels.
+LIVEKV_HD static constexpr kv_block_header kv_group_header(int32_t n_tokens, int32_t head_dim, int32_t bits) {
+    kv_block_header h = kv_header(kv_side::value, n_tokens, head_dim, bits, 1, 0, false);
+    h.group = kv_group_channels;
+    h.version = kv_block_groups;
+    return h;
+}
+
 // A chunk's tokens by level, in so many bytes, a multiple of 64.
 LIVEKV_HD static constexpr kv_block_header kv_level_header(kv_side side, int32_t n_tokens, int32_t head_dim,
                                                            size_t bytes) {
@@ -366,5 +394,8 @@ static_assert(kv_map_example_s.bytes == 192 + 16384, "4.05 bits a value");
 constexpr kv_block_map kv_map_example_t = kv_map(kv_token_header(kv_side::value, 512, 64, 2));
 static_assert(kv_map_example_t.minima == 16 + 1024 && kv_map_example_t.codes == 2112, "byte map");
 static_assert(kv_map_example_t.bytes == 2112 + 8192, "2.52 bits a value");
+constexpr kv_block_map kv_map_example_g = kv_map(kv_group_header(128, 128, 2));
+static_assert(kv_map_example_g.minima == 16 + 1024 && kv_map_example_g.codes == 2112, "byte map");
+static_assert(kv_map_example_g.bytes == 2112 + 4096, "3.03 bits a value");
 
 }  // namespace livekv

@@ -131,7 +131,7 @@ std::string problem_of_block(const uint8_t * block, const kv_block_header & expe
         !all_finite(block + map.outliers, static_cast<size_t>(map.n_outlying))) {
         return "a scale or outlier is not a number";
     }
-    if ((expected.has_classes() || expected.has_tokens()) &&
+    if ((expected.has_classes() || expected.has_token_minima()) &&
         !all_finite(block + map.minima, static_cast<size_t>(map.n_scales))) {
         return "a minimum is not a number";
     }

@@ -270,10 +270,10 @@ std::vector<uint8_t> pack_block(const kv_block_header & h, const sealed_chunk & 
     std::vector<uint8_t> bytes(map.bytes);
     uint8_t * block = bytes.data();
     store(block, h);
-    const int32_t mid = h.has_tokens() ? 0 : 1 << (h.bits - 1);
+    const int32_t mid = h.has_token_minima() ? 0 : 1 << (h.bits - 1);
     for (size_t i = 0; i < sealed.scale.size(); ++i) {
         store(block + map.scales + 2 * i, f32_to_f16(sealed.scale[i]));
-        if (h.has_tokens()) {
+        if (h.has_token_minima()) {
             store(block + map.minima + 2 * i, f32_to_f16(sealed.minimum[i]));
         }
         if (h.has_centres) {
@@ -299,16 +299,17 @@ sealed_chunk read_block(const uint8_t * block) {
         return read_channels(block, h);
     }
     const kv_block_map map = kv_map(h);
-    const int32_t mid = h.has_tokens() ? 0 : 1 << (h.bits - 1);
+    const int32_t mid = h.has_token_minima() ? 0 : 1 << (h.bits - 1);
     sealed_chunk sealed;
     sealed.n_tokens = h.n_tokens;
     sealed.head_dim = h.head_dim;
     sealed.bits = h.bits;
     sealed.per_channel = h.side == kv_side::key && !h.has_tokens();
-    sealed.group = h.group;
+    sealed.group = h.has_groups() ? 1 : h.group;
+    sealed.channel_group = h.has_groups() ? h.group : 0;
     for (int32_t i = 0; i < map.n_scales; ++i) {
         sealed.scale.push_back(f16_to_f32(load<uint16_t>(block + map.scales + 2 * static_cast<size_t>(i))));
-        if (h.has_tokens()) {
+        if (h.has_token_minima()) {
             sealed.minimum.push_back(f16_to_f32(load<uint16_t>(block + map.minima + 2 * static_cast<size_t>(i))));
         }
         if (h.has_centres) {

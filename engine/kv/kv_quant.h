@@ -22,11 +22,12 @@ struct sealed_chunk {
     int32_t bits = 0;
     bool per_channel = false;            // scales belong to channels (keys), else to tokens (values)
     int64_t group = 0;                   // tokens that share a channel's scale (keys)
+    int64_t channel_group = 0;           // channels that share a token's scale (version 6); 0: all of them
     std::vector<int16_t> codes;          // [n_tokens, head_dim]; of outliers and sinks: the code nearest to 0
-    std::vector<float> scale;            // [n_groups, head_dim] or [n_tokens]
+    std::vector<float> scale;            // [n_groups, head_dim], [n_tokens] or, in version 6, [n_groups, n_tokens]
     std::vector<int16_t> zero;           // the same, the code of 0, which may lie outside the codes; empty: symmetric
     key_classes classes;                 // of version 2, whose bits is 0; else empty
-    std::vector<float> minimum;          // of versions 2 and 4, as scale: what code 0 stands for
+    std::vector<float> minimum;          // of versions 2, 4 and 6, as scale: what code 0 stands for
     std::vector<int32_t> outlier_index;  // ascending, token * head_dim + channel
     std::vector<float> outlier_value;    // as many
     std::vector<float> sinks;            // [n_sinks, head_dim], the chunk's first tokens, exact
@@ -35,7 +36,9 @@ struct sealed_chunk {
     // Index into scale and zero of entry i of codes.
     size_t scale_index(size_t i) const {
         const size_t d = static_cast<size_t>(head_dim);
-        return per_channel ? i / d / static_cast<size_t>(group) * d + i % d : i / d;
+        const size_t of_channel = channel_group > 0 ? i % d / static_cast<size_t>(channel_group) : 0;
+        return per_channel ? i / d / static_cast<size_t>(group) * d + i % d
+                           : of_channel * static_cast<size_t>(n_tokens) + i / d;
     }
 };
 

@@ -6,8 +6,6 @@
 
 namespace livekv {
 
-namespace {
-
 // Sinks are not in the block; the rest is compared with what it stands for now.
 void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint8_t * block, int64_t n_saturated,
                 kv_error_sums * error) {
@@ -23,8 +21,6 @@ void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint
     }
     error->n_saturated += n_saturated;
 }
-
-}  // namespace
 
 void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows,
                      std::span<const float> before, std::span<float> after, const query_squares & queries,

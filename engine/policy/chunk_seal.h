@@ -25,6 +25,10 @@ void seal_chunk_keys(const chunk_plan & plan, const cpu_kernels & kernels, const
                      std::span<const float> query_means, uint8_t * block, std::span<const late_keys> late,
                      kv_error_sums * error);
 
+// Adds to error, unless null, what a block has lost of the rows that are in it.
+void note_error(const cpu_kernels & kernels, const chunk_rows & rows, const uint8_t * block, int64_t n_saturated,
+                kv_error_sums * error);
+
 // The same head's values.
 void seal_chunk_values(const chunk_plan & plan, const cpu_kernels & kernels, const chunk_rows & rows, uint8_t * block,
                        kv_error_sums * error);

@@ -37,7 +37,7 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     chunk_plan plan;
     plan.n_head_kv = shape.n_head_kv;
     plan.head_dim = shape.head_dim;
-    plan.chunk_size = options.chunk_size;
+    plan.chunk_size = options.chunk_tokens();
     plan.window = shape.window;
     plan.bypass = bypass;
     plan.seals = !exact;
@@ -54,6 +54,14 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
                                                             " does not divide the model's head_dim, " +
                                                             std::to_string(shape.head_dim));
         }
+        return plan;
+    }
+    if (find_kv_policy(options.policy).is_kivi) {
+        plan.kivi = options.kivi();
+        plan.method = {};
+        plan.method.scale_method = kv_method::scale::range;  // no state
+        plan.method.sink_tokens = 0;
+        plan.warmup_chunks = 0;
         return plan;
     }
     if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
@@ -85,7 +93,19 @@ int32_t chunk_plan::bits(kv_side side) const {
         const stream_method & m = key ? stream->k : stream->v;
         return m.seals() ? m.bits : 0;
     }
+    if (kivi) {
+        return kivi->bits(side);
+    }
     return !seals ? 0 : key ? method.k_bits : method.v_bits;
+}
+
+kv_block_header chunk_plan::header(kv_side side, int64_t n) const {
+    if (stream) {
+        const stream_method & m = side == kv_side::key ? stream->k : stream->v;
+        const int32_t sum = static_cast<int32_t>(head_dim / 4 * m.bits);
+        return kv_channel_header(side, static_cast<int32_t>(n), static_cast<int32_t>(head_dim), sum);
+    }
+    return kivi ? kivi_header(side, n, head_dim, bits(side)) : block_header(method, side, n, head_dim);
 }
 
 size_t chunk_plan::range_floats() const {
@@ -143,6 +163,15 @@ chunk_closing close_chunk(const chunk_plan & plan, const kv_layer & layer, int64
     chunk_closing closing;
     closing.k_sealed = seals_keys(newest) && plan.bits(kv_side::key) > 0;
     closing.v_sealed = plan.seals && seal && plan.bits(kv_side::value) > 0;
+    if (plan.kivi) {  // values of the newest chunk stay exact until the next one closes
+        closing.v_sealed = false;
+        for (size_t i = 0; i < layer.chunks.size(); ++i) {
+            if (!layer.chunks[i].given_back() && !layer.chunks[i].v.sealed()) {
+                closing.late_values.push_back(i);
+            }
+        }
+        return closing;
+    }
     closing.n_sinks =
         plan.seals && newest == 0 ? static_cast<int32_t>(std::min<int64_t>(plan.method.sink_tokens, n)) : 0;
     for (size_t i = 0; i < layer.chunks.size(); ++i) {
@@ -171,7 +200,8 @@ int64_t exact_trim(const chunk_plan & plan, const kv_layer & layer, int64_t n) {
         const bool in_window = plan.window == 0 || given_back_to <= end - plan.window + 1;
         const bool warming_up = static_cast<int64_t>(i) + 1 < plan.warmup_chunks;
         const bool sealed_late = warming_up && layer.chunks.front().k.sealed();
-        if (in_window && !sealed_late && (c.state || plan.state_floats() == 0)) {
+        const bool values_sealed_late = plan.kivi && c.v.sealed();
+        if (in_window && !sealed_late && !values_sealed_late && (c.state || plan.state_floats() == 0)) {
             exact = end;
         }
     }
@@ -191,17 +221,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     f.state_has_signs = plan.method.scale_method == kv_method::scale::ema_minmax;
     f.tail_queries = plan.reads_queries();
     f.queries_have_signs = plan.method.key_feedback;
-    if (plan.stream) {
-        f.header = [plan](kv_side side, int64_t n) {
-            const stream_method & m = side == kv_side::key ? plan.stream->k : plan.stream->v;
-            const int32_t sum = static_cast<int32_t>(plan.head_dim / 4 * m.bits);
-            return kv_channel_header(side, static_cast<int32_t>(n), static_cast<int32_t>(plan.head_dim), sum);
-        };
-        return f;
-    }
-    f.header = [method = plan.method, d = plan.head_dim](kv_side side, int64_t n) {
-        return block_header(method, side, n, d);
-    };
+    f.header = [plan](kv_side side, int64_t n) { return plan.header(side, n); };
     return f;
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// The policies livekv and kvstream: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What is
-// decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h and, on the GPU, kernels/cuda.
+// The policies livekv, kvstream and kivi: a layer's tail becomes a chunk, sealed into blocks, whenever it is full. What
+// is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, kivi_seal.h and, on the GPU,
+// kernels/cuda.
 
 #include <cstdint>
 #include <memory>
@@ -39,6 +40,7 @@ struct chunk_plan {
     int32_t v_rotation = 0;
     kv_method method;                         // of livekv
     std::optional<stream_plan> stream;        // of kvstream
+    std::optional<kivi_method> kivi;          // of kivi
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
@@ -47,6 +49,8 @@ struct chunk_plan {
     int64_t kept_from(int64_t n_chunked) const;
     // Bits of an entry that nothing sets apart; 0: nothing is sealed.
     int32_t bits(kv_side side) const;
+    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least.
+    kv_block_header header(kv_side side, int64_t n) const;
     // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
     // head_dim of the queries' (query_squares); of kvstream the running maxima of the keys, then of the values.
     size_t range_floats() const;
@@ -67,6 +71,7 @@ struct chunk_closing {
     bool v_sealed = false;
     int32_t n_sinks = 0;
     std::vector<size_t> late_keys;  // chunks whose keys were exact so far and are sealed with this one
+    std::vector<size_t> late_values;
 };
 
 // seal: not generated text that is to stay exact.

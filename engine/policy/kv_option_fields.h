@@ -109,6 +109,9 @@ void for_each_kv_option(F && f) {
       "running maximum, as published; the chunk's own");
     f("pre_rope", &o::pre_rope, kv_on_off{}, "seal keys before RoPE, and turn them while they are read");
     f("stat_reset", &o::stat_reset, kv_whole{0, 1000000}, "chunks after which running maxima start anew; 0: never");
+    f("residual", &o::residual, kv_whole{32, 4096, 32},
+      "tokens that are quantized together, and read together of a prompt; keys of fewer newest ones are exact, values "
+      "of so many more; a multiple of 32");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

@@ -130,7 +130,7 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         table.choice(dashes + kv_option_name("policy"), o.policy, kv_policy_names(), "how keys and values are stored");
     }
     bool compresses = false;
-    bool streams = false;
+    std::string owner = "livekv";
     for_each_kv_option([&](const char * field, auto member, const auto & may, const char * help) {
         if (!compresses && !find_kv_policy("f16").reads(field)) {
             compresses = true;
@@ -147,11 +147,13 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 "settings to start from, changed by other options wherever they stand: the published method; about 5 "
                 "bits; 3.4; 2.5");
         }
-        const bool of_streams = !find_kv_policy("livekv").reads(field);
-        if (of_streams != streams) {
-            streams = of_streams;
-            table.group(streams ? "Compression (" + dashes + "kv kvstream, which reads " + dashes + "sink-tokens too)"
-                                : "Compression (" + dashes + "kv livekv, kvstream)");
+        const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
+        if (compresses && of != owner) {
+            owner = of;
+            const char * const shared = of == "kvstream" ? "sink-tokens" : "kv-bits";  // with livekv
+            table.group(
+                "Compression (" + dashes + "kv " +
+                (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
         }
         declaration{table}(dashes + kv_option_name(field), o.*member, may, help);
         for (const auto & [later, version, meant] : later_options) {
@@ -159,8 +161,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
                 table.since(version, meant);
             }
         }
-        if (of_streams) {
-            table.since(5, table.all().back().initial);
+        if (of == "kvstream" || of == "kivi") {
+            table.since(of == "kvstream" ? 5 : 6, table.all().back().initial);
         }
     });
 }

@@ -83,6 +83,14 @@ void check_stream(const kv_options & o) {
     }
 }
 
+void check_kivi(const kv_options & o) {
+    for (const int64_t bits : {o.bits.k, o.bits.v}) {
+        if (bits != 2 && bits != 4) {
+            refuse("kv_bits", bits, " is neither 2 nor 4, which the cache kivi has");
+        }
+    }
+}
+
 }  // namespace
 
 void kv_options::check() const {
@@ -113,6 +121,9 @@ void kv_options::check() const {
         refuse("sink_tokens", sink_tokens, " is more than the chunk size, ", chunk_size);
     }
     check_stream(*this);
+    if (how.is_kivi) {
+        check_kivi(*this);
+    }
 }
 
 kv_options kv_options::for_policy(const std::string & name) const {
@@ -125,6 +136,9 @@ kv_options kv_options::for_policy(const std::string & name) const {
             kept.*member = this->*member;
         }
     });
+    if (!how.compresses) {  // reads a prompt as this one does
+        kept.chunk_size = chunk_tokens();
+    }
     return kept;
 }
 
@@ -166,6 +180,14 @@ stream_method kv_options::stream(kv_side side) const {
     m.scale_range = stream_range;
     m.stat_reset = static_cast<int32_t>(stat_reset);
     return m;
+}
+
+kivi_method kv_options::kivi() const {
+    return {static_cast<int32_t>(bits.k), static_cast<int32_t>(bits.v), residual};
+}
+
+int64_t kv_options::chunk_tokens() const {
+    return find_kv_policy(policy).is_kivi ? residual : chunk_size;
 }
 
 int64_t kv_options::n_bypass(int64_t n_layer) const {

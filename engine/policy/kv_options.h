@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "kv/kv_block.h"
+#include "kv/kv_kivi.h"
 #include "kv/kv_method.h"
 #include "kv/kv_stream.h"
 
@@ -80,6 +81,9 @@ struct kv_options {
     bool pre_rope = true;
     int64_t stat_reset = 0;
 
+    // Of kivi (kv/kv_kivi.h).
+    int64_t residual = 128;
+
     bool measure_error = false;
     std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 
@@ -95,6 +99,10 @@ struct kv_options {
 
     kv_method method() const;
     stream_method stream(kv_side side) const;
+    kivi_method kivi() const;
+
+    // Tokens of a chunk that is full, and the most of a prompt that are processed together.
+    int64_t chunk_tokens() const;
 
     // Layers kept at higher precision, of n_layer.
     int64_t n_bypass(int64_t n_layer) const;

@@ -14,12 +14,19 @@ constexpr std::array<std::string_view, 12> of_streams = {
     "ema_decay",         "key_bits_normal",    "value_bits_normal",          "key_bits_sink_outlier",
     "stream_range",      "pre_rope",           "value_bits_sink_outlier",    "outlier_threshold_abs",
     "outlier_detection", "value_quant_groups", "outlier_threshold_relative", "stat_reset"};
+constexpr std::array<std::string_view, 3> of_kivi = {"kv_bits", "residual", "measure_error"};
 constexpr std::array<std::string_view, 4> of_both = {"chunk_size", "sink_tokens", "measure_error", "preset"};
 
 }  // namespace
 
 bool kv_policy::reads(const std::string & option) const {
     const bool own = std::ranges::find(of_streams, option) != of_streams.end();
+    if (is_kivi) {
+        return std::ranges::find(of_kivi, option) != of_kivi.end();
+    }
+    if (option == "residual") {
+        return false;
+    }
     if (streams) {
         return own || std::ranges::find(of_both, option) != of_both.end();
     }
@@ -34,6 +41,7 @@ const std::vector<kv_policy> & kv_policies() {
     static const std::vector<kv_policy> all = {
         {"livekv", true},
         {"kvstream", true, "", false, true},
+        {"kivi", true, "", false, false, true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},
         {"q4_0", false, "q4_0"},
@@ -74,6 +82,20 @@ std::string policies_that_read(const std::string & option) {
         if (policy.reads(option)) {
             names += (names.empty() ? "" : ", ") + std::string(policy.name);
         }
+    }
+    return names;
+}
+
+std::string compressing_policies() {
+    std::vector<std::string> all;
+    for (const kv_policy & policy : kv_policies()) {
+        if (policy.compresses) {
+            all.emplace_back(policy.name);
+        }
+    }
+    std::string names = all.front();
+    for (size_t i = 1; i < all.size(); ++i) {
+        names += (i + 1 < all.size() ? ", " : " and ") + all[i];
     }
     return names;
 }

@@ -12,6 +12,7 @@ struct kv_policy {
     const char * row_type = "";  // of the others: what a token's keys and values are stored as
     bool rotated = false;        // before that
     bool streams = false;        // compresses as Streaming KVQuant, not as livekv
+    bool is_kivi = false;        // compresses as KIVI
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
@@ -30,5 +31,8 @@ void require_read(const std::string & policy, const std::string & option);
 
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
+
+// The names of those that compress, as a sentence has them: "a, b and c".
+std::string compressing_policies();
 
 }  // namespace livekv

@@ -41,10 +41,11 @@ void start_from(const std::string & name, kv_options & o) {
     }
 }
 
-// setting: "NAME=VALUE", or "NAME" for a switch.
+// setting: "NAME=VALUE", or "NAME" for a switch. A name may be written as the field is.
 void set(const option_table & table, kv_options & o, const std::string & setting, std::set<std::string> & given) {
     const size_t equals = setting.find('=');
-    const std::string name = setting.substr(0, equals);
+    std::string name = setting.substr(0, equals);
+    std::ranges::replace(name, '_', '-');
     const std::string value = equals == std::string::npos ? "" : setting.substr(equals + 1);
     const auto found = std::find_if(table.all().begin(), table.all().end(),
                                     [&](const option & one) { return one.name == name && !one.first; });

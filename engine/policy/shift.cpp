@@ -8,6 +8,7 @@
 #include "kv/kv_pack.h"
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
+#include "policy/kivi_seal.h"
 #include "rope/key_shift.h"
 
 namespace livekv {
@@ -91,6 +92,11 @@ void move_chunk(const chunk_plan & plan, const cpu_kernels & kernels, turner & b
                                                 : std::span<const float>();
         const query_squares queries(plan.reads_queries() ? plan.head_dim : 0, roots, 1);
         const chunk_rows head{rows.data() + h * plan.head_dim, plan.row(), c.n_stored, plan.head_dim, 0};
+        if (plan.kivi) {
+            seal_kivi_rows(*old.k.header, kernels, head, c.k.bytes->data() + static_cast<size_t>(h) * block_bytes,
+                           nullptr);
+            continue;
+        }
         seal_chunk_keys(plan, kernels, head, state_of(plan, before, h), state, queries, {},
                         c.k.bytes->data() + static_cast<size_t>(h) * block_bytes, {}, nullptr);
         for (size_t i = 0; i < state.size(); ++i) {

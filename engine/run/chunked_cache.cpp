@@ -49,7 +49,7 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
 }
 
 int64_t chunked_cache::max_new() const {
-    return options_.chunk_size - layers_.front().n_tail;
+    return options_.chunk_tokens() - layers_.front().n_tail;
 }
 
 // In one tile of attention's rows and one of tokens, at either end of what they see, so that contexts are cut into

@@ -102,8 +102,9 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
-    if (plan.stream) {
-        throw kv_option_error("policy", "the cache kvstream is computed on the CPU only; use -ngl 0");
+    if (plan.stream || plan.kivi) {
+        throw kv_option_error("policy", std::string("the cache ") + (plan.kivi ? "kivi" : "kvstream") +
+                                            " is computed on the CPU only; use -ngl 0");
     }
     if (plan.method.key_feedback) {
         throw kv_option_error("key_feedback", "keys are rounded so on the CPU only; use -ngl 0, or key-feedback off");
@@ -240,7 +241,7 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
     for (const layer_step::late_page & l : step.late) {
         const kv_chunk & exact = layer.chunks[l.chunk];
         device_seal d = seal_of(plan, exact, exact.k.bytes->as<uint16_t>(), nullptr);
-        d.k_blocks = l.keys.bytes->data();
+        d.k_blocks = l.sealed.bytes->data();
         d.old_state = c.state ? c.state->data() : nullptr;
         device::seal(d, workspace.sealing(), s);
     }

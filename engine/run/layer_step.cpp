@@ -6,6 +6,7 @@
 #include "kv/kv_pack.h"
 #include "kv/kv_state.h"
 #include "policy/chunk_seal.h"
+#include "policy/kivi_seal.h"
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
 
@@ -19,7 +20,7 @@ kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int6
     kv_chunk_side s;
     size_t bytes = 2 * static_cast<size_t>(n) * plan.row();
     if (sealed) {
-        s.header = block_header(plan.method, side, n, plan.head_dim);
+        s.header = plan.header(side, n);
         bytes = kv_map(*s.header).bytes * static_cast<size_t>(plan.n_head_kv);
     }
     s.bytes = std::make_shared<page>(where, bytes);
@@ -90,6 +91,17 @@ void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side si
         key ? step.sinks.k.data() : step.sinks.v.data(), errors);
 }
 
+// Values of a kv head that kivi has kept exact until now.
+void seal_late_values(const layer_step & step, const cpu_kernels & kernels, int64_t head, kv_error_sums * error) {
+    const chunk_plan & plan = *step.plan;
+    for (const layer_step::late_page & l : step.late) {
+        const kv_chunk & exact = step.layer->chunks[l.chunk];
+        const chunk_rows rows{exact.v.bytes->as<uint16_t>() + head * plan.head_dim, plan.row(), exact.n_stored,
+                              plan.head_dim, 0};
+        seal_kivi_rows(*l.sealed.header, kernels, rows, block_of(l.sealed, head, plan.n_head_kv), error);
+    }
+}
+
 }  // namespace
 
 void layer_step::begin(int64_t n, bool closes, bool seal) {
@@ -122,7 +134,10 @@ void layer_step::begin(int64_t n, bool closes, bool seal) {
         closed.state = std::make_shared<page>(where, plan->state_bytes());
     }
     for (const size_t i : what.late_keys) {
-        late.push_back({i, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
+        late.push_back({i, kv_side::key, make_side(*plan, kv_side::key, true, layer->chunks[i].n_stored, where)});
+    }
+    for (const size_t i : what.late_values) {
+        late.push_back({i, kv_side::value, make_side(*plan, kv_side::value, true, layer->chunks[i].n_stored, where)});
     }
     sinks.reserve(static_cast<size_t>(what.n_sinks) * plan->row(), where);
     errors = layer->errors;
@@ -145,7 +160,8 @@ void layer_step::commit() noexcept {
         layer->sinks = std::move(sinks);
     }
     for (late_page & l : late) {
-        layer->chunks[l.chunk].k = std::move(l.keys);
+        kv_chunk & chunk = layer->chunks[l.chunk];
+        (l.side == kv_side::key ? chunk.k : chunk.v) = std::move(l.sealed);
         ++layer->n_edits;
     }
     layer->errors = std::move(errors);
@@ -222,6 +238,11 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     if (!side.sealed() && head == 0) {
         std::memcpy(side.bytes->data(), key ? step.k_rows : step.v_rows, page_bytes);
     }
+    if (plan.kivi) {
+        return !key ? seal_late_values(step, kernels, head, error_of(false))
+                    : seal_kivi_rows(*side.header, kernels, rows_of(step.k_rows, c),
+                                     block_of(side, head, plan.n_head_kv), error_of(true));
+    }
     if (!key) {
         if (side.sealed()) {
             seal_chunk_values(plan, kernels, rows_of(step.v_rows, c), block_of(side, head, plan.n_head_kv),
@@ -239,7 +260,7 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     std::vector<late_keys> late;
     for (const layer_step::late_page & l : step.late) {
         const kv_chunk & exact = chunks[l.chunk];
-        late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.keys, head, plan.n_head_kv)});
+        late.push_back({rows_of(exact.k.bytes->as<uint16_t>(), exact), block_of(l.sealed, head, plan.n_head_kv)});
     }
     const bool is_f16 = state_is_f16(plan.method);
     std::vector<float> old_state(before ? n_state : 0);

@@ -38,8 +38,9 @@ struct layer_step {
     kv_chunk closed;
     raw_rows sinks;  // of the sequence's first chunk
     struct late_page {
-        size_t chunk;  // whose keys were exact
-        kv_chunk_side keys;
+        size_t chunk;  // which was exact on this side
+        kv_side side;
+        kv_chunk_side sealed;
     };
     std::vector<late_page> late;
     std::vector<kv_error_sums> errors;

@@ -79,7 +79,7 @@ void session::adopt(std::unique_ptr<kv_cache> cache, std::vector<int32_t> tokens
 }
 
 int64_t session::pass_size(int64_t n) const {
-    return std::min({n, params_.kv.chunk_size, cache_->max_new()});
+    return std::min({n, params_.kv.chunk_tokens(), cache_->max_new()});
 }
 
 void session::require_room(size_t n_new) const {
@@ -158,7 +158,7 @@ std::span<const float> session::pass(std::span<const int32_t> tokens, int64_t n_
 }
 
 void session::remember() noexcept {
-    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_size) {  // a chunk ended here
+    if (engine_->remembers() && cache_->max_new() == params_.kv.chunk_tokens()) {  // a chunk ended here
         engine_->remember(*cache_, tokens_);
     }
 }
@@ -194,7 +194,7 @@ std::span<const float> session::append(int32_t token) {
 }
 
 int64_t session::room_for_draft() const {
-    return std::min({params_.kv.chunk_size, cache_->max_drafted(), n_ctx() - n_tokens()});
+    return std::min({params_.kv.chunk_tokens(), cache_->max_drafted(), n_ctx() - n_tokens()});
 }
 
 std::span<const float> session::append_drafted(std::span<const int32_t> tokens) {

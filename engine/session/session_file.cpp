@@ -10,7 +10,7 @@ namespace livekv {
 void session::save(const std::string & path) const {
     const auto * cache = dynamic_cast<const chunked_cache *>(cache_.get());
     if (!cache) {
-        fail("cannot save '", path, "': only livekv and kvstream caches can be saved");
+        fail("cannot save '", path, "': only ", compressing_policies(), " caches can be saved");
     }
     without_bad_alloc("the copy to be saved", [&] {
         write_kv_file(path, model_fingerprint(get_model().file, get_model().hp, get_model().hp.is_long(n_ctx())),
@@ -22,7 +22,8 @@ kv_options saved_options(const kv_file & file) {
     try {
         const kv_options options = options_from(file.options(), file.version());
         if (!find_kv_policy(options.policy).compresses) {
-            fail("it holds a cache of policy '", options.policy, "', only livekv and kvstream can be restored");
+            fail("it holds a cache of policy '", options.policy, "', only ", compressing_policies(),
+                 " can be restored");
         }
         return options;
     } catch (const error & problem) {

@@ -37,17 +37,29 @@ class side_writer {
 
     // One head's block, of the tokens from first on; n of them are in the sequence. first_group: of the block's.
     void block(const sealed_chunk & sealed, int64_t h, int64_t first, int64_t n, int64_t first_group) {
-        const size_t width = sealed.per_channel ? static_cast<size_t>(d_) : 1;
+        const size_t width = sealed.per_channel          ? static_cast<size_t>(d_)
+                             : sealed.channel_group == 0 ? 1
+                                                         : sealed.scale.size() / static_cast<size_t>(sealed.n_tokens);
         const size_t n_scales = n_groups(sealed, n) * width;
         const size_t from = (static_cast<size_t>(h * out.n_groups + first_group)) * width;
         out.scale.resize(static_cast<size_t>(h_ * out.n_groups) * width);
         out.zero.resize(out.scale.size());
+        // Where a block has the dump's grid i: a token's lie side by side here, a group's tokens there.
+        const auto at_block = [&](size_t i) {
+            return sealed.per_channel ? i : i % width * static_cast<size_t>(sealed.n_tokens) + i / width;
+        };
         for (size_t i = 0; i < n_scales; ++i) {
-            out.scale[from + i] = sealed.scale[i];
-            out.zero[from + i] = sealed.zero.empty() ? int16_t{0} : sealed.zero[i];
+            out.scale[from + i] = sealed.scale[at_block(i)];
+            out.zero[from + i] = sealed.zero.empty() ? int16_t{0} : sealed.zero[at_block(i)];
         }
         if (sealed.per_channel) {
             grids_of_keys(sealed, from, n_scales);
+        } else if (!sealed.minimum.empty()) {
+            out.minimum.resize(out.scale.size());
+            out.width.resize(out.scale.size(), static_cast<uint8_t>(sealed.bits));
+            for (size_t i = 0; i < n_scales; ++i) {
+                out.minimum[from + i] = sealed.minimum[at_block(i)];
+            }
         }
         const std::vector<float> x = reconstruct(sealed);
         for (int64_t i = 0; i < n; ++i) {
@@ -132,7 +144,7 @@ kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, i
     const bool key = side == kv_side::key;
     const auto side_of = [&](const kv_chunk & c) -> const kv_chunk_side & { return key ? c.k : c.v; };
     const auto groups_of = [&](const kv_chunk & c) -> int64_t {
-        return side_of(c).sealed() ? (c.n_tokens + side_of(c).header->group - 1) / side_of(c).header->group : 0;
+        return side_of(c).sealed() ? kv_ceil_div(c.n_tokens, side_of(c).header->tokens_a_grid()) : 0;
     };
     int64_t n_groups = 0;
     for (const kv_chunk & c : layer.chunks) {

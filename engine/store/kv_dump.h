@@ -20,7 +20,8 @@ enum class kv_kind : uint8_t {
 // The keys, or the values, of one layer, taken apart to be looked at. H: n_head_kv, T: n_tokens, D: head_dim.
 //
 // A sealed entry (h, t, c) stands for minimum + (code - zero) * scale, where these are those of its group: keys
-// [h, group[t], c], values [h, group[t]], whose minimum is 0; unless it is an outlier, whose value is listed.
+// [h, group[t], c], values [h, group[t]], whose minimum is 0, or, of kivi, [h, group[t], c / 32]; unless it is an
+// outlier, whose value is listed.
 struct kv_side_dump {
     int32_t bits = 0;                    // of a code, the mean rounded down; 0: nothing can be sealed in this layer
     int32_t rotation = 0;                // channels that were rotated together before all this; 0: none were
@@ -28,10 +29,10 @@ struct kv_side_dump {
     std::vector<kv_kind> kind;           // [T]
     std::vector<int32_t> group;          // [T], -1 where not sealed
     std::vector<int16_t> codes;          // [H, T, D], 0 where not sealed
-    std::vector<float> scale;            // keys [H, G, D], values [H, G]
+    std::vector<float> scale;            // keys [H, G, D], values [H, G], or [H, G, D / 32], rounded up
     std::vector<int16_t> zero;           // the same; 0 when symmetric
-    std::vector<float> minimum;          // keys [H, G, D]; 0 unless channels have widths of their own
-    std::vector<uint8_t> width;          // keys [H, G, D], bits of a code
+    std::vector<float> minimum;          // keys [H, G, D], 0 unless channels have widths of their own; values of kivi
+    std::vector<uint8_t> width;          // the same, bits of a code
     std::vector<int32_t> outlier_index;  // [n, 3]: head, token, channel
     std::vector<float> outlier_value;    // [n]
     std::vector<float> stored;           // [H, T, D], as attention reads it

@@ -21,7 +21,7 @@ struct kv_chunk_side {
 };
 
 // Consecutive tokens of a layer that were closed together. Nothing of it changes but n_tokens, by a trim, and exact
-// keys that are sealed late.
+// keys or values that are sealed late.
 struct kv_chunk {
     kv_chunk_side k;
     kv_chunk_side v;

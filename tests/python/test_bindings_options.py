@@ -56,7 +56,7 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("chunk_size", 0, ("--chunk-size", "0"), "0 is not a multiple of 32 in 32..4096"),
         ("chunk_size", 64.5, ("--chunk-size", "64.5"), "64.5 is not a whole number in 32..4096"),
         ("chunk_size", 2**64 + 64, ("--chunk-size", str(2**64 + 64)), "is not a whole number in 32..4096"),
-        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, f16, "),
+        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, kivi, f16, "),
         ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2"), "0.2 is not in 0..0.1"),
         ("v_outlier_ratio", "x", ("--v-outlier-ratio", "x"), "'x' is not same or a number in 0..0.1"),
         ("v_outlier_ratio", -1.0, ("--v-outlier-ratio", "-1"), "-1.0 is not same or a number in 0..0.1"),
@@ -145,7 +145,7 @@ def test_presets_start_and_changes_follow(livekv):
 
 @pytest.mark.parametrize("spec", ["f16", "livekv", "small", "reference", "livekv:kv-bits=4,3:outlier-ratio=0.01",
                                   "quality:seal-decode=off:kv-error", "q8_0:chunk-size=64",
-                                  "livekv:bypass-layers=auto:key-group=chunk"])  # fmt: skip
+                                  "livekv:bypass-layers=auto:key-group=chunk", "kivi:kv_bits=2:residual=64"])  # fmt: skip
 def test_a_spec_says_all_there_is_to_an_option_set(livekv, spec):
     options = livekv.KVOptions.parse(spec)
     assert livekv.KVOptions.parse(options.spec) == options
@@ -157,12 +157,13 @@ def test_specs_are_what_they_say(livekv):
     assert parsed == livekv.KVOptions(kv_bits=(4, 3), measure_error=True, zero_point=False)
     assert parsed.spec == "livekv:kv-bits=4,3:zero-point=off:kv-error=on"
     assert livekv.KVOptions.parse("livekv:kv-error=off") == livekv.KVOptions()
+    assert livekv.KVOptions.parse("kivi:kv_bits=2") == livekv.KVOptions(policy="kivi", kv_bits=2)
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, f16, "),
+        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, kivi, f16, "),
         ("f32", "'f32' is neither a policy nor a preset"),
         ("livekv:bits=4", "there is no option 'bits'"),
         ("livekv:help", "there is no option 'help'"),
@@ -191,6 +192,10 @@ OF_KVSTREAM = {
 }  # fmt: skip
 
 
+SHARED = {"sink_tokens": "livekv, kvstream do", "kv_bits": "livekv, kivi do", "residual": "kivi does",
+          "measure_error": "livekv, kvstream, kivi do"}  # fmt: skip
+
+
 def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose_it_is(livekv):
     for row in livekv.kv_options_table():
         if row.field in ("policy", "chunk_size"):
@@ -200,8 +205,7 @@ def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose
             spec = f"{policy}:{row.flag.removeprefix('--')}={value}"  # its default, which changes nothing
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions.parse(spec)
-            both = row.field in ("sink_tokens", "measure_error")
-            whose = "livekv, kvstream do" if both else "kvstream does" if row.field in OF_KVSTREAM else "livekv does"
+            whose = SHARED.get(row.field, "kvstream does" if row.field in OF_KVSTREAM else "livekv does")
             assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, {whose}"
     assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")
     with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv, kvstream do"):

@@ -105,11 +105,11 @@ def test_what_cannot_be_stored_is_said_in_a_line_and_the_text_is_the_same(cli, p
 def test_wrong_calls(cli, prompt, tmp_path):
     store = tmp_path / "store"
     for options, complaint in [
-        (["--kv-store", store, "--kv", "f16", "-p", "x"], "livekv and kvstream caches only, not --kv f16"),
+        (["--kv-store", store, "--kv", "f16", "-p", "x"], "livekv, kvstream and kivi caches only, not --kv f16"),
         (["--kv-store", store, "--kv-error", "-p", "x"], "--kv-store keeps no chunks whose error is measured"),
         (["--kv-store", store, "--kv-error", "--kv-load", store, "-p", "x"], "--kv-store keeps no chunks whose error"),
         (["--prefix-cache", "1M", "-cnv", "--kv-error"], "--prefix-cache keeps no chunks whose error is measured"),
-        (["--prefix-cache", "1M", "-cnv", "--kv", "q8_0"], "livekv and kvstream caches only, not --kv q8_0"),
+        (["--prefix-cache", "1M", "-cnv", "--kv", "q8_0"], "livekv, kvstream and kivi caches only, not --kv q8_0"),
         (["--kv-store-list"], "--kv-store-list needs the folder"),
         (["--kv-store", store, "--kv-store-limit", "0", "-p", "x"], "--kv-store-limit 0 keeps nothing"),
         (["--kv-store-limit", "1G", "-p", "x"], "--kv-store-limit is of a folder; it needs --kv-store FOLDER"),

@@ -12,11 +12,11 @@ def tiny(livekv, root):
     return livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2)
 
 
-@pytest.mark.parametrize("spec", ["livekv", "small", "tiny", "kvstream", "livekv:seal-decode=off"])
+@pytest.mark.parametrize("spec", ["livekv", "small", "tiny", "kvstream", "kivi", "livekv:seal-decode=off"])
 def test_texts_are_the_same(livekv, tiny, opening, spec):
     text = opening.read_text()
     prompts = [text[:600], "\n\n".join([text[:300]] * 3) + text[:40]]
-    options = livekv.KVOptions.parse(f"{spec}:chunk-size=64")
+    options = livekv.KVOptions.parse(f"{spec}:{'residual' if spec == 'kivi' else 'chunk-size'}=64")
     accepted = 0
     for i, prompt in enumerate(prompts):
         for temperature in (0, 0.7):

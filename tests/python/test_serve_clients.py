@@ -293,7 +293,7 @@ def test_tokens_and_health(raw, address, livekv, tiny):
         (("--kv", "f16", "--prefix-cache", "1M"), "--prefix-cache is for caches that compress, not --kv f16"),
         (("--lookup", "65"), "lookup is 65; it must be in 0..64"),
         (("--parallel", "0"), "parallel is 0"),
-        (("--store", "x", "--kv", "f16"), "keeps livekv and kvstream caches only, without kv-error, not --kv f16"),
+        (("--store", "x", "--kv", "f16"), "keeps livekv, kvstream and kivi caches only, without kv-error, not --kv f16"),
         (("--store", "no/such/folder"), "no/such/folder"),
         (("--host", "999.0.0.1", "--api-key", "k"), "cannot listen at 999.0.0.1"),
     ],

@@ -1,15 +1,17 @@
 // livekv-seal: the reference statistics and quantizers on raw chunks, for the golden vectors.
 //
 // stdin: one JSON line {"method": {...}, "keys": bool, "n_head_kv": H, "head_dim": D, "lengths": [n0, n1, ...]}, then
-// the chunks one after the other as raw float32 [H, n, D]. A method whose "policy" is kvstream is that, else livekv's.
+// the chunks one after the other as raw float32 [H, n, D]. A method whose "policy" is kvstream or kivi is that, else
+// livekv's.
 // stdout: a JSON object a chunk and kv head, one a line, with every field of sealed_chunk and the statistics, or of
-// stream_units and streamed_chunk.
+// stream_units and streamed_chunk, or of kivi_tokens.
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/tool.h"
 #include "error.h"
+#include "kv/kv_kivi.h"
 #include "kv/kv_quant.h"
 #include "kv/kv_stream.h"
 
@@ -87,13 +89,35 @@ void seal_stream(const nlohmann::json & request, const stream_method & method) {
     }
 }
 
+void seal_kivi(const nlohmann::json & request) {
+    const int64_t head_dim = request.at("head_dim");
+    const kv_side side = request.at("keys").get<bool>() ? kv_side::key : kv_side::value;
+    for (const int64_t n : request.at("lengths")) {
+        for (int64_t h = 0; h < request.at("n_head_kv").get<int64_t>(); ++h) {
+            const kivi_tokens sealed =
+                kivi_quantize(side, request.at("method").at("bits"), read_chunk(n * head_dim), head_dim);
+            std::cout << nlohmann::json{{"codes", sealed.codes},
+                                        {"scale", sealed.scale},
+                                        {"low", sealed.low},
+                                        {"reconstruction", sealed.reconstruction}}
+                             .dump()
+                      << "\n";
+        }
+    }
+}
+
 int run(int, char **) {
     std::string header;
     std::getline(std::cin, header);
     const nlohmann::json request = nlohmann::json::parse(header);
     const bool keys = request.at("keys");
-    if (request.at("method").value("policy", "livekv") == "kvstream") {
+    const std::string policy = request.at("method").value("policy", "livekv");
+    if (policy == "kvstream") {
         seal_stream(request, stream_method_of(request.at("method"), keys));
+        return 0;
+    }
+    if (policy == "kivi") {
+        seal_kivi(request);
         return 0;
     }
     const kv_method method = method_of(request.at("method"));

@@ -15,6 +15,7 @@
 #include "kv/f16.h"
 #include "kv/guided_block.h"
 #include "kv/kv_classes.h"
+#include "kv/kv_kivi.h"
 #include "kv/kv_pack.h"
 
 struct sequence_setup {
@@ -28,6 +29,7 @@ struct sequence_setup {
     std::optional<livekv::stream_method> stream;  // seals in the place of method
     int32_t level_bits = 0;                       // blocks are of a level of guided with so many bits; 0: they are not
     livekv::guided_method::key_axis level_axis = livekv::guided_method::key_axis::channel;
+    int32_t kivi_bits = 0;                       // blocks are kivi's with so many bits; 0: they are not
     const livekv::rope_turns * turns = nullptr;  // of keys that are kept before RoPE
     float k_size = 1.0f;                         // standard deviation of keys
     float q_size = 1.0f;
@@ -163,6 +165,13 @@ class random_sequence {
                     livekv::guided_block(livekv::guided_header(keys ? livekv::kv_side::key : livekv::kv_side::value,
                                                                s_.level_axis, n, s_.head_dim, s_.level_bits),
                                          chunk);
+                all.insert(all.end(), block.begin(), block.end());
+                continue;
+            }
+            if (s_.kivi_bits > 0) {
+                const livekv::kv_side side = keys ? livekv::kv_side::key : livekv::kv_side::value;
+                const livekv::kv_block_header of = livekv::kivi_header(side, n, s_.head_dim, s_.kivi_bits);
+                const std::vector<uint8_t> block = livekv::kivi_block(of, chunk);
                 all.insert(all.end(), block.begin(), block.end());
                 continue;
             }

@@ -96,6 +96,7 @@ TEST(what_another_process_has_read_goes_on_as_if_it_had_been_read_here) {
         {"small", nothing, 288, 288},
         {"tiny:key-feedback=on", nothing, 288, 288},
         {"kvstream", nothing, 288, 288},
+        {"kivi", nothing, 288, 288},
         {"reference", nothing, 288, 288},
         {"default", [](kv_options & o) { o.warmup_chunks = 4; }, 288, 0},
         {"default", [](kv_options & o) { o.warmup_keep = true; }, 288, 288},
@@ -124,7 +125,7 @@ TEST(what_another_process_has_read_goes_on_as_if_it_had_been_read_here) {
             const int64_t n_known = with_windows ? n_windowed : n_everywhere;
             session_params p = small_chunks();
             p.kv = parse_kv_spec(spec);
-            p.kv.chunk_size = chunk;
+            (p.kv.policy == "kivi" ? p.kv.residual : p.kv.chunk_size) = chunk;
             edit(p.kv);
             const temporary_folder folder;
             const std::vector<int32_t> tokens = some_tokens(300);

@@ -15,10 +15,10 @@ using namespace tiny_sequences;
 namespace {
 
 constexpr int64_t chunk = 32;
-const std::vector<std::string> policies = {"f16", "q8_0", "q4_0_rot", "livekv", "livekv, 8 bits", "kvstream"};
+const std::vector<std::string> policies = {"f16", "q8_0", "q4_0_rot", "livekv", "livekv, 8 bits", "kvstream", "kivi"};
 
 bool is_chunked(const std::string & kv) {
-    return kv.starts_with("livekv") || kv == "kvstream";
+    return kv.starts_with("livekv") || kv == "kvstream" || kv == "kivi";
 }
 
 tiny_spec spec_of(const std::string & arch) {

@@ -276,6 +276,12 @@ TEST(broken_keys_are_reported_and_leave_the_sequence) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
+    for (const char * policy : {"kvstream", "kivi"}) {
+        session_params p;
+        p.n_ctx = 1024;
+        p.kv.policy = policy;
+        CHECK_ERROR(make(true, p), "policy: the cache " + std::string(policy) + " is computed on the CPU only");
+    }
 }
 
 TEST_MAIN

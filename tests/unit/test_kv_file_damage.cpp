@@ -67,7 +67,7 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     p.kv = p.kv.for_policy("q8_0");
     session other_policy(four_layers(), p);
     other_policy.prefill(some_tokens(10));
-    CHECK_ERROR(other_policy.save(file.path()), "only livekv and kvstream caches");
+    CHECK_ERROR(other_policy.save(file.path()), "only livekv, kvstream and kivi caches");
     CHECK(read_bytes(file.path()) == good);
     CHECK_ERROR(other_policy.load(file.path()), "this one holds 10 tokens");
     other_policy.reset();
@@ -124,10 +124,10 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
         bytes[find(bytes, key) + std::strlen(key) + after] = to;
         return bytes;
     };
-    write_bytes(bad.path(), patched("livekv.file_version", 4, 6));
-    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 6, this one reads 2 to 5)");
+    write_bytes(bad.path(), patched("livekv.file_version", 4, 7));
+    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 7, this one reads 2 to 6)");
     write_bytes(bad.path(), patched("livekv.file_version", 4, 1));
-    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2 to 5)");
+    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2 to 6)");
     write_bytes(bad.path(), patched("livekv.option.sink-tokens", 12, '5'));
     CHECK_ERROR(fresh.load(bad.path()), "its checksum is wrong");
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');

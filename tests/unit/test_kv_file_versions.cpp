@@ -166,6 +166,13 @@ TEST(files_from_before_error_feedback_had_none) {
     CHECK_ERROR(options_from(texts, 5), "its option 'key-feedback' is missing");
 }
 
+TEST(files_from_before_kivi_had_no_residual) {
+    kv_texts texts = texts_of({});
+    CHECK_EQ(texts.erase("residual"), 1u);
+    CHECK_EQ(options_from(texts, 5).residual, kv_options().residual);
+    CHECK_ERROR(options_from(texts, 6), "its option 'residual' is missing");
+}
+
 TEST(an_option_that_is_gone_is_refused_unless_it_was_off) {
     const option_table none;
     read_saved_options(none, {{"scale-search", "off"}, {"tail-chunks", "0"}}, 2);

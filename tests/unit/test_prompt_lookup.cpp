@@ -93,7 +93,7 @@ TEST(a_pass_over_a_draft_gives_what_passes_of_one_token_give) {
                 spec.tied = true;
             }
             const auto m = tiny_model(spec);
-            for (const char * policy : {"livekv", "kvstream"}) {
+            for (const char * policy : {"livekv", "kvstream", "kivi"}) {
                 IN(arch, " ", n_head_kv, " ", policy);
                 const session_params params = params_of(policy, 64, 4000);
                 session one(m, params);

@@ -27,7 +27,7 @@ inline session_params params_of(const std::string & kv, int64_t chunk_size, int6
     p.n_ctx = n_ctx;
     p.n_threads = 2;
     p.kv.policy = kv;
-    p.kv.chunk_size = chunk_size;
+    (kv == "kivi" ? p.kv.residual : p.kv.chunk_size) = chunk_size;
     return p;
 }
 

@@ -273,13 +273,13 @@ class Scheduler:
         n = job.session.reuse(job.prompt)
         n_stored = self._n_from_store() - n_stored
         job.reused = {"prefix tree": n - n_stored, "store": n_stored}
-        known = self.kept.take(job.prompt, n, self.kv.chunk_size)
+        known = self.kept.take(job.prompt, n, self.kv.chunk_tokens)
         if known is not None:
             job.session.close()
             job.session, n = known, known.n_tokens
             job.reused = {"a sequence that ended": n}
         job.request.n_cached = n
-        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_size) for tokens in self.kept.tokens()}
+        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_tokens) for tokens in self.kept.tokens()}
 
     def _n_from_store(self) -> int:
         return self.model.store.counts["tokens_read"] if self.model.store else 0
@@ -291,7 +291,7 @@ class Scheduler:
         with self._lock:
             others = [request.ids for request in self._queue if not request.scores_prompt]
         others += [other.prompt for other in self._reading if other is not job and other.n_read == 0]
-        job.branches |= {branch(job.prompt, other, self.kv.chunk_size) for other in others}
+        job.branches |= {branch(job.prompt, other, self.kv.chunk_tokens) for other in others}
         return min((at - job.n_read for at in job.branches if 0 < at - job.n_read < n), default=n)
 
     def _is_being_read(self, job: Job) -> bool:
@@ -301,8 +301,8 @@ class Scheduler:
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
                 continue
-            n = branch(other.prompt, job.prompt, self.kv.chunk_size) if self._keeps else 0
-            if (n or common(job.prompt, other.prompt) // self.kv.chunk_size * self.kv.chunk_size) > other.n_read:
+            n = branch(other.prompt, job.prompt, self.kv.chunk_tokens) if self._keeps else 0
+            if (n or common(job.prompt, other.prompt) // self.kv.chunk_tokens * self.kv.chunk_tokens) > other.n_read:
                 return True
         return False
 

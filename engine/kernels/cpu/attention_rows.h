@@ -10,6 +10,7 @@
 // value codes. What rounding a query or weight to 8 bits loses is small beside what 2 to 5 bits lost before; for 8-bit
 // codes both are rounded to 16 bits.
 
+#include "kernels/cpu/row_groups.h"
 #include "kernels/cpu/row_keys.h"
 #include "kernels/cpu/row_values.h"
 
@@ -93,6 +94,9 @@ class row_attention {
         softmax_step(n);
         if (segment.v_blocks) {
             const block_reader block(segment.v_blocks + static_cast<size_t>(item_.head) * segment.v_block_bytes);
+            if (block.has_groups()) {
+                return group_values(block, tile, n, d_, s_, state_.o);
+            }
             if (!block.in_floats()) {
                 return block_values(block, tile, n, d_, s_, state_.o);
             }

@@ -27,9 +27,15 @@ class block_reader {
     // Of version 3, which has scales, widths and rows of bricks as version 2 does.
     bool has_channels() const { return h_.has_channels(); }
 
-    // Of version 4, whose bricks are those of version 1.
+    // Of versions 4 and 6, whose bricks are those of version 1. grid: of a token's, where version 4 has one.
     bool has_tokens() const { return h_.has_tokens(); }
-    const uint16_t * token_minima(int32_t token) const { return section16(map_.minima) + token; }
+    bool has_groups() const { return h_.has_groups(); }
+    const uint16_t * token_scales(int32_t token, int32_t grid) const {
+        return section16(map_.scales) + static_cast<size_t>(grid) * h_.n_tokens + token;
+    }
+    const uint16_t * token_minima(int32_t token, int32_t grid) const {
+        return section16(map_.minima) + static_cast<size_t>(grid) * h_.n_tokens + token;
+    }
 
     // Read a tile at a time, as floats.
     bool in_floats() const { return has_channels() || has_tokens(); }

@@ -162,7 +162,7 @@ void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_
                 }
                 LIVEKV_UNROLL
                 for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
-                    lanes::f32 total[n_rows];
+                    lanes::f32 total[n_rows] = {};
                     dot_bricks<W, n_rows>(at, i * (W::shared / 4), output, part, stride, total);
                     const weight_grid<lanes> grid = W::template grid<lanes>(head, numbers, output, i);
                     const size_t which = W::shared == 32 ? 1 : 2 + static_cast<size_t>(i);

@@ -100,19 +100,19 @@ inline void key_products(const block_reader & block, int32_t tile, int32_t head_
     }
 }
 
-// o [row ..., d32] += rounded weights . codes of one tile. ahead: as above.
+// o [row ..., d32] += rounded weights . codes of one tile, of channels from 16 * first on, up to 16 * last. ahead: as
+// above.
 template <int32_t bits, int32_t n_rows>
-inline void value_products(const block_reader & block, int32_t tile, int32_t head_dim, const step_scratch & s,
-                           int32_t row, const uint8_t * ahead) {
+inline void value_products(const block_reader & block, int32_t tile, int32_t first, int32_t last,
+                           const step_scratch & s, int32_t row, const uint8_t * ahead) {
     constexpr int32_t n_planes = bits == 8 ? 2 : 1;
     constexpr int32_t at_once = quads_at_once<bits, true>;
     const int32_t n_quads = block.value_quads(tile);
-    const int32_t n_sixteens = kv_ceil_div(head_dim, 16);
     const size_t sixteen_bytes = static_cast<size_t>(n_quads) * 8 * bits;
-    for (int32_t sixteen = 0; sixteen < n_sixteens; sixteen += lanes::n_bricks) {
+    for (int32_t sixteen = first; sixteen < last; sixteen += lanes::n_bricks) {
         const size_t from = static_cast<size_t>(sixteen) * sixteen_bytes;
         const uint8_t * const bricks = block.value_bricks(tile) + from;
-        const size_t to_next = sixteen + 1 < n_sixteens ? sixteen_bytes : 0;
+        const size_t to_next = sixteen + 1 < last ? sixteen_bytes : 0;
         float * const o = s.row(s.o, row) + sixteen * 16;
         f32 total[n_rows][n_pair];
         for (int32_t r = 0; r < n_rows; ++r) {

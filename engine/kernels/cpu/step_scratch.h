@@ -27,6 +27,7 @@ struct step_scratch {
     float * middles;    // [d32] of the codes
     float * step;       // [step_rows, d32 / 32] of the rounded queries
     float * p_step;     // [step_rows] of the rounded weights
+    float * o_groups;   // [step_rows, d32 / 32, lanes::n] what grids of groups have added, to be summed over lanes
     uint8_t * q8[2];    // [step_rows, d32] rounded queries, and what rounding left, 254 times finer
     uint8_t * p8[2];    // [step_rows, tile_tokens] rounded weights, and what rounding left, 255 times finer
     channel_scratch channels;
@@ -54,6 +55,7 @@ struct step_scratch {
         middles = floats(d32);
         step = floats(step_rows * d32 / 32);
         p_step = floats(step_rows);
+        o_groups = floats(step_rows * d32 / 32 * lanes::n);
         for (int32_t i = 0; i < 2; ++i) {
             scores[i] = floats(step_rows * tile_tokens);
             q8[i] = take(step_rows * d32);

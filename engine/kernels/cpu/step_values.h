@@ -3,6 +3,7 @@
 // Results of a few rows over one tile of values after the other (attention_step.h). Internal linkage.
 
 #include "kernels/cpu/step_block.h"
+#include "kernels/cpu/step_groups.h"
 #include "kernels/cpu/step_products.h"
 #include "kernels/cpu/step_rows.h"
 
@@ -28,7 +29,7 @@ class step_values {
         }
         block_.enter(i_segment);
         block_.fetch_next_head(tile);
-        if (block_->in_floats()) {
+        if (block_->in_floats() || block_->has_groups()) {
             return;
         }
         block_->bits() == 8 ? weigh_tile<2>(tile, p) : weigh_tile<1>(tile, p);
@@ -47,9 +48,16 @@ class step_values {
             each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) { add_rows<n_rows>(s_, row, n, p); });
             return;
         }
+        if (block_->has_groups()) {
+            if (!had_groups_) {
+                had_groups_ = true;
+                clear(s_.o_groups, step_rows * s_.d32 / 32 * lanes::n);
+            }
+            return add_groups(*block_, tile, d_, s_, item_.n_rows, p, block_.bricks_ahead(tile));
+        }
         with_bits(block_->bits(), [&]<int32_t bits>() {
             each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
-                value_products<bits, n_rows>(*block_, tile, d_, s_, row, block_.bricks_ahead(tile));
+                value_products<bits, n_rows>(*block_, tile, 0, kv_ceil_div(d_, 16), s_, row, block_.bricks_ahead(tile));
             });
         });
         if (block_->n_outliers() > 0) {
@@ -71,6 +79,9 @@ class step_values {
                 o_of[4 * c] *= factor;
             }
         }
+        if (had_groups_) {
+            scale_groups(s_, r, factor);
+        }
     }
 
     // Into the layout spans are joined in: to [head_dim, n_rows_tile]. Ends what can be added.
@@ -83,6 +94,9 @@ class step_values {
                 lanes::reorder(v);
                 lanes::store(o + c, lanes::add(v[0], offset));
                 lanes::store(o + c + lanes::n, lanes::add(v[1], offset));
+            }
+            if (had_groups_) {
+                hand_over_groups(s_, r);
             }
         }
         for (int32_t row = 0; row < item_.n_rows; row += 4) {
@@ -143,31 +157,7 @@ class step_values {
             }
             offset_[row + r] = offset;
         }
-        float top[4];
-        float inverse[4];
-        lanes::largest_4(largest, top);
-        for (int32_t r = 0; r < 4; ++r) {
-            s_.p_step[row + r] = top[r] * (1.0f / 255.0f);
-            inverse[r] = 255.0f / top[r];
-        }
-        for (int32_t r = 0; r < n_rows; ++r) {
-            lanes::i32 whole[n_tile];
-            lanes::i32 rest[n_tile] = {};
-            for (int32_t v = 0; v < n_tile; ++v) {
-                const f32 x = lanes::mul(w[r][v], lanes::set(inverse[r]));
-                if (n_planes == 2) {  // the whole part rounds down, so that the rest is positive too
-                    whole[v] = lanes::round(lanes::max(lanes::sub(x, lanes::set(0.5f)), lanes::set(0.0f)));
-                    const f32 left = lanes::max(lanes::sub(x, lanes::to_float(whole[v])), lanes::set(0.0f));
-                    rest[v] = lanes::round(lanes::min(lanes::mul(left, lanes::set(255.0f)), lanes::set(255.0f)));
-                } else {
-                    whole[v] = lanes::round(x);
-                }
-            }
-            lanes::store_32_bytes(s_.p8[0] + (row + r) * tile_tokens, whole);
-            if (n_planes == 2) {
-                lanes::store_32_bytes(s_.p8[1] + (row + r) * tile_tokens, rest);
-            }
-        }
+        round_weights<n_planes, n_rows>(s_, row, w, largest);
     }
 
     void add_outliers(int32_t first, int32_t n, const float * p) {
@@ -194,6 +184,7 @@ class step_values {
     int32_t d_;
     step_block block_;
     bool had_outliers_ = false;
+    bool had_groups_ = false;
     f32 offset_[step_rows];  // what the middles of the value grids have added to every channel, summed over at the end
 };
 

@@ -15,8 +15,8 @@ inline void token_rows(const block_reader & block, kv_side side, int32_t tile, i
     const int32_t n = block.n_tokens() - first < kv_tile_tokens ? block.n_tokens() - first : kv_tile_tokens;
     float scales[kv_tile_tokens];
     float minima[kv_tile_tokens];
-    lanes::to_f32(block.value_scales(first), scales, static_cast<size_t>(n));
-    lanes::to_f32(block.token_minima(first), minima, static_cast<size_t>(n));
+    lanes::to_f32(block.token_scales(first, 0), scales, static_cast<size_t>(n));
+    lanes::to_f32(block.token_minima(first, 0), minima, static_cast<size_t>(n));
     const bool key = side == kv_side::key;
     const int32_t n_beside = key ? d / 4 : block.value_quads(tile);  // bricks from one run of 16 to the next
     const int32_t n_runs = key ? kv_ceil_div(n, 16) : kv_ceil_div(d, 16);
