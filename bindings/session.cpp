@@ -72,6 +72,39 @@ int64_t reuse(session_handle & h, const py::object & tokens) {
     return static_cast<int64_t>(s->reuse(ids));
 }
 
+// choose: for float32 [n_vocab] behind a token, the one that comes, or None where the text ends.
+int64_t verify(session_handle & h, const py::object & tokens, const py::function & choose) {
+    const std::vector<int32_t> ids = tokens_from(tokens);
+    held_session s(h);
+    s->require_tokens(ids);
+    const auto n = static_cast<int64_t>(ids.size());
+    if (n > s->room_for_draft()) {
+        fail("there are ", n, " tokens to verify; there is room for ", s->room_for_draft());
+    }
+    s.note_change();
+    std::span<const float> logits;
+    {
+        const py::gil_scoped_release released;
+        logits = s->append_drafted(ids);
+    }
+    const auto n_vocab = static_cast<size_t>(s->get_model().hp.n_vocab);
+    int64_t n_kept = 0;
+    try {
+        for (bool right = true; right;) {
+            const auto row = logits.subspan(static_cast<size_t>(n_kept) * n_vocab, n_vocab);
+            const py::object token = choose(array_of(row, {static_cast<py::ssize_t>(n_vocab)}));
+            const int64_t next = n_kept + 1;
+            right = next < n && !token.is_none() && token.cast<int32_t>() == ids[static_cast<size_t>(next)];
+            n_kept = next;
+        }
+    } catch (...) {  // the session is what it would be without the draft
+        s->keep_drafted(n_kept + 1);
+        throw;
+    }
+    s->keep_drafted(n_kept);
+    return n_kept;
+}
+
 int64_t forget(session_handle & h, int64_t n_keep, int64_t n_wanted) {
     held_session s(h);
     s.note_change();
@@ -210,6 +243,8 @@ void bind_session(py::module_ & module) {
         .def(
             "pass_size", [](session_handle & h, int64_t n) { return held_session(h)->pass_size(n); }, py::arg("n"))
         .def("exact_trim", &free_trim, py::arg("n_tokens"))
+        .def("verify", &verify, py::arg("tokens"), py::arg("choose"))
+        .def("room_for_draft", reading([](session & s) { return s.room_for_draft(); }))
         .def("forget", &forget, py::arg("keep"), py::arg("n_tokens"))
         .def("fork", &fork)
         .def("trim", &trim, py::arg("n_tokens"))

@@ -87,6 +87,25 @@ class text_stream {
     stop_strings stops_;
 };
 
+class token_lookup {
+  public:
+    explicit token_lookup(int64_t most) : lookup_(most) {}
+
+    void observe(const py::object & tokens) {
+        for (const int32_t token : tokens_from(tokens)) {
+            lookup_.observe(token);
+        }
+    }
+    std::vector<int32_t> draft(int64_t room) {
+        const std::span<const int32_t> tokens = lookup_.draft(room);
+        return {tokens.begin(), tokens.end()};
+    }
+    void learn(int64_t n_drafted, int64_t n_accepted) { lookup_.learn(n_drafted, n_accepted); }
+
+  private:
+    prompt_lookup lookup_;
+};
+
 }  // namespace
 
 void bind_text(py::module_ & module) {
@@ -99,6 +118,11 @@ void bind_text(py::module_ & module) {
              py::arg("model"), py::kw_only(), py::arg("sampling"), py::arg("seed"), py::arg("ignore_eos"))
         .def("observe", &token_sampler::observe, py::arg("tokens"))
         .def("next", &token_sampler::next, py::arg("logits"), py::arg("allowed"));
+    py::class_<token_lookup>(module, "Lookup")
+        .def(py::init<int64_t>(), py::arg("most"))
+        .def("observe", &token_lookup::observe, py::arg("tokens"))
+        .def("draft", &token_lookup::draft, py::arg("room"))
+        .def("learn", &token_lookup::learn, py::arg("n_drafted"), py::arg("n_accepted"));
     py::class_<text_stream>(module, "TextStream")
         .def(py::init<std::shared_ptr<shared_model>, std::vector<std::string>>(), py::arg("model"), py::arg("stop"))
         .def("push", &text_stream::push, py::arg("token"))

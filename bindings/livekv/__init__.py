@@ -21,7 +21,7 @@ from livekv.fidelity import Fidelity, fidelity
 from livekv.generation import Generation, Usage
 from livekv.model import Model
 from livekv.options import KVOption, KVOptions, kv_options_table, parse_kv_list
-from livekv.sampling import Sampler, TextStream
+from livekv.sampling import Lookup, Sampler, TextStream
 from livekv.session import Session
 from livekv.stats import KVBytes, KVStats
 from livekv.store import ChunkStore, StoredPiece
@@ -37,6 +37,7 @@ __all__ = [
     "KVOption",
     "KVOptions",
     "KVStats",
+    "Lookup",
     "Model",
     "Sampler",
     "Session",

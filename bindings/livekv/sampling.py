@@ -51,6 +51,28 @@ class Sampler:
         return self._core.next(logits, allowed)
 
 
+class Lookup:
+    """Drafts how a text goes on: as it did where its last three tokens stood before (prompt lookup). most: tokens of a
+    draft, 1..64."""
+
+    def __init__(self, most: int) -> None:
+        if not 1 <= most <= 64:
+            raise Error(f"most is {most}; it must be in 1..64")
+        self._core = _livekv.Lookup(most)
+
+    def observe(self, tokens: Tokens) -> None:
+        """The text's next ones."""
+        self._core.observe(tokens)
+
+    def draft(self, room: int) -> list[int]:
+        """What may come behind the text: room tokens at most, often none."""
+        return self._core.draft(room)
+
+    def learn(self, n_drafted: int, n_accepted: int) -> None:
+        """How many tokens of the last draft were right: wrong ones make drafts shorter and rarer."""
+        self._core.learn(n_drafted, n_accepted)
+
+
 class TextStream:
     """Text from generated tokens: pieces are never a part of a character or of a stop string.
 

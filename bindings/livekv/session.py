@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,20 @@ class Session:
     def exact_trim(self, n_tokens: int) -> int:
         """The most tokens, n_tokens at most, to which trim forgets without computing again. Raises Error as trim."""
         return self._core.exact_trim(n_tokens)
+
+    @property
+    def room_for_draft(self) -> int:
+        """Tokens that verify takes at most now."""
+        return self._core.room_for_draft()
+
+    def verify(self, tokens: Tokens, choose: Callable[[F32], int | None]) -> int:
+        """Appends a generated token and a draft of those behind it in one pass, and forgets those that are wrong.
+
+        choose: called behind the first token, and on behind each that is right, with float32 [n_vocab], the logits that
+        eval would give: the token that comes there, or None where the text ends. Returns how many tokens stay. Raises
+        Error as eval does, and for more tokens than room_for_draft; then, and when choose raises, the wrong ones are
+        forgotten too."""
+        return self._core.verify(tokens, choose)
 
     def forget(self, keep: int, n_tokens: int) -> int:
         """A context shift: forgets the oldest tokens behind the first `keep`, at least 1, n_tokens of them or as many

@@ -8,14 +8,16 @@ llama-cpp-python's own server has no slots and ends an answer when another reque
 "python -m llama_cpp.server --model {model} --port {port} --interrupt_requests false --n_ctx 8192 --n_threads 2".
 
 {model} and {port} are filled in; a server is ready when /v1/models answers. --livekv: more options of ours. --other may be given
-several times. The table is serve_load.py's, with the server in front; the ratio of generated tokens a second, livekv's to each
-other one's, is of each round, with its median.
+several times. The table is serve_load.py's, with the server in front and its processor time behind; the ratio of generated tokens a
+second, livekv's to each other one's, is of each round, with its median; so is that of tokens a second of processor time, which other
+work on the machine moves less.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import socket
 import statistics
@@ -29,6 +31,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from serve_load import HEAD, add_load, load, row
+
+HEAD_HERE = [line + end for line, end in zip(HEAD.splitlines(), (" CPU s |", "---:|"), strict=True)]
 
 
 def free_port() -> int:
@@ -59,6 +63,11 @@ def serving(command: list[str], url: str, log: Path) -> Iterator[int]:
             process.wait(60)
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
@@ -71,9 +80,9 @@ def main() -> int:
     text = args.text.read_text(errors="replace")
     ours = f"{shlex.quote(sys.executable)} -m livekv.serve -m {{model}} --port {{port}} {args.livekv}"
     commands = {"livekv": ours} | {f"other{i or ''}": command for i, command in enumerate(args.other)}
-    rates: dict[tuple[str, int], list[float]] = {}
+    rates: dict[tuple[str, int, str], list[float]] = {}
     n_lost = 0
-    print("\n".join(f"| {what} {line}" for what, line in zip(("server", "---"), HEAD.splitlines(), strict=True)))
+    print("\n".join(f"| {what} {line}" for what, line in zip(("server", "---"), HEAD_HERE, strict=True)))
     first_seed = args.seed
     for a_round in range(args.rounds):
         for name, command in commands.items():
@@ -83,17 +92,20 @@ def main() -> int:
             with serving(words, args.url, args.logs / f"{name}.log") as pid:
                 for n in map(int, args.clients.split(",")):
                     args.seed = first_seed + 1000 * a_round + n  # texts that neither has read
+                    before = cpu_seconds(pid)
                     seen, seconds = load(args, text, n)
-                    rates.setdefault((name, n), []).append(seen.n_generated / seconds)
+                    used = max(cpu_seconds(pid) - before, 0.01)
+                    rates.setdefault((name, n, "second"), []).append(seen.n_generated / seconds)
+                    rates.setdefault((name, n, "second of processor time"), []).append(seen.n_generated / used)
                     n_lost += sum(seen.lost.values())
-                    print(f"| {name} {row(n, seen, seconds, pid)}", flush=True)
+                    print(f"| {name} {row(n, seen, seconds, pid)} {used:.0f} |", flush=True)
                     for what, count in seen.lost.items():
                         print(f"  {name} lost {count}: {what}", file=sys.stderr)
-    for name in list(commands)[1:]:
-        for n in map(int, args.clients.split(",")):
-            ratios = [a / b for a, b in zip(rates["livekv", n], rates[name, n], strict=True) if b > 0]
+    for name, n, what in rates:
+        if name != "livekv":
+            ratios = [a / b for a, b in zip(rates["livekv", n, what], rates[name, n, what], strict=True) if b > 0]
             if ratios:
-                print(f"{n} clients: livekv generates {statistics.median(ratios):.2f} times {name}'s tokens a second "
+                print(f"{n} clients: livekv generates {statistics.median(ratios):.2f} times {name}'s tokens a {what} "
                       f"({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds)")  # fmt: skip
     return 1 if n_lost else 0
 

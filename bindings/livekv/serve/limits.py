@@ -21,6 +21,8 @@ class Limits:
     """A request that has not begun by then is given up."""
     run_s: float = 600.0
     """One that has not ended by then, from its arrival, is ended."""
+    lookup: int = 0
+    """Tokens drafted at a time, at most, for a text that is alone (prompt lookup)."""
 
     def __post_init__(self) -> None:
         for name in ("parallel", "memory", "step_tokens"):
@@ -28,6 +30,8 @@ class Limits:
                 raise Error(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.queue < 0:
             raise Error(f"queue is {self.queue}; it must be 0 or more")
+        if not 0 <= self.lookup <= 64:
+            raise Error(f"lookup is {self.lookup}; it must be in 0..64")
         for name in ("wait_s", "run_s"):
             if not 0 < getattr(self, name) <= 1e9:
                 raise Error(f"{name} is {getattr(self, name)}; it must be above 0")

@@ -18,6 +18,8 @@ _COUNTERS = {
     "prompt_tokens": "Tokens of prompts, cached ones included.",
     "cached_tokens": "Tokens of prompts that were not computed.",
     "generated_tokens": "Tokens sampled.",
+    "drafted_tokens": "Tokens that steps were given as drafts.",
+    "accepted_tokens": "Those of them that were right.",
     "steps": "Steps of the engine.",
 }
 _STORE = {

@@ -55,6 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--store-limit", type=size, help="of the folder (default: 10G)")
     add("--step-tokens", type=int, default=limits.step_tokens,
         help="of prompts, read between two tokens of answers (default: %(default)s)")  # fmt: skip
+    add("--lookup", type=int, default=limits.lookup, metavar="N",
+        help="for a text that is alone, draft up to N tokens from what it said before (default: none)")  # fmt: skip
     add("--wait-timeout", type=float, default=limits.wait_s, metavar="SECONDS",
         help="until a request has begun (default: %(default)g)")  # fmt: skip
     add("--timeout", type=float, default=limits.run_s, metavar="SECONDS",
@@ -102,11 +104,15 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
     from livekv.serve.scheduler import Scheduler
     from livekv.serve.worker import Worker
 
-    kept = args.memory // 4 if args.prefix_cache is None else args.prefix_cache
+    kv = KVOptions.parse(args.kv)
+    compresses = KVOptions(policy=kv.policy).can_be_stored
+    if args.prefix_cache and not compresses:
+        raise Error(f"--prefix-cache is for caches that compress, not --kv {args.kv}")
+    kept = args.memory // 4 * compresses if args.prefix_cache is None else args.prefix_cache
     if kept >= args.memory:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
-    limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout)
-    kv = KVOptions.parse(args.kv)
+    limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout,
+                    args.lookup)  # fmt: skip
     store = store_of(args, kv, ended)
     if store:
         ended.callback(store.flush, FLUSH_S)

@@ -6,10 +6,13 @@ by a chunk:
              3. one engine.step: each text's last token, and the next chunks of prompts up to limits.step_tokens
              4. sample a token for each text; a prompt that is read becomes its choices
 
-Who has least left of its prompt is read first, so that a short one is not kept waiting by a long one; but what has been
-read since a prompt began is as good as if it had less left, so that none waits for ever. Memory is never promised
-twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is 20 bits a
-value in whole pages. A policy that does not compress takes all of its context at once. What does not fit waits.
+Who has least left of its prompt is read first, so that a short one is not kept waiting by a long one; but what has
+been read since a prompt began counts for it as if it had less left, so that none waits for ever. Memory is never
+promised twice: a request counts with what its caches hold now and the most that tokens yet to come can take, which is
+20 bits a value in whole pages. A policy that does not compress takes all of its context at once. What does not fit
+waits.
+
+A text that is alone may be given drafts (limits.lookup), of which a step keeps those that are right.
 
 With a prefix cache, memory that nobody needs holds sequences that have ended (kept.py). A prompt goes on from the one
 that it has most in common with; where several part in the middle of a chunk, the first of them leaves a copy.
@@ -35,7 +38,7 @@ from livekv.sampling import Sampler, TextStream
 from livekv.serve.job import Job, Work, common
 from livekv.serve.kept import Kept, branch
 from livekv.serve.limits import Limits
-from livekv.serve.request import Failure, Refused, Request
+from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.text import Text
 from livekv.session import Session
 
@@ -55,6 +58,8 @@ class Counters:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     steps: int = 0
 
 
@@ -146,6 +151,8 @@ class Scheduler:
         if not texts and not parts:
             return False
         self.counters.steps += 1
+        if len(texts) == 1 and not parts and self._write_drafted(*texts[0]):
+            return True
         work = [Work(text.session, [text.last_token], True) for _, text in texts]
         work += [
             Work(job.session, part, False, job.request.scores_prompt, len(job.prompt) - job.n_read - len(part))
@@ -157,9 +164,12 @@ class Scheduler:
             self._write(job, text, done)
         for (job, _), done in zip(parts, work[len(texts) :]):
             self._read(job, done)
+        self._drop_ended()
+        return True
+
+    def _drop_ended(self) -> None:
         for job in [job for job in self._writing if all(text.ended for text in job.texts)]:
             self._drop(job, self._keeps)
-        return True
 
     def fail_all(self, failure: Failure) -> None:
         """Ends every request, waiting or under way."""
@@ -333,7 +343,9 @@ class Scheduler:
         job.since = time.monotonic()
         try:
             sessions = [job.session, *(job.session.fork() for _ in range(job.request.n - 1))]
-            job.texts = [Text(job.request, choice, session) for choice, session in enumerate(sessions)]
+            job.texts = [
+                Text(job.request, choice, session, self.limits.lookup) for choice, session in enumerate(sessions)
+            ]
         except Error as problem:
             self._fail(job, Failure(503, str(problem)))
             return
@@ -356,6 +368,37 @@ class Scheduler:
         if piece is not None:
             text.request.on_event(piece)
         self._end_over_budget(job)
+
+    def _write_drafted(self, job: Job, text: Text) -> bool:
+        """A step of a text that is alone, with a draft; False when there is none."""
+        drafted, n_before, n_generated = text.draft(), text.session.n_tokens, text.request.n_generated
+        if not drafted:
+            return False
+        pieces: list[Piece] = []
+
+        def choose(logits: npt.NDArray[np.float32]) -> int | None:
+            piece = text.take(logits)
+            if piece is not None:
+                pieces.append(piece)
+            return None if text.ended else text.last_token
+
+        problem = ""
+        try:
+            n_right = text.session.verify([text.last_token, *drafted], choose) - 1
+            text.learn(len(drafted), n_right)
+            self.counters.drafted_tokens += len(drafted)
+            self.counters.accepted_tokens += n_right
+        except Error as error:
+            problem = str(error)
+        self.counters.generated_tokens += text.request.n_generated - n_generated
+        for piece in pieces:
+            text.request.on_event(piece)
+        if problem:  # 500: no token could be chosen
+            self._fail(job, Failure(500 if text.session.n_tokens > n_before else 503, problem))
+        else:
+            self._end_over_budget(job)
+        self._drop_ended()
+        return True
 
     def _end_over_budget(self, job: Job) -> None:
         """Only one that runs alone can come there."""

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from livekv.sampling import Sampler, TextStream
+from livekv.sampling import Lookup, Sampler, TextStream
 from livekv.serve.request import Piece, Request, TokenChance
 from livekv.session import Session
 
@@ -17,7 +17,8 @@ F32 = npt.NDArray[np.float32]
 class Text:
     """A choice of a request, from its prompt's last logits on."""
 
-    def __init__(self, request: Request, choice: int, session: Session) -> None:
+    def __init__(self, request: Request, choice: int, session: Session, lookup: int = 0) -> None:
+        """lookup: tokens of a draft, at most."""
         self.request = request
         self.choice = choice
         self.session = session
@@ -34,11 +35,22 @@ class Text:
         self._stream = TextStream(session.model, request.stop)
         self._constraint = request.constraint() if request.constraint else None
         self._tokens: list[int] = []  # generated
+        self._lookup = Lookup(lookup) if lookup else None
+        if self._lookup:
+            self._lookup.observe(request.prompt)
         self._chances: list[TokenChance] = []  # of tokens whose text is held back
 
     @property
     def n_written(self) -> int:
         return len(self._tokens)
+
+    def draft(self) -> list[int]:
+        """Tokens that may come behind the last one, often none; take tells which do."""
+        return self._lookup.draft(min(self.n_left, self.session.room_for_draft) - 1) if self._lookup else []
+
+    def learn(self, n_drafted: int, n_accepted: int) -> None:
+        assert self._lookup
+        self._lookup.learn(n_drafted, n_accepted)
 
     def take(self, logits: F32) -> Piece | None:
         """Samples a token from float32 [n_vocab]: what there is to say then, None for nothing yet. Raises Error when no
@@ -48,6 +60,8 @@ class Text:
         token = self._sampler.next(logits, self._constraint.allowed() if self._constraint else None)
         self.last_token = token
         self.n_left -= 1
+        if self._lookup:
+            self._lookup.observe([token])
         self.request.n_generated += 1
         if self.session.model.is_end_of_generation(token) and not self.request.ignore_eos:
             return self._end("stop")
