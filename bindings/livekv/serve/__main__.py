@@ -76,8 +76,8 @@ def store_of(args: argparse.Namespace, kv: KVOptions, ended: contextlib.ExitStac
     store = args.store or os.environ.get("LIVEKV_KV_STORE")
     if args.store and not kv.can_be_stored:
         policies = kv_options_table()[0].range.split("|")
-        kept = " and ".join(name for name in policies if KVOptions(policy=name).can_be_stored)
-        raise Error(f"--store keeps {kept} caches only, without kv-error, not --kv {args.kv}")
+        *names, last = [name for name in policies if KVOptions(policy=name).can_be_stored]
+        raise Error(f"--store keeps {', '.join(names)} and {last} caches only, without kv-error, not --kv {args.kv}")
     if args.store_limit is not None and not store:
         raise Error("--store-limit is of a folder; it needs --store")
     if args.store_folder and not (store and is_url(store)):
