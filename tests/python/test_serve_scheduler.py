@@ -25,7 +25,9 @@ def test_texts_together_are_those_of_each_alone(scheduler, serve, tiny, kv, ids)
 
 def test_a_cache_that_depends_on_the_prompts_length_is_told_it_and_shares_nothing(serve, livekv, root, ids):
     model = livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2, prefix_cache_bytes=1 << 26)
-    kv = livekv.KVOptions(policy="guided", chunk_size=CHUNK)
+    # Tokens are exact or dropped by the logarithm of their position in that of the prompt's length.
+    kv = livekv.KVOptions(policy="guided", chunk_size=CHUNK, alpha=0, beta=1, gamma=0, theta_h=0.8, theta_m=0.8,
+                          level_bits=(16, 16, 0))  # fmt: skip
     s = serve.scheduler.Scheduler(model, serve.limits.Limits(step_tokens=CHUNK, parallel=3), 1000, kv)
     prompts = [ids[:350], ids[:300], [*ids[:200], *ids[500:600]]]
     for _ in range(2):  # those of the first round have ended by the second
