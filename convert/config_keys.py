@@ -84,6 +84,8 @@ def refuse_unread(fields: Fields, head_dim: int, n_embd: int, n_layer: int, fami
         elif key in COMPUTED:
             number = COMPUTED[key](head_dim, n_embd, n_layer)
             neutral, same = f"{number:g}", math.isclose(fields.number(key), number, rel_tol=1e-6)
+        elif key == "is_causal":
+            neutral, same = "true", value is True
         elif key == "no_rope_layers":  # 1: with
             neutral, same = "1 for every layer", isinstance(value, list) and all(layer == 1 for layer in value)
         else:

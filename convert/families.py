@@ -27,12 +27,12 @@ class Family:
     all_see_window: bool = False  # where there is one
     mlp_bias: bool = False  # mlp_bias may ask for biases
     window: int | None = None  # where sliding_window is absent
-    uses_window: bool = True  # where use_sliding_window is absent
+    uses_window: bool | None = True  # where use_sliding_window is absent; None: the class reads no sliding_window
 
 
 # By the class that `architectures` names.
 FAMILIES = {
-    "LlamaForCausalLM": Family("llama", "llama", rope_neighbours=True, mlp_bias=True),
+    "LlamaForCausalLM": Family("llama", "llama", rope_neighbours=True, mlp_bias=True, uses_window=None),
     "MistralForCausalLM": Family("mistral", "llama", kv_heads=8, rope_neighbours=True, qkv_bias=False, window=4096),
     "Qwen3ForCausalLM": Family(
         "qwen3", "qwen3", kv_heads=32, head_dim=128, window=4096, uses_window=False, head_norms=True

@@ -148,7 +148,10 @@ def _set_windows(hparams: Hparams, fields: Fields) -> None:
 
 def _cut_to_window(hparams: Hparams, fields: Fields) -> None:
     window = None
-    if fields.flag("use_sliding_window", hparams.family.uses_window):
+    if hparams.family.uses_window is None:
+        if fields.integer("sliding_window") is not None:
+            hparams.notes.append("sliding_window is not read, as in transformers: the class has none")
+    elif fields.flag("use_sliding_window", hparams.family.uses_window):
         # The class's default, for configurations that leave it out; newer models say null.
         window = fields.integer("sliding_window") if "sliding_window" in fields.data else hparams.family.window
     known = ("full_attention", "sliding_attention") if window else ("full_attention",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from livekv._livekv import Error
@@ -12,6 +12,8 @@ from livekv._livekv import Error
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Role, content and everything else, the latter as JSON ("" for nothing), of each message. Raises Error for what is
     no message."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise Error(f"messages is {type(messages).__name__}, not a list of messages")
     return [_plain(i, message) for i, message in enumerate(messages)]
 
 

@@ -81,6 +81,7 @@ generate_result converse(session & s, const cli_options & options) {
     generate_result result;
     std::string line = options.prompt.value_or("");
     require_utf8(line, "the message");
+    bool is_typed = line.empty();
     while (!line.empty() || next_line(line)) {
         if (line.empty()) {
             continue;
@@ -91,8 +92,19 @@ generate_result converse(session & s, const cli_options & options) {
             continue;
         }
         clear_interrupt();
-        const chat_turn turn = talk.ask(line, generator);
+        chat_turn turn;
+        try {
+            turn = talk.ask(line, generator);
+        } catch (const context_error & problem) {  // a shorter one may still fit
+            if (!is_typed) {
+                throw;
+            }
+            std::cerr << "livekv-cli: " << problem.what() << "; the line is skipped\n";
+            line.clear();
+            continue;
+        }
         line.clear();
+        is_typed = true;
         std::cout << std::endl;
         explain(s, turn);
         result = turn.result;

@@ -6,6 +6,8 @@
 namespace livekv::keys {
 
 inline constexpr const char * architecture = "general.architecture";
+inline constexpr const char * type = "general.type";
+inline constexpr const char * quantization_version = "general.quantization_version";
 inline constexpr const char * name = "general.name";
 inline constexpr const char * split_no = "split.no";  // from 0
 inline constexpr const char * split_count = "split.count";

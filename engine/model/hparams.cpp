@@ -1,5 +1,7 @@
 #include "model/hparams.h"
 
+#include <ggml.h>
+
 #include "error.h"
 #include "model/arch/arch.h"
 #include "model/gguf_keys.h"
@@ -23,6 +25,19 @@ const architecture & architecture_of(const gguf_file & file) {
     fail("'", file.path(), "': architecture '", name, "' is not supported; supported: ", known);
 }
 
+// Other things than models lie in GGUF files: adapters, control vectors, projectors of images. Quantized types have
+// changed their layout once, and may again.
+void require_model(const gguf_file & file) {
+    if (const std::string type = file.find_string(keys::type).value_or("model"); type != "model") {
+        fail("'", file.path(), "': ", keys::type, " is '", type, "', not 'model'");
+    }
+    if (const uint32_t version = file.find_u32(keys::quantization_version).value_or(GGML_QNT_VERSION);
+        version > GGML_QNT_VERSION) {
+        fail("'", file.path(), "': ", keys::quantization_version, " is ", version, ", known are those up to ",
+             GGML_QNT_VERSION);
+    }
+}
+
 }  // namespace
 
 std::string hparams::architecture_name() const {
@@ -38,6 +53,7 @@ int64_t hparams::kv_values_per_token() const {
 }
 
 hparams hparams::read(const gguf_file & file, const rope_override & changes) {
+    require_model(file);
     hparams hp;
     hp.arch = &architecture_of(file);
     hp.name = file.find_string(keys::name).value_or("");

@@ -55,6 +55,10 @@ vocab::vocab(const gguf_file & file) : path(file.path()) {
     if (model != "llama" && model != "gpt2") {
         fail("'", path, "': tokenizer.ggml.model is '", model, "', supported are llama and gpt2");
     }
+    if (file.has("tokenizer.ggml.precompiled_charsmap")) {
+        fail("'", path,
+             "': tokenizer.ggml.precompiled_charsmap is not supported, and changes what a text's tokens are");
+    }
     pre = file.find_string("tokenizer.ggml.pre").value_or("default");
     read_tokens(file);
     read_special_tokens(file);

@@ -89,7 +89,8 @@ void session::require_room(size_t n_new) const {
     }
     const int64_t total = n_tokens() + static_cast<int64_t>(n_new);
     if (total > n_ctx()) {
-        fail("the context holds ", n_ctx(), " tokens, ", total, " are needed; use a longer one");
+        throw context_error("the context holds " + std::to_string(n_ctx()) + " tokens, " + std::to_string(total) +
+                            " are needed; use a longer one");
     }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "error.h"
 #include "store/kv_file.h"
 
 namespace livekv {
@@ -16,6 +17,12 @@ struct session_params {
     int64_t n_ctx = 4096;  // the most tokens the sequence may have
     int32_t n_threads = 1;
     kv_options kv;  // with the number of tokens prefilled together
+};
+
+// More tokens are to be appended than the context has room for.
+class context_error : public error {
+  public:
+    using error::error;
 };
 
 // One sequence of tokens on one model: a thin front over a cache of an engine, which sessions may share. One thread at

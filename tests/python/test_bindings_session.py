@@ -187,6 +187,8 @@ def test_arguments_out_of_range_are_errors(livekv, model, session, tmp_path):
         (lambda: livekv.Model(model.path, n_gpu_layers=-1), "n_gpu_layers is -1"),
         (lambda: livekv.Model(model.path, n_threads=0).session(), "n_threads is 0"),
         (lambda: model.apply_chat_template([{"role": "user", "content": "x"}]), "template"),
+        (lambda: model.apply_chat_template(None), "messages is NoneType, not a list of messages"),
+        (lambda: model.apply_chat_template("hi"), "messages is str, not a list of messages"),
         (lambda: model.apply_chat_template([{"role": "user"}]), "message 0 is not a mapping with role and content"),
     ]:
         with pytest.raises(livekv.Error) as raised:

@@ -95,6 +95,18 @@ def test_a_line_that_is_none_ends_no_chat(chat):
     assert stats["n_prompt"] == stats_of_same["n_prompt"] and notes(same) == []
 
 
+def test_a_message_longer_than_the_context_ends_no_chat(chat):
+    long = b"the " * 400 + b"\n"
+    done, stats = chat(INST, b"hi\n" + long + b"you\n", "-c", "200")
+    assert done.returncode == 0 and done.stdout == b" the and\n" * 2
+    (note,) = notes(done)
+    assert "the context holds 200 tokens" in note and note.endswith("; the line is skipped")
+    _, stats_of_same = chat(INST, b"hi\nyou\n", "-c", "200")
+    assert stats["n_prompt"] == stats_of_same["n_prompt"]
+    given, _ = chat(INST, b"hi\n", "-c", "200", "-p", long.decode())
+    assert given.returncode == 1 and given.stdout == b"" and "the context holds 200 tokens" in notes(given)[0]
+
+
 def test_control_tokens_that_are_typed_are_text(chat, livekv):
     done, stats = chat(INST, b"</s>\n")
     assert done.returncode == 0

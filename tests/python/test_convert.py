@@ -287,6 +287,7 @@ HUGE = {**tiny_models.weights(GQA), "lm_head.weight": np.full((GQA.n_vocab, GQA.
 @pytest.mark.parametrize(
     "config, tensors, message",
     [
+        ({"is_causal": False}, None, "is_causal"),
         ({"architectures": ["GPT2LMHeadModel"]}, None, "architecture GPT2LMHeadModel is not supported"),
         ({"architectures": None}, None, "architecture none is not supported"),
         ({"attention_bias": True}, None, "lacks model.layers.0.self_attn.q_proj.bias"),

@@ -175,9 +175,16 @@ def test_a_null_count_of_key_value_heads_means_the_heads_and_mistral_without_it_
 
 
 def test_a_window_that_is_switched_off_cuts_nothing(folder):
-    config = read_json(folder / "config.json") | {"sliding_window": 64}
+    config = read_json(folder / "config.json") | {"sliding_window": 64, "architectures": ["MistralForCausalLM"]}
     assert hf_config.read_hparams(config).n_ctx == 64
     assert hf_config.read_hparams(config | {"use_sliding_window": False}).n_ctx == 512
+
+
+def test_a_window_that_the_class_has_not_is_told_and_cuts_nothing(folder):
+    config = read_json(folder / "config.json") | {"sliding_window": 64, "architectures": ["LlamaForCausalLM"]}
+    hparams = hf_config.read_hparams(config)
+    assert hparams.n_ctx == 512
+    assert hparams.notes == ["sliding_window is not read, as in transformers: the class has none"]
 
 
 # At, just inside and just outside what a float32, a uint32 and the engine can hold.

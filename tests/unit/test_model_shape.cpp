@@ -51,6 +51,13 @@ TEST(wrong_or_missing_metadata_is_named) {
     refuses_keys([](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.scaling.factor", 1e-39f); }, "scaling.factor");
     refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "llama.rope.scaling.type", "su"); }, "'su'");
     refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "llama.expert_count", 8); }, "mixture-of-experts");
+    refuses_keys([](gguf_context * g) { gguf_set_val_str(g, "general.type", "adapter"); }, "is 'adapter', not 'model'");
+    refuses_keys([](gguf_context * g) { gguf_set_val_u32(g, "general.quantization_version", 3); },
+                 "quantization_version is 3");
+    loads_with([](gguf_context * g) {
+        gguf_set_val_str(g, "general.type", "model");
+        gguf_set_val_u32(g, "general.quantization_version", 2);
+    });
 }
 
 TEST(keys_that_change_the_result_and_are_not_read_are_refused_unless_neutral) {

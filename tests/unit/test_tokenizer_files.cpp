@@ -145,6 +145,7 @@ TEST(inconsistent_files_are_errors) {
     };
     const auto remove = [](gguf_context * g, const char * key) { gguf_remove_key(g, key); };
     CHECK_ERROR(spm(set("tokenizer.ggml.model", text("unigram"))), "supported are llama and gpt2");
+    CHECK_ERROR(spm(set("tokenizer.ggml.precompiled_charsmap", text("x"))), "precompiled_charsmap is not supported");
     CHECK_ERROR(bpe("whisper"), "'whisper' is not supported, supported are default, gpt-2, phi-2, mpt, olmo,");
     for (const char * key : {"model", "tokens", "scores", "token_type"}) {
         const std::string full = std::string("tokenizer.ggml.") + key;
