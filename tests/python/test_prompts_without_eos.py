@@ -13,8 +13,13 @@ from tiny_models import SHAPES
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tiny_models.make(tmp_path_factory.mktemp("eos") / "m", SHAPES["gqa_hd64"])
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_eos_token": True}))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    around = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+              {"SpecialToken": {"id": "</s>", "type_id": 0}}]  # fmt: skip
+    special = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ("<s>", "</s>")}
+    template = {"type": "TemplateProcessing", "single": around, "pair": around, "special_tokens": special}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": template}))
     convert_hf.convert(folder, folder.with_suffix(".gguf"), "f32")
     return folder.with_suffix(".gguf")
 
