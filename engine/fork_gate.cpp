@@ -4,7 +4,6 @@
 
 #include <condition_variable>
 #include <memory>
-#include <ranges>
 #include <vector>
 
 #include "error.h"
@@ -41,7 +40,7 @@ void before_fork() {
 }
 
 void release_held(gate & g) {
-    for (std::mutex * m : g.held | std::views::reverse) {
+    for (std::mutex * m : g.held) {
         m->unlock();
     }
 }
