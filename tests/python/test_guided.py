@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from test_kvstream import go_on, kl
+from sequences import check_one_batch, go_on, kl, same_dumps
 
 TAIL = 3  # livekv.kv.TAIL
 
@@ -18,12 +18,6 @@ SPECS = ["guided:chunk-size=64", "guided:chunk-size=32:propagate=cache:min-class
 @pytest.fixture(params=SPECS)
 def kv(livekv, request):
     return livekv.KVOptions.parse(request.param)
-
-
-def same_dumps(model, one, other):
-    for layer in range(model.n_layer):
-        for name, array in other.kv_dump(layer).items():
-            np.testing.assert_array_equal(one.kv_dump(layer)[name], array, err_msg=f"{layer} {name}")
 
 
 def test_levels_of_16_bits_are_the_f16_cache(livekv, model, tokens):
@@ -184,15 +178,7 @@ def test_a_session_trimmed_within_a_chunk_keeps_the_chunks_before(model, tokens,
 
 
 def test_sequences_of_all_kinds_go_in_one_batch(livekv, model, tokens):
-    specs = [*SPECS, "livekv:chunk-size=64", "kvstream:chunk-size=32", "f16"]
-    engine = livekv.Engine(model)
-    together = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    alone = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    for first in range(0, 130, 26):
-        part = tokens[first : first + 26]
-        results = engine.step([(session, part) for session in together])
-        for spec, logits, other in zip(specs, results, alone, strict=True):
-            assert kl(logits[-1:], other.eval(part)[-1:]) < 1e-6, spec  # sums of a product may run in another order
+    check_one_batch(livekv, model, tokens, [*SPECS, "livekv:chunk-size=64", "kvstream:chunk-size=32", "f16"])
 
 
 def test_nothing_is_shared_between_prompts(livekv, story, tokens, kv, tools, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sequences import go_on
+
 SPEC = "livekv:chunk-size=32:warmup-chunks={}:key-alloc=block:outlier-ratio=0:kv-bits=3:key-quarters=1:key-group=32"
 
 
@@ -12,11 +14,6 @@ SPEC = "livekv:chunk-size=32:warmup-chunks={}:key-alloc=block:outlier-ratio=0:kv
 def kv(livekv, request):
     warmup, more = request.param
     return livekv.KVOptions.parse(SPEC.format(warmup) + more)
-
-
-def go_on(session, tokens):
-    """A token at a time, beyond the end of the chunk."""
-    return np.stack([session.eval([token])[0] for token in tokens])
 
 
 def test_a_saved_session_goes_on_bit_for_bit(livekv, model, tokens, kv, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sequences import check_one_batch, go_on, kl, same_dumps
 from test_golden import close
 
 SPECS = ["kivi:residual=32", "kivi:residual=64:kv-bits=2", "kivi:residual=32:kv-bits=2,4", "kivi"]
@@ -14,17 +15,6 @@ RAW = "kvstream:pre-rope=off:key-bits-normal=16:value-bits-normal=16:key-bits-si
 @pytest.fixture(params=SPECS)
 def kv(livekv, request):
     return livekv.KVOptions.parse(request.param)
-
-
-def go_on(session, tokens):
-    """A token at a time, beyond the end of the chunk."""
-    return np.stack([session.eval([token])[0] for token in tokens])
-
-
-def kl(logits, reference):
-    """Mean divergence of rows of logits from the reference's."""
-    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference.astype(float), logits.astype(float)))
-    return (np.exp(p) * (p - q)).sum(-1).mean()
 
 
 def streams(livekv, options):
@@ -96,14 +86,6 @@ def test_no_decompressed_copy_is_kept(livekv, model, tokens):
     assert session.kv_stats().workspace_bytes - before < a_copy / 4
 
 
-def same_dumps(model, one, other):
-    for layer in range(model.n_layer):
-        expected, actual = one.kv_dump(layer), other.kv_dump(layer)
-        assert set(expected) == set(actual)
-        for name, array in expected.items():
-            np.testing.assert_array_equal(actual[name], array, err_msg=name)
-
-
 def test_a_saved_session_goes_on_bit_for_bit(livekv, model, tokens, kv, tmp_path):
     session = model.session(n_ctx=400, kv=kv)
     session.prefill(tokens[:135])
@@ -140,15 +122,7 @@ def test_a_repeated_run_gives_the_same_bits(model, tokens, kv):
 
 
 def test_caches_of_all_kinds_go_in_one_batch(livekv, model, tokens):
-    specs = [*SPECS, "kvstream:chunk-size=64", "livekv:chunk-size=64", "f16"]
-    engine = livekv.Engine(model)
-    together = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    alone = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    for first in range(0, 130, 26):
-        part = tokens[first : first + 26]
-        results = engine.step([(session, part) for session in together])
-        for spec, logits, other in zip(specs, results, alone, strict=True):
-            assert kl(logits[-1:], other.eval(part)[-1:]) < 1e-6, spec  # sums of a product may run in another order
+    check_one_batch(livekv, model, tokens, [*SPECS, "kvstream:chunk-size=64", "livekv:chunk-size=64", "f16"])
 
 
 def test_the_prefix_cache_shares_chunks_with_the_same_result(livekv, story, tokens, kv):

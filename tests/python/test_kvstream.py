@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sequences import check_one_batch, go_on, kl
 from test_golden import close
 
 RAW = "kvstream:chunk-size=64:key-bits-normal=16:value-bits-normal=16:key-bits-sink-outlier=16:value-bits-sink-outlier=16"
@@ -16,17 +17,6 @@ SPECS = ["kvstream:chunk-size=64", "kvstream:chunk-size=32:pre-rope=off:key-bits
 @pytest.fixture(params=SPECS)
 def kv(livekv, request):
     return livekv.KVOptions.parse(request.param)
-
-
-def go_on(session, tokens):
-    """A token at a time, beyond the end of the chunk."""
-    return np.stack([session.eval([token])[0] for token in tokens])
-
-
-def kl(logits, reference):
-    """Mean divergence of rows of logits from the reference's."""
-    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference.astype(float), logits.astype(float)))
-    return (np.exp(p) * (p - q)).sum(-1).mean()
 
 
 def test_layer_0_holds_what_the_reference_says(livekv, model, tokens):
@@ -173,15 +163,7 @@ def test_a_trimmed_session_goes_on_as_a_new_one(model, tokens, kv):
 
 
 def test_caches_of_all_kinds_go_in_one_batch(livekv, model, tokens):
-    specs = [*SPECS, "livekv:chunk-size=64", "f16"]
-    engine = livekv.Engine(model)
-    together = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    alone = [model.session(400, kv=livekv.KVOptions.parse(spec)) for spec in specs]
-    for first in range(0, 130, 26):
-        part = tokens[first : first + 26]
-        results = engine.step([(session, part) for session in together])
-        for spec, logits, other in zip(specs, results, alone, strict=True):
-            assert kl(logits[-1:], other.eval(part)[-1:]) < 1e-6, spec  # sums of a product may run in another order
+    check_one_batch(livekv, model, tokens, [*SPECS, "livekv:chunk-size=64", "f16"])
 
 
 def test_measured_noise_is_that_of_the_arrays(livekv, model, tokens):

@@ -68,6 +68,14 @@ struct storing {
     }
 };
 
+// What a folder that is gone again has offered of a prompt.
+std::shared_ptr<fake_remote> remote_with(const std::vector<int32_t> & tokens) {
+    const temporary_folder folder;
+    auto remote = std::make_shared<fake_remote>();
+    storing(folder.path(), remote).read(tokens);
+    return remote;
+}
+
 }  // namespace
 
 TEST(several_damaged_pieces_of_a_text_are_written_anew_by_one_run) {
@@ -155,11 +163,9 @@ TEST(what_comes_damaged_is_computed_and_sent_anew) {
 }
 
 TEST(a_store_that_fetches_ahead_asks_when_it_is_told) {
-    const auto remote = std::make_shared<fake_remote>();
-    const temporary_folder here;
-    const temporary_folder there;
     const std::vector<int32_t> tokens = some_tokens(300);
-    storing(here.path(), remote).read(tokens);
+    const auto remote = remote_with(tokens);
+    const temporary_folder there;
     remote->n_asked = 0;
     const storing other(there.path(), remote, /*fetches_ahead=*/true);
     session s(other.e, small_chunks());
@@ -176,11 +182,9 @@ TEST(a_store_that_fetches_ahead_asks_when_it_is_told) {
 }
 
 TEST(no_more_is_fetched_than_the_limit_keeps) {
-    const auto remote = std::make_shared<fake_remote>();
-    const temporary_folder here;
-    const temporary_folder there;
     const std::vector<int32_t> tokens = some_tokens(300);
-    storing(here.path(), remote).read(tokens);
+    const auto remote = remote_with(tokens);
+    const temporary_folder there;
     uint64_t bytes = 0;
     for (const auto & [name, file] : remote->files) {
         bytes += file.size();

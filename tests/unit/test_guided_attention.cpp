@@ -22,19 +22,8 @@ constexpr double rounded_nmse = 1e-4;  // queries over keys with grids of channe
 constexpr double exact_nmse = 1e-6;
 constexpr int32_t all_bits[] = {2, 3, 4, 5, 8};
 
-void check_worst(random_sequence & seq, axis keys) {
-    const double worst = worst_nmse(seq);
-    if (!(worst <= (keys == axis::token ? exact_nmse : rounded_nmse))) {
-        check::report(__FILE__, __LINE__, "nmse " + check::text(worst));
-    }
-}
-
-std::vector<float> rows_of(row_kind kind, int64_t n, int64_t d, std::mt19937 & rng) {
-    std::vector<float> x;
-    for (int64_t i = 0; i < n * d; ++i) {
-        x.push_back(f16_to_f32(f32_to_f16_finite(random_value(kind, i % d, rng))));
-    }
-    return x;
+double limit_of(axis keys) {
+    return keys == axis::token ? exact_nmse : rounded_nmse;
 }
 
 }  // namespace
@@ -49,7 +38,7 @@ TEST(a_block_holds_what_the_reference_says) {
                         IN(name_of(kind), " bits=", bits, " side=", static_cast<int>(side),
                            " axis=", static_cast<int>(keys), " n=", n);
                         const size_t d = 40;
-                        const std::vector<float> x = rows_of(kind, n, d, rng);
+                        const std::vector<float> x = random_rows(kind, n, d, rng);
                         const kv_block_header h = guided_header(side, keys, n, d, bits);
                         const std::vector<uint8_t> block = guided_block(h, x);
                         CHECK(block.size() == kv_map(h).bytes);
@@ -97,7 +86,7 @@ TEST(levels_beside_each_other_rows_and_what_a_trim_leaves) {
                 seq.add(70, true, true, 0, 96);
                 seq.add(1, true, true);
                 seq.add(40, false, false);
-                check_worst(seq, keys);
+                check_worst(seq, limit_of(keys));
             }
         }
     }
@@ -123,7 +112,7 @@ TEST(grouped_queries_head_sizes_and_awkward_lengths) {
                         seq.set_level(5);
                         seq.add(n, true, true);
                         seq.add(std::max(n, n_new), false, false);
-                        check_worst(seq, keys);
+                        check_worst(seq, limit_of(keys));
                     }
                 }
             }
@@ -142,14 +131,14 @@ TEST(heavy_channels_and_channels_of_zeros_a_level) {
         random_sequence seq(s);
         seq.add(64, true, true);
         seq.add(20, false, false);
-        check_worst(seq, axis::token);
+        check_worst(seq, exact_nmse);
     }
 }
 
 TEST(a_minimum_that_is_no_number_is_found) {
     std::mt19937 rng(5);
     const kv_block_header h = guided_header(kv_side::value, axis::channel, 20, 64, 4);
-    std::vector<uint8_t> block = guided_block(h, rows_of(row_kind::normal, 20, 64, rng));
+    std::vector<uint8_t> block = guided_block(h, random_rows(row_kind::normal, 20, 64, rng));
     const uint16_t not_a_number = 0x7e00;
     std::memcpy(block.data() + kv_map(h).minima + 2 * 19, &not_a_number, 2);
     CHECK(problem_of_block(block.data(), h) == "a minimum is not a number");

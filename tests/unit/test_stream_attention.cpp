@@ -23,13 +23,6 @@ rope_params rope_of(rope_order order, int64_t n_rot) {
     return rope;
 }
 
-void check_worst(random_sequence & seq) {
-    const double worst = worst_nmse(seq);
-    if (!(worst <= exact_nmse)) {
-        check::report(__FILE__, __LINE__, "nmse " + check::text(worst));
-    }
-}
-
 }  // namespace
 
 TEST(blocks_of_every_width_before_and_after_their_turn) {
@@ -55,7 +48,7 @@ TEST(blocks_of_every_width_before_and_after_their_turn) {
                     seq.add(33, true, true);
                     seq.add(70, true, true, 0, 96);
                     seq.add(40, false, false);
-                    check_worst(seq);
+                    check_worst(seq, exact_nmse);
                 }
             }
         }
@@ -79,7 +72,7 @@ TEST(grouped_queries_head_sizes_and_awkward_lengths) {
                     random_sequence seq(s);
                     seq.add(n, true, true);
                     seq.add(std::max(n, n_new), false, false);
-                    check_worst(seq);
+                    check_worst(seq, exact_nmse);
                 }
             }
         }
@@ -105,7 +98,7 @@ TEST(turns_of_some_channels_with_a_magnitude_and_far_positions) {
                 seq.add(160, true, true);  // beyond 32 * 32
             }
             seq.add(77, false, false);
-            check_worst(seq);
+            check_worst(seq, exact_nmse);
         }
     }
 }
@@ -124,7 +117,7 @@ TEST(one_side_in_blocks_and_channels_of_zeros) {
             random_sequence seq(s);
             seq.add(64, keys, !keys);
             seq.add(20, false, false);
-            check_worst(seq);
+            check_worst(seq, exact_nmse);
         }
     }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "check.h"
 #include "kernels/attention_job.h"
 #include "random_sequence.h"
 
@@ -21,4 +22,11 @@ inline double worst_nmse(random_sequence & seq) {
         worst = std::max(worst, nmse(out, reference));
     }
     return worst;
+}
+
+inline void check_worst(random_sequence & seq, double limit) {
+    const double worst = worst_nmse(seq);
+    if (!(worst <= limit)) {
+        check::report(__FILE__, __LINE__, "nmse " + check::text(worst));
+    }
 }
