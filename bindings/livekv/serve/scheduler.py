@@ -38,6 +38,7 @@ from livekv.sampling import Sampler, TextStream
 from livekv.serve.job import Job, Work, common
 from livekv.serve.kept import Kept, branch
 from livekv.serve.limits import Limits
+from livekv.serve.promises import Promises
 from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.text import Text
 from livekv.session import Session
@@ -83,14 +84,9 @@ class Scheduler:
         self._writing: list[Job] = []
         self.kept = Kept()
         with self._new_session() as probe:
-            self._text_bytes, self._token_bytes = probe.kv_bytes, 0
-            self._grows = self._text_bytes == 0
-            if self._grows:
-                probe.prefill([0])
-                # A quarter more: of an open chunk, queries are kept too where key channels have widths of their own.
-                self._text_bytes, self._token_bytes = probe.kv_bytes, probe.kv_stats().f16_bytes * 5 // 4
+            self._promises = Promises(probe, n_ctx)
         self._shares = self.kv.policy != "guided"  # whose chunks are those of the whole prompt's length
-        self._keeps = self._grows and self._shares and model.prefix_cache_bytes > 0
+        self._keeps = self._promises.grows and self._shares and model.prefix_cache_bytes > 0
 
     # --- from any thread ---
 
@@ -225,8 +221,7 @@ class Scheduler:
             self._reading.append(Job(request, session, self._n_begun, self._n_given))
 
     def _has_room(self, request: Request) -> bool:
-        wanted = self._most_bytes(request.n, len(request.prompt) + request.n * self._most_new(request))
-        left = self._unpromised() - wanted
+        left = self._unpromised() - self._promises.to_request(request)
         # Alone, whatever it needs: its caches may take less than they could.
         if self.n_texts > 0 and (self.n_texts + request.n > self.limits.parallel or left < 0):
             return False
@@ -235,22 +230,7 @@ class Scheduler:
         return True
 
     def _unpromised(self) -> int:
-        return self.limits.memory - sum(self._promised(job) for job in self.jobs())
-
-    def _most_new(self, request: Request) -> int:
-        room = self.n_ctx - len(request.prompt)
-        return room if request.max_tokens is None else min(room, max(1, request.max_tokens))
-
-    def _most_bytes(self, n_texts: int, n_tokens: int) -> int:
-        return n_texts * self._text_bytes + n_tokens * self._token_bytes
-
-    def _promised(self, job: Job) -> int:
-        if not self._grows:
-            return self._most_bytes(job.request.n, 0)
-        n_new = sum(text.n_left for text in job.texts if not text.ended)
-        if not job.texts:
-            n_new = len(job.prompt) - job.n_read + job.request.n * self._most_new(job.request)
-        return sum(session.kv_bytes for session in job.sessions()) + self._most_bytes(job.request.n, n_new)
+        return self.limits.memory - sum(self._promises.to_job(job) for job in self.jobs())
 
     def _next_parts(self) -> list[tuple[Job, Part]]:
         """The next chunks of prompts, of those whose turn it is."""
