@@ -85,7 +85,7 @@ class Scheduler:
         self.kept = Kept()
         with self._new_session() as probe:
             self._promises = Promises(probe, n_ctx)
-        self._shares = self.kv.policy != "guided"  # whose chunks are those of the whole prompt's length
+        self._shares = self.kv.can_be_stored  # chunks that another prompt may go on from
         self._keeps = self._promises.grows and self._shares and model.prefix_cache_bytes > 0
 
     # --- from any thread ---
