@@ -8,6 +8,7 @@
 #include "options_from.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
+#include "policy/kv_policies.h"
 
 namespace livekv {
 
@@ -55,7 +56,9 @@ void bind_options(py::module_ & module) {
         .def(py::init(&kv_options_from), py::arg("values"), py::arg("preset") = py::none())
         .def_static("parse", &parse_kv_spec, py::arg("spec"))
         .def("values", &values_of)
-        .def("can_be_stored", &shares_pieces);
+        .def("compresses", [](const kv_options & kv) { return find_kv_policy(kv.policy).compresses; })
+        .def("can_be_stored", &shares_pieces)
+        .def("chunk_tokens", &kv_options::chunk_tokens);
     module.def("kv_option_rows", &kv_option_rows);
 }
 

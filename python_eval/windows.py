@@ -40,16 +40,13 @@ class Job:
     window: Window
 
 
-COMPRESSING = ("livekv", "kvstream", "guided", "kivi")  # policies that seal chunks
-
-
 def base_for(base: str, kv: livekv.KVOptions) -> livekv.KVOptions:
     """The base cache; one that does not compress reads its prompt in the same chunks as the cache compared with it, as
     livekv-perplexity has it, so that nothing but the cache differs."""
     import livekv
 
     options = livekv.KVOptions.parse(base)
-    return options if options.policy in COMPRESSING else options.replace(chunk_size=kv.chunk_tokens)
+    return options if options.compresses else options.replace(chunk_size=kv.chunk_tokens)
 
 
 def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
@@ -58,7 +55,7 @@ def reads_sealed_keys(kv: livekv.KVOptions, n_ctx: int) -> bool:
     first_read = kv.chunk_tokens
     if kv.policy == "livekv":
         first_read *= max(1, kv.warmup_chunks + (1 if kv.warmup_keep else 0))
-    return kv.policy not in COMPRESSING or first_read < n_ctx
+    return not kv.compresses or first_read < n_ctx
 
 
 @dataclass

@@ -74,6 +74,11 @@ class _KVOptionsBase:
         return ":".join(parts)
 
     @property
+    def compresses(self) -> bool:
+        """Whether chunks are sealed, not kept as rows of one type."""
+        return self._core().compresses()
+
+    @property
     def can_be_stored(self) -> bool:
         """Whether a livekv.ChunkStore keeps such caches."""
         return self._core().can_be_stored()
@@ -81,7 +86,7 @@ class _KVOptionsBase:
     @property
     def chunk_tokens(self) -> int:
         """Tokens of a full chunk, and the most of a prompt that are processed together."""
-        return self.residual if self.policy == "kivi" else self.chunk_size  # type: ignore[attr-defined]
+        return self._core().chunk_tokens()
 
     def replace(self, **changes: Any) -> Any:
         return self._of(_livekv.CacheOptions(vars(self) | changes))

@@ -290,7 +290,7 @@ def test_tokens_and_health(raw, address, livekv, tiny):
         (("-m", "nothing.gguf"), "nothing.gguf"),
         (("--kv", "none"), "none"),
         (("--memory", "1K", "--prefix-cache", "1K"), "all of the 1024"),
-        (("--kv", "f16", "--prefix-cache", "1M"), "--prefix-cache is for caches that compress, not --kv f16"),
+        (("--kv", "f16", "--prefix-cache", "1M"), "--prefix-cache keeps livekv, kvstream and kivi caches only, not --kv f16"),
         (("--lookup", "65"), "lookup is 65; it must be in 0..64"),
         (("--parallel", "0"), "parallel is 0"),
         (("--store", "x", "--kv", "f16"), "keeps livekv, kvstream and kivi caches only, without kv-error, not --kv f16"),

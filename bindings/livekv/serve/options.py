@@ -78,13 +78,17 @@ def store_name(args: argparse.Namespace) -> str | None:
     return args.store or os.environ.get("LIVEKV_KV_STORE") or None
 
 
+def _shared_caches() -> str:
+    policies = kv_options_table()[0].range.split("|")
+    *names, last = [name for name in policies if KVOptions(policy=name).can_be_stored]
+    return f"{', '.join(names)} and {last} caches"
+
+
 def store_of(args: argparse.Namespace, kv: KVOptions, ended: contextlib.ExitStack) -> ChunkStore | None:
     """Of --store, or of LIVEKV_KV_STORE where the cache can be stored."""
     store = store_name(args)
     if args.store and not kv.can_be_stored:
-        policies = kv_options_table()[0].range.split("|")
-        *names, last = [name for name in policies if KVOptions(policy=name).can_be_stored]
-        raise Error(f"--store keeps {', '.join(names)} and {last} caches only, without kv-error, not --kv {args.kv}")
+        raise Error(f"--store keeps {_shared_caches()} only, without kv-error, not --kv {args.kv}")
     if args.store_limit is not None and not store:
         raise Error("--store-limit is of a folder; it needs --store")
     if args.store_folder and not (store and is_url(store)):
@@ -105,10 +109,10 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
     from livekv.serve.worker import Worker
 
     kv = KVOptions.parse(args.kv)
-    compresses = KVOptions(policy=kv.policy).can_be_stored
-    if args.prefix_cache and not compresses:
-        raise Error(f"--prefix-cache is for caches that compress, not --kv {args.kv}")
-    kept = args.memory // 4 * compresses if args.prefix_cache is None else args.prefix_cache
+    shares = KVOptions(policy=kv.policy).can_be_stored
+    if args.prefix_cache and not shares:
+        raise Error(f"--prefix-cache keeps {_shared_caches()} only, not --kv {args.kv}")
+    kept = args.memory // 4 * shares if args.prefix_cache is None else args.prefix_cache
     if kept >= args.memory:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
     limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout,
