@@ -8,7 +8,6 @@
 #include "options_from.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_option_table.h"
-#include "policy/kv_policies.h"
 
 namespace livekv {
 
