@@ -6,14 +6,15 @@ that transformers makes of one, and byte-level BPE (GGUF model `gpt2`), from tok
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import post_processor
+from added_tokens import add_tokens, token_text
 from convert_error import ConvertError
 from hf_checkpoint import read_json
-from hf_vocab import AddedToken, Vocab
+from hf_vocab import Vocab
 from json_fields import Fields
+from prefix_space import follow_config
 from tokenizer_bytelevel import is_byte_level, read_byte_level
 from tokenizer_spm import read_spm_json, read_spm_model
 
@@ -25,26 +26,27 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     """Exactly n_vocab tokens; throws ConvertError when the tokenizer is of no supported kind or does not fit."""
     tokenizer = _read_optional(hf_dir, "tokenizer.json")
     tokenizer_config = _read_optional(hf_dir, "tokenizer_config.json")
+    model_config = Fields(config, "config.json")
     if tokenizer.data and is_byte_level(tokenizer):
         vocab = read_byte_level(tokenizer, n_vocab)
+        follow_config(vocab, tokenizer_config, model_config)
     elif (hf_dir / "tokenizer.model").exists():
         vocab = read_spm_model(hf_dir / "tokenizer.model", tokenizer_config, n_vocab)
     elif tokenizer.data:
         vocab = read_spm_json(tokenizer, n_vocab)
+        follow_config(vocab, tokenizer_config, model_config)
     else:
         tekken = " (tekken.json is not read; the folder in transformers' format has a tokenizer.json)"
         found = tekken if (hf_dir / "tekken.json").exists() else ""
         raise ConvertError(f"{hf_dir} holds neither tokenizer.json nor tokenizer.model{found}")
 
-    added = _added_tokens(hf_dir, tokenizer, tokenizer_config)
-    if tokenizer.objects("added_tokens"):
-        added = _numbered(added, vocab)
-    for token in added:
-        vocab.add(token)
-    model_config = Fields(config, "config.json")
-    names = [tokenizer_config, _read_optional(hf_dir, "special_tokens_map.json")]
+    special_map = _read_optional(hf_dir, "special_tokens_map.json")
+    add_tokens(vocab, tokenizer, tokenizer_config, special_map, _read_optional(hf_dir, "added_tokens.json"))
+    names = [special_map, tokenizer_config]  # as transformers prefers them, unless the latter has all
+    if "added_tokens_decoder" in tokenizer_config.data:
+        names.reverse()
     for kind in ("bos", "eos", "unk", "pad"):
-        text = next((text for text in (_token_text(file, f"{kind}_token") for file in names) if text is not None), None)
+        text = next((text for text in (token_text(file, f"{kind}_token") for file in names) if text is not None), None)
         _set_special(vocab, kind, text, _ids(model_config, f"{kind}_token_id"))
     vocab.eot = next((vocab.ids[name] for name in END_OF_TURN if name in vocab.ids), None)
     post_processor.set_added(vocab, tokenizer, tokenizer_config)
@@ -57,52 +59,6 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
 
 def _read_optional(hf_dir: Path, name: str) -> Fields:
     return Fields(read_json(hf_dir / name) if (hf_dir / name).exists() else {}, name)
-
-
-def _added_tokens(hf_dir: Path, tokenizer: Fields, tokenizer_config: Fields) -> list[AddedToken]:
-    """From the first source that has any; slow tokenizers keep theirs beside tokenizer.model."""
-    if tokenizer.objects("added_tokens"):
-        return [_added_token(entry.required_integer("id"), entry) for entry in tokenizer.objects("added_tokens")]
-    decoder = tokenizer_config.object("added_tokens_decoder")
-    if decoder is not None and decoder.data:
-        found = []
-        for id_ in decoder.data:
-            entry = decoder.object(id_)
-            if entry is None or not id_.isdecimal():
-                raise decoder.wrong(id_, "an id with an object")
-            found.append(_added_token(int(id_), entry))
-        return found
-    listed = _read_optional(hf_dir, "added_tokens.json")
-    return [AddedToken(listed.required_integer(content), content) for content in listed.data]
-
-
-def _numbered(added: list[AddedToken], vocab: Vocab) -> list[AddedToken]:
-    """With the ids that Hugging Face's tokenizers give them, whatever the file says: that of the same text in the
-    vocabulary, else the next one behind the vocabulary and the tokens added before."""
-    next_id, found = len(vocab.ids), []
-    for token in added:
-        id_ = vocab.ids.get(token.content, next_id)
-        if id_ != token.id:
-            vocab.notes.append(
-                f"'{token.content}' is token {id_}, as tokenizers numbers it; tokenizer.json says {token.id}"
-            )
-        next_id = max(next_id, id_ + 1)
-        found.append(replace(token, id=id_))
-    return found
-
-
-def _added_token(id_: int, entry: Fields) -> AddedToken:
-    special = bool(entry.flag("special"))
-    flags = {name: bool(entry.flag(name)) for name in ("lstrip", "rstrip", "single_word")}
-    normalized = bool(entry.flag("normalized", not special))
-    return AddedToken(id_, entry.required_text("content"), special, normalized=normalized, **flags)
-
-
-def _token_text(file: Fields, key: str) -> str | None:
-    """A special token's text: the string, or an object's content."""
-    if isinstance(file.data.get(key), dict):
-        return file.object(key).required_text("content")
-    return file.text(key)
 
 
 def _ids(file: Fields, key: str) -> list[int]:
@@ -124,8 +80,11 @@ def _set_special(vocab: Vocab, kind: str, text: str | None, configured: list[int
             f"the {kind} token '{text}' lies beyond the model's {vocab.n_vocab} rows: give it one with "
             "model.resize_token_embeddings(len(tokenizer)), save the model and convert that"
         )
-    if configured and 0 <= configured[0] < len(vocab.tokens):
-        setattr(vocab, kind, configured[0])
+    known = [id_ for id_ in configured if 0 <= id_ < vocab.n_vocab]
+    if known:
+        setattr(vocab, kind, known[0])
+    elif configured and kind != "eos" and configured != [-1]:  # _set_ends says those; some write -1 for none
+        vocab.notes.append(f"{kind}_token_id {configured[0]} is none of the model's {vocab.n_vocab} tokens: left out")
 
 
 def _set_ends(vocab: Vocab, model_config: Fields, generation_config: Fields) -> None:

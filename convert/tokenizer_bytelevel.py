@@ -33,6 +33,9 @@ def is_byte_level(tokenizer: Fields) -> bool:
 
 def pre_name(tokenizer: Fields) -> str:
     steps = steps_of(tokenizer, "pre_tokenizer")
+    for step in steps:
+        if step.text("type") == "ByteLevel" and step.flag("add_prefix_space", True):
+            raise ConvertError(f"{step.wrong('add_prefix_space', 'false')}; no space is put in front")
     name = PRE_NAMES.get(tuple(_describe(step) for step in steps))
     if name is None:
         found = json.dumps(tokenizer.data.get("pre_tokenizer"), ensure_ascii=False)
@@ -43,7 +46,7 @@ def pre_name(tokenizer: Fields) -> str:
 
 def _describe(step: Fields) -> tuple:
     kind = step.text("type")
-    if kind == "ByteLevel" and not step.flag("add_prefix_space", True):
+    if kind == "ByteLevel":
         return kind, step.flag("use_regex", True)
     if kind == "Split":
         pattern = step.object("pattern")

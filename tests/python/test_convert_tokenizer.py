@@ -106,7 +106,7 @@ LINES_ONLY = {"type": "Split", "pattern": {"Regex": "[\\r\\n]"}, "behavior": "Is
             },
             "unknown pre_tokenizer",
         ),
-        ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "unknown pre_tokenizer"),
+        ({"pre_tokenizer": tiny_tokenizers.GPT2_PRE | {"add_prefix_space": True}}, "pre_tokenizer.add_prefix_space is True"),
         ({"pre_tokenizer": tiny_tokenizers.BYTES_ONLY}, "unknown pre_tokenizer"),
         ({"normalizer": {"type": "NFKC"}}, "normalizer NFKC is not supported"),
         ({"model": {"type": "WordPiece", "vocab": {}}}, "of type WordPiece"),

@@ -24,12 +24,13 @@ def spm_files() -> dict[str, dict]:
         "added_tokens_decoder": {"0": tiny_tokenizers.added(0, "<unk>")},
         "chat_template": [{"name": "default", "template": "{{ messages }}"}],
         "eos_token": {"content": "</s>", "lstrip": False},
+        "add_prefix_space": True,
         "legacy": False,
     }
     return {
         "tokenizer.json": tokenizer,
         "tokenizer_config.json": config,
-        "special_tokens_map.json": {"pad_token": {"content": "<unk>"}, "eos_token": "</s>"},
+        "special_tokens_map.json": {"pad_token": {"content": "<unk>"}, "eos_token": "</s>", "image_token": "<x>"},
         "generation_config.json": {"eos_token_id": [2, 7]},
     }
 
@@ -39,7 +40,13 @@ def byte_level_files() -> dict[str, dict]:
     n = len(tokenizer["model"]["vocab"])
     template = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, tiny_tokenizers.bos_template("<s>", n)]}
     tokenizer |= {"pre_tokenizer": tiny_tokenizers.LLAMA3_PRE, "post_processor": template}
-    return {"tokenizer.json": tokenizer, "tokenizer_config.json": config | {"chat_template": {"default": "{{ x }}"}}}
+    more = {"chat_template": {"default": "{{ x }}"}, "extra_special_tokens": {"image_token": "<x>"}}
+    special = {"additional_special_tokens": ["<x>", {"__type": "AddedToken", "content": "<y>", "special": True}]}
+    return {
+        "tokenizer.json": tokenizer,
+        "tokenizer_config.json": config | more,
+        "special_tokens_map.json": special,
+    }
 
 
 def slow_files() -> dict[str, dict]:
