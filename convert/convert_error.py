@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
@@ -20,29 +22,76 @@ class ConvertError(Exception):
         super().__init__(printable(message))
 
 
-def flush_stdout() -> None:
-    """Writes out what was printed; OSError, once, where it is lost: a full disk, nobody reads."""
+class Stdout:
+    """sys.stdout for the length of a tool. What cannot be written is an error there, and again at the end: argparse
+    keeps it to itself, and print writes nothing at all where stdout is closed."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        # A closed one is something that can be opened and not written to.
+        self._stream = stream or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+        self._problem: OSError | None = None
+
+    def write(self, text: str) -> int:
+        with self._noted():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._noted():
+            self._stream.flush()
+
+    def finish(self) -> None:
+        """OSError where anything that was written is lost."""
+        if self._problem is not None:
+            raise self._problem
+        self.flush()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            # The interpreter flushes again when it ends; what is left goes nowhere then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._problem = OSError(f"cannot write to stdout: {problem.strerror}")
+            raise self._problem from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def run(name: str, body: Callable[[], int], reasons: Callable[[], tuple[type[Exception], ...]]) -> int:
+    """The exit status of a tool: that of `body`, which reads its arguments too, or after one line on stderr 1 for an
+    error, output that cannot be written included, and 130 for Ctrl-C. Errors are OSError and those of `reasons`, which
+    is asked when there is one; anything else is a bug and shows its traceback."""
     try:
-        sys.stdout.flush()
-    except OSError as problem:
-        # The interpreter flushes again when it ends; what is left goes nowhere then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(f"cannot write to stdout: {problem.strerror}") from None
+        stdout = Stdout(sys.stdout)
+        with redirect_stdout(stdout):
+            try:
+                return body()
+            finally:
+                stdout.finish()  # what --help prints too
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted")
+        return 128 + signal.SIGINT
+    except Exception as problem:
+        if not isinstance(problem, (OSError, *reasons())):
+            raise
+        _say(f"{name}: {printable(str(problem))}")
+        return 1
+
+
+def _say(line: str) -> None:
+    if sys.stderr is not None:  # print takes stdout then
+        with suppress(OSError):
+            print(line, file=sys.stderr)
 
 
 def run_tool(name: str, body: Callable[[], str]) -> int:
-    """Prints what `body`, which reads its arguments too, returns; the exit status: 0, or after one line on stderr 1 for
-    an error, output that cannot be written included, and 130 for Ctrl-C."""
+    """Prints what `body` returns; the exit status as `run` gives it, for ConvertError."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that nothing is left behind
-    try:
-        try:
-            print(body())
-        finally:
-            flush_stdout()  # what --help prints too
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (ConvertError, OSError) as problem:
-        print(f"{name}: {printable(str(problem))}", file=sys.stderr)
-        return 1
-    return 0
+
+    def printed() -> int:
+        print(body())
+        return 0
+
+    return run(name, printed, lambda: (ConvertError,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from .convert_folder import CONVERT_FOLDERS
 
 sys.path.extend(CONVERT_FOLDERS)
 
-from convert_error import flush_stdout, printable
+from convert_error import printable, run
 
 
 class EvalError(Exception):
@@ -21,25 +20,8 @@ class EvalError(Exception):
 
 
 def run_tool(name: str, body: Callable[[], int]) -> int:
-    """The exit status of a tool: that of `body`, which reads its arguments too, or after one line on stderr 1 for an
-    error and 130 for Ctrl-C.
-
-    Output that cannot be written is an error. Caught are EvalError, livekv.Error and OSError; anything else is a bug
-    and shows its traceback.
-    """
-    try:
-        try:
-            return body()
-        finally:
-            flush_stdout()  # what --help prints too
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except Exception as problem:
-        if not isinstance(problem, (EvalError, OSError, *_engine_errors())):
-            raise
-        print(f"{name}: {printable(str(problem))}", file=sys.stderr)
-        return 1
+    """The exit status of a tool, as convert_error.run gives it, for EvalError and livekv.Error."""
+    return run(name, body, lambda: (EvalError, *_engine_errors()))
 
 
 def _engine_errors() -> tuple[type[Exception], ...]:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from ..errors import EvalError, run_tool
 from ..files import written_whole
 from . import corpus, curve, probe
 from .clean_text import load_texts
@@ -222,7 +223,7 @@ def save_result(trainer: Trainer) -> None:
         print("note: no loss.png, as matplotlib is not installed", file=sys.stderr)
 
 
-def main() -> None:
+def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="training text files (books, WikiText)")
@@ -240,7 +241,7 @@ def main() -> None:
     held_out = {path.resolve() for path in args.held_out}
     missing = [str(path) for path in [*args.text, *args.held_out] if not path.is_file()]
     if missing:
-        sys.exit(f"train: no such file: {', '.join(missing)}")
+        raise EvalError(f"no such file: {', '.join(missing)}")
     changes = {"tokens": args.tokens and int(args.tokens), "learning_rate": args.learning_rate, "seed": args.seed}
     recipe = replace(PRESETS[args.preset], **{name: value for name, value in changes.items() if value is not None})
     if args.threads:
@@ -250,7 +251,7 @@ def main() -> None:
         (args.out / "tokenizer.json").unlink(missing_ok=True)
     texts = load_texts([path for path in args.text if path.resolve() not in held_out])
     if not texts:
-        sys.exit("train: every file of --text is held out, there is nothing to train on")
+        raise EvalError("every file of --text is held out, there is nothing to train on")
     held_texts = dict(zip((path.stem for path in args.held_out), load_texts(args.held_out), strict=True))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(recipe, texts, held_texts, args.out, device, args.workers)
@@ -260,7 +261,8 @@ def main() -> None:
         for layer in trainer.model.model.layers:  # alike, so one compilation a sequence length does for all
             layer.compile(dynamic=False)
     trainer.run(args.time_budget and args.time_budget * 60)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool("train", run))

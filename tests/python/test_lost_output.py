@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -59,16 +58,57 @@ def test_tools_on_a_full_disk(tools, story, text, mode):
     assert into(os.devnull, command).returncode == 0
 
 
+PYTHON_TOOLS = {
+    **{f"python_eval.{name}": name for name in ("longbench", "ablation", "tune", "retrieval", "report", "tools")},
+    **{f"python_eval.{name}": name for name in ("perplexity", "cache_profile", "fetch", "dequantize", "lm_eval")},
+    "python_eval.testbed.inject_outliers": "inject_outliers",
+    "python_eval.testbed.train": "train",
+    "livekv.serve": "livekv.serve",
+    "convert_hf": "convert_hf",
+}
+NEEDED = {"python_eval.lm_eval": "lm_eval", "python_eval.testbed.train": "torch", "python_eval.testbed.inject_outliers": "torch"}
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+
+
+def help_of(root, build_dir, module, **changes):
+    """The command of a Python tool's --help, and its environment."""
+    pytest.importorskip(NEEDED.get(module, "sys"))
+    paths = [str(build_dir / "python"), str(root), str(root / "convert")]
+    environment = BUFFERED | {"PYTHONPATH": os.pathsep.join(paths)} | changes
+    return {"args": [sys.executable, "-m", module, "--help"], "env": environment, "cwd": root}
+
+
 @needs_full
-@pytest.mark.parametrize(
-    "module",
-    ["longbench", "ablation", "tune", "retrieval", "report", "perplexity", "cache_profile", "fetch", "dequantize", "testbed.inject_outliers"],
-)
-def test_help_of_the_evaluation_on_a_full_disk(root, build_dir, livekv, module):
-    environment = BUFFERED | {"PYTHONPATH": f"{build_dir / 'python'}:{root}"}
-    done = into(FULL, [sys.executable, "-m", f"python_eval.{module}", "--help"], env=environment, cwd=root)
-    said = done.stderr.decode()
-    assert done.returncode == 1 and re.fullmatch(r"[a-z_]+: cannot write to stdout: No space left on device\n", said), said
+@pytest.mark.parametrize("changes", [{}, UNBUFFERED], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("module", PYTHON_TOOLS)
+def test_help_of_a_python_tool_on_a_full_disk(root, build_dir, livekv, module, changes):
+    with open(FULL, "wb") as out:
+        done = subprocess.run(**help_of(root, build_dir, module, **changes), stdout=out, stderr=subprocess.PIPE)
+    line = f"{PYTHON_TOOLS[module]}: cannot write to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (1, line)
+
+
+@pytest.mark.parametrize("module", ["python_eval.report", "livekv.serve", "convert_hf"])
+def test_help_where_stdout_is_closed_or_nobody_reads(root, build_dir, livekv, module):
+    said = f"{PYTHON_TOOLS[module]}: cannot write to stdout: "
+    for changes in ({}, UNBUFFERED):
+        command = help_of(root, build_dir, module, **changes)
+        closed = subprocess.run(**command, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+        assert (closed.returncode, closed.stderr.decode()) == (1, said + "Bad file descriptor\n")
+        read, write = os.pipe()
+        os.close(read)
+        gone = subprocess.run(**command, stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        assert (gone.returncode, gone.stderr.decode()) == (1, said + "Broken pipe\n")
+        silent = subprocess.run(**command, preexec_fn=lambda: (os.close(1), os.close(2)))
+        assert silent.returncode == 1
+
+
+def test_a_tool_without_output_needs_no_stdout(root, build_dir, livekv):
+    command = help_of(root, build_dir, "livekv.serve")
+    command["args"][-1] = "--port=nowhere"
+    done = subprocess.run(**command, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+    assert done.returncode == 2 and b"--port: invalid int value: 'nowhere'" in done.stderr
 
 
 @needs_full

@@ -14,7 +14,12 @@ import socket
 import sys
 
 from livekv._livekv import Error
+from livekv.conversion import FOLDER
 from livekv.serve.options import add_options, api_key_of, name_of, worker_of
+
+sys.path.append(str(FOLDER))
+
+import convert_error  # how every tool of the package ends
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -51,20 +56,20 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def main(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None) -> int:
     args = parse_arguments(arguments)
     try:
         with contextlib.ExitStack() as ended:
             serve(args, ended)
     except ModuleNotFoundError as problem:
-        print(f"livekv.serve: {problem.name} is missing; pip install 'livekv[serve]'", file=sys.stderr)
-        return 1
-    except Error as problem:
-        print(f"livekv.serve: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # how a server ends
-        return 0
+        raise Error(f"{problem.name} is missing; pip install 'livekv[serve]'") from None
+    except KeyboardInterrupt:
+        pass  # how a server ends
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return convert_error.run("livekv.serve", lambda: run(arguments), lambda: (Error,))
 
 
 if __name__ == "__main__":
