@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <locale>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -68,6 +69,27 @@ std::string own_path(const std::string & root, bool version_2) {
     return "";
 }
 
+// The first of a list of whole numbers from 1 on, with or without spaces; 0 for anything else, which OpenMP's own
+// library does not follow either.
+long first_of_list(const std::string & list) {
+    std::istringstream in(list);
+    in.imbue(std::locale::classic());
+    for (long first = 0;;) {
+        long n = 0;
+        if (!(in >> n) || n < 1) {
+            return 0;
+        }
+        first = first > 0 ? first : n;
+        char comma = 0;
+        if (!(in >> comma)) {
+            return first;
+        }
+        if (comma != ',') {
+            return 0;
+        }
+    }
+}
+
 }  // namespace
 
 double cgroup_cpus(const std::string & root) {
@@ -101,12 +123,6 @@ double cgroup_cpus(const std::string & root) {
 }
 
 int32_t default_threads() {
-    if (const char * asked = std::getenv("OMP_NUM_THREADS")) {
-        const long n = std::strtol(asked, nullptr, 10);
-        if (n >= 1) {
-            return static_cast<int32_t>(std::min(n, max_threads));
-        }
-    }
     long n = 0;
     for (int room = CPU_SETSIZE; n == 0 && room <= 1 << 20; room *= 2) {  // EINVAL: the machine has more
         cpu_set_t * const allowed = CPU_ALLOC(static_cast<size_t>(room));
@@ -121,6 +137,10 @@ int32_t default_threads() {
     }
     if (const double limit = cgroup_cpus(); limit > 0.0) {
         n = std::min(n, static_cast<long>(std::ceil(limit)));
+    }
+    if (const char * asked = std::getenv("OMP_NUM_THREADS")) {
+        const long first = first_of_list(asked);
+        n = first > 0 ? std::min(n, first) : n;
     }
     return static_cast<int32_t>(std::clamp(n, 1L, max_threads));
 }

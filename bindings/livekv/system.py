@@ -24,8 +24,8 @@ def peak_rss() -> int:
 
 
 def default_threads() -> int:
-    """CPU threads a session has unless told otherwise: OMP_NUM_THREADS, or as many as this process has CPUs, by its
-    affinity and its control group's limit."""
+    """CPU threads a session has unless told otherwise: as many as this process has CPUs, by its affinity and its
+    control group's limit, or fewer where OMP_NUM_THREADS says so."""
     return _livekv.default_threads()
 
 

@@ -62,7 +62,7 @@ def test_giving_up_ends_the_workers_and_what_they_do(tmp_path):
 
 
 def test_workers_share_the_cores(monkeypatch, livekv):
-    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(livekv, "default_threads", lambda: 8)
     assert [threads_each(None, n) for n in (1, 2, 3, 20)] == [None, 4, 2, 1] and threads_each(5, 2) == 5
 
 
