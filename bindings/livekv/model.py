@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -249,7 +250,15 @@ class Model:
             return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
         return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
 
-    def session(self, n_ctx: int = 4096, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
-        """A new sequence of at most n_ctx tokens. kv: how its cache is stored; None: the defaults. n_threads: None: the
-        model's. Raises Error when the cache cannot store this model or does not fit into memory."""
-        return Session(self, n_ctx, kv, n_threads)
+    def session(self, n_ctx: int | None = None, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
+        """A new sequence of at most n_ctx tokens; None: 4096, or what the model was trained on where that is less.
+        kv: how its cache is stored; None: the defaults. n_threads: None: the model's. Warns of more tokens than the
+        model was trained on, which may be those of its window (docs/models.md). Raises Error when the cache cannot
+        store this model or does not fit into memory."""
+        made = Session(self, min(4096, self.n_ctx_train) if n_ctx is None else n_ctx, kv, n_threads)
+        if made.n_ctx > self.n_ctx_train:
+            warnings.warn(
+                f"a context of {made.n_ctx} tokens is longer than the {self.n_ctx_train} the model was trained on",
+                stacklevel=2,
+            )
+        return made

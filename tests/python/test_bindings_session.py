@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import convert_hf
@@ -197,6 +198,21 @@ def test_arguments_out_of_range_are_errors(livekv, model, session, tmp_path):
     for call in (lambda: session.trim("a"), lambda: model.session(n_ctx="64"), lambda: model.tokenize(5)):
         with pytest.raises(TypeError):
             call()
+
+
+def test_a_context_beyond_a_window_it_was_cut_to_is_warned_of(livekv, tmp_path):
+    shape = SHAPES["hd8"]
+    folder = tiny_models.make(tmp_path / "m", shape)
+    kind = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 64}
+    tiny_models.write_json(folder / "config.json", tiny_models.config(shape) | kind)
+    convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
+    model = livekv.Model(tmp_path / "m.gguf", n_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.session().n_ctx == model.session(64).n_ctx == model.n_ctx_train == 64
+    with pytest.warns(UserWarning, match="a context of 65 tokens is longer than the 64 the model was trained on") as said:
+        assert model.session(65).n_ctx == 65
+    assert [warning.filename for warning in said] == [__file__]
 
 
 def test_a_closed_session_says_so_and_its_model_lives_on(livekv, model, tokens):

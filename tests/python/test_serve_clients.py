@@ -305,3 +305,15 @@ def test_what_it_does_not_start_with(livekv, tiny, capsys, monkeypatch, options,
     assert main(["-m", str(tiny), *options]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("livekv.serve: ") and part in err and err.count("\n") == 1
+
+
+def test_a_context_longer_than_the_models_is_warned_of(livekv, tiny, capsys, monkeypatch):
+    import uvicorn
+    from livekv.serve.__main__ import main
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    trained = livekv.Model(tiny).n_ctx_train
+    for n_ctx in (trained, trained + 1):
+        assert main(["-m", str(tiny), "-c", str(n_ctx), "--port", "0"]) == 0
+        warned = f"livekv.serve: warning: a context of {n_ctx} tokens is longer than the {trained} the model was trained on\n"
+        assert (warned in capsys.readouterr().err) == (n_ctx > trained)

@@ -50,7 +50,11 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     except (OSError, OverflowError) as problem:
         raise Error(f"cannot listen at {args.host}, port {args.port}: {problem}") from None
     host = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"livekv.serve: {worker.scheduler.model.description}", file=sys.stderr)
+    model = worker.scheduler.model
+    print(f"livekv.serve: {model.description}", file=sys.stderr)
+    if args.ctx_size > model.n_ctx_train:
+        longer = f"{args.ctx_size} tokens is longer than the {model.n_ctx_train} the model was trained on"
+        print(f"livekv.serve: warning: a context of {longer}", file=sys.stderr)
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[listening])

@@ -181,7 +181,7 @@ class Scheduler:
         yield from self._writing
 
     def _new_session(self) -> Session:
-        return self.model.session(n_ctx=self.n_ctx, kv=self.kv)
+        return Session(self.model, self.n_ctx, self.kv, None)
 
     def _forget_cancelled(self) -> None:
         kept = deque(request for request in self._queue if not request.cancelled)
