@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "fork_gate.h"
 #include "livekv.h"
 
 namespace livekv {
@@ -21,7 +22,7 @@ class shared_model {
 
     // Throws livekv::error when a device cannot be opened.
     std::shared_ptr<engine> engine_of(int32_t n_threads) {
-        const std::lock_guard lock(mutex_);
+        const fork_gate::lock lock(mutex_);
         std::shared_ptr<engine> found = engines_[n_threads].lock();
         if (!found) {
             found = std::make_shared<engine>(model_, n_threads, prefix_cache_bytes_, store_);

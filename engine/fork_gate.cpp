@@ -2,8 +2,10 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "error.h"
@@ -80,26 +82,44 @@ gate & the_gate() {
     return *g;
 }
 
-}  // namespace
-
-inside::inside() {
-    gate & g = the_gate();
-    if (depth++ > 0) {
-        return;
-    }
+void enter(gate & g) {
     std::unique_lock lock(g.mutex);
     g.changed->wait(lock, [&] { return g.n_forks == 0; });
     ++g.n_inside;
 }
 
-inside::~inside() {
-    if (--depth > 0) {
-        return;
-    }
-    gate & g = the_gate();
+void leave(gate & g) {
     const std::lock_guard lock(g.mutex);
     if (--g.n_inside == 0 && g.n_forks > 0) {
         g.changed->notify_all();
+    }
+}
+
+}  // namespace
+
+inside::inside() {
+    gate & g = the_gate();
+    if (depth++ == 0) {
+        enter(g);
+    }
+}
+
+inside::~inside() {
+    if (--depth == 0) {
+        leave(the_gate());
+    }
+}
+
+outside::outside() : depth_(std::exchange(depth, 0)) {
+    if (depth_ > 0) {
+        leave(the_gate());
+    }
+}
+
+outside::~outside() {
+    if (depth_ > 0) {
+        enter(the_gate());
+        depth = depth_;
     }
 }
 
@@ -112,7 +132,9 @@ void watch(const handlers & more) {
 void hold(std::mutex & m) {
     gate & g = the_gate();
     const std::lock_guard lock(g.mutex);
-    g.held.push_back(&m);
+    if (std::find(g.held.begin(), g.held.end(), &m) == g.held.end()) {
+        g.held.push_back(&m);
+    }
 }
 
 }  // namespace livekv::fork_gate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -137,6 +138,7 @@ class Link:
         self.problem = ""
         """Why the remote failed the last time; empty when it works."""
         atexit.register(_flush_at_exit, weakref.ref(self))
+        _links.add(self)
 
     def get(self, name: str) -> bytes | None:
         if self._rests():
@@ -223,6 +225,24 @@ class Link:
             self.problem = ""
             self._there.add(name)
         return None
+
+    def _after_fork(self) -> None:
+        """In the child: the thread that sends is the parent's, which may hold the lock, and sends what waits."""
+        self._changed = threading.Condition()
+        self._thread = None
+        self._waiting = {}
+        self._sending = False
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in _links:
+        link._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _flush_at_exit(link: weakref.ref[Link]) -> None:

@@ -16,6 +16,7 @@
 
 #include "atomic_file.h"
 #include "error.h"
+#include "fork_gate.h"
 
 namespace livekv {
 
@@ -111,7 +112,7 @@ std::vector<chunk_folder::file> chunk_folder::files_in(const std::string & path)
 
 uint64_t chunk_folder::wrote(uint64_t key) {
     const uint64_t bytes = bytes_of(key);
-    const std::lock_guard lock(mutex_);
+    const fork_gate::lock lock(mutex_);
     const uint64_t slack = limit_ / 16;
     written_ += bytes;
     if (bytes_ + written_ > limit_ || written_ >= slack) {
@@ -141,7 +142,7 @@ void chunk_folder::shrink() {
 }
 
 int64_t chunk_folder::n_evicted() const {
-    const std::lock_guard lock(mutex_);
+    const fork_gate::lock lock(mutex_);
     return n_evicted_;
 }
 

@@ -4,6 +4,7 @@
 
 #include "chunks/piece_keys.h"
 #include "error.h"
+#include "fork_gate.h"
 #include "policy/saved_options.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
@@ -58,11 +59,11 @@ chunk_store::chunk_store(const std::string & path, uint64_t limit, std::shared_p
 std::unique_ptr<chunk_piece> chunk_store::read(const model_facts & model, const chunked_cache & beginning, size_t index,
                                                uint64_t key, std::span<const int32_t> tokens) {
     const auto count = [&](int64_t & one) {
-        const std::lock_guard lock(mutex_);
+        const fork_gate::lock lock(mutex_);
         ++one;
     };
     if (folder_.look(key) == chunk_folder::found::unreadable) {
-        const std::lock_guard lock(mutex_);
+        const fork_gate::lock lock(mutex_);
         ++counts_.n_unreadable;
         problem_ = folder_.path_of(key);
         problem_ += " is no file, or not ours to read";
@@ -83,7 +84,7 @@ std::unique_ptr<chunk_piece> chunk_store::read(const model_facts & model, const 
                    std::ranges::equal(file.tokens(), text);
         };
         if (!is_wanted()) {
-            const std::lock_guard lock(mutex_);
+            const fork_gate::lock lock(mutex_);
             ++counts_.n_foreign;
             foreign_.insert(key);
             return nullptr;
@@ -135,7 +136,7 @@ std::unique_ptr<chunked_cache> chunk_store::longest(const model_facts & model, c
             }
             found.push_back(std::move(piece));
             offer(key, /*changed=*/false);
-            const std::lock_guard lock(mutex_);
+            const fork_gate::lock lock(mutex_);
             ++counts_.n_read;
             counts_.n_tokens_read += static_cast<int64_t>(cut.text(tokens, i).size());
         }
@@ -153,7 +154,7 @@ void chunk_store::put(const model_facts & model, const chunked_cache & cache,
                       std::span<const int32_t> tokens) noexcept {
     try {
         {
-            const std::lock_guard lock(mutex_);
+            const fork_gate::lock lock(mutex_);
             if (n_paused_ > 0) {
                 --n_paused_;
                 return;
@@ -178,7 +179,7 @@ void chunk_store::put_missing(const model_facts & model, const chunked_cache & c
         const uint64_t key = keys.next(cut.text(tokens, i));
         bool is_foreign = false;
         {
-            const std::lock_guard lock(mutex_);
+            const fork_gate::lock lock(mutex_);
             is_foreign = foreign_.contains(key);
         }
         if (!is_foreign && folder_.touch(key, used.of(i))) {
@@ -196,7 +197,7 @@ void chunk_store::put_missing(const model_facts & model, const chunked_cache & c
         const uint64_t bytes = folder_.wrote(key);
         bytes_before += bytes;
         offer(key, /*changed=*/true);
-        const std::lock_guard lock(mutex_);
+        const fork_gate::lock lock(mutex_);
         ++counts_.n_written;
         counts_.bytes_written += static_cast<int64_t>(bytes);
         foreign_.erase(key);
@@ -239,21 +240,21 @@ void chunk_store::write(const model_facts & model, const chunked_cache & cache, 
 }
 
 void chunk_store::note_failure(const std::string & why) {
-    const std::lock_guard lock(mutex_);
+    const fork_gate::lock lock(mutex_);
     ++counts_.n_failed;
     n_paused_ = pause;
     problem_ = why;
 }
 
 chunk_store_counts chunk_store::counts() const {
-    const std::lock_guard lock(mutex_);
+    const fork_gate::lock lock(mutex_);
     chunk_store_counts all = counts_;
     all.n_evicted = folder_.n_evicted();
     return all;
 }
 
 std::string chunk_store::problem() const {
-    const std::lock_guard lock(mutex_);
+    const fork_gate::lock lock(mutex_);
     return problem_;
 }
 

@@ -5,13 +5,19 @@
 
 #include "error.h"
 #include "finite.h"
-#include "fork_gate.h"
 #include "without_bad_alloc.h"
 
 namespace livekv {
 
 engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes,
                std::shared_ptr<chunk_store> store) try
+    : engine(fork_gate::inside(), std::move(m), n_threads, prefix_cache_bytes, std::move(store)) {
+} catch (const std::bad_alloc &) {
+    fail("not enough memory for an engine");
+}
+
+engine::engine(const fork_gate::inside &, std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes,
+               std::shared_ptr<chunk_store> store)
     : model_(std::move(m)),
       n_threads_(n_threads),
       backend_(n_threads, model_->tensors.n_gpu_layers > 0, model_graph_nodes(model_->hp, 1)),
@@ -20,14 +26,11 @@ engine::engine(std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_
       remembers_(prefix_cache_bytes > 0),
       prefixes_(prefix_cache_bytes),
       store_(std::move(store)) {
-    const fork_gate::inside first;  // where too little memory for the gate can be said
     for (const bool is_long : {false, true}) {
         if (store_) {
             facts_[is_long] = model_->facts(is_long);
         }
     }
-} catch (const std::bad_alloc &) {
-    fail("not enough memory for an engine");
 }
 
 kv_shape engine::shape(int64_t n_ctx) const {

@@ -10,6 +10,7 @@
 #include "chunks/chunk_store.h"
 #include "engine/model.h"
 #include "engine/prefix_tree.h"
+#include "fork_gate.h"
 #include "graph/forward.h"
 #include "run/make_cache.h"
 
@@ -71,6 +72,10 @@ class engine {
     void require_ids(std::span<const int32_t> tokens) const;
 
   private:
+    // inside: while the engine is made.
+    engine(const fork_gate::inside &, std::shared_ptr<const model> m, int32_t n_threads, size_t prefix_cache_bytes,
+           std::shared_ptr<chunk_store> store);
+
     class turn;  // a caller's, for the length of a call
 
     void remember_here(const chunked_cache & cache, std::span<const int32_t> tokens) noexcept;

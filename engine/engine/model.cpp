@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include "error.h"
+#include "fork_gate.h"
 #include "without_bad_alloc.h"
 
 namespace livekv {
@@ -20,8 +21,10 @@ model_facts model::facts(bool is_long) const {
 
 std::shared_ptr<const model> model::load(const std::string & path, int64_t n_gpu_layers, const rope_override & rope,
                                          weight_form form) {
-    return without_bad_alloc("the model",
-                             [&] { return std::make_shared<const model>(path, n_gpu_layers, rope, form); });
+    return without_bad_alloc("the model", [&] {
+        const fork_gate::inside at_work;  // what is set up by the first who comes, too
+        return std::make_shared<const model>(path, n_gpu_layers, rope, form);
+    });
 }
 
 }  // namespace livekv

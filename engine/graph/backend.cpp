@@ -25,7 +25,7 @@ std::string because(const std::string & reason) {
 }  // namespace
 
 backend::backend(int32_t n_threads, bool with_gpu, size_t n_nodes) : n_threads_(n_threads) {
-    silence_ggml();
+    set_up_ggml();
     const ggml_loan loan(bytes_of_a_call);
     cpu_.reset(ggml_backend_cpu_init());
     if (!cpu_) {

@@ -7,6 +7,14 @@
 #include <mutex>
 #include <string_view>
 
+#include "fork_gate.h"
+
+// ggml's one lock, which every context and backend is made under; its header is not public.
+extern "C" {
+void ggml_critical_section_start(void);
+void ggml_critical_section_end(void);
+}
+
 namespace livekv {
 
 namespace {
@@ -36,9 +44,13 @@ void keep_errors(ggml_log_level level, const char * text, void *) {
 
 }  // namespace
 
-void silence_ggml() {
+void set_up_ggml() {
     static std::once_flag once;
-    std::call_once(once, [] { ggml_log_set(keep_errors, nullptr); });
+    std::call_once(once, [] {
+        ggml_log_set(keep_errors, nullptr);
+        fork_gate::hold(messages().mutex);
+        fork_gate::watch({ggml_critical_section_start, ggml_critical_section_end, ggml_critical_section_end});
+    });
 }
 
 std::string take_ggml_errors() {

@@ -23,7 +23,7 @@ size_t n_tensors_of(const mapped_file & file) {
 }  // namespace
 
 gguf_part::gguf_part(const std::string & path) : file(path) {
-    silence_ggml();
+    set_up_ggml();
     try {
         precheck_gguf(file.data(), file.size());
     } catch (const error & reason) {

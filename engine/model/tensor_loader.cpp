@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "fork_gate.h"
 #include "model/ggml_memory.h"
 
 namespace livekv {
@@ -120,6 +121,7 @@ void tensor_loader::note_used(const char * name) {
 
 void tensor_loader::fill() {
     if (packed_) {
+        const fork_gate::outside no_locks;
         packed_->fill(file_);
     }
     const size_t first = buffers_.size();
@@ -142,6 +144,7 @@ void tensor_loader::fill() {
     for (size_t i = first; i < buffers_.size(); ++i) {
         ggml_backend_buffer_set_usage(buffers_[i].get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     }
+    const fork_gate::outside no_locks;  // it takes as long as reading the file does
     for (auto [tensor, source] : sources_) {
         if (tensor->data != file_.tensor_data(source)) {  // else it is the mapping itself
             if (tensor->type != source->type) {

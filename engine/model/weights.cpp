@@ -14,7 +14,7 @@ ggml_backend_dev_t find_gpu() {
 }
 
 weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layers_wanted, weight_form form) {
-    silence_ggml();
+    set_up_ggml();
     const ggml_backend_dev_t gpu = find_gpu();
     const int64_t offload = gpu ? std::min(n_gpu_layers_wanted, hp.n_layer + 1) : 0;
     n_gpu_layers = std::min(offload, hp.n_layer);

@@ -42,6 +42,42 @@ def test_a_pool_of_forked_processes_computes(livekv, story):
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+BESIDE = """
+import itertools, os, signal, sys, threading
+import livekv
+path, what = sys.argv[1:]
+model = livekv.Model(path, n_threads=1)
+expected = int(model.session(64).prefill([1, 2, 3]).argmax())
+done, rounds = threading.Event(), itertools.count()
+
+def beside():
+    while not done.is_set():
+        if what == "loads":
+            livekv.Model(path, n_threads=1)
+        else:
+            model.session(64, n_threads=1 + next(rounds) % 3)  # with an engine of its own, which goes at once
+
+thread = threading.Thread(target=beside)
+thread.start()
+for i in range(100):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        other = livekv.Model(path, n_threads=1) if what == "loads" else model
+        os._exit(int(other.session(64, n_threads=1 + i % 3).prefill([1, 2, 3]).argmax()) != expected)
+    assert os.waitpid(child, 0)[1] == 0, i
+done.set()
+thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("what", ["loads", "opens"])
+def test_forks_while_another_thread_loads_models_or_opens_sessions(livekv, story, what):
+    done = run(BESIDE, story, what)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 def test_threads_by_default_are_those_of_the_affinity(livekv, tools, story):
     one = {min(os.sched_getaffinity(0))}
     command = [str(tools.bin_dir / "livekv-cli"), "--help"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -152,6 +154,63 @@ def test_a_remote_that_fails_is_left_alone_and_gets_all_when_it_is_back(livekv, 
     assert one.store.flush(30.0)
     n, same = Reader(livekv, tmp_path / "two", remote).read(tokens)
     assert n == (len(tokens) - 1) // CHUNK * CHUNK and np.array_equal(logits, same)
+
+
+FORK = """
+import os, signal, sys, threading
+from pathlib import Path
+from livekv.remote import Link
+
+class Held:  # in the parent, whose thread is in the middle of it when the child begins
+    def __init__(self):
+        self.begun, self.may_end, self.there = threading.Event(), threading.Event(), set()
+
+    def has(self, name):
+        return name in self.there
+
+    def put(self, name, data):
+        self.begun.set()
+        self.may_end.wait()
+        self.there.add(name)
+
+folder, holds = Path(sys.argv[1]), sys.argv[2] == "lock"
+for name in "ab":
+    (folder / name).write_bytes(b"x")
+remote = Held()
+link = Link(remote, folder)
+link.offer("a", True)
+remote.begun.wait()
+if holds:
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with link._changed:
+            held.set()
+            go_on.wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    remote.may_end.set()
+    link.offer("b", True)
+    os._exit(0 if link.flush(20) and remote.there == {"b"} else 1)
+assert os.waitpid(child, 0)[1] == 0
+if holds:
+    go_on.set()
+remote.may_end.set()
+assert link.flush(20) and remote.there == {"a"}
+print("done")
+"""
+
+
+@pytest.mark.parametrize("holds", ["send", "lock"])
+def test_a_child_of_fork_has_a_link_of_its_own(livekv, tmp_path, holds):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", FORK, tmp_path, holds], capture_output=True, text=True, timeout=120,
+                          env=environment)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 @pytest.mark.parametrize("answer", [b"", b"no file", "text", 7, [1]])

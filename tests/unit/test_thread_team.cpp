@@ -3,7 +3,6 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -12,9 +11,11 @@
 
 #include "check.h"
 #include "error.h"
+#include "forked.h"
 #include "session/session.h"
 #include "tiny_sequences.h"
 
+using namespace forked;
 using namespace livekv;
 using namespace tiny_sequences;
 
@@ -28,26 +29,6 @@ size_t n_threads_now() {
         ++n;
     }
     return n;
-}
-
-// Skips the test under ThreadSanitizer, which does not know the threads that a child of several threads starts.
-void require_fork() {
-#if defined(__SANITIZE_THREAD__)
-    SKIP("ThreadSanitizer does not follow a fork");
-#endif
-}
-
-// The child's exit status; -1 when it had to be ended.
-template <typename F>
-int in_child(F run) {
-    const pid_t pid = ::fork();
-    if (pid == 0) {
-        ::alarm(60);  // what hangs is ended by a signal
-        ::_exit(run());
-    }
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 }  // namespace
@@ -79,23 +60,17 @@ TEST(a_child_of_fork_computes_with_sessions_from_before_and_new_ones) {
 }
 
 TEST(a_fork_while_another_thread_computes) {
-    require_fork();
-#if defined(__SANITIZE_ADDRESS__)
-    SKIP("AddressSanitizer's allocator may be locked by the other thread, and stays so in the child");
-#endif
+    require_fork_beside_threads();
     const auto m = tiny_model();
     const session_params p = params_of("livekv", 32);
     const std::vector<int32_t> tokens = some_tokens(50);
     session here(m, p);
     const std::vector<float> expected = last_logits(here, tokens);
-    std::atomic<bool> done{false};
-    std::thread other([&] {
-        session s(m, params_of("f16", 32));
-        s.prefill(tokens);
-        while (!done) {  // the same graph again: nothing is allocated
-            s.prefill(std::span(tokens).first(1));
-            s.trim(50);
-        }
+    const auto s = std::make_shared<session>(m, params_of("f16", 32));
+    s->prefill(tokens);
+    const meanwhile other([&] {  // the same graph again: nothing is allocated
+        s->prefill(std::span(tokens).first(1));
+        s->trim(50);
     });
     for (int i = 0; i < 20; ++i) {
         CHECK_EQ(in_child([&] {
@@ -104,28 +79,19 @@ TEST(a_fork_while_another_thread_computes) {
                  }),
                  0);
     }
-    done = true;
-    other.join();
 }
 
 TEST(a_fork_while_another_thread_computes_with_the_same_engine) {
-    require_fork();
-#if defined(__SANITIZE_ADDRESS__)
-    SKIP("AddressSanitizer's allocator may be locked by the other thread, and stays so in the child");
-#endif
+    require_fork_beside_threads();
     for (const int32_t n_threads : {1, 2}) {
         const auto shared = std::make_shared<engine>(tiny_model(), n_threads);
         const session_params p = params_of("livekv", 32);
         const std::vector<int32_t> tokens = some_tokens(50);
         session here(shared, p);
         const std::vector<float> expected = last_logits(here, tokens);
-        std::atomic<bool> done{false};
-        std::thread other([&] {
-            session s(shared, p);
-            while (!done) {
-                s.prefill(tokens);
-                s.reset();
-            }
+        const meanwhile other([s = std::make_shared<session>(shared, p), &tokens] {
+            s->prefill(tokens);
+            s->reset();
         });
         for (int i = 0; i < 20; ++i) {
             CHECK_EQ(in_child([&] {
@@ -134,8 +100,6 @@ TEST(a_fork_while_another_thread_computes_with_the_same_engine) {
                      }),
                      0);
         }
-        done = true;
-        other.join();
     }
 }
 
