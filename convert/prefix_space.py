@@ -14,6 +14,14 @@ TAKEN_WHOLE = ("mistral", "phi3")  # model_type: whatever the class
 BUILT_BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer")
 BUILT_SPM = ("LlamaTokenizer",)
 
+# Of a prepend_scheme, in a note.
+_MEANING = {
+    "never": "never put",
+    "first": "put at a text's beginning",
+    "each": "put at the beginning and behind special tokens",
+    "always": "always put",
+}
+
 
 def follow_config(vocab: Vocab, tokenizer_config: Fields, config: Fields) -> None:
     """config: of config.json. Throws ConvertError for a space in front of byte-level BPE, which the engine has not."""
@@ -42,14 +50,6 @@ def follow_config(vocab: Vocab, tokenizer_config: Fields, config: Fields) -> Non
             f"tokenizer_config.json says add_prefix_space {str(wanted).lower()}; tokenizer.json puts "
             f"{'none' if wanted else 'one'} in front, and decides"
         )
-
-
-_MEANING = {
-    "never": "never put",
-    "first": "put at a text's beginning",
-    "each": "put at the beginning and behind special tokens",
-    "always": "always put",
-}
 
 
 def _is_built(tokenizer_config: Fields, config: Fields, byte_level: bool) -> bool:
