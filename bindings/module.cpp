@@ -26,7 +26,7 @@ PYBIND11_MODULE(_livekv, m) {
             py::set_error(py::module_::import("livekv._livekv").attr("Error"), "not enough memory");
         }
     });
-    livekv::silence_ggml();
+    livekv::set_up_ggml();
     livekv::bind_options(m);
     livekv::bind_store(m);
     livekv::bind_model(m);

@@ -45,6 +45,7 @@ BESIDE_THE_PUBLIC_HEADER = {
     "cli/main.cpp policy/saved_options.h": "a saved cache's options against those asked for",
     "cli/repeat_chunks.cpp run/chunked_cache.h": "the bench fills a cache with copies of its chunks",
     "bindings/module.cpp model/ggml_log.h": "ggml is silent in Python",
+    "bindings/shared_model.h fork_gate.h": "a child of fork opens sessions, whatever other threads of its parent did",
     "bindings/model.cpp kernels/cpu/kernels.h": "build_info names the kernels",
     "bindings/dump.h store/kv_dump.h": "a layer taken apart",
     "bindings/text.cpp session/stop_strings.h": "text from tokens for those who step engines themselves",
