@@ -90,7 +90,8 @@ void enter(gate & g) {
 
 void leave(gate & g) {
     const std::lock_guard lock(g.mutex);
-    if (--g.n_inside == 0 && g.n_forks > 0) {
+    --g.n_inside;
+    if (g.n_forks > 0) {  // who forks may be inside himself
         g.changed->notify_all();
     }
 }
