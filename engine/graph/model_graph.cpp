@@ -64,8 +64,7 @@ class builder {
 
     // x [n_embd, n_rows] -> [n_embd, n_outputs], or fewer that go on; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
-        const layer_nodes nodes = {ctx_,    hp_,     w_.layers[static_cast<size_t>(il)], il, positions_,
-                                   packed_, is_long_};
+        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, positions_, packed_, is_long_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
             runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.k_unturned, in.v, in.scale,
@@ -106,7 +105,7 @@ model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weig
 
 size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {
     constexpr size_t outside_layers = 64;  // and where rows become fewer between them
-    constexpr size_t each_layer = 64;  // of any architecture, views and leaves included, and one dense part
+    constexpr size_t each_layer = 64;      // of any architecture, views and leaves included, and one dense part
     constexpr size_t each_dense_part = 24;
     const size_t more_parts = n_dense_parts > 1 ? n_dense_parts - 1 : 0;
     return outside_layers + (each_layer + each_dense_part * more_parts) * static_cast<size_t>(hp.n_layer);

@@ -135,7 +135,8 @@ void for_each_kv_option(F && f) {
       "what attention is brought to before it is weighed, over the layer's tokens so far");
     f("guide_tokens", &o::guide_tokens, kv_whole{1, 1000000, 1, "auto", 0},
       "length of the guide; auto: a fifth of the prompt, up to 128");
-    f("propagate", &o::propagate, kv_one_of{}, "who drops tokens: nobody; each layer from its own cache; the first layer of each "
+    f("propagate", &o::propagate, kv_one_of{},
+      "who drops tokens: nobody; each layer from its own cache; the first layer of each "
       "share for all later ones, which compute the others alone");
     f("early_ratio", &o::early_ratio, kv_real{1e-6, 1.0},
       "share of a chunk that the first three tenths of the layers keep (propagate cache or layers)");

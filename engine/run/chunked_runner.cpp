@@ -105,8 +105,9 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, weigh_node, GGML_N_TASKS_MAX, &n);
     }
     if (chooses_in(il)) {
-        ggml_tensor * chosen = ggml_custom_4d(ctx, GGML_TYPE_I32, rows_.change_after(il) ? n_rows(il + 1) + n_others_ : 1,
-                                              1, 1, 1, &before, 1, choose_node, /*n_tasks=*/1, &n);
+        ggml_tensor * chosen =
+            ggml_custom_4d(ctx, GGML_TYPE_I32, rows_.change_after(il) ? n_rows(il + 1) + n_others_ : 1, 1, 1, 1,
+                           &before, 1, choose_node, /*n_tasks=*/1, &n);
         rows_going_on_ = rows_.change_after(il) ? chosen : nullptr;
         before = chosen;
     }
@@ -147,8 +148,8 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
         const size_t p = r.rows_.part_of(n.il, i);
         const layer_step & step = r.parts_[p].cache->step(n.il);
         const ggml_tensor * const k = dst->src[step.plan->turns ? 2 : 0];
-        const bool stored = host_step::store(step, r.kernels_, i - r.rows_.first(n.il, p), row_of(k, i),
-                                             row_of(dst->src[1], i));
+        const bool stored =
+            host_step::store(step, r.kernels_, i - r.rows_.first(n.il, p), row_of(k, i), row_of(dst->src[1], i));
         if (!stored || (q && first_not_finite({row_of(q, i), q->nb[2] / sizeof(float)}))) {
             r.bad_.note(n.il, i);
         }
@@ -178,8 +179,7 @@ void chunked_runner::prepare_attention(const node & n) {
         args.window = shape.window;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
-        args.log_sums =
-            step.weighs_guide() ? guides_.add(step, args, rows_.first(n.il, i), cache.n_tokens()) : nullptr;
+        args.log_sums = step.weighs_guide() ? guides_.add(step, args, rows_.first(n.il, i), cache.n_tokens()) : nullptr;
         calls_.push_back(args);
     }
     job_.prepare(calls_);

@@ -24,8 +24,8 @@ class dense_runner {
     void add_inputs(ggml_context * ctx, ggml_cgraph * graph);
     void set_inputs();
 
-    // Its rows are those of the tensors from first_row on. Appends the results, f32 [head_dim * n_head, its rows], one a
-    // part; none when q is null.
+    // Its rows are those of the tensors from first_row on. Appends the results, f32 [head_dim * n_head, its rows], one
+    // a part; none when q is null.
     void attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, int64_t first_row, ggml_tensor * q,
                 ggml_tensor * k, ggml_tensor * v, float scale, std::vector<ggml_tensor *> & results);
 

@@ -129,8 +129,7 @@ void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt, going_
     if (plan->guided) {
         layer->tail_weights.reserve(static_cast<size_t>(close ? n_open() : room), where);
         const float unknown = going ? tail_weight::absent : 0.0f;  // until they are weighed
-        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new,
-                    n_prompt > 0 ? unknown : tail_weight::generated);
+        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new, n_prompt > 0 ? unknown : tail_weight::generated);
     }
     if (!close) {
         return;

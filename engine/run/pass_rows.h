@@ -23,8 +23,8 @@ class pass_rows {
 
     // Whether the layer after this one has fewer.
     bool change_after(int64_t il) const;
-    // Which rows these are, then the rows of the pass that are no part's: to[n(il + 1) and those]. Of a pass that failed
-    // they may be any, but rows they are.
+    // Which rows these are, then the rows of the pass that are no part's: to[n(il + 1) and those]. Of a pass that
+    // failed they may be any, but rows they are.
     void write_going_on(int64_t il, std::span<int32_t> to) const;
     // Equal where the numbers of rows are.
     std::string key() const;

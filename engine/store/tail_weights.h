@@ -1,7 +1,7 @@
 #pragma once
 
-// What kv_layer::tail_weights say of a token of the tail: a number from 0 to 1 is the weight that it, of a prompt, gives
-// to the guide (policy guided).
+// What kv_layer::tail_weights say of a token of the tail: a number from 0 to 1 is the weight that it, of a prompt,
+// gives to the guide (policy guided).
 
 #include <algorithm>
 

@@ -102,7 +102,8 @@ TEST(first_tokens_are_in_every_layer) {
     renew_checksum(bytes);
     write_bytes(file.path(), bytes);
     session other(four_layers(), guided_params());
-    CHECK_ERROR(other.load(file.path()), "tensor 'blk.3.tail.w': one of the first tokens, which are exact, is not there");
+    CHECK_ERROR(other.load(file.path()),
+                "tensor 'blk.3.tail.w': one of the first tokens, which are exact, is not there");
     CHECK_EQ(other.n_tokens(), 0);
     std::memcpy(bytes.data() + at + 8, layer.tail_weights.data() + 2, sizeof(absent));
     put(19);

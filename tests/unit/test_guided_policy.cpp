@@ -169,8 +169,7 @@ struct driven {
         std::vector<float> queries;
         for (int64_t i = 0; i < n_rows; ++i) {
             const size_t at = static_cast<size_t>(first + step.token_of_row(i));
-            CHECK(host_step::store(step, kernels, i, text.k.data() + at * plan.row(),
-                                   text.v.data() + at * plan.row()));
+            CHECK(host_step::store(step, kernels, i, text.k.data() + at * plan.row(), text.v.data() + at * plan.row()));
             const auto from = text.q.begin() + static_cast<std::ptrdiff_t>(at) * n_head * head_dim;
             queries.insert(queries.end(), from, from + n_head * head_dim);
         }
@@ -258,9 +257,8 @@ TEST(what_a_chunk_becomes_is_what_the_reference_says) {
                         heads.push_back({rows.data() + h * head_dim, n_head_kv * head_dim, chunk_size, head_dim, 0});
                     }
                     std::vector<kv_error_sums> errors(n_head_kv);
-                    const kv_chunk_side sealed =
-                        seal_guided_chunk(plan.method, best_cpu_kernels(), side, heads, all_of(chunk_size),
-                                          decided.bits, errors);
+                    const kv_chunk_side sealed = seal_guided_chunk(plan.method, best_cpu_kernels(), side, heads,
+                                                                   all_of(chunk_size), decided.bits, errors);
                     const guided_side & wanted = key ? expected.k : expected.v;
                     CHECK(codes_of(sealed, chunk_size) == wanted.codes);
                     double noise = 0.0;
@@ -361,8 +359,7 @@ TEST(what_goes_on_is_what_the_reference_says) {
                     CHECK(std::ranges::equal(going.come_in(il), in));
                     CHECK_EQ(going.computed(il).size(), keeps_last ? static_cast<size_t>(n) : in.size());
                     CHECK_EQ(going.lets_go(il), il == 0 || il == 3 || il == 7);
-                    const guided_chunk expected =
-                        text.add_to(references[static_cast<size_t>(il)], first, in, n);
+                    const guided_chunk expected = text.add_to(references[static_cast<size_t>(il)], first, in, n);
                     std::vector<float> weights(static_cast<size_t>(n), tail_weight::absent);
                     std::vector<uint8_t> bits(static_cast<size_t>(n));
                     for (size_t i = 0; i < in.size(); ++i) {
@@ -505,7 +502,8 @@ TEST(generated_text_has_the_bits_of_the_first_level) {
         const std::vector<uint8_t> mixed = stored_bits(one.layer.chunks[1]);
         CHECK(std::all_of(mixed.begin() + 46, mixed.end(), [&](uint8_t b) { return b == high; }));
         CHECK(stored_bits(one.layer.chunks[2]) == std::vector<uint8_t>(chunk_size, high));
-        CHECK(std::all_of(one.weights.begin() + 110, one.weights.end(), [](float w) { return w == tail_weight::generated; }));
+        CHECK(std::all_of(one.weights.begin() + 110, one.weights.end(),
+                          [](float w) { return w == tail_weight::generated; }));
         // The prompt ends with its last token in the chunk, which is protected where the method does that.
         guided_decision decided = decide_chunk(*plan.guided, 110, chunk_size, 0,
                                                std::span(one.weights).subspan(chunk_size, chunk_size), before);
