@@ -14,7 +14,7 @@ it: rotate a chunk before it is sealed. Of options whose policy is kvstream (eng
 Streamed; whether its keys have been turned by RoPE is its caller's choice. Of options whose policy is kivi
 (engine/kv/kv_kivi.h) it gives Grouped: of the tokens it was given so far, those that have left the window meanwhile.
 A GuidedLayer decides from the queries of a prompt what one layer keeps of its tokens, and at how many bits
-(engine/kv/kv_guided.h); no cache policy does so yet.
+(engine/kv/kv_guided.h), as the policy guided does.
 """
 
 from __future__ import annotations

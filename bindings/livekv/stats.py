@@ -61,8 +61,9 @@ class KVStats:
     (engine/policy/stream_report.h)."""
     guided: dict[str, Any] | None = None
     """Of guided, of the prompt's tokens in chunks: compression_ratio and overall_memory_savings of codes beside 16
-    bits, high_ratio, medium_ratio, low_ratio and dropped_ratio of the tokens, once there is a chunk, and layers, a dict
-    each: tokens_in, tokens_kept, bits_per_kept, score_mean, score_std, score_min, score_max and budget_use."""
+    bits, high_ratio, medium_ratio, low_ratio and dropped_ratio of the tokens in all layers, once there is a chunk, and
+    layers, a dict each: tokens_in, tokens_kept, bits_per_kept, score_mean, score_std, score_min, score_max and
+    budget_use."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:

@@ -187,16 +187,18 @@ void engine::pass(std::span<const batch_item * const> items) {
     for (const batch_item * item : items) {
         const int64_t n_before = item->cache->n_tokens();
         for (size_t i = 0; i < item->tokens.size(); ++i) {
-            if (static_cast<int64_t>(item->tokens.size() - i) <= item->n_outputs) {
-                outputs_.push_back(static_cast<int32_t>(tokens_.size()));
-            }
             tokens_.push_back(item->tokens[i]);
             positions_.push_back(static_cast<int32_t>(n_before + static_cast<int64_t>(i)));
         }
         parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt,
-                         item->n_prompt});
+                         item->n_prompt, item->n_outputs});
     }
     runner_.begin(parts);
+    for (size_t i = 0; i < items.size(); ++i) {
+        for (int64_t left = items[i]->n_outputs; left > 0; --left) {
+            outputs_.push_back(static_cast<int32_t>(runner_.end_of_part(model_->hp.n_layer - 1, i) - left));
+        }
+    }
     forward_.run(tokens_, positions_, outputs_, model_->hp.is_long(items.front()->cache->n_ctx()));
     runner_.check();  // what it has to say is nearer to the cause than logits are
     int64_t first = 0;

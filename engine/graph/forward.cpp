@@ -9,7 +9,7 @@ void forward::run(std::span<const int32_t> tokens, std::span<const int32_t> posi
                   bool is_long) {
     const int64_t n_rows = static_cast<int64_t>(tokens.size());
     const int64_t n_outputs = static_cast<int64_t>(outputs.size());
-    const bool are_last = n_outputs == 0 || outputs.front() == n_rows - n_outputs;
+    const bool are_last = n_outputs == 0 || outputs.front() == runner_.n_rows(hp_.n_layer - 1) - n_outputs;
     const std::string key = runner_.graph_key() + " outputs " + std::to_string(n_outputs) + (are_last ? "" : " apart") +
                             (is_long ? " long" : "");
     if (key != key_) {

@@ -18,9 +18,9 @@ class forward {
     forward(const hparams & hp, const weights & w, pass_runner & runner, backend & b);
     forward(forward &&) = delete;
 
-    // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows whose logits
-    // are wanted. is_long: hparams::is_long of all its sequences. Between this and the runner's commit, logits() gives
-    // them.
+    // Computes the pass that the runner has begun. tokens, positions: [n_rows]; outputs: ascending rows of the last
+    // layer whose logits are wanted. is_long: hparams::is_long of all its sequences. Between this and the runner's
+    // commit, logits() gives them.
     void run(std::span<const int32_t> tokens, std::span<const int32_t> positions, std::span<const int32_t> outputs,
              bool is_long);
 

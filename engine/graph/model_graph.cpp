@@ -19,7 +19,7 @@ class builder {
 
     model_graph build(int64_t n_outputs, bool outputs_are_last) {
         out_.tokens = input("inp_tokens", n_rows_);
-        out_.positions = input("inp_pos", n_rows_);
+        out_.positions = positions_ = input("inp_pos", n_rows_);
         if (!outputs_are_last) {
             out_.outputs = input("inp_out_ids", n_outputs);
         }
@@ -29,7 +29,7 @@ class builder {
         x = named(x, "inp_embd", -1);
         for (int64_t il = 0; il < hp_.n_layer; ++il) {
             const bool last = il + 1 == hp_.n_layer;
-            x = layer(x, il, last ? n_outputs : n_rows_);
+            x = layer(x, il, last ? n_outputs : runner_.n_rows(il));
         }
         if (n_outputs > 0) {
             x = named(rms_norm(ctx_, x, w_.output_norm, hp_.norm_rms_eps), "result_norm", -1);
@@ -59,10 +59,12 @@ class builder {
         return ggml_view_2d(ctx_, x, x->ne[0], n_outputs, x->nb[1], (x->ne[1] - n_outputs) * x->nb[1]);
     }
 
-    // x [n_embd, n_rows] -> [n_embd, n_outputs]; the other rows are only stored in the caches.
+    // Rows of x, i32 or f32 [n, n_rows], that the runner lets go on.
+    ggml_tensor * going_on(ggml_tensor * x) { return ggml_get_rows(ctx_, x, runner_.rows_going_on()); }
+
+    // x [n_embd, n_rows] -> [n_embd, n_outputs], or fewer that go on; the other rows are only stored in the caches.
     ggml_tensor * layer(ggml_tensor * x, int64_t il, int64_t n_outputs) {
-        const layer_nodes nodes = {ctx_,    hp_,     w_.layers[static_cast<size_t>(il)], il, out_.positions,
-                                   packed_, is_long_};
+        const layer_nodes nodes = {ctx_, hp_, w_.layers[static_cast<size_t>(il)], il, positions_, packed_, is_long_};
         const attention_inputs in = hp_.arch->pre(nodes, x);
         if (n_outputs == 0) {
             runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.k_unturned, in.v, in.scale,
@@ -72,7 +74,14 @@ class builder {
         ggml_build_forward_expand(out_.graph, in.q);  // before attention, as the caches' rows are
         ggml_tensor * attended =
             runner_.attend(ctx_, out_.graph, il, in.q, in.k, in.k_unturned, in.v, in.scale, /*attends=*/true);
-        attended = output_columns(nodes.name(attended, "kqv_out"), n_outputs);
+        attended = nodes.name(attended, "kqv_out");
+        if (runner_.rows_going_on()) {
+            const int64_t n = positions_->ne[0];
+            ggml_tensor * positions = going_on(ggml_reshape_2d(ctx_, positions_, 1, n));
+            positions_ = ggml_reshape_1d(ctx_, positions, positions->ne[1]);
+            return hp_.arch->post(nodes, going_on(attended), going_on(x));
+        }
+        attended = output_columns(attended, n_outputs);
         return hp_.arch->post(nodes, attended, output_columns(x, n_outputs));
     }
 
@@ -83,6 +92,7 @@ class builder {
     int64_t n_rows_;
     bool is_long_;
     model_graph out_;
+    ggml_tensor * positions_ = nullptr;  // i32 [rows of the layer]
     packed_rows packed_;
 };
 
@@ -94,8 +104,8 @@ model_graph build_model_graph(ggml_context * ctx, const hparams & hp, const weig
 }
 
 size_t model_graph_nodes(const hparams & hp, size_t n_dense_parts) {
-    constexpr size_t outside_layers = 32;
-    constexpr size_t each_layer = 64;  // of any architecture, views and leaves included, and one dense part
+    constexpr size_t outside_layers = 64;  // and where rows become fewer between them
+    constexpr size_t each_layer = 64;      // of any architecture, views and leaves included, and one dense part
     constexpr size_t each_dense_part = 24;
     const size_t more_parts = n_dense_parts > 1 ? n_dense_parts - 1 : 0;
     return outside_layers + (each_layer + each_dense_part * more_parts) * static_cast<size_t>(hp.n_layer);

@@ -11,13 +11,13 @@ constexpr float log2_e = 1.4426950408889634f;
 
 }  // namespace
 
-float weight_given_to_guide(const guided_queries & queries, int64_t i, const guide_keys & guide,
+float weight_given_to_guide(const guided_queries & queries, int64_t i, int64_t position, const guide_keys & guide,
                             std::span<float> scratch) {
     const size_t n = guide.positions.size();
     const size_t d = static_cast<size_t>(queries.head_dim);
     const int64_t group = queries.n_head / queries.n_head_kv;
     const size_t n_seen =
-        static_cast<size_t>(std::ranges::upper_bound(guide.positions, queries.first + i) - guide.positions.begin());
+        static_cast<size_t>(std::ranges::upper_bound(guide.positions, position) - guide.positions.begin());
     double sum = 0.0;
     for (int64_t head = 0; head < queries.n_head; ++head) {
         const float * const q = queries.q + (i * queries.n_head + head) * queries.head_dim;

@@ -19,6 +19,11 @@ int64_t third_of(int64_t layer, int64_t n_layer) {
     return layer < 3 * n_layer / 10 ? 0 : layer < 7 * n_layer / 10 ? 1 : 2;
 }
 
+int64_t n_wanted(double share, int64_t n_chunk, int64_t n_safe) {
+    const int64_t n = static_cast<int64_t>(std::floor(share * static_cast<double>(n_chunk) + rounding));
+    return std::max({n, int64_t{1}, n_safe});
+}
+
 // The tokens, best first; of equal scores the one that comes first.
 std::vector<int32_t> by_score(const std::vector<float> & score) {
     std::vector<int32_t> order(score.size());
@@ -31,8 +36,7 @@ std::vector<int32_t> by_score(const std::vector<float> & score) {
 std::vector<int32_t> best_tokens(const guided_scores & scores, double share, int64_t n_chunk) {
     const std::vector<uint8_t> & safe = scores.is_protected;
     const int64_t n_safe = std::count(safe.begin(), safe.end(), uint8_t{1});
-    const int64_t wanted = static_cast<int64_t>(std::floor(share * static_cast<double>(n_chunk) + rounding));
-    int64_t left = std::max({wanted, int64_t{1}, n_safe}) - n_safe;
+    int64_t left = n_wanted(share, n_chunk, n_safe) - n_safe;
     std::vector<int32_t> kept;
     for (const int32_t i : by_score(scores.score)) {
         if (safe[static_cast<size_t>(i)] || left-- > 0) {
@@ -117,6 +121,17 @@ double guided_place::share(const guided_method & method) const {
                : method.shares[static_cast<size_t>(third_of(layer, n_layer))];
 }
 
+bool guided_place::lets_go(const guided_method & method) const {
+    return method.propagates == guided_method::propagation::layers &&
+           (layer == 0 || third_of(layer, n_layer) != third_of(layer - 1, n_layer));
+}
+
+bool guided_place::is_safe(const guided_method & method, int64_t position) const {
+    const int64_t after_guide = position - guide_first;
+    return method.protects && (position < method.sink_tokens || (after_guide >= 0 && after_guide < n_guide) ||
+                               position >= n_prompt - method.keep_last);
+}
+
 guided_place guided_place_of(const guided_method & method, int64_t layer, int64_t n_layer, int64_t n_prompt) {
     LIVEKV_ASSERT(layer >= 0 && layer < n_layer && n_prompt >= 1);
     guided_place place{layer, n_layer, n_prompt};
@@ -155,15 +170,11 @@ guided_scores guided_scores_of(const guided_method & method, const guided_place 
         const double bias =
             place.n_prompt > 1 ? std::log(static_cast<double>(positions[i]) + 1.0) / std::log(prompt) : 0.0;
         const double s = method.alpha * hat * weight + method.beta * bias + method.gamma * out.relevance;
-        const int64_t after_guide = positions[i] - place.guide_first;
-        const bool safe = method.protects &&
-                          (positions[i] < method.sink_tokens || (after_guide >= 0 && after_guide < place.n_guide) ||
-                           positions[i] >= place.n_prompt - method.keep_last);
         out.attention_hat.push_back(static_cast<float>(hat));
         out.position_bias.push_back(static_cast<float>(bias));
         out.score.push_back(static_cast<float>(s));
         out.label.push_back(s >= method.theta_h ? 2 : s >= method.theta_m ? 1 : 0);
-        out.is_protected.push_back(safe);
+        out.is_protected.push_back(place.is_safe(method, positions[i]));
     }
     return out;
 }
@@ -191,6 +202,15 @@ guided_bits guided_bits_of(const guided_method & method, const guided_place & pl
         out.bits[static_cast<size_t>(i)] = wanted[static_cast<size_t>(i)];
     }
     return out;
+}
+
+int64_t n_best_tokens(const guided_method & method, const guided_place & place, int64_t first, int64_t n, int64_t n_in,
+                      bool last_too) {
+    int64_t n_safe = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        n_safe += place.is_safe(method, first + i) || (last_too && i + 1 == n);
+    }
+    return std::min(n_in, n_wanted(place.share(method), n, n_safe));
 }
 
 void join_small_levels(const guided_method & method, std::span<const uint8_t> fixed, std::span<uint8_t> bits) {

@@ -66,6 +66,10 @@ struct guided_place {
 
     double layer_weight() const;
     double share(const guided_method & method) const;  // of a chunk's tokens that the layer keeps
+    // Whether later layers see fewer tokens than this one: the first of those of a share, with propagate layers.
+    bool lets_go(const guided_method & method) const;
+    // Whether the token at this position is never dropped.
+    bool is_safe(const guided_method & method, int64_t position) const;
 };
 
 // Where the guide of a prompt of n_prompt tokens, 1 at least, lies. Throws livekv::error for one longer than the
@@ -105,6 +109,11 @@ struct guided_bits {
 // Which of the chunk's tokens are kept, and at how many bits. n_chunk: tokens it had before earlier layers dropped any.
 guided_bits guided_bits_of(const guided_method & method, const guided_place & place, const guided_scores & scores,
                            std::span<const int64_t> positions, int64_t n_chunk);
+
+// How many of a chunk's n tokens from position first on are kept, of which n_in came in, all safe ones among them.
+// last_too: the last one is never dropped either.
+int64_t n_best_tokens(const guided_method & method, const guided_place & place, int64_t first, int64_t n, int64_t n_in,
+                      bool last_too);
 
 // Joins levels of too few tokens with the next wider one. fixed: [n], tokens that are of no level (exact sinks).
 void join_small_levels(const guided_method & method, std::span<const uint8_t> fixed, std::span<uint8_t> bits);

@@ -259,6 +259,7 @@ kv_layer_format format_of(const chunk_plan & plan) {
     if (plan.guided) {
         f.state_has_signs = true;
         f.tail_weights = true;
+        f.tail_lacks = plan.guided->method.propagates == guided_method::propagation::layers;
         f.keys_by_token = plan.guided->method.keys == guided_method::key_axis::token;
     }
     f.header = [plan](kv_side side, int64_t n) { return plan.header(side, n); };

@@ -5,7 +5,8 @@
 
 namespace livekv {
 
-// What a layer of policy guided made of its prompt's tokens so far, from the state after its newest chunk.
-kv_guided_layer guided_report(const chunk_plan & plan, const kv_layer & layer);
+// What a layer of policy guided made of its prompt's tokens so far, from the state after its newest chunk. first: the
+// sequence's first layer, into which all come.
+kv_guided_layer guided_report(const chunk_plan & plan, const kv_layer & layer, const kv_layer & first);
 
 }  // namespace livekv

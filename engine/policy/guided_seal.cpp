@@ -5,6 +5,7 @@
 
 #include "kv/kv_pack.h"
 #include "kv/level_block.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -85,22 +86,28 @@ void guided_state::store(float * to) const {
 
 guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t first, int64_t n_sinks,
                              std::span<const float> weights, const guided_state & before) {
-    std::vector<int64_t> positions;  // of the prompt's tokens, as the next
+    std::vector<int64_t> positions;  // of the prompt's tokens that came in, as the next
     std::vector<float> attention;
     std::vector<uint8_t> exact(weights.size());
+    int64_t end = first;  // of the prompt, as far as it is in the chunk
+    guided_decision out{std::vector<uint8_t>(weights.size()), before};
     for (size_t i = 0; i < weights.size(); ++i) {
         const int64_t position = first + static_cast<int64_t>(i);
         exact[i] = static_cast<int64_t>(i) < n_sinks;
-        if (weights[i] >= 0.0f) {
+        end = weights[i] != tail_weight::generated ? position + 1 : end;
+        out.bits[i] = weights[i] == tail_weight::generated ? static_cast<uint8_t>(plan.method.bits[0]) : uint8_t{0};
+        if (tail_weight::came_in(weights[i])) {
             positions.push_back(position);
-            attention.push_back(weights[i]);
+            attention.push_back(tail_weight::of(weights[i]));
         }
     }
-    guided_decision out{std::vector<uint8_t>(weights.size(), static_cast<uint8_t>(plan.method.bits[0])), before};
     guided_scores scores;
     if (!positions.empty()) {
         guided_method method = plan.method;
-        const int64_t n = n_prompt > 0 ? n_prompt : positions.back() + 1;
+        if (method.propagates == guided_method::propagation::layers) {  // what leaves has left
+            method.propagates = guided_method::propagation::off;
+        }
+        const int64_t n = n_prompt > 0 ? n_prompt : end;
         method.guide_tokens = std::min(method.guide_tokens, n);  // what is left of a prompt may be shorter
         const guided_place place = guided_place_of(method, plan.layer, plan.n_layer, n);
         out.after.range.add(attention);
@@ -108,7 +115,8 @@ guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t
         const guided_bits decided =
             guided_bits_of(method, place, scores, positions, static_cast<int64_t>(positions.size()));
         for (size_t i = 0; i < positions.size(); ++i) {
-            out.bits[static_cast<size_t>(positions[i] - first)] = decided.bits[i];
+            const size_t at = static_cast<size_t>(positions[i] - first);
+            out.bits[at] = tail_weight::is_held(weights[at]) ? decided.bits[i] : uint8_t{0};
         }
     }
     for (size_t i = 0; i < exact.size(); ++i) {
@@ -125,15 +133,20 @@ guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t
 }
 
 kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
-                                std::span<const chunk_rows> heads, std::span<const uint8_t> bits,
-                                std::span<kv_error_sums> errors) {
+                                std::span<const chunk_rows> heads, std::span<const int32_t> tokens,
+                                std::span<const uint8_t> bits, std::span<kv_error_sums> errors) {
     const level_plan levels = plan_levels(side, method.keys, bits, heads.front().head_dim);
     const size_t block_bytes = kv_map(levels.header).bytes;
     kv_chunk_side out;
     out.header = levels.header;
     out.bytes = std::make_shared<page>(host_memory(), heads.size() * block_bytes);
+    const size_t d = static_cast<size_t>(heads.front().head_dim);
+    std::vector<float> x(bits.size() * d);
     for (size_t h = 0; h < heads.size(); ++h) {
-        const std::vector<float> x = heads[h].to_f32(kernels);
+        const std::vector<float> rows = heads[h].to_f32(kernels);
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            std::copy_n(rows.data() + i * d, d, x.data() + static_cast<size_t>(tokens[i]) * d);
+        }
         const std::vector<uint8_t> block = seal_levels(levels, method.keys, x);
         std::ranges::copy(block, out.bytes->data() + h * block_bytes);
         if (!errors.empty()) {

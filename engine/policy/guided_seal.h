@@ -6,7 +6,6 @@
 
 #include "kernels/seal.h"
 #include "policy/chunked.h"
-#include "store/kv_file_names.h"
 
 namespace livekv {
 
@@ -29,24 +28,22 @@ struct guided_state {
     void store(float * to) const;
 };
 
-// Weight on the guide of a token that was generated: it has none, and the bits of the first level.
-constexpr float guided_generated = kv_names::generated;
-
 // What becomes of a chunk's tokens.
 struct guided_decision {
-    std::vector<uint8_t> bits;  // [n] of a code; 0: not in the block, dropped or one of the sinks
+    std::vector<uint8_t> bits;  // [n] of a code; 0: not in the block: not in the layer, dropped, or one of the sinks
     guided_state after;
 };
 
 // first: position of the chunk's first token; n_sinks: of its tokens, those stored as they are elsewhere; weights: [n]
-// on the guide, or guided_generated; n_prompt: tokens of the prompt, 0: up to the last one of it in the chunk.
+// tail_weights, generated text having the bits of the first level; n_prompt: tokens of the prompt, 0: up to the last
+// one of it in the chunk. With propagate layers, what the weights say is dropped is, and nothing else.
 guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t first, int64_t n_sinks,
                              std::span<const float> weights, const guided_state & before);
 
-// One side of the chunk in blocks of version 5. heads: [n_head_kv]; errors: as many, or empty: not measured. Throws
-// std::bad_alloc.
+// One side of the chunk in blocks of version 5. heads: [n_head_kv], rows of these tokens of the chunk, which all that
+// have bits are among; errors: [n_head_kv], or empty: not measured. Throws std::bad_alloc.
 kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
-                                std::span<const chunk_rows> heads, std::span<const uint8_t> bits,
-                                std::span<kv_error_sums> errors);
+                                std::span<const chunk_rows> heads, std::span<const int32_t> tokens,
+                                std::span<const uint8_t> bits, std::span<kv_error_sums> errors);
 
 }  // namespace livekv

@@ -55,8 +55,8 @@ inline std::array<const char *, 2> names_of(kv_bypass) {
 inline std::array<const char *, 2> names_of(guided_method::norm) {
     return {"minmax", "zscore"};
 }
-inline std::array<const char *, 2> names_of(guided_method::propagation) {  // layers: the scalar reference's alone
-    return {"off", "cache"};
+inline std::array<const char *, 3> names_of(guided_method::propagation) {
+    return {"off", "cache", "layers"};
 }
 inline std::array<const char *, 2> names_of(guided_method::budget_of) {
     return {"tokens", "bits"};
@@ -135,9 +135,11 @@ void for_each_kv_option(F && f) {
       "what attention is brought to before it is weighed, over the layer's tokens so far");
     f("guide_tokens", &o::guide_tokens, kv_whole{1, 1000000, 1, "auto", 0},
       "length of the guide; auto: a fifth of the prompt, up to 128");
-    f("propagate", &o::propagate, kv_one_of{}, "who drops tokens: nobody, or each layer from its own cache");
+    f("propagate", &o::propagate, kv_one_of{},
+      "who drops tokens: nobody; each layer from its own cache; the first layer of each "
+      "share for all later ones, which compute the others alone");
     f("early_ratio", &o::early_ratio, kv_real{1e-6, 1.0},
-      "share of a chunk that the first three tenths of the layers keep (propagate cache)");
+      "share of a chunk that the first three tenths of the layers keep (propagate cache or layers)");
     f("middle_ratio", &o::middle_ratio, kv_real{1e-6, 1.0}, "that share of the next four tenths");
     f("later_ratio", &o::later_ratio, kv_real{1e-6, 1.0}, "that share of the last three tenths");
     f("budget", &o::budget, kv_one_of{}, "what a share is a share of: tokens, or 8 bits for each (propagate cache)");

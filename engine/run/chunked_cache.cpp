@@ -57,9 +57,10 @@ int64_t chunked_cache::max_new() const {
 // spans as for each alone; and nothing is sealed.
 int64_t chunked_cache::max_drafted() const {
     const auto left_of_tile = [](int64_t token) { return kv_tile_tokens - token % kv_tile_tokens; };
-    int64_t n = std::min(max_new() - 1, left_of_tile(layers_.front().n_tail));
+    int64_t n = max_new() - 1;
     for (size_t il = 0; il < layers_.size(); ++il) {
         const kv_layer_shape & shape = shape_.layers[il];
+        n = std::min(n, left_of_tile(layers_[il].n_tail_rows()));
         n = std::min(n, best_cpu_kernels().row_tile / (shape.n_head / shape.n_head_kv));
         if (shape.window > 0 && n_tokens() >= shape.window) {
             n = std::min(n, left_of_tile(n_tokens() - shape.window + 1));
@@ -68,20 +69,25 @@ int64_t chunked_cache::max_drafted() const {
     return n;
 }
 
-void chunked_cache::begin(int64_t n_new, token_origin origin, bool end_of_prompt, int64_t n_prompt) {
+void chunked_cache::begin(const pass_part & part) {
+    const int64_t n_new = part.n_new;
     LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
-    const bool is_prompt = origin == token_origin::prompt;
-    const int64_t prompt = is_prompt ? std::max(n_prompt, n_tokens() + n_new) : 0;
+    const bool is_prompt = part.origin == token_origin::prompt;
+    const int64_t prompt = is_prompt ? std::max(part.n_prompt, n_tokens() + n_new) : 0;
+    going_.reset();
     if (plans_->front().guided && is_prompt) {
         const guided_plan & guided = *plans_->front().guided;
         guided_place_of(guided.method, guided.layer, guided.n_layer, prompt);  // throws for a guide beyond its end
+        if (guided.method.propagates == guided_method::propagation::layers) {
+            going_ = std::make_unique<going_on>(guided, prompt, n_tokens(), n_new, part.n_outputs);
+        }
     }
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
-    const bool seal = options_.seal_decode || origin == token_origin::prompt;
-    const bool close = n_new == max_new() || (!options_.seal_decode && seal && end_of_prompt);
+    const bool seal = options_.seal_decode || is_prompt;
+    const bool close = n_new == max_new() || (!options_.seal_decode && seal && part.end_of_prompt);
     for (layer_step & step : steps_) {
-        step.begin(n_new, close, seal, prompt);
-        step.closed.from_one_pass = step.passes_through() && origin == token_origin::prompt;
+        step.begin(n_new, close, seal, prompt, going_.get());
+        step.closed.from_one_pass = step.passes_through() && is_prompt;
     }
 }
 
@@ -160,7 +166,7 @@ kv_report chunked_cache::report() const {
             r.streams.push_back(stream_report((*plans_)[il], layers_[il]));
         }
         if ((*plans_)[il].guided) {
-            r.guided.push_back(guided_report((*plans_)[il], layers_[il]));
+            r.guided.push_back(guided_report((*plans_)[il], layers_[il], layers_.front()));
         }
     }
     r.seal_seconds = seal_seconds_;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "policy/going_on.h"
 #include "run/device_step.h"
 #include "run/kv_cache.h"
 #include "run/layer_step.h"
@@ -40,7 +41,7 @@ class chunked_cache : public kv_cache {
     std::vector<kv_layer> layers_on_host() const;
 
     // The pass at hand. Allocates all it needs: throws std::bad_alloc, and then the sequence is what it was.
-    void begin(int64_t n_new, token_origin origin, bool end_of_prompt, int64_t n_prompt);
+    void begin(const pass_part & part);
     const chunk_plan & plan(int64_t il) const { return (*plans_)[static_cast<size_t>(il)]; }
     layer_step & step(int64_t il) { return steps_[static_cast<size_t>(il)]; }
     host_step & on_host(int64_t il) { return host_steps_[static_cast<size_t>(il)]; }
@@ -57,6 +58,7 @@ class chunked_cache : public kv_cache {
     std::vector<layer_step> steps_;                           // [n_layer], of layers_
     std::vector<host_step> host_steps_;                       // [n_layer]
     std::vector<std::unique_ptr<device_step>> device_steps_;  // [n_layer], null where the layer is in the host's memory
+    std::unique_ptr<going_on> going_;                         // of the pass at hand; null: all its tokens go on
     double seal_seconds_ = 0.0;
 };
 

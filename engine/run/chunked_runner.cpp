@@ -26,10 +26,12 @@ chunked_runner::chunked_runner(const kv_shape & shape, int32_t n_threads)
     }
 }
 
-void chunked_runner::begin(std::span<const pass_part> parts) {
+void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
     parts_.clear();
-    part_of_row_.clear();
-    n_rows_ = 0;
+    rows_.clear();
+    n_others_ = n_others;
+    rows_going_on_ = nullptr;
+    chooses_ = false;
     reads_queries_ = false;
     keeps_unturned_ = false;
     guides_.clear();
@@ -38,14 +40,15 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
     failed_ = false;
     const kv_cache * growing = nullptr;
     std::vector<chunked_cache *> caches;
+    int64_t n_rows = 0;
     try {
         for (const pass_part & p : parts) {
             auto & cache = static_cast<chunked_cache &>(*p.cache);
             growing = p.cache;
-            cache.begin(p.n_new, p.origin, p.end_of_prompt, p.n_prompt);
-            part_of_row_.insert(part_of_row_.end(), static_cast<size_t>(p.n_new), parts_.size());
-            parts_.push_back({&cache, n_rows_, p.n_new, cache.step(0).close});
-            n_rows_ += p.n_new;
+            cache.begin(p);
+            parts_.push_back({&cache, cache.step(0).close});
+            n_rows += p.n_new;
+            chooses_ = chooses_ || cache.step(0).going;
             for (int64_t il = 0; il < shape_.n_layer(); ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
                 keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
@@ -54,11 +57,12 @@ void chunked_runner::begin(std::span<const pass_part> parts) {
                     device_workspace_.reserve(cache.plan(il), layer.n_head);
                 }
                 if (cache.step(il).weighs_guide()) {
-                    guides_.reserve(n_rows_ * layer.n_head);
+                    guides_.reserve(n_rows * layer.n_head);
                 }
             }
             caches.push_back(&cache);
         }
+        rows_.place(caches, shape_.n_layer());
         passing_.place(caches, shape_.n_layer());
     } catch (const std::bad_alloc &) {
         const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
@@ -75,6 +79,7 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
                                      bool attends) {
     node & n = nodes_[static_cast<size_t>(il)];
     n.scale = scale;
+    rows_going_on_ = nullptr;
     if (shape_.layers[static_cast<size_t>(il)].on_device) {
         // One node a layer, so that the GPU's other nodes are interrupted once. Where it does not attend, its one
         // number is nobody's concern.
@@ -99,12 +104,26 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         ggml_tensor * args[] = {q, before};
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, weigh_node, GGML_N_TASKS_MAX, &n);
     }
+    if (chooses_in(il)) {
+        ggml_tensor * chosen =
+            ggml_custom_4d(ctx, GGML_TYPE_I32, rows_.change_after(il) ? n_rows(il + 1) + n_others_ : 1, 1, 1, 1,
+                           &before, 1, choose_node, /*n_tasks=*/1, &n);
+        rows_going_on_ = rows_.change_after(il) ? chosen : nullptr;
+        before = chosen;
+    }
     ggml_build_forward_expand(graph, before);
     ggml_tensor * seal_args[] = {before, q};
     ggml_tensor * sealed = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, seal_args, reads_queries_ ? 2 : 1, seal_node,
                                           GGML_N_TASKS_MAX, &n);
     ggml_build_forward_expand(graph, sealed);
     return attends ? out : nullptr;
+}
+
+bool chunked_runner::chooses_in(int64_t il) const {
+    return std::ranges::any_of(parts_, [&](const part & p) {
+        const going_on * const going = p.cache->step(il).going;
+        return going && going->lets_go(il);
+    });
 }
 
 template <typename F>
@@ -125,11 +144,12 @@ void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
     const ggml_tensor * const q = dst->src[3];  // [head_dim, n_head, n_rows], contiguous; null: nobody reads them
-    for (int64_t i = ith; i < r.n_rows_; i += nth) {
-        const part & p = r.parts_[r.part_of_row_[static_cast<size_t>(i)]];
-        const layer_step & step = p.cache->step(n.il);
+    for (int64_t i = ith; i < r.n_rows(n.il); i += nth) {
+        const size_t p = r.rows_.part_of(n.il, i);
+        const layer_step & step = r.parts_[p].cache->step(n.il);
         const ggml_tensor * const k = dst->src[step.plan->turns ? 2 : 0];
-        const bool stored = host_step::store(step, r.kernels_, i - p.first_row, row_of(k, i), row_of(dst->src[1], i));
+        const bool stored =
+            host_step::store(step, r.kernels_, i - r.rows_.first(n.il, p), row_of(k, i), row_of(dst->src[1], i));
         if (!stored || (q && first_not_finite({row_of(q, i), q->nb[2] / sizeof(float)}))) {
             r.bad_.note(n.il, i);
         }
@@ -143,11 +163,12 @@ void chunked_runner::prepare_attention(const node & n) {
     const kv_layer_shape & shape = shape_.layers[static_cast<size_t>(n.il)];
     calls_.clear();
     guides_.begin_layer();
-    for (const part & p : parts_) {
-        const layer_step & step = p.cache->step(n.il);
-        const std::span<const kv_segment> segments = p.cache->on_host(n.il).segments(step);
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        chunked_cache & cache = *parts_[i].cache;
+        const layer_step & step = cache.step(n.il);
+        const std::span<const kv_segment> segments = cache.on_host(n.il).segments(step);
         attention_args args;
-        args.n_tokens = static_cast<int32_t>(p.n_rows);
+        args.n_tokens = static_cast<int32_t>(step.n_rows());
         args.n_head = static_cast<int32_t>(shape.n_head);
         args.n_head_kv = static_cast<int32_t>(shape.n_head_kv);
         args.head_dim = static_cast<int32_t>(shape.head_dim);
@@ -158,7 +179,7 @@ void chunked_runner::prepare_attention(const node & n) {
         args.window = shape.window;
         args.segments = segments.data();
         args.n_segments = static_cast<int64_t>(segments.size());
-        args.log_sums = step.weighs_guide() ? guides_.add(step, args, p.first_row, p.cache->n_tokens()) : nullptr;
+        args.log_sums = step.weighs_guide() ? guides_.add(step, args, rows_.first(n.il, i), cache.n_tokens()) : nullptr;
         calls_.push_back(args);
     }
     job_.prepare(calls_);
@@ -177,6 +198,17 @@ void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data
     r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
 }
 
+void chunked_runner::choose_node(ggml_tensor * dst, int /* ith */, int /* nth */, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    for (const part & p : r.parts_) {
+        r.guarded([&] { choose_going_on(p.cache->step(n.il)); });
+    }
+    if (r.rows_.change_after(n.il)) {
+        r.rows_.write_going_on(n.il, {static_cast<int32_t *>(dst->data), static_cast<size_t>(dst->ne[0])});
+    }
+}
+
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -186,14 +218,14 @@ void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data)
     const auto start = std::chrono::steady_clock::now();
     r.guarded([&] {
         int64_t first = 0;  // of a part's jobs among all
-        for (const part & p : r.parts_) {
-            layer_step & step = p.cache->step(n.il);
+        for (size_t part = 0; part < r.parts_.size(); ++part) {
+            layer_step & step = r.parts_[part].cache->step(n.il);
             const int64_t n_head = r.shape_.layers[static_cast<size_t>(n.il)].n_head;
             query_rows queries;
             if (step.plan->reads_queries()) {
-                queries = {row_of(dst->src[1], p.first_row), n_head};
+                queries = {row_of(dst->src[1], r.rows_.first(n.il, part)), n_head};
             }
-            for (int64_t i = ith; queries.q && !step.close && i < p.n_rows; i += nth) {
+            for (int64_t i = ith; queries.q && !step.close && i < step.n_rows(); i += nth) {
                 host_step::keep_queries(step, i, queries);
             }
             const int64_t n_jobs = host_step::n_seal_jobs(step);
@@ -218,14 +250,15 @@ void chunked_runner::run_on_device(const device_node & node, ggml_tensor * dst, 
     const ggml_tensor * q = dst->src[2];
     const bool attends = dst->ne[0] > 1;
     r.guarded([&] {
-        for (const part & p : r.parts_) {
-            layer_step & step = p.cache->step(node.il);
-            device_step & work = p.cache->on_device(node.il);
-            const float * const queries = q ? row_of(q, p.first_row) : nullptr;
-            work.store(step, row_of(k, p.first_row), k->nb[2] / sizeof(float), row_of(v, p.first_row),
+        for (size_t i = 0; i < r.parts_.size(); ++i) {
+            layer_step & step = r.parts_[i].cache->step(node.il);
+            device_step & work = r.parts_[i].cache->on_device(node.il);
+            const int64_t first_row = r.rows_.first(node.il, i);
+            const float * const queries = q ? row_of(q, first_row) : nullptr;
+            work.store(step, row_of(k, first_row), k->nb[2] / sizeof(float), row_of(v, first_row),
                        v->nb[2] / sizeof(float), queries, s);
             if (attends) {
-                float * const out = static_cast<float *>(dst->data) + p.first_row * dst->ne[0];
+                float * const out = static_cast<float *>(dst->data) + first_row * dst->ne[0];
                 work.attend(step, queries, out, scale, r.device_workspace_, s);
             }
             work.seal(step, queries, r.device_workspace_, s);
@@ -242,15 +275,18 @@ void chunked_runner::check() {
         }
     }
     for (int64_t il = 0; il < shape_.n_layer(); ++il) {
-        for (const part & p : parts_) {
-            if (shape_.layers[static_cast<size_t>(il)].on_device && p.cache->on_device(il).first_bad() >= 0) {
-                bad_.note(il, p.first_row + p.cache->on_device(il).first_bad());
+        for (size_t i = 0; i < parts_.size(); ++i) {
+            chunked_cache & cache = *parts_[i].cache;
+            if (shape_.layers[static_cast<size_t>(il)].on_device && cache.on_device(il).first_bad() >= 0) {
+                bad_.note(il, rows_.first(il, i) + cache.on_device(il).first_bad());
             }
         }
     }
     if (const auto first = bad_.first()) {
-        const part & p = parts_[part_of_row_[static_cast<size_t>(first->row)]];
-        bad_rows::refuse(first->il, p.cache->n_tokens() + first->row - p.first_row);
+        const size_t i = rows_.part_of(first->il, first->row);
+        chunked_cache & cache = *parts_[i].cache;
+        const int64_t token = cache.step(first->il).token_of_row(first->row - rows_.first(first->il, i));
+        bad_rows::refuse(first->il, cache.n_tokens() + token);
     }
 }
 

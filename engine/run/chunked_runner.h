@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/attention_job.h"
@@ -13,6 +14,7 @@
 #include "run/chunked_cache.h"
 #include "run/device_node.h"
 #include "run/guide_step.h"
+#include "run/pass_rows.h"
 #include "run/passing_rows.h"
 
 namespace livekv {
@@ -24,13 +26,19 @@ class chunked_runner {
     chunked_runner(const kv_shape & shape, int32_t n_threads);
     chunked_runner(chunked_runner &&) = delete;  // nodes refer to it
 
-    // As pass_runner's, whose rows' parts are all chunked.
-    void begin(std::span<const pass_part> parts);
+    // As pass_runner's, whose rows' parts are all chunked; n_others: rows of the pass behind these.
+    void begin(std::span<const pass_part> parts, int64_t n_others);
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                          ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
 
-    // Parts of the graph's key: whether sealing reads queries, whether some cache keeps keys before RoPE, and whether
-    // some sequence's tokens are weighed (policy guided).
+    // The rows that go on from the layer last attended in to the next one, i32 [n_rows(il + 1) + n_others]; null: all.
+    ggml_tensor * rows_going_on() const { return rows_going_on_; }
+
+    // Parts of the graph's key: which layers have how many rows, whether some choose those that go on, whether sealing
+    // reads queries, whether some cache keeps keys before RoPE, and whether some sequence's tokens are weighed (policy
+    // guided).
+    std::string rows_key() const { return rows_.key(); }
+    bool chooses() const { return chooses_; }
     bool reads_queries() const { return reads_queries_; }
     bool keeps_unturned() const { return keeps_unturned_; }
     bool weighs_guide() const { return guides_.any(); }
@@ -39,14 +47,14 @@ class chunked_runner {
     void check();
     void commit() noexcept;
 
-    int64_t n_rows() const { return n_rows_; }
+    // Rows of layer il, and behind the last one of part i.
+    int64_t n_rows(int64_t il) const { return rows_.n(il); }
+    int64_t end_of_part(int64_t il, size_t i) const { return rows_.first(il, i + 1); }
     size_t workspace_bytes() const;
 
   private:
     struct part {
         chunked_cache * cache;
-        int64_t first_row;
-        int64_t n_rows;
         bool closes;
     };
     // What a node's function is given.
@@ -58,10 +66,12 @@ class chunked_runner {
     static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void choose_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
 
     void prepare_attention(const node & n);
+    bool chooses_in(int64_t il) const;  // some part
 
     // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by check; what
     // comes after it in the pass is left out.
@@ -77,8 +87,10 @@ class chunked_runner {
     passing_rows passing_;
 
     std::vector<part> parts_;
-    std::vector<size_t> part_of_row_;  // [n_rows]
-    int64_t n_rows_ = 0;
+    pass_rows rows_;
+    int64_t n_others_ = 0;
+    ggml_tensor * rows_going_on_ = nullptr;
+    bool chooses_ = false;
     bool reads_queries_ = false;  // some part
     bool keeps_unturned_ = false;
     std::vector<attention_args> calls_;  // of the layer being computed

@@ -20,8 +20,9 @@ ggml_tensor * columns(ggml_context * ctx, ggml_tensor * x, int64_t first, int64_
 
 }  // namespace
 
-void dense_runner::begin(std::span<const pass_part> parts, int64_t first_row) {
+void dense_runner::begin(std::span<const pass_part> parts) {
     parts_.clear();
+    int64_t first_row = 0;
     check_.begin();
     for (const pass_part & p : parts) {
         auto & cache = static_cast<dense_cache &>(*p.cache);
@@ -88,19 +89,19 @@ void dense_runner::set_inputs() {
     }
 }
 
-void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
-                          ggml_tensor * v, float scale, std::vector<ggml_tensor *> & results) {
+void dense_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, int64_t first_row, ggml_tensor * q,
+                          ggml_tensor * k, ggml_tensor * v, float scale, std::vector<ggml_tensor *> & results) {
     for (size_t i = 0; i < parts_.size(); ++i) {
         const part & p = parts_[i];
         const dense_cache & cache = *p.cache;
         const kv_layer_shape & shape = cache.layer(il);
-        ggml_tensor * new_k = columns(ctx, k, p.first_row, p.n_new);
-        ggml_tensor * new_v = columns(ctx, v, p.first_row, p.n_new);
+        ggml_tensor * new_k = columns(ctx, k, first_row + p.first_row, p.n_new);
+        ggml_tensor * new_v = columns(ctx, v, first_row + p.first_row, p.n_new);
         if (cache.rotated()) {
             new_k = dense_cache::rotate_keys(ctx, new_k);
             new_v = dense_cache::rotate_values(ctx, ggml_cont(ctx, new_v));
         }
-        ggml_tensor * own_q = q ? columns(ctx, q, p.first_row, p.n_new) : nullptr;
+        ggml_tensor * own_q = q ? columns(ctx, q, first_row + p.first_row, p.n_new) : nullptr;
         if (own_q && cache.rotated()) {
             own_q = dense_cache::rotate_keys(ctx, own_q);
         }

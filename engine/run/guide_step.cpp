@@ -7,6 +7,7 @@
 #include "kv/kv_pack.h"
 #include "kv/level_block.h"
 #include "policy/guided_seal.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -24,13 +25,20 @@ struct collected_keys {
 
     float * row(size_t head, size_t position) { return rows.data() + (head * n + position) * d; }
 
+    // f16 [n_head_kv, head_dim]; of a position behind the guide, nothing.
+    void take_row(const uint16_t * from, size_t position, size_t n_heads) {
+        if (position < n) {
+            for (size_t c = 0; c < n_heads * d; ++c) {
+                row(c / d, position)[c % d] = f16_to_f32(from[c]);
+            }
+            found[position] = 1;
+        }
+    }
+
     // f16 [n_rows, n_head_kv, head_dim], of the positions from first on.
     void take_rows(const uint16_t * from, size_t first, size_t n_rows, size_t n_heads) {
         for (size_t i = 0; first + i < n && i < n_rows; ++i) {
-            for (size_t c = 0; c < n_heads * d; ++c) {
-                row(c / d, first + i)[c % d] = f16_to_f32(from[i * n_heads * d + c]);
-            }
-            found[first + i] = 1;
+            take_row(from + i * n_heads * d, first + i, n_heads);
         }
     }
 
@@ -48,6 +56,21 @@ struct collected_keys {
         }
     }
 };
+
+// Which of the open chunk's tokens the open rows are of, [n_open_rows()].
+std::vector<int32_t> tokens_of_rows(const layer_step & step) {
+    const kv_layer & layer = *step.layer;
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i < layer.n_tail; ++i) {
+        if (tail_weight::is_held(layer.tail_weights.data()[i])) {
+            tokens.push_back(static_cast<int32_t>(i));
+        }
+    }
+    for (int64_t i = 0; i < step.n_rows(); ++i) {
+        tokens.push_back(static_cast<int32_t>(layer.n_tail + step.token_of_row(i)));
+    }
+    return tokens;
+}
 
 // The guide's keys as the pass's tokens see them, as far as they are stored already or come with it.
 guide_keys guide_of(const layer_step & step) {
@@ -72,7 +95,13 @@ guide_keys guide_of(const layer_step & step) {
         const kv_chunk & front = layer.chunks.front();
         keys.take_rows(layer.sinks.k.data(), 0, static_cast<size_t>(std::min(front.n_sinks, front.n_tokens)), n_heads);
     }
-    keys.take_rows(step.k_rows, static_cast<size_t>(layer.n_chunked), static_cast<size_t>(step.n_open()), n_heads);
+    if (static_cast<size_t>(layer.n_chunked) < keys.n) {
+        const uint16_t * from = step.k_rows;
+        for (const int32_t token : tokens_of_rows(step)) {
+            keys.take_row(from, static_cast<size_t>(layer.n_chunked + token), n_heads);
+            from += plan.row();
+        }
+    }
     guide_keys guide;
     for (size_t i = 0; i < keys.n; ++i) {
         if (keys.found[i]) {
@@ -91,6 +120,17 @@ guide_keys guide_of(const layer_step & step) {
 
 }  // namespace
 
+void choose_going_on(layer_step & step) {
+    const int64_t il = step.plan->guided->layer;
+    if (!step.going || !step.going->lets_go(il)) {
+        return;
+    }
+    kv_layer & layer = *step.layer;
+    const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
+    step.going->choose(il, {layer.tail_weights.data(), static_cast<size_t>(step.n_open())},
+                       guided_state::load(before ? before->as<float>() : nullptr));
+}
+
 void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
     const chunk_plan & plan = *step.plan;
     const bool key = side == kv_side::key;
@@ -108,10 +148,10 @@ void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     std::copy_n(rows, sinks.size(), sinks.data());
     std::vector<chunk_rows> heads;
     for (int64_t h = 0; h < plan.n_head_kv; ++h) {
-        heads.push_back({rows + h * plan.head_dim, plan.row(), closed.n_stored, plan.head_dim, closed.n_sinks});
+        heads.push_back({rows + h * plan.head_dim, plan.row(), step.n_open_rows(), plan.head_dim, closed.n_sinks});
     }
-    (key ? closed.k : closed.v) =
-        seal_guided_chunk(plan.guided->method, kernels, side, heads, decided.bits, step.errors_of(side));
+    (key ? closed.k : closed.v) = seal_guided_chunk(plan.guided->method, kernels, side, heads, tokens_of_rows(step),
+                                                    decided.bits, step.errors_of(side));
 }
 
 void guide_weigher::clear() {
@@ -131,12 +171,11 @@ float * guide_weigher::add(const layer_step & step, const attention_args & args,
     float * const log_sums = log_sums_.data() + n_before;
     guided_queries queries;
     queries.log_sums = log_sums;
-    queries.first = first;
     queries.n_head = args.n_head;
     queries.n_head_kv = args.n_head_kv;
     queries.head_dim = args.head_dim;
     queries.scale = args.scale;
-    parts_.push_back({&step, queries, {}, first_row, args.n_tokens, n_before + n_here});
+    parts_.push_back({&step, queries, {}, first_row, args.n_tokens, first, n_before + n_here});
     return log_sums;
 }
 
@@ -155,7 +194,10 @@ void guide_weigher::weigh(const float * q, int64_t ith, int64_t nth) const {
         kv_layer & layer = *p.step->layer;
         float * const weights = layer.tail_weights.data() + layer.n_tail;
         for (int64_t i = ith; i < p.n_rows; i += nth) {
-            weights[i] = weight_given_to_guide(queries, i, p.guide, scratch);
+            const int64_t token = p.step->token_of_row(i);
+            if (p.step->comes_in(token)) {
+                weights[token] = weight_given_to_guide(queries, i, p.first + token, p.guide, scratch);
+            }
         }
     }
 }

@@ -10,6 +10,10 @@ namespace livekv {
 
 // What a pass does in a layer of policy guided beside storing and attending.
 
+// The layer chooses which of the pass's tokens go on to later ones, if it does that: after their weights are known,
+// before sealing. Throws std::bad_alloc.
+void choose_going_on(layer_step & step);
+
 // One side of a chunk that closes. The keys' moves the state. Throws std::bad_alloc.
 void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side);
 
@@ -23,10 +27,10 @@ class guide_weigher {
     bool any() const { return n_sums_ > 0; }
 
     // In each layer, in this order. add: a sequence whose weights are wanted; args: its attention's, whose tokens are
-    // the pass's rows from first_row on, at positions from first on; returns where its log_sums are to go. collect: the
-    // guides' keys, when all rows are stored. weigh: every nth row from the ith on, after attention, for when their
-    // chunk is sealed; q: f32 [n_rows, n_head, head_dim]. Different threads may weigh at the same time. collect and
-    // weigh throw std::bad_alloc.
+    // the pass's rows from first_row on; first: position of the sequence's first token in the pass; returns where its
+    // log_sums are to go. collect: the guides' keys, when all rows are stored. weigh: every nth row from the ith on,
+    // after attention, for when their chunk is sealed; q: f32 [n_rows, n_head, head_dim]. Different threads may weigh
+    // at the same time. collect and weigh throw std::bad_alloc.
     void begin_layer() { parts_.clear(); }
     float * add(const layer_step & step, const attention_args & args, int64_t first_row, int64_t first);
     void collect();
@@ -41,6 +45,7 @@ class guide_weigher {
         guide_keys guide;
         int64_t first_row;
         int64_t n_rows;
+        int64_t first;
         size_t end_of_sums;
     };
     std::vector<part> parts_;      // of the layer being computed

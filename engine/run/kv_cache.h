@@ -63,6 +63,7 @@ struct pass_part {
     token_origin origin = token_origin::prompt;
     bool end_of_prompt = false;  // the sequence's next pass will be of generated text
     int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: this pass's are the last
+    int64_t n_outputs = 0;       // its last tokens whose logits are wanted
 };
 
 }  // namespace livekv

@@ -11,6 +11,7 @@
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
 #include "run/guide_step.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -102,18 +103,24 @@ void seal_late_values(const layer_step & step, const cpu_kernels & kernels, int6
 
 }  // namespace
 
-void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt) {
+void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt, going_on * goes) {
     n_new = n;
     n_prompt = prompt;
+    going = goes;
+    n_tail_rows = layer->n_tail_rows();
     close = closes;
     closed = {};
     sinks = {};
     late.clear();
     place & where = *layer->where;
     // The device's whole at once: pieces of eight sizes would all be kept for reuse there.
-    const int64_t room = where.on_device() ? plan->chunk_size : (n_open() + tail_step - 1) / tail_step * tail_step;
+    const auto room_for = [&](int64_t rows) {
+        return where.on_device() ? plan->chunk_size : (rows + tail_step - 1) / tail_step * tail_step;
+    };
+    const int64_t room = room_for(n_open());
     if (!passes_through()) {
-        layer->tail.reserve(static_cast<size_t>(close ? n_open() : room) * plan->row(), where);
+        const int64_t n_rows = close ? n_open_rows() : room_for(n_open_rows());
+        layer->tail.reserve(static_cast<size_t>(n_rows) * plan->row(), where);
         use_rows(layer->tail.k.data(), layer->tail.v.data());
     }
     if (plan->reads_queries() && !close) {
@@ -121,7 +128,8 @@ void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt) {
     }
     if (plan->guided) {
         layer->tail_weights.reserve(static_cast<size_t>(close ? n_open() : room), where);
-        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new, n_prompt > 0 ? 0.0f : guided_generated);
+        const float unknown = going ? tail_weight::absent : 0.0f;  // until they are weighed
+        std::fill_n(layer->tail_weights.data() + layer->n_tail, n_new, n_prompt > 0 ? unknown : tail_weight::generated);
     }
     if (!close) {
         return;
@@ -159,8 +167,25 @@ void layer_step::use_rows(uint16_t * k, uint16_t * v) {
     v_rows = v;
 }
 
+// Those of tokens that do not stay.
+void layer_step::drop_rows() noexcept {
+    const size_t row = plan->row();
+    size_t to = static_cast<size_t>(n_tail_rows) * row;
+    for (int64_t i = 0; i < n_rows(); ++i) {
+        if (tail_weight::is_held(layer->tail_weights.data()[layer->n_tail + token_of_row(i)])) {
+            const size_t from = static_cast<size_t>(n_tail_rows + i) * row;
+            std::copy_n(k_rows + from, row, k_rows + to);
+            std::copy_n(v_rows + from, row, v_rows + to);
+            to += row;
+        }
+    }
+}
+
 void layer_step::commit() noexcept {
     if (!close) {
+        if (going) {
+            drop_rows();
+        }
         layer->n_tail += n_new;
         return;
     }
@@ -192,7 +217,7 @@ std::span<const kv_segment> host_step::segments(const layer_step & step) {
     }
     kv_segment & open = segments_.back();
     open.first = layer.n_chunked;
-    open.n_tokens = static_cast<int32_t>(step.n_open());
+    open.n_tokens = static_cast<int32_t>(step.n_open_rows());
     open.k_rows = step.k_rows;
     open.v_rows = step.v_rows;
     return segments_;
@@ -201,7 +226,7 @@ std::span<const kv_segment> host_step::segments(const layer_step & step) {
 bool host_step::store(const layer_step & step, const cpu_kernels & kernels, int64_t i, const float * k,
                       const float * v) {
     const chunk_plan & plan = *step.plan;
-    const size_t at = static_cast<size_t>(step.layer->n_tail + i) * plan.row();
+    const size_t at = static_cast<size_t>(step.n_tail_rows + i) * plan.row();
     const int32_t d = static_cast<int32_t>(plan.head_dim);
     const bool k_finite = kernels.store_row(k, step.k_rows + at, plan.row(), d, plan.k_rotation);
     const bool v_finite = kernels.store_row(v, step.v_rows + at, plan.row(), d, plan.v_rotation);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/kernels.h"
 #include "policy/chunked.h"
+#include "policy/going_on.h"
 
 namespace livekv {
 
@@ -16,12 +18,12 @@ struct layer_step {
     layer_step(kv_layer & l, const chunk_plan & p) : layer(&l), plan(&p) {}
 
     // Allocates what a pass over n_new tokens needs. close: the tail with them becomes a chunk, sealed if seal says so.
-    // n_prompt: tokens of the sequence once the prompt is complete that they are of; 0: they were generated. Throws
-    // std::bad_alloc.
-    void begin(int64_t n_new, bool close, bool seal, int64_t n_prompt = 0);
+    // n_prompt: tokens of the sequence once the prompt is complete that they are of; 0: they were generated. going:
+    // which of them come into the layer, of policy guided with propagate layers; null: all. Throws std::bad_alloc.
+    void begin(int64_t n_new, bool close, bool seal, int64_t n_prompt = 0, going_on * going = nullptr);
 
     // Whether the tokens are a chunk of their own, whose rows are needed for this pass alone: they go where
-    // use_rows says, [n_open()] of them.
+    // use_rows says, [n_open_rows()] of them.
     bool passes_through() const { return close && layer->n_tail == 0; }
     void use_rows(uint16_t * k, uint16_t * v);
 
@@ -33,6 +35,15 @@ struct layer_step {
 
     int64_t n_open() const { return layer->n_tail + n_new; }  // tokens of the tail and the pass
 
+    // Of the pass's tokens, those that the layer computes, and which they are; of the tail's and these, the rows.
+    int64_t n_rows() const { return going ? static_cast<int64_t>(computed().size()) : n_new; }
+    int64_t token_of_row(int64_t i) const { return going ? computed()[static_cast<size_t>(i)] : i; }
+    int64_t n_open_rows() const { return n_tail_rows + n_rows(); }
+    // Whether a token that is computed is the layer's, too: to be scored, and stored where it is kept.
+    bool comes_in(int64_t token) const {
+        return !going || std::ranges::binary_search(going->come_in(plan->guided->layer), token);
+    }
+
     // The pass was computed. Allocates nothing.
     void commit() noexcept;
 
@@ -40,8 +51,10 @@ struct layer_step {
     const chunk_plan * plan;
     int64_t n_new = 0;
     int64_t n_prompt = 0;
+    going_on * going = nullptr;
+    int64_t n_tail_rows = 0;
     bool close = false;
-    uint16_t * k_rows = nullptr;  // f16 [n_open(), n_head_kv, head_dim]
+    uint16_t * k_rows = nullptr;  // f16 [n_open_rows(), n_head_kv, head_dim]
     uint16_t * v_rows = nullptr;
     kv_chunk closed;
     raw_rows sinks;  // of the sequence's first chunk
@@ -52,6 +65,10 @@ struct layer_step {
     };
     std::vector<late_page> late;
     std::vector<kv_error_sums> errors;
+
+  private:
+    std::span<const int32_t> computed() const { return going->computed(plan->guided->layer); }
+    void drop_rows() noexcept;
 };
 
 // The queries of a pass's tokens, f32 [n_new, n_head, head_dim]; q null: nobody reads them.
@@ -66,7 +83,7 @@ class host_step {
     // Of a layer whose step has begun. Segments last until the next call.
     std::span<const kv_segment> segments(const layer_step & step);
 
-    // Stores token i of the pass: k, v f32 [n_head_kv, head_dim]. Different tokens may be stored at the same time.
+    // Stores row i of the pass: k, v f32 [n_head_kv, head_dim]. Different rows may be stored at the same time.
     // Returns false when a value is not finite in f16.
     static bool store(const layer_step & step, const cpu_kernels & kernels, int64_t i, const float * k,
                       const float * v);

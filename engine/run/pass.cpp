@@ -23,16 +23,20 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     }
     const auto first_dense =
         std::find_if(parts.begin(), parts.end(), [](const pass_part & p) { return !comes_first(*p.cache); });
-    const auto n_chunked = static_cast<size_t>(first_dense - parts.begin());
-    if (parts.size() - n_chunked > most_dense_parts) {
+    n_chunked_ = static_cast<size_t>(first_dense - parts.begin());
+    if (parts.size() - n_chunked_ > most_dense_parts) {
         fail("a pass takes up to ", most_dense_parts, " sequences whose cache is not livekv's, not ",
-             parts.size() - n_chunked);
+             parts.size() - n_chunked_);
     }
-    chunked_.begin(parts.first(n_chunked));
-    dense_.begin(parts.subspan(n_chunked), chunked_.n_rows());
-    key_ = "chunked " + std::to_string(chunked_.n_rows()) + (chunked_.reads_queries() ? " with queries" : "") +
-           (chunked_.keeps_unturned() ? " unturned" : "") + (chunked_.weighs_guide() ? " guided" : "") +
-           dense_.graph_key();
+    dense_.begin(parts.subspan(n_chunked_));
+    chunked_.begin(parts.first(n_chunked_), dense_.n_rows());
+    key_ = "chunked " + chunked_.rows_key() + (chunked_.chooses() ? " choosing" : "") +
+           (chunked_.reads_queries() ? " with queries" : "") + (chunked_.keeps_unturned() ? " unturned" : "") +
+           (chunked_.weighs_guide() ? " guided" : "") + dense_.graph_key();
+}
+
+int64_t pass_runner::end_of_part(int64_t il, size_t i) const {
+    return i < n_chunked_ ? chunked_.end_of_part(il, i) : chunked_.n_rows(il) + dense_.end_of_part(i - n_chunked_);
 }
 
 void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
@@ -42,7 +46,7 @@ void pass_runner::add_inputs(ggml_context * ctx, ggml_cgraph * graph) {
 ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                                   ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends) {
     std::vector<ggml_tensor *> results;  // of consecutive rows
-    const int64_t n_chunked = chunked_.n_rows();
+    const int64_t n_chunked = chunked_.n_rows(il);
     if (n_chunked > 0) {
         const auto first_rows = [&](ggml_tensor * x) {
             return n_chunked == x->ne[2] ? x
@@ -51,7 +55,7 @@ ggml_tensor * pass_runner::attend(ggml_context * ctx, ggml_cgraph * graph, int64
         results.push_back(chunked_.attend(ctx, graph, il, first_rows(q), first_rows(k), first_rows(k_unturned),
                                           first_rows(v), scale, attends));
     }
-    dense_.attend(ctx, graph, il, attends ? q : nullptr, k, v, scale, results);
+    dense_.attend(ctx, graph, il, n_chunked, attends ? q : nullptr, k, v, scale, results);
     if (!attends) {
         return nullptr;
     }

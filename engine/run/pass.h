@@ -36,6 +36,11 @@ class pass_runner {
     // A graph built after one begin serves after any other with an equal key.
     const std::string & graph_key() const { return key_; }
 
+    // Of the pass begun: rows of layer il, of which part i's last one is before end_of_part. There are fewer of a
+    // prompt's in later layers where its policy lets tokens go (guided, propagate layers).
+    int64_t n_rows(int64_t il) const { return chunked_.n_rows(il) + dense_.n_rows(); }
+    int64_t end_of_part(int64_t il, size_t i) const;
+
     // Adds the inputs the parts need to a graph for them.
     void add_inputs(ggml_context * ctx, ggml_cgraph * graph);
 
@@ -45,6 +50,9 @@ class pass_runner {
     // Sealing may look at q all the same.
     ggml_tensor * attend(ggml_context * ctx, ggml_cgraph * graph, int64_t il, ggml_tensor * q, ggml_tensor * k,
                          ggml_tensor * k_unturned, ggml_tensor * v, float scale, bool attends);
+
+    // After attend in layer il: which of its rows go on, i32 [n_rows(il + 1)]; null: all.
+    ggml_tensor * rows_going_on() const { return chunked_.rows_going_on(); }
 
     // Fills the inputs for the pass announced to begin.
     void set_inputs();
@@ -61,6 +69,7 @@ class pass_runner {
 
   private:
     std::string key_;
+    size_t n_chunked_ = 0;    // parts
     chunked_runner chunked_;  // of the first rows
     dense_runner dense_;      // of the others
 };

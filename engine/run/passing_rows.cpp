@@ -7,7 +7,7 @@ namespace livekv {
 namespace {
 
 size_t values_of(const layer_step & step) {
-    return step.passes_through() ? static_cast<size_t>(step.n_open()) * step.plan->row() : 0;
+    return step.passes_through() ? static_cast<size_t>(step.n_open_rows()) * step.plan->row() : 0;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
 #include "kv/level_block.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -35,6 +36,18 @@ class side_writer {
                     out.stored[at(h, first + i, c)] = f16_to_f32(rows[(i * h_ + h) * d_ + c]);
                 }
             }
+        }
+    }
+
+    // The same of a tail, of whose tokens some may have no rows.
+    void tail(const uint16_t * tail_rows, const kv_layer & layer) {
+        for (int64_t i = 0; i < layer.n_tail; ++i) {
+            if (!layer.tail_weights.empty() && !tail_weight::is_held(layer.tail_weights.data()[i])) {
+                out.kind[static_cast<size_t>(layer.n_chunked + i)] = kv_kind::dropped;
+                continue;
+            }
+            rows(tail_rows, layer.n_chunked + i, 1, kv_kind::tail);
+            tail_rows += layer.row();
         }
     }
 
@@ -249,7 +262,7 @@ kv_side_dump dump_side(const kv_layer & layer, kv_side side, int32_t rotation, i
         const kv_chunk & c = layer.chunks.front();
         writer.sinks(key ? layer.sinks.k.data() : layer.sinks.v.data(), std::min(c.n_sinks, c.n_tokens));
     }
-    writer.rows(key ? layer.tail.k.data() : layer.tail.v.data(), first, layer.n_tail, kv_kind::tail);
+    writer.tail(key ? layer.tail.k.data() : layer.tail.v.data(), layer);
     writer.rotate_back(rotation);
     writer.out.bits = bits;
     return writer.out;

@@ -28,6 +28,7 @@ struct kv_layer_format {
     bool tail_queries = false;  // kept of the tail's tokens
     bool queries_have_signs = false;
     bool tail_weights = false;   // of a guide, kept of the tail's tokens; chunks are blocks of version 5
+    bool tail_lacks = false;     // tokens, as these weights say
     bool keys_by_token = false;  // whose keys have a scale a token, not a channel
     // Of a sealed chunk's blocks; of versions 3 and 5, where sizes follow what was sealed, the least one.
     std::function<kv_block_header(kv_side, int64_t n_tokens)> header;
@@ -105,7 +106,7 @@ class kv_file {
     // Data of a tensor of exactly this type and shape.
     const uint8_t * data(const std::string & name, ggml_type type, const std::vector<int64_t> & shape) const;
     std::vector<uint16_t> rows(const std::string & name, int64_t row, int64_t n) const;
-    std::vector<float> weights(const std::string & name, int64_t n) const;
+    std::vector<float> weights(const std::string & name, int64_t n, bool lacks) const;
 
     gguf_file file_;
     uint32_t version_ = 0;

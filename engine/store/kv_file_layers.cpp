@@ -9,6 +9,7 @@
 #include "kv/level_block.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -256,9 +257,17 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
     if (layer.n_tail < 0 || layer.n_tail >= format.chunk_size) {
         refuse("its chunks hold ", layer.n_chunked, " tokens, but it has ", tokens_.size());
     }
-    if (layer.n_tail > 0) {
-        layer.tail.k = rows(name("tail.k"), row, layer.n_tail);
-        layer.tail.v = rows(name("tail.v"), row, layer.n_tail);
+    if (layer.n_tail > 0 && format.tail_weights) {
+        layer.tail_weights = weights(name("tail.w"), layer.n_tail, format.tail_lacks);
+        const int64_t n_sinks = layer.chunks.empty() ? std::min<int64_t>(format.max_sinks, layer.n_tail) : 0;
+        const float * const first = layer.tail_weights.data();
+        if (!std::all_of(first, first + n_sinks, tail_weight::is_held)) {
+            refuse("tensor '", name("tail.w"), "': one of the first tokens, which are exact, is not there");
+        }
+    }
+    if (layer.n_tail_rows() > 0) {
+        layer.tail.k = rows(name("tail.k"), row, layer.n_tail_rows());
+        layer.tail.v = rows(name("tail.v"), row, layer.n_tail_rows());
         if (format.tail_queries) {
             const uint8_t * from = data(name("tail.q"), GGML_TYPE_I8, {row, layer.n_tail});
             std::vector<uint8_t> queries(from, from + row * layer.n_tail);
@@ -268,9 +277,6 @@ kv_layer kv_file::read_layer(const kv_layer_format & format, int64_t il) const {
                 refuse("tensor '", name("tail.q"), "': a query is not a number");
             }
             layer.tail_queries = std::move(queries);
-        }
-        if (format.tail_weights) {
-            layer.tail_weights = weights(name("tail.w"), layer.n_tail);
         }
     }
     return layer;

@@ -20,8 +20,11 @@
 //           blk.N.sinks.k, .v     f16 [head_dim * n_head_kv, n_sinks]
 //           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries: root mean
 //                                 squares (query_squares::pack), with key-feedback one head's query (query_means::pack)
-//           blk.N.tail.w          f32 [n_tail], of policy guided: weights on the guide, 0 to 1; -1: generated text
-//           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens
+//           blk.N.tail.w          f32 [n_tail], of policy guided: weights on the guide, 0 to 1; -1: generated text;
+//           with
+//                                 propagate layers also what tail_weights.h has for tokens that are not in the layer
+//           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens, less
+//                                 those that are not in the layer
 // What would be empty is absent.
 //
 // A piece of a sequence is the same with general.architecture "livekv-chunks" and
@@ -48,7 +51,6 @@ namespace livekv::kv_names {
 constexpr uint32_t file_version = 6;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr uint32_t f16_states_version = 5;
-constexpr float generated = -1.0f;  // in the place of a weight on the guide
 constexpr int32_t given_back = -1;  // in the place of keys sealed and values sealed
 constexpr const char * architecture_name = "livekv-cache";
 constexpr const char * piece_architecture_name = "livekv-chunks";

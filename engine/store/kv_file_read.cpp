@@ -5,6 +5,7 @@
 #include "kv/kv_check.h"
 #include "store/kv_file.h"
 #include "store/kv_file_names.h"
+#include "store/tail_weights.h"
 #include "xxh64.h"
 
 namespace livekv {
@@ -120,11 +121,12 @@ std::vector<uint16_t> kv_file::rows(const std::string & name, int64_t row, int64
     return values;
 }
 
-std::vector<float> kv_file::weights(const std::string & name, int64_t n) const {
+std::vector<float> kv_file::weights(const std::string & name, int64_t n, bool lacks) const {
     const uint8_t * from = data(name, GGML_TYPE_F32, {n});
     std::vector<float> values(static_cast<size_t>(n));
     std::memcpy(values.data(), from, values.size() * sizeof(float));
-    if (!std::ranges::all_of(values, [](float x) { return (x >= 0.0f && x <= 1.0f) || x == kv_names::generated; })) {
+    const auto may_be = [&](float w) { return tail_weight::is_one(w) && (lacks || tail_weight::is_held(w)); };
+    if (!std::ranges::all_of(values, may_be)) {
         refuse("tensor '", name, "': a weight is not in 0..1");
     }
     return values;

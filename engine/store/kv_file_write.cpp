@@ -145,7 +145,7 @@ void add_layer(container & out, const kv_layer & layer, int64_t il) {
         const kv_chunk & front = layer.chunks.front();
         add_rows(out, kv_names::blk(il, "sinks"), layer.sinks, row, front.given_back() ? 0 : front.n_sinks);
     }
-    add_rows(out, kv_names::blk(il, "tail"), layer.tail, row, layer.n_tail);
+    add_rows(out, kv_names::blk(il, "tail"), layer.tail, row, layer.n_tail_rows());
     if (layer.n_tail > 0 && !layer.tail_queries.empty()) {
         const std::span<const uint8_t> rows(layer.tail_queries.data(), static_cast<size_t>(layer.n_tail * row));
         out.add(kv_names::blk(il, "tail.q"), GGML_TYPE_I8, row, layer.n_tail, std::vector<bytes>{bytes_of(rows)});

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kv/level_block.h"
+#include "store/tail_weights.h"
 
 namespace livekv {
 
@@ -27,6 +28,13 @@ void append_levels(const kv_chunk & c, int64_t n_head_kv, std::vector<kv_segment
 }
 
 }  // namespace
+
+int64_t kv_layer::n_tail_rows() const {
+    if (tail_weights.empty()) {
+        return n_tail;
+    }
+    return std::count_if(tail_weights.data(), tail_weights.data() + n_tail, tail_weight::is_held);
+}
 
 void kv_layer::trim(int64_t n) noexcept {
     if (n == 0) {

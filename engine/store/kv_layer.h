@@ -53,15 +53,17 @@ struct kv_layer {
     std::vector<kv_chunk> chunks;
     int64_t n_chunked = 0;                 // tokens in chunks
     raw_rows sinks;                        // [n_sinks of the first chunk] rows
-    raw_rows tail;                         // [n_tail] rows, and room
+    raw_rows tail;                         // [n_tail_rows()] rows, and room
     growing_buffer<uint8_t> tail_queries;  // the same, as host_step::keep_queries has them; empty: none
-    growing_buffer<float> tail_weights;    // [n_tail] of policy guided (policy/guided_seal.h), and room; empty: none
+    growing_buffer<float> tail_weights;    // [n_tail] of policy guided (store/tail_weights.h), and room; empty: none
     int64_t n_tail = 0;
     std::vector<kv_error_sums> errors;  // [2 * n_head_kv]: keys, then values; empty: not measured
     uint64_t n_edits = 0;               // how often chunks changed otherwise than by one more at the end
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
     int64_t n_tokens() const { return n_chunked + n_tail; }
+    // Of the tail's tokens, those that have rows: all but what tail_weights say is not there.
+    int64_t n_tail_rows() const;
 
     // Gives back the pages of chunks that end at or before this position, but for the newest chunk's.
     void give_back_before(int64_t position) noexcept;

@@ -29,6 +29,7 @@ struct kv_stream_layer {
 
 // A prompt's tokens in chunks of a layer of policy guided.
 struct kv_guided_layer {
+    int64_t n_read = 0;    // by the sequence
     int64_t n_tokens = 0;  // that came in
     int64_t n_kept = 0;
     int64_t n_high = 0;  // of these, by what their score called for
@@ -124,27 +125,27 @@ void visit_numbers(const kv_stream_layer & layer, const Visit & visit) {
 }
 
 // Layers of guided in the numbers that the published system reports, as above. Sizes are of codes beside 16 bits;
-// shares are of the tokens that came in.
+// shares, like these, are of all of the prompt's tokens in all layers: what an earlier layer let go is dropped.
 template <typename Visit>
 void visit_numbers(std::span<const kv_guided_layer> layers, const Visit & visit) {
     kv_guided_layer all;
     for (const kv_guided_layer & layer : layers) {
-        all.n_tokens += layer.n_tokens;
+        all.n_read += layer.n_read;
         all.n_kept += layer.n_kept;
         all.n_high += layer.n_high;
         all.n_medium += layer.n_medium;
         all.code_bits += layer.code_bits;
     }
-    if (all.n_tokens == 0) {
+    if (all.n_read == 0) {
         return;
     }
-    const double n = static_cast<double>(all.n_tokens);
+    const double n = static_cast<double>(all.n_read);
     visit("compression_ratio", all.code_bits / (16.0 * n));
     visit("overall_memory_savings", 1.0 - all.code_bits / (16.0 * n));
     visit("high_ratio", static_cast<double>(all.n_high) / n);
     visit("medium_ratio", static_cast<double>(all.n_medium) / n);
     visit("low_ratio", static_cast<double>(all.n_kept - all.n_high - all.n_medium) / n);
-    visit("dropped_ratio", static_cast<double>(all.n_tokens - all.n_kept) / n);
+    visit("dropped_ratio", static_cast<double>(all.n_read - all.n_kept) / n);
 }
 
 // The same of one layer.

@@ -117,6 +117,7 @@ SHARES = (
     _shares("0.6", "0.4", "0.2"),
     _shares("1", "0.8", "0.6"),
     Setting("nothing dropped", "propagate=off"),
+    Setting("tokens leave on the way up", "propagate=layers"),
 )
 LEVELS = (
     Setting("bits 8/4/3", "level-bits=8,4,3"),

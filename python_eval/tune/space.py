@@ -135,7 +135,7 @@ GUIDED_SPACE: tuple[Parameter, ...] = (
     Real("theta-h", 0.6, 0.8, step=0.05),
     Real("theta-m", 0.2, 0.4, step=0.025),
     Choice("level-bits", ("8,4,2", "8,4,3", "8,5,2", "8,5,3", "5,4,2", "8,4,0")),
-    Choice("propagate", ("off", "cache")),
+    Choice("propagate", ("off", "cache", "layers")),
     Real("early-ratio", 0.6, 1.0, step=0.1),
     Real("middle-ratio", 0.4, 0.8, step=0.1),
     Real("later-ratio", 0.2, 0.6, step=0.1),

@@ -12,7 +12,8 @@ TAIL = 3  # livekv.kv.TAIL
 
 SPECS = ["guided:chunk-size=64", "guided:chunk-size=32:propagate=cache:min-class=4:guide-norm=zscore",
          "guided:chunk-size=32:level-bits=16,5,0:theta-m=0.45:key-axis=token:sink-tokens=0",
-         "guided:chunk-size=32:propagate=cache:budget=bits:protect=off:key-axis=token:min-class=0"]  # fmt: skip
+         "guided:chunk-size=32:propagate=cache:budget=bits:protect=off:key-axis=token:min-class=0",
+         "guided:chunk-size=32:propagate=layers:min-class=4"]  # fmt: skip
 
 
 @pytest.fixture(params=SPECS)
@@ -54,6 +55,7 @@ def test_the_dump_and_the_statistics_say_what_is_kept(livekv, model, tokens, kv)
     raw.prefill(tokens[:256])
     stats = session.kv_stats().guided
     n_bits = n_kept = 0
+    n_in = 256
     for layer in range(model.n_layer):
         dump, of_layer = session.kv_dump(layer), stats["layers"][layer]
         kind, group = dump["k_kind"], dump["k_group"]
@@ -65,7 +67,8 @@ def test_the_dump_and_the_statistics_say_what_is_kept(livekv, model, tokens, kv)
         of_keys = dump["k_width"][0][group[sealed]]
         np.testing.assert_array_equal(width, of_keys[:, :1])
         layer_bits = width.astype(int).sum() + 16 * (kept & ~sealed).sum()
-        assert of_layer["tokens_in"] == 256 and of_layer["tokens_kept"] == kept.sum()
+        assert of_layer["tokens_in"] == n_in and of_layer["tokens_kept"] == kept.sum()
+        n_in = kept.sum() if kv.propagate == "layers" else 256
         assert of_layer["bits_per_kept"] * kept.sum() == pytest.approx(layer_bits, rel=1e-12)
         assert of_layer["score_min"] <= of_layer["score_mean"] <= of_layer["score_max"]
         n_kept, n_bits = n_kept + kept.sum(), n_bits + layer_bits
@@ -172,7 +175,8 @@ def test_a_session_trimmed_within_a_chunk_keeps_the_chunks_before(model, tokens,
         for side in "kv":
             np.testing.assert_array_equal(dump[f"{side}_stored"][:, :128], expected[f"{side}_stored"][:, :128])
             np.testing.assert_array_equal(dump[f"{side}_kind"][:128], expected[f"{side}_kind"][:128])
-            assert (dump[f"{side}_kind"][128:] == TAIL).all()
+            has = dump[f"{side}_kind"][128:] == TAIL
+            assert has.all() if kv.propagate != "layers" else 0 < has.sum() < has.size
     fork = session.fork()
     np.testing.assert_array_equal(go_on(session, tokens[150:200]), go_on(fork, tokens[150:200]))
 
@@ -222,7 +226,8 @@ def test_drafts_change_nothing(livekv, model, tokens):
         (("--early-ratio", "0"), "--early-ratio"),
         (("--later-ratio", "0.7"), "--later-ratio: 0.7 is more than the 0.6 of earlier layers"),
         (("--budget", "bits"), "--budget: bits are counted with propagate cache only"),
-        (("--propagate", "layers"), "'layers' is not one of off, cache"),
+        (("--propagate", "first"), "'first' is not one of off, cache, layers"),
+        (("--propagate", "layers", "--budget", "bits"), "--budget: bits are counted with propagate cache only"),
         (("--alpha", "nan"), "--alpha"),
         (("--guide", "first"), "--guide"),
         (("--ema-decay", "0.8"), "--ema-decay is an option of --kv kvstream, not of guided"),

@@ -179,7 +179,7 @@ TEST(the_weight_on_the_guide_is_the_softmaxs) {
                         guide.k[i * static_cast<size_t>(n_guide) + t] = key(i / d, t, i % d);
                     }
                 }
-                const guided_queries queries = {args.q, log_sums.data(), n - n_new, 6, 2, 64, args.scale};
+                const guided_queries queries = {args.q, log_sums.data(), 6, 2, 64, args.scale};
                 std::vector<float> scratch(static_cast<size_t>(n_guide));
                 for (int64_t i = 0; i < n_new; ++i) {
                     double expected = 0.0;
@@ -198,7 +198,8 @@ TEST(the_weight_on_the_guide_is_the_softmaxs) {
                         }
                         expected += of_guide / all / 6.0;
                     }
-                    CHECK(std::fabs(weight_given_to_guide(queries, i, guide, scratch) - expected) < 1e-5 * expected);
+                    const float given = weight_given_to_guide(queries, i, n - n_new + i, guide, scratch);
+                    CHECK(std::fabs(given - expected) < 1e-5 * expected);
                 }
             }
         }
@@ -213,7 +214,7 @@ TEST(weights_stay_weights_whatever_the_queries) {
     for (const float k : {1e4f, -1e4f, 0.0f}) {
         guide.k.assign(8, k);
         float scratch[2];
-        const float weight = weight_given_to_guide({q, log_sums, 1, 1, 1, 4, 1.0f}, 0, guide, scratch);
+        const float weight = weight_given_to_guide({q, log_sums, 1, 1, 4, 1.0f}, 0, 1, guide, scratch);
         CHECK(weight >= 0.0f && weight <= 1.0f);
     }
 }

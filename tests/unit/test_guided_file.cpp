@@ -13,11 +13,13 @@ using namespace kv_saved;
 
 namespace {
 
-session_params guided_params(const char * more = "") {
+// With propagate cache where more does not say otherwise.
+session_params guided_params(const std::string & more = "") {
     session_params p;
     p.n_ctx = 400;
     p.n_threads = 1;
-    p.kv = parse_kv_spec(std::string("guided:chunk-size=32:propagate=cache:min-class=3") + more);
+    const char * const drops = more.find(":propagate=") == std::string::npos ? ":propagate=cache" : "";
+    p.kv = parse_kv_spec("guided:chunk-size=32:min-class=3" + more + drops);
     return p;
 }
 
@@ -72,7 +74,7 @@ TEST(what_is_wrong_with_levels_or_weights_is_said_and_changes_nothing) {
     refused("tensor 'blk.1.v' has",
             [&](std::vector<uint8_t> & bytes) { bytes[v_at + offsetof(kv_block_header, lines_high)] = 1; });
     const size_t w_at = place_of(good, layer.tail_weights.data(), sizeof(float) * static_cast<size_t>(layer.n_tail));
-    for (const float weight : {1.5f, -0.5f, std::numeric_limits<float>::quiet_NaN()}) {
+    for (const float weight : {1.5f, -0.5f, -2.0f, -3.5f, std::numeric_limits<float>::quiet_NaN()}) {
         refused("tensor 'blk.1.tail.w': a weight is not in 0..1",
                 [&](std::vector<uint8_t> & bytes) { std::memcpy(bytes.data() + w_at, &weight, sizeof(weight)); });
     }
@@ -85,29 +87,56 @@ TEST(what_is_wrong_with_levels_or_weights_is_said_and_changes_nothing) {
                 "chunk 0 of layer 0: the scales of its keys are not what the options ask for");
 }
 
+TEST(first_tokens_are_in_every_layer) {
+    const temporary_file file(".kv");
+    session s(four_layers(), guided_params(":propagate=layers"));
+    s.prefill(some_tokens(20));
+    s.save(file.path());
+    std::vector<uint8_t> bytes = read_bytes(file.path());
+    const kv_layer & layer = layer_of(s, 3);
+    CHECK(layer.n_tail_rows() < layer.n_tail);
+    const size_t at = place_of(bytes, layer.tail_weights.data(), sizeof(float) * static_cast<size_t>(layer.n_tail));
+    const float absent = -2.0f;
+    const auto put = [&](size_t token) { std::memcpy(bytes.data() + at + 4 * token, &absent, sizeof(absent)); };
+    put(2);
+    renew_checksum(bytes);
+    write_bytes(file.path(), bytes);
+    session other(four_layers(), guided_params());
+    CHECK_ERROR(other.load(file.path()),
+                "tensor 'blk.3.tail.w': one of the first tokens, which are exact, is not there");
+    CHECK_EQ(other.n_tokens(), 0);
+    std::memcpy(bytes.data() + at + 8, layer.tail_weights.data() + 2, sizeof(absent));
+    put(19);
+    renew_checksum(bytes);
+    write_bytes(file.path(), bytes);
+    CHECK_ERROR(other.load(file.path()), "blk.3.tail.k");  // it has a row more than tokens
+}
+
 TEST(a_file_changed_on_purpose_is_refused_or_harmless) {
     const temporary_file file(".kv");
-    session s(four_layers(), guided_params());
-    s.prefill(some_tokens(90));
-    decode(s, 10, 4);
-    s.save(file.path());
-    const std::vector<uint8_t> good = read_bytes(file.path());
     std::mt19937 random(2);
     int n_loaded = 0;
     int n_refused = 0;
-    for (size_t i = 4000; i < good.size(); i += 97) {
-        std::vector<uint8_t> bytes = good;
-        bytes[i] ^= static_cast<uint8_t>(1 << random() % 8);
-        renew_checksum(bytes);
-        write_bytes(file.path(), bytes);
-        try {
-            session other(four_layers(), guided_params());
-            other.load(file.path());
-            ++n_loaded;
-            other.cache().dump(1);
-            other.prefill(some_tokens(40, 6));  // reads every chunk, seals another
-        } catch (const error &) {
-            ++n_refused;
+    for (const char * more : {"", ":propagate=layers"}) {
+        session s(four_layers(), guided_params(more));
+        s.prefill(some_tokens(90));
+        decode(s, 10, 4);
+        s.save(file.path());
+        const std::vector<uint8_t> good = read_bytes(file.path());
+        for (size_t i = 4000; i < good.size(); i += 97) {
+            std::vector<uint8_t> bytes = good;
+            bytes[i] ^= static_cast<uint8_t>(1 << random() % 8);
+            renew_checksum(bytes);
+            write_bytes(file.path(), bytes);
+            try {
+                session other(four_layers(), guided_params());
+                other.load(file.path());
+                ++n_loaded;
+                other.cache().dump(1);
+                other.prefill(some_tokens(40, 6));  // reads every chunk, seals another
+            } catch (const error &) {
+                ++n_refused;
+            }
         }
     }
     std::printf("  %d loaded, %d refused\n", n_loaded, n_refused);
@@ -116,7 +145,8 @@ TEST(a_file_changed_on_purpose_is_refused_or_harmless) {
 
 TEST(a_restored_sequence_goes_on_bit_for_bit) {
     const temporary_file file(".kv");
-    for (const char * more : {"", ":key-axis=token:level-bits=16,4,0", ":protect=off:budget=bits:guide-norm=zscore"}) {
+    for (const char * more : {"", ":key-axis=token:level-bits=16,4,0", ":protect=off:budget=bits:guide-norm=zscore",
+                              ":propagate=layers:guide-tokens=1", ":propagate=layers:protect=off:later-ratio=0.1"}) {
         for (const int n : {1, 20, 32, 100, 128}) {
             IN(more, " n=", n);
             session s(four_layers(), guided_params(more));

@@ -61,7 +61,7 @@ TEST(a_value_takes_its_code_and_less_than_half_a_bit) {
                 add_layer(report, layer, false);
                 const double n_values = 2.0 * static_cast<double>(n_prompt) * head_dim;
                 const double bits = 8.0 * static_cast<double>(report.bytes.total()) / n_values;
-                const kv_guided_layer said = guided_report(plan, layer);
+                const kv_guided_layer said = guided_report(plan, layer, layer);
                 const double code_bits = said.code_bits / static_cast<double>(said.n_tokens);
                 CHECK_EQ(said.n_tokens, n_prompt);
                 CHECK(code_bits > 0.5 && code_bits < 5.0);
