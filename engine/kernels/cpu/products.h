@@ -112,25 +112,26 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
                 total[r] = run == 0 ? lanes::dot_float(sums[r]) : lanes::add(total[r], lanes::dot_float(sums[r]));
             }
         }
-    } else {  // eight bits, one half of them after the other: sums of 16 bits hold those of a part
+    } else {  // eight bits, in halves: sums of 16 bits hold those of a part
+        lanes::dot_sum above[n_rows];
+        for (int32_t r = 0; r < n_rows; ++r) {
+            sums[r] = above[r] = lanes::dot_zero();
+        }
         LIVEKV_UNROLL
-        for (int32_t half = 4; half >= 0; half -= 4) {
-            for (auto & sum : sums) {
-                sum = lanes::dot_zero();
-            }
-            LIVEKV_UNROLL
-            for (int32_t j = first; j < first + n_bricks; ++j) {
-                const auto brick = lanes::field(take_brick<8>(codes, j, output), half, 15);
-                LIVEKV_UNROLL
-                for (int32_t r = 0; r < n_rows; ++r) {
-                    sums[r] = lanes::dot(sums[r], brick, word(j, r));
-                }
-            }
+        for (int32_t j = first; j < first + n_bricks; ++j) {
+            const auto brick = take_brick<8>(codes, j, output);
+            const auto low = lanes::field(brick, 0, 15);
+            const auto high = lanes::field(brick, 4, 15);
             LIVEKV_UNROLL
             for (int32_t r = 0; r < n_rows; ++r) {
-                const auto sum = lanes::dot_float(sums[r]);
-                total[r] = half == 4 ? lanes::mul(sum, lanes::set(16.0f)) : lanes::add(total[r], sum);
+                const auto four = word(j, r);
+                sums[r] = lanes::dot(sums[r], low, four);
+                above[r] = lanes::dot(above[r], high, four);
             }
+        }
+        LIVEKV_UNROLL
+        for (int32_t r = 0; r < n_rows; ++r) {
+            total[r] = lanes::fma(lanes::dot_float(above[r]), lanes::set(16.0f), lanes::dot_float(sums[r]));
         }
     }
 }
