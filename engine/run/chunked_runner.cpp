@@ -65,6 +65,9 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
         rows_.place(caches, shape_.n_layer());
         passing_.place(caches, shape_.n_layer());
     } catch (const std::bad_alloc &) {
+        if (!growing) {
+            throw;  // no cache of ours is in the pass
+        }
         const bool on_device = std::any_of(shape_.layers.begin(), shape_.layers.end(),
                                            [](const kv_layer_shape & l) { return l.on_device; });
         fail(
