@@ -142,15 +142,6 @@ def test_prompts_of_different_lengths_and_other_caches_share_passes(livekv, mode
                 np.testing.assert_array_equal(one.kv_dump(layer)["k_kind"], other.kv_dump(layer)["k_kind"])
 
 
-def test_less_is_kept_than_where_each_layer_drops_for_itself(livekv, model, tokens):
-    bits = {}
-    for propagate in ("off", "cache", "layers"):
-        session = model.session(400, kv=livekv.KVOptions.parse(f"guided:chunk-size=64:propagate={propagate}"))
-        session.prefill(tokens[:256])
-        bits[propagate] = session.kv_stats().bits_per_value
-    assert bits["layers"] < bits["off"] and bits["layers"] < 1.1 * bits["cache"], bits
-
-
 def test_a_budget_of_bits_is_refused(livekv, tools, story):
     assert livekv.KVOptions.parse("guided:propagate=layers:budget=tokens").propagate == "layers"
     with pytest.raises(livekv.Error, match="budget: bits are counted with propagate cache only"):
