@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -16,8 +17,12 @@ def whole_file(out: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `out`, synced to disk, if all goes well; else it vanishes.
 
     It is `out`.tmp-PID, an empty file to be opened and written, not replaced, and locked as long as its writer lives.
-    What killed writers left of `out` is not locked, and goes first. OSError where nothing can be written.
+    What killed writers left of `out` is not locked, and goes first. Links stay: what they lead to is written. OSError
+    where nothing can be written, and where something other than a file is there, such as a device.
     """
+    if out.exists() and not out.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
+    out = Path(os.path.realpath(out))
     _remove_stale(out)
     temporary, file = _create(out)
     try:

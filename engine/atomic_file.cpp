@@ -13,6 +13,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -40,11 +41,11 @@ std::string folder_of(const std::string & path) {
 
 constexpr const char * temporary_infix = ".tmp-";  // then the process, and a number where it has several
 
-// What a temporary file will be called, or none.
-std::string target_of(const std::string & name) {
+// What a temporary file will be called; of any other name, nothing.
+std::optional<std::string> target_of(const std::string & name) {
     const size_t infix = name.rfind(temporary_infix);
-    if (infix == std::string::npos) {
-        return "";
+    if (infix == std::string::npos || infix == 0) {
+        return std::nullopt;
     }
     const auto is_number = [](std::string_view text) {
         return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
@@ -52,7 +53,7 @@ std::string target_of(const std::string & name) {
     const std::string_view rest = std::string_view(name).substr(infix + std::string_view(temporary_infix).size());
     const size_t dash = rest.find('-');
     const bool numbered = dash == std::string_view::npos || is_number(rest.substr(dash + 1));
-    return is_number(rest.substr(0, dash)) && numbered ? name.substr(0, infix) : "";
+    return is_number(rest.substr(0, dash)) && numbered ? std::optional(name.substr(0, infix)) : std::nullopt;
 }
 
 // Whether a file is still what its name leads to.
@@ -100,6 +101,9 @@ void atomic_file::refuse(int reason) const {
 }
 
 atomic_file::atomic_file(const std::string & path) : path_(path), target_(behind_links(path)) {
+    if (target_.empty() || target_.back() == '/') {
+        fail("cannot write '", path, "': it names no file");
+    }
     struct stat there = {};
     if (::stat(target_.c_str(), &there) == 0 && !S_ISREG(there.st_mode)) {
         fail("cannot write '", path_, "': it is not a file");
@@ -146,7 +150,7 @@ void atomic_file::overwrite(uint64_t offset, std::span<const uint8_t> bytes) {
 }
 
 bool atomic_file::remove_abandoned(const std::string & folder, const std::string & entry) {
-    if (target_of(entry).empty()) {
+    if (!target_of(entry)) {
         return false;
     }
     remove_unlocked(folder + "/" + entry);

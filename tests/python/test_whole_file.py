@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from python_eval.errors import EvalError
 from python_eval.files import write_text
 from whole_file import is_temporary, whole_file
 
@@ -90,6 +91,28 @@ def test_a_file_whose_name_only_looks_alike_stays(tmp_path):
         (tmp_path / name).write_text(name)
     write_text(tmp_path / "a", "whole")
     assert names(tmp_path) == sorted(["a", *others])
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/full")
+    for name in ("pipe", "folder", "device"):
+        with pytest.raises(EvalError, match="cannot write: it is not a file"):
+            write_text(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo() and names(tmp_path / "folder") == []
+    assert (tmp_path / "device").is_symlink() and (tmp_path / "device").is_char_device()
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("a", "new"):  # one that is there, one that is not yet
+        (tmp_path / name).symlink_to(f"there/{name}")
+    (tmp_path / "there" / "a").write_text("old")
+    for name in ("a", "new"):
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / "there" / name).read_text() == name
+    assert names(tmp_path / "there") == ["a", "new"]
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):

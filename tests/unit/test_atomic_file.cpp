@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <string>
 
 #include "atomic_file.h"
@@ -106,6 +107,18 @@ TEST(a_file_whose_name_only_looks_alike_stays) {
     expected.insert("a");
     write(here.file("a"), "whole");
     CHECK(here.names() == expected);
+}
+
+TEST(a_path_that_names_no_file_is_refused_and_harms_none) {
+    const temporary_folder here;
+    write(here.file("a"), "a");
+    const std::string before = std::filesystem::current_path().string();
+    CHECK_EQ(::chdir(here.file("").c_str()), 0);
+    CHECK_ERROR(write("", "x"), "cannot write '': it names no file");
+    CHECK_ERROR(write("none/", "x"), "cannot write 'none/': it names no file");
+    CHECK_ERROR(write("./", "x"), "cannot write './': it is not a file");
+    CHECK_EQ(::chdir(before.c_str()), 0);
+    CHECK(here.names() == names{"a"});
 }
 
 TEST(without_commit_nothing_is_left) {
