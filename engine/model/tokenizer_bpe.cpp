@@ -66,6 +66,9 @@ tokenizer_bpe::tokenizer_bpe(const vocab & tokens)
         std::string text;
         append_utf8(text, alphabet().character[b]);
         by_byte_[b] = tokens.find(text);
+        if (by_byte_[b] >= 0) {  // a control token, too, where it is all there is for a byte: none is lost
+            by_bytes_.try_emplace(bytes_[static_cast<size_t>(by_byte_[b])], by_byte_[b]);
+        }
     }
 }
 

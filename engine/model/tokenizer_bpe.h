@@ -31,7 +31,7 @@ class tokenizer_bpe final : public text_encoder {
     const vocab & tokens_;
     pretokenizer words_;
     std::vector<std::string> bytes_;                          // [n_tokens]
-    std::unordered_map<std::string_view, int32_t> by_bytes_;  // looks into bytes_; tokens of text only
+    std::unordered_map<std::string_view, int32_t> by_bytes_;  // looks into bytes_; tokens of text, and bytes
     std::array<int32_t, 256> by_byte_;                        // tokens of any type, which may merge; -1: none
     merge_table merges_;
     bool ignores_merges_;  // a word that is a token is taken whole, even where merging would not lead to it

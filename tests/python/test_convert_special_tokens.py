@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import convert_hf
 import pytest
@@ -120,6 +121,21 @@ def test_they_are_those_that_transformers_adds(tmp_path, name):
         id_: (token.content, token.special, token.lstrip, token.rstrip, token.single_word, token.normalized)
         for id_, token in theirs.items()
     }
+
+
+def test_a_byte_that_is_a_special_token_is_text_too(tmp_path, livekv):
+    transformers = pytest.importorskip("transformers", minversion="5")
+    model = dataclasses.replace(tiny_models.SHAPES["gqa_hd64"], n_vocab=ROWS)
+    folder = tiny_models.make(tmp_path / "m", model)
+    tokenizer, config = tiny_tokenizers.byte_level()
+    tiny_models.write_json(folder / "tokenizer.json", tokenizer)
+    tiny_models.write_json(folder / "tokenizer_config.json", config | {"pad_token": "!"})
+    convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
+    ours = livekv.Model(tmp_path / "m.gguf", n_threads=1)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for text in ("is it! the", "!!", "the!!the"):
+        ids = ours.tokenize(text, add_special=False)
+        assert ids == theirs.encode(text, add_special_tokens=False) and ours.detokenize(ids, skip_special=False) == text
 
 
 def test_those_without_a_row_are_named(tmp_path):
