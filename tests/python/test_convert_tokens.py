@@ -68,7 +68,7 @@ def test_added_tokens_are_numbered_as_tokenizers_numbers_them(tmp_path, capsys):
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
     expected = theirs.encode("<late>", add_special_tokens=False).ids
     assert model.tokenize("<late>", add_special=False, parse_special=True) == expected != [319]
-    assert "as tokenizers numbers it; tokenizer.json says 319" in capsys.readouterr().err
+    assert "as tokenizers numbers it; the tokenizer's files say 319" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
