@@ -110,7 +110,13 @@ void option_table::real(const std::string & names, double & target, double min, 
 
 void option_table::text(const std::string & names, std::string & target, const std::string & value,
                         const std::string & help) {
-    add(names, value, target, "", help).set = [&target](const std::string & typed) { target = typed; };
+    option & o = add(names, value, target, "", help);
+    o.set = [&target, name = o.name, value](const std::string & typed) {
+        if (typed.empty()) {
+            throw usage_error(name + ": there is no " + value + " in ''");
+        }
+        target = typed;
+    };
 }
 
 void option_table::text(const std::string & names, std::optional<std::string> & target, const std::string & value,

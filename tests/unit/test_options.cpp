@@ -54,6 +54,8 @@ TEST(help_is_not_a_run) {
 }
 
 TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
+    refuses({"--kv-save", ""}, "--kv-save: there is no FILE in ''");
+    refuses({"--kv-store="}, "--kv-store: there is no FOLDER in ''");
     refuses({"-p", "x"}, "no model given");
     refuses({"--nonsense"}, "unknown option '--nonsense'");
     refuses({"-m"}, "needs a value");
