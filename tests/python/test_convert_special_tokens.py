@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 
-import convert_hf
 import pytest
 import tiny_models
 import tiny_tokenizers
+from against_transformers import check_ids
 from convert_error import ConvertError
 from gguf import TokenType
 from hf_tokenizer import read_vocab
@@ -124,18 +124,11 @@ def test_they_are_those_that_transformers_adds(tmp_path, name):
 
 
 def test_a_byte_that_is_a_special_token_is_text_too(tmp_path, livekv):
-    transformers = pytest.importorskip("transformers", minversion="5")
-    model = dataclasses.replace(tiny_models.SHAPES["gqa_hd64"], n_vocab=ROWS)
-    folder = tiny_models.make(tmp_path / "m", model)
+    folder = tiny_models.make(tmp_path / "m", dataclasses.replace(tiny_models.SHAPES["gqa_hd64"], n_vocab=ROWS))
     tokenizer, config = tiny_tokenizers.byte_level()
     tiny_models.write_json(folder / "tokenizer.json", tokenizer)
     tiny_models.write_json(folder / "tokenizer_config.json", config | {"pad_token": "!"})
-    convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
-    ours = livekv.Model(tmp_path / "m.gguf", n_threads=1)
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    for text in ("is it! the", "!!", "the!!the"):
-        ids = ours.tokenize(text, add_special=False)
-        assert ids == theirs.encode(text, add_special_tokens=False) and ours.detokenize(ids, skip_special=False) == text
+    check_ids(livekv, folder, ("is it! the", "!!", "the!!the"), parse_special=False)
 
 
 def test_those_without_a_row_are_named(tmp_path):
@@ -190,7 +183,6 @@ TEXTS = ("the the", " the", "</s>the", "</s> the")
 @pytest.mark.parametrize("model_type", MODELS)
 @pytest.mark.parametrize("name", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
 def test_a_space_in_front_is_where_transformers_puts_one(tmp_path, livekv, name, model_type, prefix, wanted, legacy):
-    transformers = pytest.importorskip("transformers", minversion="5")
     tokenizer, config = tiny_tokenizers.spm_json()
     config |= {"add_prefix_space": wanted, "legacy": legacy, "tokenizer_class": name}
     folder = tiny_models.make(tmp_path / "m", SPM)
@@ -198,12 +190,7 @@ def test_a_space_in_front_is_where_transformers_puts_one(tmp_path, livekv, name,
     tiny_models.write_json(folder / "tokenizer_config.json", config)
     kind = {"model_type": model_type, "architectures": [MODELS[model_type]]}
     tiny_models.write_json(folder / "config.json", tiny_models.config(SPM) | kind)
-    convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    ours = livekv.Model(tmp_path / "m.gguf", n_threads=1)
-    for text in TEXTS:
-        expected = theirs.encode(text, add_special_tokens=False)
-        assert ours.tokenize(text, add_special=False, parse_special=True) == expected, text
+    check_ids(livekv, folder, TEXTS)
 
 
 @pytest.mark.parametrize("name", ["LlamaTokenizerFast", "PreTrainedTokenizerFast"])

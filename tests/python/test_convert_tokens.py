@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_models
 import tiny_tokenizers
+from against_transformers import check_ids
 from convert_error import ConvertError
 from tiny_models import SHAPES
 
@@ -98,7 +99,6 @@ def test_what_cannot_be_carried_is_refused(tmp_path, change):
 )
 def test_sentencepiece_alone_is_read_as_transformers_reads_it(tmp_path, config, texts):
     proto = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
-    transformers = pytest.importorskip("transformers", minversion="5")
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = True
     proto.normalizer_spec.remove_extra_whitespaces = False
@@ -108,12 +108,7 @@ def test_sentencepiece_alone_is_read_as_transformers_reads_it(tmp_path, config, 
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
     tiny_models.write_json(folder / "tokenizer_config.json", tiny_tokenizers.spm_json()[1] | config)
-    convert_hf.convert(folder, tmp_path / "m.gguf", "f16")
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    ours = livekv.Model(tmp_path / "m.gguf", n_threads=1)
-    for text in texts:
-        expected = theirs.encode(text, add_special_tokens=False)
-        assert ours.tokenize(text, add_special=False, parse_special=True) == expected, text
+    check_ids(livekv, folder, texts)
 
 
 @pytest.mark.parametrize("parts", [("the", " and"), ("th", "e and"), ("the </s>", "and"), ("the</s>", " and")])
