@@ -76,7 +76,8 @@ def ask(args: argparse.Namespace, prompt: str, seen: Seen) -> None:
 
 
 def load(args: argparse.Namespace, text: str, n_clients: int) -> tuple[Seen, float]:
-    seen, draw, end = Seen(), random.Random(args.seed), time.monotonic() + args.seconds
+    # Prompts of their own for each number of clients: none is known from the round before.
+    seen, draw, end = Seen(), random.Random(f"{args.seed} {n_clients}"), time.monotonic() + args.seconds
     size = args.characters
     lengths = [int(n) for n in args.prompts.split(",")]
     prompts = []
