@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "error.h"
 #include "kernels/pack_brick.h"
@@ -177,18 +178,80 @@ void chunk_sealer::set_grid(size_t i, const kv_grid & g) {
 // Codes of rows first ... last - 1, whose channels have the grids at hand.
 void chunk_sealer::quantize_rows(size_t first, size_t last, const kv_block_header & h) {
     const float add = h.has_centres ? 0.0f : static_cast<float>(1 << (h.bits - 1));
+    // Copies of the pointers: a byte that is stored might be one of a member's, and each would be read anew.
+    const size_t d = d_;
+    const float * const scale = scale_.data();
+    const float * const zero = zero_.data();
+    const float * const code_low = code_low_.data();
+    const float * const code_high = code_high_.data();
     int32_t n_saturated = 0;
     for (size_t t = first; t < last; ++t) {
-        for (size_t c = 0; c < d_; ++c) {
-            const float steps = dense_[t * d_ + c] / scale_[c];
-            const float low = code_low_[c] - zero_[c];
-            const float high = code_high_[c] - zero_[c];
-            const float beyond = steps + zero_[c];
-            n_saturated +=
-                ((beyond > code_high_[c] + 0.5f) | (beyond < code_low_[c] - 0.5f)) & (apart_[t * d_ + c] ^ 1);
-            const float bounded = steps < low ? low : steps > high ? high : steps;
-            codes_[t * d_ + c] = static_cast<uint8_t>(static_cast<int32_t>(round_even(bounded) + zero_[c] + add));
+        const float * const row = dense_.data() + t * d;
+        const uint8_t * const apart = apart_.data() + t * d;
+        uint8_t * const codes = codes_.data() + t * d;
+        for (size_t c = 0; c < d; ++c) {
+            const float steps = row[c] / scale[c];
+            const float low = code_low[c] - zero[c];
+            const float high = code_high[c] - zero[c];
+            const float beyond = steps + zero[c];
+            n_saturated += ((beyond > code_high[c] + 0.5f) | (beyond < code_low[c] - 0.5f)) & (apart[c] ^ 1);
+            const float at_least = steps > low ? steps : low;
+            const float bounded = at_least < high ? at_least : high;
+            codes[c] = static_cast<uint8_t>(static_cast<int32_t>(round_even(bounded) + zero[c] + add));
         }
+    }
+    n_saturated_ += n_saturated;
+}
+
+// A row's smallest and largest entry, from `start` down and -start up; without those stored apart or with them. Sixteen
+// of each beside each other: a single one would wait for itself at every entry.
+std::pair<float, float> chunk_sealer::row_range(size_t t, float start, bool without_apart) const {
+    constexpr size_t lanes = 16;
+    float low[lanes];
+    float high[lanes];
+    std::fill_n(low, lanes, start);
+    std::fill_n(high, lanes, -start);
+    const float * const row = dense_.data() + t * d_;
+    const uint8_t * const apart = apart_.data() + t * d_;
+    const auto take = [&](size_t first, size_t n) {
+        for (size_t i = 0; i < n; ++i) {
+            const float x = row[first + i];
+            const bool skip = without_apart && apart[first + i];
+            const float for_low = skip ? infinite : x;
+            const float for_high = skip ? -infinite : x;
+            low[i] = for_low < low[i] ? for_low : low[i];
+            high[i] = for_high > high[i] ? for_high : high[i];
+        }
+    };
+    size_t c = 0;
+    for (; c + lanes <= d_; c += lanes) {
+        take(c, lanes);
+    }
+    take(c, d_ - c);
+    const std::pair found(*std::min_element(low, low + lanes), *std::max_element(high, high + lanes));
+    return found.second < found.first ? std::pair(0.0f, 0.0f) : found;
+}
+
+// As quantize_rows, of one row and one grid.
+void chunk_sealer::quantize_row(size_t t, const kv_grid & g, const kv_block_header & h) {
+    const float zero = static_cast<float>(g.zero);
+    const float low = static_cast<float>(g.low) - zero;
+    const float high = static_cast<float>(g.high) - zero;
+    const float too_low = static_cast<float>(g.low) - 0.5f;
+    const float too_high = static_cast<float>(g.high) + 0.5f;
+    const float add = zero + (h.has_centres ? 0.0f : static_cast<float>(1 << (h.bits - 1)));
+    const float scale = g.scale;
+    const float * const row = dense_.data() + t * d_;
+    const uint8_t * const apart = apart_.data() + t * d_;
+    uint8_t * const codes = codes_.data() + t * d_;
+    const size_t d = d_;
+    int32_t n_saturated = 0;
+    for (size_t c = 0; c < d; ++c) {
+        const float steps = row[c] / scale;
+        const float beyond = steps + zero;
+        n_saturated += ((beyond > too_high) | (beyond < too_low)) & (apart[c] ^ 1);
+        const float bounded = steps < low ? low : steps > high ? high : steps;
+        codes[c] = static_cast<uint8_t>(static_cast<int32_t>(round_even(bounded) + add));
     }
     n_saturated_ += n_saturated;
 }
@@ -240,38 +303,19 @@ void chunk_sealer::seal_values(const chunk_rows & chunk, uint8_t * block) {
     std::memset(block, 0, map.bytes);
     store(block, h);
     take_value_outliers();
-    for (std::vector<float> * v : {&scale_, &zero_, &code_low_, &code_high_}) {
-        v->resize(d_);
-    }
     const int32_t mid = 1 << (h.bits - 1);
+    const bool published = method_.scale_method == kv_method::scale::ema_minmax;
+    const bool own = method_.own_range() && h.has_centres;
     for (size_t t = 0; t < n_; ++t) {
-        float low = method_.own_range() && h.has_centres ? infinite : 0.0f;
-        float high = -low;
-        const bool published = method_.scale_method == kv_method::scale::ema_minmax;
-        if (published) {
-            low = infinite;
-            high = -infinite;
-        }
-        for (size_t c = 0; c < d_; ++c) {
-            const float x = dense_[t * d_ + c];
-            const bool skip = h.has_centres && !published && apart_[t * d_ + c];
-            low = !skip && x < low ? x : low;
-            high = !skip && x > high ? x : high;
-        }
-        if (high < low) {
-            low = high = 0.0f;
-        }
+        const auto [low, high] = row_range(t, own || published ? infinite : 0.0f, h.has_centres && !published);
         const kv_grid g = published       ? minmax_grid(low, high, h.bits)
                           : h.has_centres ? affine_grid(low, high, h.bits)
                                           : symmetric_grid(std::max(-low, high), h.bits);
-        for (size_t c = 0; c < d_; ++c) {
-            set_grid(c, g);
-        }
         store(block + map.scales + 2 * t, f32_to_f16(g.scale));
         if (h.has_centres) {
             store(block + map.centres + t, static_cast<int8_t>(mid - g.zero));
         }
-        quantize_rows(t, t + 1, h);
+        quantize_row(t, g, h);
     }
     pack_codes(h, block);
     write_outliers(h, block);

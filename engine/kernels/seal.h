@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
@@ -53,6 +54,8 @@ class chunk_sealer {
     void quantize_with_feedback(size_t first, size_t last, const key_feedback & feedback, const key_classes & classes);
     void pack_classes(const kv_block_header & h, const key_classes & classes, uint8_t * block) const;
     void quantize_rows(size_t first, size_t last, const kv_block_header & h);
+    std::pair<float, float> row_range(size_t t, float start, bool without_apart) const;
+    void quantize_row(size_t t, const kv_grid & g, const kv_block_header & h);
     void set_grid(size_t i, const kv_grid & g);
     void pack_codes(const kv_block_header & h, uint8_t * block) const;
     void write_outliers(const kv_block_header & h, uint8_t * block) const;

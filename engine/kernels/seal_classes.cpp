@@ -129,14 +129,24 @@ void chunk_sealer::set_grids(std::span<const class_grid> grids) {
 
 // Codes of rows first ... last - 1.
 void chunk_sealer::quantize_classes(size_t first, size_t last) {
+    // Copies of the pointers: a byte that is stored might be one of a member's, and each would be read anew.
+    const size_t d = d_;
+    const float * const scale = scale_.data();
+    const float * const zero = zero_.data();
+    const float * const top = top_code_.data();
+    const float * const low = code_low_.data();
+    const float * const high = code_high_.data();
     int32_t n_saturated = 0;
     for (size_t t = first; t < last; ++t) {
-        for (size_t c = 0; c < d_; ++c) {
-            const float x = dense_[t * d_ + c];
-            n_saturated += (x < code_low_[c]) | (x > code_high_[c]);
-            const float steps = (x - zero_[c]) / scale_[c];
-            const float bounded = steps < 0.0f ? 0.0f : steps > top_code_[c] ? top_code_[c] : steps;
-            codes_[t * d_ + c] = static_cast<uint8_t>(static_cast<int32_t>((bounded + 12582912.0f) - 12582912.0f));
+        const float * const row = dense_.data() + t * d;
+        uint8_t * const codes = codes_.data() + t * d;
+        for (size_t c = 0; c < d; ++c) {
+            const float x = row[c];
+            n_saturated += (x < low[c]) | (x > high[c]);
+            const float steps = (x - zero[c]) / scale[c];
+            const float at_least = steps > 0.0f ? steps : 0.0f;
+            const float bounded = at_least < top[c] ? at_least : top[c];
+            codes[c] = static_cast<uint8_t>(static_cast<int32_t>((bounded + 12582912.0f) - 12582912.0f));
         }
     }
     n_saturated_ += n_saturated;
