@@ -1,23 +1,8 @@
 #include "kv/key_feedback.h"
 
-#include <algorithm>
-#include <limits>
-
 #include "error.h"
 
 namespace livekv {
-
-namespace {
-
-constexpr double share = 0.5;           // of what the means say of queries to come
-constexpr double least_diagonal = 0.1;  // of q2, which has seen more queries than the means
-
-float in_float(double x) {
-    constexpr double largest = std::numeric_limits<float>::max();
-    return static_cast<float>(std::clamp(x, -largest, largest));
-}
-
-}  // namespace
 
 // From the last channel to the first. `spread` [r, r] is what is left of share / r times the identity once the channels
 // behind are known: gain_c = spread mu_c / (diagonal_c + mu_c' spread mu_c), and spread loses what channel c tells.
@@ -27,7 +12,7 @@ key_feedback::key_feedback(std::span<const float> q2, std::span<const float> mea
     const size_t r = n_means;
     std::vector<double> spread(r * r);
     for (size_t h = 0; h < r; ++h) {
-        spread[h * r + h] = share / static_cast<double>(r);
+        spread[h * r + h] = feedback_share / static_cast<double>(r);
     }
     std::vector<double> toward(r);
     for (size_t i = order.size(); i-- > 0;) {
@@ -38,7 +23,7 @@ key_feedback::key_feedback(std::span<const float> q2, std::span<const float> mea
             mu[h] = means[h * q2.size() + c];
             squares += static_cast<double>(mu[h]) * mu[h];
         }
-        double variance = std::max(q2[c] - share / static_cast<double>(r) * squares, least_diagonal * q2[c]);
+        double variance = feedback_diagonal(q2[c], squares, r);
         for (size_t h = 0; h < r; ++h) {
             toward[h] = 0.0;
             for (size_t k = 0; k < r; ++k) {
@@ -50,7 +35,7 @@ key_feedback::key_feedback(std::span<const float> q2, std::span<const float> mea
             continue;  // queries do not see the channel
         }
         for (size_t h = 0; h < r; ++h) {
-            gain[i * r + h] = in_float(toward[h] / variance);
+            gain[i * r + h] = feedback_gain(toward[h] / variance);
             for (size_t k = 0; k < r; ++k) {
                 spread[h * r + k] -= toward[h] * toward[k] / variance;
             }

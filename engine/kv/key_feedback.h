@@ -4,7 +4,25 @@
 #include <span>
 #include <vector>
 
+#include "kv/host_device.h"
+
 namespace livekv {
+
+constexpr double feedback_share = 0.5;           // of what the means say of queries to come
+constexpr double feedback_least_diagonal = 0.1;  // of q2, which has seen more queries than the means
+
+// A channel's own part of M below, from its mean square and the sum of squares of its r means.
+LIVEKV_HD inline double feedback_diagonal(float q2, double squares, size_t r) {
+    const double own = q2 - feedback_share / static_cast<double>(r) * squares;
+    const double least = feedback_least_diagonal * q2;
+    return own < least ? least : own;
+}
+
+// A gain as a float, finite.
+LIVEKV_HD inline float feedback_gain(double gain) {
+    constexpr double largest = 3.4028234663852886e38;
+    return static_cast<float>(gain < -largest ? -largest : gain > largest ? largest : gain);
+}
 
 // How the error of a key's channel is made up for by the channels after it in the block's order, where keys have
 // classes of width (kv_classes.h). An error e [head_dim] of a key costs the scores e' M e, where M is what queries are

@@ -1,6 +1,6 @@
 #pragma once
 
-// What is kept of queries (policy/query_squares.h), on the CPU and on the GPU.
+// What is kept of queries (policy/query_squares.h, query_means.h), on the CPU and on the GPU.
 
 #include <cmath>
 #include <cstdint>
@@ -32,6 +32,22 @@ LIVEKV_HD inline uint8_t packed_root(double mean) {
 LIVEKV_HD inline double square_of_packed(uint8_t byte) {
     const double root = f16_to_f32(static_cast<uint16_t>(byte << 8));
     return root * root;
+}
+
+// Of a query's channel that may be none, or too large for f16.
+LIVEKV_HD inline float bounded_query(float x) {
+    constexpr float largest = 65504.0f;
+    return x >= -largest ? (x < largest ? x : largest) : x < -largest ? -largest : 0.0f;
+}
+
+// The channel with its sign in a byte: the upper half of an f16 number, rounded.
+LIVEKV_HD inline uint8_t packed_query(float x) {
+    const uint16_t half = f32_to_f16_finite(bounded_query(x));
+    const int32_t magnitude = ((half & 0x7fff) + 0x80) >> 8;
+    return static_cast<uint8_t>((half >> 8 & 0x80) | (magnitude < 0x7b ? magnitude : 0x7b));
+}
+LIVEKV_HD inline float query_of_packed(uint8_t byte) {
+    return f16_to_f32(static_cast<uint16_t>(byte << 8));
 }
 
 }  // namespace livekv

@@ -50,8 +50,10 @@ device_chunk rows_of(const uint16_t * k, const uint16_t * v, int64_t n) {
     return c;
 }
 
-device_seal seal_of(const chunk_plan & plan, const kv_chunk & c, const uint16_t * k, const uint16_t * v) {
+device_seal seal_of(const chunk_plan & plan, int64_t n_head, const kv_chunk & c, const uint16_t * k,
+                    const uint16_t * v) {
     device_seal d;
+    d.n_head = static_cast<int32_t>(n_head);
     d.k = k;
     d.v = v;
     d.n_tokens = c.n_stored;
@@ -74,7 +76,8 @@ void device_workspace::reserve(const chunk_plan & plan, int64_t n_head) {
     if (plan.k_rotation > 1) {
         grow(queries_, sizeof(float) * static_cast<size_t>(plan.chunk_size * n_head * plan.head_dim));
     }
-    if (grow(sealing_, sizeof(uint32_t) * device::seal_words(plan.method, n_tokens, n_head_kv, head_dim))) {
+    if (grow(sealing_, sizeof(uint32_t) * device::seal_words(plan.method, n_tokens, static_cast<int32_t>(n_head),
+                                                             n_head_kv, head_dim))) {
         device::clear(sealing_->data(), sealing_->bytes(), nullptr);
         device::wait(nullptr);
     }
@@ -109,9 +112,6 @@ void device_step::require_supported(const chunk_plan & plan) {
                                              : plan.guided ? "guided"
                                                            : "kivi") +
                                             " is computed on the CPU only; use -ngl 0");
-    }
-    if (plan.method.key_feedback) {
-        throw kv_option_error("key_feedback", "keys are rounded so on the CPU only; use -ngl 0, or key-feedback off");
     }
     if (plan.measure_error) {
         throw kv_option_error("measure_error", "the cache's error is measured on the CPU only");
@@ -215,8 +215,9 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
     kv_layer & layer = *step.layer;
     if (!step.close) {
         if (plan.reads_queries()) {
-            device::pack_queries(q, static_cast<int32_t>(step.n_new), static_cast<int32_t>(n_head_),
-                                 static_cast<int32_t>(plan.n_head_kv), static_cast<int32_t>(plan.head_dim),
+            device::pack_queries(plan.method, q, static_cast<int32_t>(layer.n_tail), static_cast<int32_t>(step.n_new),
+                                 static_cast<int32_t>(n_head_), static_cast<int32_t>(plan.n_head_kv),
+                                 static_cast<int32_t>(plan.head_dim),
                                  layer.tail_queries.data() + static_cast<size_t>(layer.n_tail) * plan.row(), s);
         }
         return;
@@ -240,7 +241,7 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
     }
     if (plan.seals) {
         const std::vector<kv_chunk> & chunks = layer.chunks;
-        device_seal d = seal_of(plan, c, step.k_rows, step.v_rows);
+        device_seal d = seal_of(plan, n_head_, c, step.k_rows, step.v_rows);
         d.k_blocks = c.k.sealed() ? c.k.bytes->data() : nullptr;
         d.v_blocks = c.v.sealed() ? c.v.bytes->data() : nullptr;
         d.old_state = chunks.empty() || !chunks.back().state ? nullptr : chunks.back().state->data();
@@ -248,13 +249,12 @@ void device_step::seal(layer_step & step, const float * q, device_workspace & wo
         d.q = q;
         d.tail_queries = layer.tail_queries.data();
         d.n_new = static_cast<int32_t>(step.n_new);
-        d.n_head = static_cast<int32_t>(n_head_);
         d.n_before = layer.n_chunked;
         device::seal(d, workspace.sealing(), s);
     }
     for (const layer_step::late_page & l : step.late) {
         const kv_chunk & exact = layer.chunks[l.chunk];
-        device_seal d = seal_of(plan, exact, exact.k.bytes->as<uint16_t>(), nullptr);
+        device_seal d = seal_of(plan, n_head_, exact, exact.k.bytes->as<uint16_t>(), nullptr);
         d.k_blocks = l.sealed.bytes->data();
         d.old_state = c.state ? c.state->data() : nullptr;
         device::seal(d, workspace.sealing(), s);

@@ -8,6 +8,7 @@
 #include "kernels/cuda/simt.h"
 #include "kv/kv_classes.h"
 #include "kv/kv_state.h"
+#include "policy/query_means.h"
 #include "policy/query_squares.h"
 #include "seal_configuration.h"
 #include "two_heads.h"
@@ -62,6 +63,7 @@ class_configuration draw_classes(std::mt19937 & rng, int64_t longest) {
     c.method.key_group = one_of(key_groups);
     c.method.clip_factor = one_of(std::array{1.0, 4.0});
     c.method.outlier_ratio = 0.0;
+    c.method.key_feedback = rng() % 2 == 0;
     c.d = one_of(head_dims);
     c.group = one_of(std::array{1, 3, 4});
     c.kind = one_of(all_row_kinds);
@@ -122,14 +124,18 @@ std::vector<sealed_layer> by_reference(const class_configuration & c) {
                                  static_cast<int64_t>(c.range_floats()),
                              all.back().state.begin() + static_cast<int64_t>(c.state_floats()) * (head + 1));
             query_squares squares(c.d, old, n_before);
+            query_means mean_queries(c.group, c.d);
             for (int64_t t = 0; t < chunk.n; ++t) {
                 const float * const q = chunk.q.data() + (t * n_heads + head) * c.group * c.d;
                 if (t < chunk.n_waiting) {
                     uint8_t * const row = s.waiting.data() + (t * n_heads + head) * c.d;
-                    query_squares::pack(q, c.group, c.d, row);
+                    c.method.key_feedback ? query_means::pack(q, t, c.group, c.d, row)
+                                          : query_squares::pack(q, c.group, c.d, row);
                     squares.add_packed(row);
+                    mean_queries.add_packed(row, t);
                 } else {
                     squares.add(q, c.group);
+                    mean_queries.add(q);
                 }
             }
             key_statistics & seen = statistics[static_cast<size_t>(head)];
@@ -142,15 +148,16 @@ std::vector<sealed_layer> by_reference(const class_configuration & c) {
             s.state.resize(s.state.size() + static_cast<size_t>(c.d));
             squares.root(std::span(s.state).last(static_cast<size_t>(c.d)));
             const std::vector<float> q2 = squares.mean();
+            const std::vector<float> means = c.method.key_feedback ? mean_queries.means() : std::vector<float>();
             s.k += pack_block(block_header(c.method, kv_side::key, chunk.n, c.d),
-                              seal_keys_by_class(c.method, seen, {q2, {}}, keys, c.d, chunk.n_sinks));
+                              seal_keys_by_class(c.method, seen, {q2, means}, keys, c.d, chunk.n_sinks));
             s.v += pack_block(block_header(c.method, kv_side::value, chunk.n, c.d),
                               seal_values(c.method, head_of(chunk.v, c.d, head), c.d, chunk.n_sinks));
             if (i > 0) {
                 const layer_chunk & before = c.chunks[i - 1];
                 s.late += pack_block(
                     block_header(c.method, kv_side::key, before.n, c.d),
-                    seal_keys_by_class(c.method, seen, {q2, {}}, head_of(before.k, c.d, head), c.d, before.n_sinks));
+                    seal_keys_by_class(c.method, seen, {q2, means}, head_of(before.k, c.d, head), c.d, before.n_sinks));
             }
         }
         n_before += chunk.n;
@@ -165,8 +172,9 @@ std::vector<sealed_layer> by_device(const class_configuration & c) {
     for (const layer_chunk & chunk : c.chunks) {
         longest = std::max(longest, chunk.n);
     }
-    const device_buffer workspace(std::vector<uint32_t>(
-        device::seal_words(c.method, static_cast<int32_t>(longest), n_heads, static_cast<int32_t>(c.d))));
+    const device_buffer workspace(std::vector<uint32_t>(device::seal_words(c.method, static_cast<int32_t>(longest),
+                                                                           static_cast<int32_t>(n_heads * c.group),
+                                                                           n_heads, static_cast<int32_t>(c.d))));
     const auto blocks_of = [&](kv_side side, int64_t n) {
         return device_buffer(std::vector<uint8_t>(n_heads * kv_map(block_header(c.method, side, n, c.d)).bytes, 0xa5));
     };
@@ -191,9 +199,16 @@ std::vector<sealed_layer> by_device(const class_configuration & c) {
         const device_buffer v(to_f16(chunk.v));
         const device_buffer waiting(static_cast<size_t>(chunk.n_waiting * n_heads * c.d));
         if (chunk.n_waiting > 0) {
-            device::pack_queries(q.as<float>(), static_cast<int32_t>(chunk.n_waiting),
-                                 static_cast<int32_t>(n_heads * c.group), n_heads, static_cast<int32_t>(c.d),
-                                 waiting.as<uint8_t>(), nullptr);
+            const auto n_first = static_cast<int32_t>((chunk.n_waiting + 1) / 2);  // in two passes
+            const auto pack = [&](int32_t first, int32_t n) {
+                if (n > 0) {
+                    device::pack_queries(c.method, q.as<float>() + first * row, first, n,
+                                         static_cast<int32_t>(n_heads * c.group), n_heads, static_cast<int32_t>(c.d),
+                                         waiting.as<uint8_t>() + first * n_heads * c.d, nullptr);
+                }
+            };
+            pack(0, n_first);
+            pack(n_first, static_cast<int32_t>(chunk.n_waiting) - n_first);
         }
         const device_buffer old(i == 0 ? std::vector<uint16_t>() : to_f16(all.back().state));
         const device_buffer state(n_heads * c.state_floats() * state_number_bytes(state_is_f16(c.method)));

@@ -21,7 +21,7 @@ class sealer {
     explicit sealer(const configuration & c)
         : c_(c),
           workspace_(std::vector<uint32_t>(
-              device::seal_words(c.method, static_cast<int32_t>(c.n), n_heads, static_cast<int32_t>(c.d)))),
+              device::seal_words(c.method, static_cast<int32_t>(c.n), n_heads, n_heads, static_cast<int32_t>(c.d)))),
           state_(n_heads * key_statistics::state_floats(c.method, c.d)) {}
 
     void seal(const std::vector<float> & k, const std::vector<float> & v, int64_t n_sinks, bool moves, bool stores) {

@@ -165,7 +165,7 @@ struct device_seal {
     const float * q = nullptr;               // [n_new, n_head, head_dim], of the last n_new
     const uint8_t * tail_queries = nullptr;  // [n_tokens - n_new, n_head_kv, head_dim], of the others (pack_queries)
     int32_t n_new = 0;
-    int32_t n_head = 0;
+    int32_t n_head = 0;    // with error feedback, in every call
     int64_t n_before = 0;  // tokens before the chunk
 
     int32_t n_tokens = 0;
@@ -188,6 +188,14 @@ struct device_seal {
     // Of channels with widths of their own, in place of the last three.
     float * q2 = nullptr;                // [n_head_kv, head_dim] mean squares, of the last call with a new_state
     device_moments * moments = nullptr;  // [n_head_kv, n_groups, head_dim]
+
+    // With error feedback (key_feedback.h) too; r query heads share a kv head.
+    float * means = nullptr;    // [n_head, head_dim] mean queries, of the last call with a new_state
+    float * gain = nullptr;     // [n_head_kv, head_dim, r], in the block's order
+    float * weight = nullptr;   // the same
+    double * spread = nullptr;  // [n_head_kv, r + 1, r]
+
+    LIVEKV_HD int32_t group() const { return n_head / n_head_kv; }
 
     LIVEKV_HD float state_before(size_t i) const { return state_number(old_state, state_is_f16(method), i); }
     LIVEKV_HD void put_state(size_t i, float x) const { put_state_number(new_state, state_is_f16(method), i, x); }

@@ -84,14 +84,14 @@ void check_rows(const device_rows & rows, stream s);
 int32_t longest_chunk();
 
 // Words of workspace seal needs for chunks of up to n_tokens, zeros at first; whatever the context.
-size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head_kv, int32_t head_dim);
+size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim);
 
 // s without workspace, headers and maps, which are made here.
 void seal(device_seal s, uint32_t * workspace, stream on);
 
 // What query_squares::pack makes of a pass's queries, f32 [n_tokens, n_head, head_dim]: [n_tokens, n_head_kv,
-// head_dim].
-void pack_queries(const float * q, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim, uint8_t * to,
-                  stream on);
+// head_dim]. With error feedback, what query_means::pack does; the first one is token `first` of its chunk.
+void pack_queries(const kv_method & method, const float * q, int32_t first, int32_t n_tokens, int32_t n_head,
+                  int32_t n_head_kv, int32_t head_dim, uint8_t * to, stream on);
 
 }  // namespace livekv::device

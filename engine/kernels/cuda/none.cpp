@@ -94,13 +94,13 @@ void check_rows(const device_rows &, stream) {
 int32_t longest_chunk() {
     none();
 }
-size_t seal_words(const kv_method &, int32_t, int32_t, int32_t) {
+size_t seal_words(const kv_method &, int32_t, int32_t, int32_t, int32_t) {
     none();
 }
 void seal(device_seal, uint32_t *, stream) {
     none();
 }
-void pack_queries(const float *, int32_t, int32_t, int32_t, int32_t, uint8_t *, stream) {
+void pack_queries(const kv_method &, const float *, int32_t, int32_t, int32_t, int32_t, int32_t, uint8_t *, stream) {
     none();
 }
 

@@ -31,13 +31,17 @@ int32_t longest_chunk() {
     return n;
 }
 
-size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head_kv, int32_t head_dim) {
+size_t seal_words(const kv_method & method, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim) {
     const size_t heads = static_cast<size_t>(n_head_kv);
     const size_t d = static_cast<size_t>(head_dim);
     size_t each = 0;  // of a head, of any chunk that is not longer
     if (method.key_classes) {
         const size_t n_groups = static_cast<size_t>(n_tokens / method.group_of(n_tokens)) + 1;
         each = d * (1 + n_groups * sizeof(device_moments) / sizeof(uint32_t));
+        if (method.key_feedback) {
+            const size_t r = static_cast<size_t>(n_head / n_head_kv);
+            each += 3 * r * d + 2 * (r + 1) * r + 1;  // one more so that the doubles can be aligned
+        }
     } else {
         const size_t n_slabs = static_cast<size_t>(kv_ceil_div(head_dim, narrowest_slab));
         each = static_cast<size_t>(n_tokens) * n_slabs + d * static_cast<size_t>(method.k_outliers(n_tokens));
@@ -51,7 +55,17 @@ namespace {
 void seal_by_class(device_seal s, uint32_t * workspace, stream on) {
     const size_t line = static_cast<size_t>(s.n_head_kv) * static_cast<size_t>(s.head_dim);
     s.q2 = reinterpret_cast<float *>(workspace);
-    s.moments = reinterpret_cast<device_moments *>(s.q2 + line);
+    workspace += line;
+    if (s.method.key_feedback) {  // in front of what is as long as the chunk: means are for the next call too
+        const size_t r = static_cast<size_t>(s.group());
+        workspace += reinterpret_cast<uintptr_t>(workspace) % sizeof(double) / sizeof(uint32_t);
+        s.spread = reinterpret_cast<double *>(workspace);
+        s.means = reinterpret_cast<float *>(s.spread + static_cast<size_t>(s.n_head_kv) * (r + 1) * r);
+        s.gain = s.means + line * r;
+        s.weight = s.gain + line * r;
+        workspace = reinterpret_cast<uint32_t *>(s.weight + line * r);
+    }
+    s.moments = reinterpret_cast<device_moments *>(workspace);
     const int32_t n_groups = s.k_map.n_scales / s.head_dim;
     const int32_t n_tiles = s.v_blocks ? s.v_map.n_tiles : 0;
     launch(measure_classes_kernel, {n_groups + (s.new_state ? 1 : 0) + n_tiles, s.n_head_kv, 1}, seal_threads,
@@ -59,7 +73,7 @@ void seal_by_class(device_seal s, uint32_t * workspace, stream on) {
     launch(choose_classes_kernel, {1, s.n_head_kv, 1}, seal_threads, choice_memory::bytes(s.head_dim), on, s);
     if (s.k_blocks) {
         launch(write_classes_kernel, {s.k_map.n_tiles, s.n_head_kv, 1}, seal_threads,
-               class_codes_memory::bytes(s.head_dim), on, s);
+               class_codes_memory::bytes(s.head_dim, s.method.key_feedback ? s.group() : 0), on, s);
     }
 }
 
@@ -90,9 +104,14 @@ void seal(device_seal s, uint32_t * workspace, stream on) {
     }
 }
 
-void pack_queries(const float * q, int32_t n_tokens, int32_t n_head, int32_t n_head_kv, int32_t head_dim, uint8_t * to,
-                  stream on) {
-    launch(pack_queries_kernel, {n_tokens, n_head_kv, 1}, seal_threads, 0, on, q, n_head, n_head_kv, head_dim, to);
+void pack_queries(const kv_method & method, const float * q, int32_t first, int32_t n_tokens, int32_t n_head,
+                  int32_t n_head_kv, int32_t head_dim, uint8_t * to, stream on) {
+    const simt::dim grid = {n_tokens, n_head_kv, 1};
+    if (method.key_feedback) {
+        launch(pack_query_signs_kernel, grid, seal_threads, 0, on, q, first, n_head, n_head_kv, head_dim, to);
+    } else {
+        launch(pack_queries_kernel, grid, seal_threads, 0, on, q, n_head, n_head_kv, head_dim, to);
+    }
 }
 
 }  // namespace livekv::device

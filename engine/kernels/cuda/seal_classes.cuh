@@ -5,6 +5,7 @@
 // its codes (choose_classes); the codes (write_classes). Sums are made in the CPU's order, by one thread.
 
 #include "kernels/cuda/brick.h"
+#include "kernels/cuda/seal_feedback.cuh"
 #include "kernels/cuda/seal_queries.cuh"
 #include "kernels/cuda/seal_values.cuh"
 #include "kv/class_grid.h"
@@ -67,6 +68,9 @@ SIMT_KERNEL void measure_classes_kernel(const SIMT_PARAM device_seal s) {
         measure_group(s, i, simt::block_y());
     } else if (i < n_groups + n_queries) {
         sum_queries(s, simt::block_y());
+        if (s.method.key_feedback) {
+            mean_queries(s, simt::block_y());
+        }
     } else {
         seal_value_tile(s, i - n_groups - n_queries, simt::block_y());
     }
@@ -284,6 +288,9 @@ SIMT_KERNEL void choose_classes_kernel(const SIMT_PARAM device_seal s) {
     write_order(s, m, block);
     simt::sync();
     write_grids(s, head, block);
+    if (s.method.key_feedback && simt::warp() == 0) {
+        factor_feedback(s, head, simt::as<uint16_t>(block + s.k_map.order));
+    }
     const kv_block_map & map = s.k_map;
     write_header(s.k_header, block);
     clear_bytes(block, map.centres, map.codes);
@@ -295,10 +302,11 @@ SIMT_KERNEL void choose_classes_kernel(const SIMT_PARAM device_seal s) {
 struct class_codes_memory {
     uint32_t * first;  // [d / 4] where a quad's bricks begin in a row of them
     uint8_t * codes;   // [32, d + 4] in the block's order
+    float * sums;      // [r, 32] of error feedback, whose queries have r heads; without: r is 0
 
-    LIVEKV_HD static size_t bytes(int32_t d) { return static_cast<size_t>(d + 32 * (d + 4)); }
+    LIVEKV_HD static size_t bytes(int32_t d, int32_t r) { return static_cast<size_t>(d + 32 * (d + 4) + 128 * r); }
     SIMT_MEMBER static class_codes_memory at(uint8_t * memory, int32_t d) {
-        return {simt::as<uint32_t>(memory), memory + d};
+        return {simt::as<uint32_t>(memory), memory + d, simt::as<float>(memory + d + 32 * (d + 4))};
     }
 };
 
@@ -320,12 +328,16 @@ SIMT_KERNEL void write_classes_kernel(const SIMT_PARAM device_seal s) {
     }
     const size_t row = static_cast<size_t>(s.n_head_kv) * static_cast<size_t>(d);
     const int32_t grid_of_tile = tile * kv_tile_tokens / s.k_header.group * d;
-    for (int32_t i = simt::thread(); i < 2 * d; i += seal_threads) {  // a thread: 16 tokens of a channel
+    const uint16_t * const scales = simt::as<uint16_t>(block + map.scales) + grid_of_tile;
+    const uint16_t * const minima = simt::as<uint16_t>(block + map.minima) + grid_of_tile;
+    if (s.method.key_feedback) {
+        tile_codes_with_feedback(s, tile, head, block, scales, minima, m.sums, m.codes);
+    }
+    const int32_t n_channels = s.method.key_feedback ? 0 : 2 * d;
+    for (int32_t i = simt::thread(); i < n_channels; i += seal_threads) {  // a thread: 16 tokens of a channel
         const int32_t place = i % d;
         const int32_t c = simt::as<uint16_t>(block + map.order)[place];
-        const class_grid grid(simt::to_float(simt::as<uint16_t>(block + map.scales)[grid_of_tile + place]),
-                              simt::to_float(simt::as<uint16_t>(block + map.minima)[grid_of_tile + place]),
-                              widths[place / 4]);
+        const class_grid grid(simt::to_float(scales[place]), simt::to_float(minima[place]), widths[place / 4]);
         const uint16_t * const from = s.k + head * d + c;
         for (int32_t j = 0; j < 16; ++j) {
             const int32_t in_tile = i / d * 16 + j;
