@@ -140,11 +140,14 @@ int main(int argc, char ** argv) {
         return 1;
     }
     ggml_free(ggml_init({0, nullptr, true}));  // its tables of f16
-    std::printf("n_in %lld, n_out %lld\n", static_cast<long long>(s.n_in), static_cast<long long>(s.n_out));
+    std::printf("n_in %lld, n_out %lld, %lld rows\n", static_cast<long long>(s.n_in), static_cast<long long>(s.n_out),
+                static_cast<long long>(s.n_rows));
+    bool known = false;
     for (const type_pair & type : types) {
         if (argc > 4 && std::strcmp(argv[4], ggml_type_name(type.theirs)) != 0) {
             continue;
         }
+        known = true;
         products p(type, s);
         const std::vector<float> plain = p.result(generic_kernels);
         for (const char * name : {"avx2", "avx512"}) {
@@ -157,15 +160,18 @@ int main(int argc, char ** argv) {
                 std::fprintf(stderr, "bench_products: %s %s is %g off\n", name, ggml_type_name(type.theirs), off);
                 return 1;
             }
-            std::printf("%-6s %-5s", name, ggml_type_name(type.theirs));
-            for (const int64_t n : {s.n_rows, int64_t{1}}) {
-                const double pack_s = fastest([&] { p.pack(*kernels, n); });
-                const double s_a_run = fastest([&] { p.multiply(*kernels, n); });
-                std::printf("  %lld rows: %.1f GOP/s, packing %.2f us a row", static_cast<long long>(n),
-                            2e-9 * static_cast<double>(s.n_in * s.n_out * n) / s_a_run,
-                            1e6 * pack_s / static_cast<double>(n));
-            }
-            std::printf("\n");
+            const double pack_s = fastest([&] { p.pack(*kernels, s.n_rows); });
+            const double many_s = fastest([&] { p.multiply(*kernels, s.n_rows); });
+            p.pack(*kernels, 1);
+            const double one_s = fastest([&] { p.multiply(*kernels, 1); });
+            const double operations = 2.0 * static_cast<double>(s.n_in * s.n_out);
+            std::printf("%-6s %-5s %6.1f GOP/s, one row %6.1f, packing a row %.2f us\n", name,
+                        ggml_type_name(type.theirs), 1e-9 * operations * static_cast<double>(s.n_rows) / many_s,
+                        1e-9 * operations / one_s, 1e6 * pack_s / static_cast<double>(s.n_rows));
         }
+    }
+    if (!known) {
+        std::fprintf(stderr, "bench_products: no kernels for %s\n", argv[4]);
+        return 1;
     }
 }

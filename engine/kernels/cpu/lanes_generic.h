@@ -154,7 +154,7 @@ struct lanes {
         }
         return acc;
     }
-    static i32 dot_i32(dot_sum acc, int16_t times) {  // times is 1 or 16
+    static i32 dot_i32(dot_sum acc, int16_t times) {  // a lane's sum, times 1 or 16
         for (int32_t & x : acc.x) {
             x *= times;
         }
