@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "check.h"
 #include "kernels/cpu/kernels.h"
@@ -52,10 +53,11 @@ struct matrix {
     std::vector<float> values;  // [n_out, n_in]
 };
 
-matrix random_matrix(type_pair type, int64_t n_in, int64_t n_out) {
+// values: [n_out, n_in]
+matrix matrix_of(type_pair type, int64_t n_in, int64_t n_out, std::vector<float> values) {
     ggml_free(ggml_init({0, nullptr, true}));  // its tables of f16
     matrix m;
-    m.values = random_numbers(static_cast<size_t>(n_in * n_out), 7, 0.3f);
+    m.values = std::move(values);
     std::vector<uint8_t> file(ggml_row_size(type.theirs, n_in) * static_cast<size_t>(n_out));
     ggml_quantize_chunk(type.theirs, m.values.data(), file.data(), 0, n_out, n_in, nullptr);
     ggml_get_type_traits(type.theirs)->to_float(file.data(), m.values.data(), n_in * n_out);
@@ -65,6 +67,10 @@ matrix random_matrix(type_pair type, int64_t n_in, int64_t n_out) {
     pack_strips(m.packed, file.data(), 0, m.packed.n_strips(), strips);
     m.packed.strips = strips;
     return m;
+}
+
+matrix random_matrix(type_pair type, int64_t n_in, int64_t n_out) {
+    return matrix_of(type, n_in, n_out, random_numbers(static_cast<size_t>(n_in * n_out), 7, 0.3f));
 }
 
 std::vector<float> multiply(const cpu_kernels & kernels, const matrix & m, const std::vector<float> & x,
@@ -96,9 +102,9 @@ std::vector<double> rounded(const std::vector<float> & x) {
     return all;
 }
 
-void check_product(const cpu_kernels & kernels, const matrix & m, int64_t n_rows) {
+void check_product(const cpu_kernels & kernels, const matrix & m, const std::vector<float> & x) {
     const int64_t n_in = m.packed.n_in;
-    const std::vector<float> x = random_numbers(static_cast<size_t>(n_rows * n_in), 11, 0.2f);
+    const int64_t n_rows = static_cast<int64_t>(x.size()) / n_in;
     const std::vector<double> x8 = rounded(x);
     const std::vector<float> y = multiply(kernels, m, x, n_rows);
     double worst = 0.0;
@@ -130,7 +136,28 @@ TEST(products_agree_with_double_precision) {
                     for (const int64_t n_rows : {1, 2, 3, 7, 8, 13, 16}) {
                         IN(kernels->name, " ", ggml_type_name(type.theirs), " ", n_in, " to ", n_out, ", rows ",
                            n_rows);
-                        check_product(*kernels, m, n_rows);
+                        check_product(*kernels, m, random_numbers(static_cast<size_t>(n_rows * n_in), 11, 0.2f));
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Where sums have 16 bits, these are the largest.
+TEST(the_largest_codes_times_the_largest_bytes_fit) {
+    for (const cpu_kernels * kernels : levels()) {
+        for (const type_pair & type : types) {
+            for (const float first : {-1.0f, 1.0f}) {  // of 16; where all are equal, some types have codes of 0
+                for (const float others : {-1.0f, 1.0f}) {
+                    std::vector<float> values(16 * 256, others);
+                    for (size_t i = 0; i < values.size(); i += 16) {
+                        values[i] = first;
+                    }
+                    const matrix m = matrix_of(type, 256, 16, values);
+                    for (const float x : {-1.0f, 1.0f}) {
+                        IN(kernels->name, " ", ggml_type_name(type.theirs), " ", first, " ", others, " times ", x);
+                        check_product(*kernels, m, std::vector<float>(8 * 256, x));
                     }
                 }
             }

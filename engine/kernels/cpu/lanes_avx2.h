@@ -57,8 +57,16 @@ struct lanes : lanes_of_4 {
     }
     static bytes join(bytes a, bytes b) { return _mm256_or_si256(a, b); }
     static constexpr int32_t product_rows = 4;
-    static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s)); }
-    static f32 dot_float(dot_sum acc) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(acc, _mm256_set1_epi16(1))); }
+    static dot_sum dot(dot_sum acc, bytes u, bytes s) {
+        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s));
+        // An addition that the compiler may not move: gcc regroups long sums, and spills every product before the
+        // first.
+        __asm__("" : "+x"(acc));
+        return acc;
+    }
+    static i32 dot_i32(dot_sum acc, int16_t times) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(times)); }
+    static i32 add_i32(i32 a, i32 b) { return _mm256_add_epi32(a, b); }
+    static f32 dot_float(dot_sum acc) { return to_float(dot_i32(acc, 1)); }
 
     static f32 load_i8(const int8_t * p) {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));

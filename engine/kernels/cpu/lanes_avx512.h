@@ -54,6 +54,8 @@ struct lanes : lanes_of_4 {
     static bytes join(bytes a, bytes b) { return _mm512_or_si512(a, b); }
     static constexpr int32_t product_rows = 8;
     static dot_sum dot(dot_sum acc, bytes u, bytes s) { return _mm512_dpbusd_epi32(acc, u, s); }
+    static i32 dot_i32(dot_sum acc, int16_t times) { return _mm512_mullo_epi32(acc, _mm512_set1_epi32(times)); }
+    static i32 add_i32(i32 a, i32 b) { return _mm512_add_epi32(a, b); }
     static f32 dot_float(dot_sum acc) { return _mm512_cvtepi32_ps(acc); }
 
     static f32 load_i8(const int8_t * p) {

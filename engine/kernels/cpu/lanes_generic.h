@@ -154,6 +154,18 @@ struct lanes {
         }
         return acc;
     }
+    static i32 dot_i32(dot_sum acc, int16_t times) {  // a lane's sum, times 1 or 16
+        for (int32_t & x : acc.x) {
+            x *= times;
+        }
+        return acc;
+    }
+    static i32 add_i32(i32 a, i32 b) {
+        for (int32_t i = 0; i < n; ++i) {
+            a.x[i] += b.x[i];
+        }
+        return a;
+    }
     static f32 dot_float(dot_sum acc) { return to_float(acc); }
 
     static f32 load_i8(const int8_t * p) {

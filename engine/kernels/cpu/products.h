@@ -93,6 +93,7 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
         return lanes::set_bytes(words + 4 * (stride * static_cast<size_t>(j) + static_cast<size_t>(r)));
     };
     lanes::dot_sum sums[n_rows];
+    lanes::i32 whole[n_rows];  // below 2^24: floats hold them
     if constexpr (n_run > 0) {
         LIVEKV_UNROLL
         for (int32_t run = 0; run < n_bricks; run += n_run) {
@@ -109,7 +110,8 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
             }
             LIVEKV_UNROLL
             for (int32_t r = 0; r < n_rows; ++r) {
-                total[r] = run == 0 ? lanes::dot_float(sums[r]) : lanes::add(total[r], lanes::dot_float(sums[r]));
+                const lanes::i32 sum = lanes::dot_i32(sums[r], 1);
+                whole[r] = run == 0 ? sum : lanes::add_i32(whole[r], sum);
             }
         }
     } else {  // eight bits, in halves: sums of 16 bits hold those of a part
@@ -131,22 +133,53 @@ LIVEKV_INLINE void dot_bricks(const uint8_t * codes, int32_t first, int32_t outp
         }
         LIVEKV_UNROLL
         for (int32_t r = 0; r < n_rows; ++r) {
-            total[r] = lanes::fma(lanes::dot_float(above[r]), lanes::set(16.0f), lanes::dot_float(sums[r]));
+            whole[r] = lanes::add_i32(lanes::dot_i32(sums[r], 1), lanes::dot_i32(above[r], 16));
+        }
+    }
+    LIVEKV_UNROLL
+    for (int32_t r = 0; r < n_rows; ++r) {
+        total[r] = lanes::to_float(whole[r]);
+    }
+}
+
+// What one part adds to sums of n_rows rows: acc [n_rows] of the outputs of one vector, from `output` on. head, codes:
+// of the strip; words: the rows' part, stride words apart.
+template <typename W, int32_t n_rows>
+LIVEKV_INLINE void add_part(const uint8_t * head, const uint8_t * codes, int32_t output, const uint8_t * words,
+                            size_t stride, lanes::f32 * acc) {
+    const uint8_t * row_numbers = words + 32 * stride;
+    LIVEKV_UNROLL
+    for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
+        lanes::f32 total[n_rows] = {};
+        dot_bricks<W, n_rows>(codes, i * (W::shared / 4), output, words, stride, total);
+        const weight_grid<lanes> grid = W::template grid<lanes>(head, codes + code_bytes(W::bits), output, i);
+        const size_t which = W::shared == 32 ? 1 : 2 + static_cast<size_t>(i);
+        LIVEKV_UNROLL
+        for (int32_t r = 0; r < n_rows; ++r) {
+            const auto scale = lanes::mul(grid.scale, lanes::set_word(row_numbers + 4 * r));
+            const auto sum = lanes::set_word(row_numbers + 4 * (which * stride + static_cast<size_t>(r)));
+            acc[r] = lanes::fma(total[r], scale, acc[r]);
+            acc[r] = lanes::fma(grid.minimum, sum, acc[r]);
         }
     }
 }
 
-// n_rows of a tile of packed rows (stride of them) times one strip: out [n_rows][16], ld floats apart. cold: the strip
-// comes from memory. Where each byte is used so often that the processor's own prefetching falls behind, it is asked
-// for here.
-template <typename W, int32_t n_rows>
-void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, size_t stride, float * out,
+// n_rows of a tile of packed rows (of_tile of them) times one strip: out [n_rows][16], ld floats apart. full: the tile
+// has rows_a_tile. Then offsets in it are constants, and the strip is read once for each vector of outputs, whose sums
+// stay in registers; else once. cold: the strip comes from memory. Where each byte is used so often that the
+// processor's own prefetching falls behind, it is asked for here.
+template <typename W, int32_t n_rows, bool full>
+void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, size_t of_tile, float * out,
                     size_t ld) {
     constexpr size_t ahead = 4096;
-    for (int32_t output = 0; output < strip_outputs; output += lanes::n) {
-        lanes::f32 acc[n_rows];
-        for (int32_t r = 0; r < n_rows; ++r) {
-            acc[r] = lanes::set(0.0f);
+    constexpr int32_t n_vectors = full ? 1 : strip_outputs / lanes::n;
+    const size_t stride = full ? static_cast<size_t>(rows_a_tile) : of_tile;
+    for (int32_t output = 0; output < strip_outputs; output += n_vectors * lanes::n) {
+        lanes::f32 acc[n_vectors][n_rows];
+        for (auto & of_vector : acc) {
+            for (auto & sum : of_vector) {
+                sum = lanes::set(0.0f);
+            }
         }
         const uint8_t * at = strip;
         const uint8_t * part = rows;
@@ -154,50 +187,42 @@ void multiply_strip(const uint8_t * strip, bool cold, int64_t n_in, const uint8_
             const uint8_t * head = at;
             at += W::head_bytes;
             for (int32_t p = 0; p < W::span / part_inputs; ++p) {
-                const uint8_t * numbers = at + code_bytes(W::bits);
-                const uint8_t * row_numbers = part + 32 * stride;
                 if (n_rows == lanes::product_rows && cold && output == 0) {
                     for (size_t line = 0; line < code_bytes(W::bits) + W::number_bytes; line += 64) {
                         __builtin_prefetch(at + ahead + line, 0, 2);
                     }
                 }
-                LIVEKV_UNROLL
-                for (int32_t i = 0; i < part_inputs / W::shared; ++i) {
-                    lanes::f32 total[n_rows] = {};
-                    dot_bricks<W, n_rows>(at, i * (W::shared / 4), output, part, stride, total);
-                    const weight_grid<lanes> grid = W::template grid<lanes>(head, numbers, output, i);
-                    const size_t which = W::shared == 32 ? 1 : 2 + static_cast<size_t>(i);
-                    LIVEKV_UNROLL
-                    for (int32_t r = 0; r < n_rows; ++r) {
-                        const auto scale = lanes::mul(grid.scale, lanes::set_word(row_numbers + 4 * r));
-                        const auto sum = lanes::set_word(row_numbers + 4 * (which * stride + static_cast<size_t>(r)));
-                        acc[r] = lanes::fma(total[r], scale, acc[r]);
-                        acc[r] = lanes::fma(grid.minimum, sum, acc[r]);
-                    }
+                for (int32_t v = 0; v < n_vectors; ++v) {
+                    add_part<W, n_rows>(head, at, output + v * lanes::n, part, stride, acc[v]);
                 }
-                at = numbers + W::number_bytes;
+                at += code_bytes(W::bits) + W::number_bytes;
                 part += packed_part_bytes * stride;
             }
         }
         for (int32_t r = 0; r < n_rows; ++r) {
-            lanes::store(out + static_cast<size_t>(r) * ld + output, acc[r]);
+            for (int32_t v = 0; v < n_vectors; ++v) {
+                lanes::store(out + static_cast<size_t>(r) * ld + output + v * lanes::n, acc[v][r]);
+            }
         }
     }
 }
 
 // The rows left of a tile, as many at once as there is a kernel for.
-template <typename W, int32_t n>
+template <typename W, int32_t n, bool full>
 void multiply_rows(const uint8_t * strip, bool cold, int64_t n_in, const uint8_t * rows, int64_t first, int64_t stride,
                    float * out, size_t ld) {
     for (; stride - first >= n; first += n, out += n * ld) {
-        multiply_strip<W, n>(strip, cold && first == 0, n_in, rows + 4 * first, static_cast<size_t>(stride), out, ld);
+        multiply_strip<W, n, full>(strip, cold && first == 0, n_in, rows + 4 * first, static_cast<size_t>(stride), out,
+                                   ld);
     }
-    if constexpr (n > 1) {
+    if constexpr (n > 1 && !full) {
         if (first < stride) {
-            multiply_rows<W, n / 2>(strip, cold, n_in, rows, first, stride, out, ld);
+            multiply_rows<W, n / 2, full>(strip, cold, n_in, rows, first, stride, out, ld);
         }
     }
 }
+
+static_assert(rows_a_tile % lanes::product_rows == 0);
 
 // out [n_rows][n_out], ld floats apart: columns 16 * first_strip ... of strips and rows packed by pack_rows.
 void multiply(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows, int64_t n_rows,
@@ -212,11 +237,13 @@ void multiply(const packed_matrix & w, int64_t first_strip, int64_t n_strips, co
             for (int64_t r = 0; r < n_rows; r += rows_a_tile) {
                 const int64_t n = n_rows - r < rows_a_tile ? n_rows - r : rows_a_tile;
                 float * to = out + static_cast<size_t>(r) * ld + 16 * s;
+                constexpr int32_t at_once = lanes::product_rows;
+                const auto work = n == rows_a_tile ? multiply_rows<W, at_once, true> : multiply_rows<W, at_once, false>;
                 if (n_here == 16) {
-                    multiply_rows<W, lanes::product_rows>(strip, r == 0, w.n_in, tile, 0, n, to, ld);
+                    work(strip, r == 0, w.n_in, tile, 0, n, to, ld);
                 } else {
                     float all[rows_a_tile * 16];
-                    multiply_rows<W, lanes::product_rows>(strip, r == 0, w.n_in, tile, 0, n, all, 16);
+                    work(strip, r == 0, w.n_in, tile, 0, n, all, 16);
                     for (int64_t k = 0; k < n; ++k) {
                         std::memcpy(to + static_cast<size_t>(k) * ld, all + 16 * k,
                                     static_cast<size_t>(n_here) * sizeof(float));
