@@ -72,8 +72,10 @@ void seal_by_class(device_seal s, uint32_t * workspace, stream on) {
            n_tiles > 0 ? value_tile_memory::bytes(s.head_dim) : 0, on, s);
     launch(choose_classes_kernel, {1, s.n_head_kv, 1}, seal_threads, choice_memory::bytes(s.head_dim), on, s);
     if (s.k_blocks) {
+        const size_t sums_bytes =
+            s.method.key_feedback ? sizeof(float) * static_cast<size_t>(s.group() * kv_tile_tokens) : 0;
         launch(write_classes_kernel, {s.k_map.n_tiles, s.n_head_kv, 1}, seal_threads,
-               class_codes_memory::bytes(s.head_dim, s.method.key_feedback ? s.group() : 0), on, s);
+               class_codes_memory::bytes(s.head_dim) + sums_bytes, on, s);
     }
 }
 

@@ -302,11 +302,10 @@ SIMT_KERNEL void choose_classes_kernel(const SIMT_PARAM device_seal s) {
 struct class_codes_memory {
     uint32_t * first;  // [d / 4] where a quad's bricks begin in a row of them
     uint8_t * codes;   // [32, d + 4] in the block's order
-    float * sums;      // [r, 32] of error feedback, whose queries have r heads; without: r is 0
 
-    LIVEKV_HD static size_t bytes(int32_t d, int32_t r) { return static_cast<size_t>(d + 32 * (d + 4) + 128 * r); }
+    LIVEKV_HD static size_t bytes(int32_t d) { return static_cast<size_t>(d + 32 * (d + 4)); }
     SIMT_MEMBER static class_codes_memory at(uint8_t * memory, int32_t d) {
-        return {simt::as<uint32_t>(memory), memory + d, simt::as<float>(memory + d + 32 * (d + 4))};
+        return {simt::as<uint32_t>(memory), memory + d};
     }
 };
 
@@ -331,7 +330,8 @@ SIMT_KERNEL void write_classes_kernel(const SIMT_PARAM device_seal s) {
     const uint16_t * const scales = simt::as<uint16_t>(block + map.scales) + grid_of_tile;
     const uint16_t * const minima = simt::as<uint16_t>(block + map.minima) + grid_of_tile;
     if (s.method.key_feedback) {
-        tile_codes_with_feedback(s, tile, head, block, scales, minima, m.sums, m.codes);
+        float * const sums = simt::as<float>(simt::shared() + class_codes_memory::bytes(d));
+        tile_codes_with_feedback(s, tile, head, block, scales, minima, sums, m.codes);
     }
     const int32_t n_channels = s.method.key_feedback ? 0 : 2 * d;
     for (int32_t i = simt::thread(); i < n_channels; i += seal_threads) {  // a thread: 16 tokens of a channel
