@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gguf import GGUFWriter, TokenType
 
@@ -22,7 +22,11 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     single_word: bool = False
-    normalized: bool = False
+    normalized: bool | None = False  # None: where it is not special
+
+    def settled(self) -> AddedToken:
+        """With all flags said."""
+        return self if self.normalized is not None else replace(self, normalized=not self.special)
 
     def flags(self) -> int:
         return (

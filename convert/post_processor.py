@@ -7,14 +7,17 @@ from hf_vocab import Vocab
 from json_fields import Fields, wrong
 
 
-def set_added(vocab: Vocab, tokenizer: Fields, tokenizer_config: Fields) -> None:
-    """Whether a text gets a bos and an eos. tokenizer.json decides where there is one, as in transformers 5, else
-    add_bos_token and add_eos_token of tokenizer_config.json. Throws ConvertError for tokens that are neither."""
+def set_added(vocab: Vocab, tokenizer: Fields, tokenizer_config: Fields, of_class: tuple[bool, bool] | None) -> None:
+    """Whether a text gets a bos and an eos. tokenizer.json decides where there is one, as in transformers 5, unless the
+    tokenizer's class decides itself (of_class). Without tokenizer.json add_bos_token and add_eos_token of
+    tokenizer_config.json do. Throws ConvertError for tokens that are neither."""
     configured = {kind: tokenizer_config.flag(f"add_{kind}_token") for kind in ("bos", "eos")}
     if not tokenizer.data:
-        # LlamaTokenizer's defaults, with tokenizer.model alone.
+        # A bos where nothing is said, as models of SentencePiece expect and transformers up to 4 did; 5 adds none.
         vocab.add_bos = vocab.model == "llama" if configured["bos"] is None else configured["bos"]
         vocab.add_eos = bool(configured["eos"])
+    elif of_class is not None:
+        vocab.add_bos, vocab.add_eos = of_class
     else:
         front, behind = _around(tokenizer.object("post_processor"))
         vocab.add_bos = _is_added(vocab, "bos", front)

@@ -99,6 +99,13 @@ def merge_pairs(model: Fields, vocab: dict[str, int]) -> list[tuple[str, str]]:
     return pairs
 
 
+def byte_characters() -> list[str]:
+    """What stands for each byte in a token: GPT-2's alphabet, itself where it prints, else the next from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
 def read_byte_level(tokenizer: Fields, n_vocab: int) -> Vocab:
     model = bpe_model(tokenizer)
     normalizers = [step.text("type") or "?" for step in steps_of(tokenizer, "normalizer")]
@@ -110,6 +117,7 @@ def read_byte_level(tokenizer: Fields, n_vocab: int) -> Vocab:
     vocab.normalizes_nfc = bool(normalizers)
     vocab.ignore_merges = bool(model.flag("ignore_merges"))
     texts = vocabulary(model)
+    vocab.unk = texts.get(model.text("unk_token"))
     for text, id_ in texts.items():
         vocab.put(id_, text, TokenType.NORMAL)
     vocab.merges = [f"{left} {right}" for left, right in merge_pairs(model, texts)]

@@ -1,53 +1,18 @@
-"""SentencePiece vocabularies: from tokenizer.model, or from the tokenizer.json that stands for one."""
+"""SentencePiece vocabularies, from the tokenizer.json that stands for one."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from gguf import TokenType
 
+from built_tokenizer import SPACE
 from convert_error import ConvertError
-from hf_vocab import AddedToken, Vocab
+from hf_vocab import Vocab
 from json_fields import Fields
-from tokenizer_bytelevel import bpe_model, merge_pairs, steps_of, vocabulary
+from tokenizer_bytelevel import bpe_model, byte_characters, merge_pairs, steps_of, vocabulary
 
-SPACE = "\u2581"
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-
-
-def read_spm_model(path: Path, tokenizer_config: Fields, n_vocab: int) -> Vocab:
-    """As LlamaTokenizer of transformers 5 reads it: `legacy` says whether a space follows each special token too."""
-    try:
-        from sentencepiece import sentencepiece_model_pb2
-    except ImportError as problem:
-        raise ConvertError(f"{path.name} needs the packages sentencepiece and protobuf: {problem}") from problem
-    proto = sentencepiece_model_pb2.ModelProto()
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as problem:
-        raise ConvertError(f"{path} is not a SentencePiece model: {problem}") from problem
-    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
-    if trainer.model_type != sentencepiece_model_pb2.TrainerSpec.BPE:
-        kind = sentencepiece_model_pb2.TrainerSpec.ModelType.Name(trainer.model_type)
-        raise ConvertError(f"SentencePiece model of type {kind} is not supported (BPE is)")
-    if trainer.treat_whitespace_as_suffix:
-        raise ConvertError("SentencePiece's treat_whitespace_as_suffix is not supported")
-    vocab = Vocab("llama", "default", n_vocab)
-    if normalizer.precompiled_charsmap:
-        vocab.notes.append(f"texts are not normalized ({normalizer.name} in tokenizer.model)")
-    for id_, piece in enumerate(proto.pieces):
-        vocab.put(id_, piece.piece, piece.type, piece.score)  # GGUF numbers the types as SentencePiece does
-        if piece.type in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
-            vocab.add(AddedToken(id_, piece.piece, special=piece.type != TokenType.USER_DEFINED))
-    wanted = tokenizer_config.flag("add_prefix_space", normalizer.add_dummy_prefix)
-    everywhere = tokenizer_config.flag("legacy", False)
-    vocab.prepend_scheme = "never" if not wanted else "each" if everywhere else "first"
-    vocab.remove_extra_whitespaces = normalizer.remove_extra_whitespaces
-    for kind in ("bos", "eos", "unk", "pad"):
-        id_ = getattr(trainer, f"{kind}_id")
-        setattr(vocab, kind, id_ if 0 <= id_ < len(proto.pieces) else None)
-    return vocab
 
 
 def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
@@ -57,7 +22,7 @@ def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
     if model.flag("ignore_merges"):
         raise ConvertError("ignore_merges is not supported for a SentencePiece tokenizer")
     vocab = Vocab("llama", "default", n_vocab)
-    _set_space_rules(vocab, tokenizer)
+    set_space_rules(vocab, tokenizer)
     vocab.fuse_unknown = bool(model.flag("fuse_unk"))
     texts = vocabulary(model)
     # A space in a text is a mark by then, so a merge that has one never applies.
@@ -77,7 +42,14 @@ def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
     return vocab
 
 
-def _set_space_rules(vocab: Vocab, tokenizer: Fields) -> None:
+def has_all_bytes(vocab: Vocab) -> bool:
+    """Whether every text can be written without an unknown token."""
+    if vocab.model == "gpt2":
+        return all(character in vocab.ids for character in byte_characters())
+    return vocab.types.count(TokenType.BYTE) == 256
+
+
+def set_space_rules(vocab: Vocab, tokenizer: Fields) -> None:
     """Checks that the text is prepared as SentencePiece does it, and says where a space is put in front."""
     prepends = False
     for step in steps_of(tokenizer, "normalizer"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from livekv.session import Session
 
 F32 = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 class Engine:
@@ -82,12 +83,11 @@ class Engine:
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
         vocabulary; and when memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
         """
-        origins = [generated] * len(batch) if isinstance(generated, bool) else list(generated)
-        if len(origins) != len(batch):
-            raise Error(f"generated has {len(origins)} entries for a batch of {len(batch)}")
-        later = [to_come] * len(batch) if isinstance(to_come, int) else list(to_come)
-        if len(later) != len(batch):
-            raise Error(f"to_come has {len(later)} entries for a batch of {len(batch)}")
+        origins = _for_each(batch, "generated", generated)
+        for origin in origins:
+            if not isinstance(origin, bool | np.bool_):
+                raise Error(f"generated is {origin!r}; it must be true or false")
+        later = _for_each(batch, "to_come", to_come)
         for n in later:
             if not isinstance(n, int) or not 0 <= n < 2**31:
                 raise Error(f"to_come is {n!r}; it must be 0 or more tokens")
@@ -114,6 +114,14 @@ class Engine:
             done = [text for text in running if text.ended]
             running = [text for text in running if not text.ended]
             yield from done
+
+
+def _for_each(batch: Sequence[Any], name: str, value: T | Iterable[T]) -> list[T]:
+    """One value for all, or one for each."""
+    values = list(value) if isinstance(value, Iterable) else [value] * len(batch)
+    if len(values) != len(batch):
+        raise Error(f"{name} has {len(values)} entries for a batch of {len(batch)}")
+    return values
 
 
 def _pair(i: int, item: tuple[Session, Tokens]) -> tuple[_livekv.Session, Tokens]:

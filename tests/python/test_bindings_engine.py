@@ -80,7 +80,7 @@ def test_a_prompt_of_several_steps_ends_where_it_is_said_to(livekv, tiny, ids, e
     assert kinds[0] == kinds[2]
     groups = [session.kv_dump(0)["k_group"].tolist() for session in (told, untold, whole)]
     assert groups[0] == groups[2] != groups[1]
-    for bad, why in ((-1, "to_come is -1"), ([1, 2], "to_come has 2 entries"), ([1.5], "to_come is 1.5"), (2**40, "to_come")):
+    for bad, why in ((-1, "to_come is -1"), ([1, 2], "to_come has 2 entries"), ([1.5], "to_come is 1.5"), (1.5, "to_come is 1.5"), (2**40, "to_come")):
         with pytest.raises(livekv.Error, match=why):
             engine.step([(told, ids[:1])], to_come=bad)
     assert told.n_tokens == 150

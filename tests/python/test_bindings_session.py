@@ -198,6 +198,9 @@ def test_arguments_out_of_range_are_errors(livekv, model, session, tmp_path):
     for call in (lambda: session.trim("a"), lambda: model.session(n_ctx="64"), lambda: model.tokenize(5)):
         with pytest.raises(TypeError):
             call()
+    for call in (lambda: session.trim("1"), lambda: session.exact_trim(1.5), lambda: session.forget(0, None)):
+        with pytest.raises(TypeError, match="^'(str|float|NoneType)' object cannot be interpreted as an integer$"):
+            call()
 
 
 def test_a_context_beyond_a_window_it_was_cut_to_is_warned_of(livekv, tmp_path):

@@ -147,6 +147,8 @@ def test_spm_model_gives_what_the_json_made_of_it_gives(tmp_path):
     tiny_models.make(tmp_path / "model", SPM, WEIGHTS[SPM.name])
     (tmp_path / "model" / "tokenizer.json").unlink()
     (tmp_path / "model" / "tokenizer.model").write_bytes(model.SerializeToString())
+    config = tiny_tokenizers.spm_json()[1] | {"tokenizer_class": "LlamaTokenizer"}
+    tiny_models.write_json(tmp_path / "model" / "tokenizer_config.json", config)
     convert_hf.convert(tmp_path / "model", tmp_path / "model.gguf", "f16")
     reader = GGUFReader(tmp_path / "model.gguf")
     for key in ("model", "pre", "tokens", "token_type", "bos_token_id", "eos_token_id", "add_bos_token"):

@@ -107,7 +107,8 @@ def test_sentencepiece_alone_is_read_as_transformers_reads_it(tmp_path, config, 
     folder = tiny_models.make(tmp_path / "m", SPM, WEIGHTS[SPM.name])
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
-    tiny_models.write_json(folder / "tokenizer_config.json", tiny_tokenizers.spm_json()[1] | config)
+    config = tiny_tokenizers.spm_json()[1] | {"tokenizer_class": "LlamaTokenizer"} | config
+    tiny_models.write_json(folder / "tokenizer_config.json", config)
     check_ids(livekv, folder, texts)
 
 

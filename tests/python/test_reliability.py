@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(root, build_dir, script, *arguments):
     done = subprocess.run(
@@ -23,3 +25,11 @@ def test_killed_writers_leave_the_old_file_or_the_new_one(root, build_dir, tools
 def test_damaged_files_are_refused_or_can_be_used(livekv, root, build_dir):
     lines = run(root, build_dir, "damage.py", "--count", "300")
     assert [line.split(":")[0] for line in lines] == ["caches", "models"]
+
+
+@pytest.mark.parametrize("script", ["damage.py", "kills.py"])
+@pytest.mark.parametrize("count", ["-1", "0"])
+def test_a_count_that_tries_nothing_is_refused(root, script, count):
+    command = [sys.executable, root / "tests" / "reliability" / script, "--count", count]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.endswith(f"argument --count: {count} is less than 1\n")

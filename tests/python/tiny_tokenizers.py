@@ -149,5 +149,6 @@ def spm_json() -> tuple[dict, dict]:
             "merges": word_merges(WORDS, "\u2581"),
         },
     }
-    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    # The class that takes tokenizer.json as it stands: LlamaTokenizer would build one anew.
+    config = {"tokenizer_class": "TokenizersBackend", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return tokenizer, config

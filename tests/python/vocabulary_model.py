@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from hf_vocab import Vocab
 
 N_EMBD = 8
 
@@ -14,6 +15,14 @@ N_EMBD = 8
 def text(value: str) -> bytes:
     raw = value.encode()
     return struct.pack("<Q", len(raw)) + raw
+
+
+def tensors(n_vocab: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, rows first."""
+    square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    shapes: dict[str, tuple[int, ...]] = {f"blk.0.{name}.weight": (N_EMBD, N_EMBD) for name in square}
+    shapes |= {f"blk.0.{name}.weight": (N_EMBD,) for name in ("attn_norm", "ffn_norm")}
+    return shapes | {"output_norm.weight": (N_EMBD,), "token_embd.weight": (n_vocab, N_EMBD)}
 
 
 def write(source: gguf.GGUFReader, path: Path) -> Path:
@@ -28,16 +37,32 @@ def write(source: gguf.GGUFReader, path: Path) -> Path:
     epsilon = struct.pack("<If", gguf.GGUFValueType.FLOAT32, 1e-5)
     keys.append(text("llama.attention.layer_norm_rms_epsilon") + epsilon)
     n_vocab = len(source.fields["tokenizer.ggml.tokens"].data)
-    square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    shapes = {f"blk.0.{name}.weight": (N_EMBD, N_EMBD) for name in square}
-    shapes |= {f"blk.0.{name}.weight": (N_EMBD,) for name in ("attn_norm", "ffn_norm")}
-    shapes |= {"output_norm.weight": (N_EMBD,), "token_embd.weight": (N_EMBD, n_vocab)}
+    shapes = tensors(n_vocab)
     head, at = [b"GGUF", struct.pack("<IQQ", 3, len(shapes), len(keys)), *keys], 0
     for name, shape in shapes.items():
         head.append(
-            text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, gguf.GGMLQuantizationType.F32, at)
+            text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], gguf.GGMLQuantizationType.F32, at)
         )
         at += int(np.prod(shape)) * 4
     whole = b"".join(head)
     path.write_bytes(whole + bytes(-len(whole) % 32) + bytes(at))
+    return path
+
+
+def of_vocab(vocab: Vocab, path: Path) -> Path:
+    """The same of a converter's vocabulary, with the keys that are the converter's own."""
+    writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
+    writer.add_context_length(N_EMBD)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_feed_forward_length(N_EMBD)
+    writer.add_block_count(1)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    vocab.write(writer)
+    for name, shape in tensors(len(vocab.tokens)).items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     return path

@@ -28,7 +28,9 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "convert"), str(ROOT / "tests" / "python")]
+sys.path[:0] = [str(ROOT / "convert"), str(ROOT / "tests" / "python"), str(ROOT)]
+
+from python_eval.arguments import positive  # noqa: E402
 
 MOST_SECONDS = 10
 MOST_BYTES = 64 << 20  # beside the file's size
@@ -338,7 +340,7 @@ def run_cases(livekv, use: Callable[[Path], None], cases: list[Case], name: str,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200, help="damaged files of each kind (200)")
+    parser.add_argument("--count", type=positive, default=200, help="damaged files of each kind (200)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (0)")
     parser.add_argument("--seed", type=int, default=1, help="what the damages depend on (1)")
     parser.add_argument("--only", choices=("caches", "models"), help="one kind alone")

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "python"), str(ROOT / "convert")]
+sys.path[:0] = [str(ROOT / "tests" / "python"), str(ROOT / "convert"), str(ROOT)]
 
 import tiny_models  # noqa: E402
+from python_eval.arguments import positive  # noqa: E402
 
 
 def temporary_of(target: Path, process: subprocess.Popen) -> str:
@@ -108,7 +109,7 @@ def kill_once(writer: Writer, rng: random.Random, old: bytes | None) -> list[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20, help="kills of each writer (20)")
+    parser.add_argument("--count", type=positive, default=20, help="kills of each writer (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="the build folder (build)")
     arguments = parser.parse_args()
