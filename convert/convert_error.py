@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -20,6 +21,18 @@ class ConvertError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+def named(what: str, error: type[Exception] = ConvertError) -> Callable[[str], Path]:
+    """What reads a file's or a folder's name from an argument and raises `error` for an empty one, which Path alone
+    takes for the current folder."""
+
+    def path(text: str) -> Path:
+        if not text:
+            raise error(f"{what} is '', which names no file and no folder")
+        return Path(text)
+
+    return path
 
 
 class Stdout:
@@ -63,6 +76,7 @@ def run(name: str, body: Callable[[], int], reasons: Callable[[], tuple[type[Exc
     """The exit status of a tool: that of `body`, which reads its arguments too, or after one line on stderr 1 for an
     error, output that cannot be written included, and 130 for Ctrl-C. Errors are OSError and those of `reasons`, which
     is asked when there is one; anything else is a bug and shows its traceback."""
+    _open_stderr()
     try:
         stdout = Stdout(sys.stdout)
         with redirect_stdout(stdout):
@@ -80,10 +94,18 @@ def run(name: str, body: Callable[[], int], reasons: Callable[[], tuple[type[Exc
         return 1
 
 
+def _open_stderr() -> None:
+    """A closed stderr is one that nobody reads: what is said there goes nowhere, and no file that is opened later gets
+    its number."""
+    if sys.stderr is None:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        sys.stderr = os.fdopen(descriptor, "w")
+
+
 def _say(line: str) -> None:
-    if sys.stderr is not None:  # print takes stdout then
-        with suppress(OSError):
-            print(line, file=sys.stderr)
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def run_tool(name: str, body: Callable[[], str]) -> int:

@@ -55,6 +55,18 @@ def test_output_does_not_depend_on_the_run(small, tmp_path):
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
+def test_nobody_who_hears_is_no_reason_to_fail(small, tmp_path):
+    """stderr may be closed; the notes of this folder go nowhere then, and no file gets its number."""
+    tiny_models.write_json(small / "config.json", tiny_models.config(SHAPES["gqa_hd64"]) | {"pad_token_id": 10**6})
+    heard = run(small, tmp_path / "a.gguf")
+    assert heard.returncode == 0 and "note: pad_token_id 1000000" in heard.stderr
+    unheard = subprocess.run(
+        [sys.executable, SCRIPT, small, tmp_path / "b.gguf"], stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2)
+    )
+    assert unheard.returncode == 0 and unheard.stdout.count(b"\n") == 1
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
 @pytest.mark.parametrize("arguments", [(), ("in",), ("in", "out", "--type", "q5_k"), ("in", "out", "more")])
 def test_wrong_usage_exits_with_2(arguments):
     done = run(*arguments)
