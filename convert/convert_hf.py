@@ -18,7 +18,7 @@ from pathlib import Path
 import gguf
 from tqdm import tqdm
 
-from convert_error import ConvertError, run_tool
+from convert_error import ConvertError, named, run_tool
 from families import FAMILIES
 from hf_checkpoint import open_checkpoint, read_json
 from hf_config import Hparams, read_hparams
@@ -160,8 +160,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         epilog="Norms stay f32. With q8_0 and q4_0, matrices whose rows are no multiple of 32 long become f16. "
         "With q4_0, the token embedding and the output matrix become q8_0: errors there reach every token.",
     )
-    parser.add_argument("hf_dir", type=Path, metavar="HF_DIR", help="folder with config.json, weights and tokenizer")
-    parser.add_argument("out", type=Path, metavar="OUT.gguf", help="file to write; replaced only by a complete one")
+    parser.add_argument(
+        "hf_dir", type=named("HF_DIR"), metavar="HF_DIR", help="folder with config.json, weights and tokenizer"
+    )
+    parser.add_argument(
+        "out", type=named("OUT.gguf"), metavar="OUT.gguf", help="file to write; replaced only by a complete one"
+    )
     types = list(TYPES)
     parser.add_argument("--type", choices=types, default="f16", help="type of the matrices (default: %(default)s)")
     return parser.parse_args(arguments)

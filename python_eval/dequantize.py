@@ -19,7 +19,7 @@ from .convert_folder import CONVERT_FOLDERS
 
 sys.path.extend(CONVERT_FOLDERS)
 
-from convert_error import ConvertError, run_tool
+from convert_error import ConvertError, named, run_tool
 from tensor_plan import encode
 from whole_file import whole_file
 
@@ -87,8 +87,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m python_eval.dequantize",
         description="Give a GGUF model the weights its quantized ones stand for, in F32 or F16.",
     )
-    parser.add_argument("source", type=Path, metavar="IN.gguf")
-    parser.add_argument("out", type=Path, metavar="OUT.gguf", help="file to write; replaced only by a complete one")
+    parser.add_argument("source", type=named("IN.gguf"), metavar="IN.gguf")
+    parser.add_argument(
+        "out", type=named("OUT.gguf"), metavar="OUT.gguf", help="file to write; replaced only by a complete one"
+    )
     parser.add_argument("--type", choices=list(TYPES), default="f32", help="of matrices (default: %(default)s)")
     return parser.parse_args(arguments)
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from .arguments import named
 from .errors import EvalError, run_tool
 from .files import write_text, written_whole
 from .hub import download_checkpoint, longbench_folder, longbench_v2_file, wikitext_splits
@@ -24,7 +25,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", metavar="HF_ID", help="owner/name of a Llama or Mistral checkpoint on the hub")
     parser.add_argument("--data", metavar="LIST", default="", help=f"of {', '.join(DATA)}, with commas")
-    parser.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="where everything goes (data)")
+    parser.add_argument(
+        "--out", type=named("--out"), default=Path("data"), metavar="DIR", help="where everything goes (data)"
+    )
     parser.add_argument("--type", default="q8_0", help="of the model's matrices: f32, f16, q8_0, q4_0 (q8_0)")
     options = parser.parse_args(arguments)
     options.data = [name.strip() for name in options.data.split(",") if name.strip()]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import livekv
 
-from .arguments import positive
+from .arguments import named, output, positive
 from .errors import EvalError
 from .model_file import fingerprint
 from .specs import spec_of
@@ -26,10 +26,13 @@ from .workers import threads_each
 
 def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: int = 0) -> None:
     """Model, text, windows, base cache, machine and run folder, the same for every command."""
-    parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
+    parser.add_argument("--model", type=named("--model"), required=True, metavar="GGUF")
     parser.add_argument("--data", nargs="+", default=["wikitext"], metavar="FILE", help="UTF-8 text, or wikitext")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where data sets lie (default: ./data, then the hub)"
+        "--data-dir",
+        type=named("--data-dir"),
+        metavar="DIR",
+        help="where data sets lie (default: ./data, then the hub)",
     )
     parser.add_argument("--n-ctx", type=positive, default=n_ctx, help="tokens a window; its second half is scored")
     parser.add_argument(
@@ -51,9 +54,12 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
         "--workers", type=positive, default=1, metavar="N", help="windows measured at once, in processes"
     )
     parser.add_argument("--ray", metavar="ADDRESS", help="the same over a Ray cluster; `local`: on this machine")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; a killed run goes on there")
+    parser.add_argument("--out", type=named("--out"), metavar="DIR", help="run folder; a killed run goes on there")
     parser.add_argument(
-        "--json", metavar="FILE", help="the result as JSON as well; - for stdout, in place of the table"
+        "--json",
+        type=output("--json"),
+        metavar="FILE",
+        help="the result as JSON as well; - for stdout, in place of the table",
     )
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..arguments import positive
+from ..arguments import named, positive
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts
 from ..run_folder import RunFolder
@@ -25,10 +25,12 @@ from .tasks import E_TASKS, LongBenchError, Task, select
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m python_eval.longbench", description="LongBench v1, -E and v2")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, metavar="M", help="GGUF file: answer the samples with it and score them")
+    what.add_argument(
+        "--model", type=named("--model"), metavar="M", help="GGUF file: answer the samples with it and score them"
+    )
     what.add_argument(
         "--score",
-        type=Path,
+        type=named("--score"),
         metavar="DIR",
         help="only score the recorded predictions DIR/<task>.jsonl (official format) and print {task: score} as JSON",
     )
@@ -43,9 +45,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="LIST",
         help="caches, the first is what the others are compared with, e.g. f16,q8_0,livekv:kv-bits=4,3 (f16,livekv)",
     )
-    run.add_argument("--data-dir", type=Path, metavar="DIR", help="<task>.jsonl files; without it the hub is asked")
+    run.add_argument(
+        "--data-dir", type=named("--data-dir"), metavar="DIR", help="<task>.jsonl files; without it the hub is asked"
+    )
     run.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of each task")
-    run.add_argument("--out", type=Path, metavar="DIR", help="results; a folder that has some is gone on with")
+    run.add_argument(
+        "--out", type=named("--out"), metavar="DIR", help="results; a folder that has some is gone on with"
+    )
     run.add_argument("--n-ctx", type=positive, metavar="N", help="context (what the model was trained with)")
     run.add_argument(
         "--max-length",

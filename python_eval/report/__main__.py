@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from ..arguments import named
 from ..errors import EvalError, run_tool
 from ..files import write_text
 from .read import read_results
@@ -27,8 +28,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m python_eval.report", description="One HTML page from results folders"
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders of finished runs")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="(%(default)s)")
+    parser.add_argument("results", nargs="+", type=named("RESULTS"), metavar="RESULTS", help="folders of finished runs")
+    parser.add_argument("--out", type=named("--out"), default=Path("report.html"), metavar="FILE", help="(%(default)s)")
     parser.add_argument("--title", default="livekv: what the caches do", help="of the page")
     return parser.parse_args(arguments)
 

@@ -12,12 +12,11 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..arguments import numbers
+from ..arguments import named, numbers
 from ..errors import EvalError, run_tool
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
@@ -36,18 +35,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--model", type=named("--model"), required=True, help="GGUF file")
     parser.add_argument("--kv", default="f16", help="caches, comma separated: NAME[:flag=value]... (default: f16)")
     parser.add_argument("--lengths", default="512,1024,2048", help="context lengths in tokens (default: %(default)s)")
     parser.add_argument("--depths", default="0,0.25,0.5,0.75,1", help="where the answers lie (default: %(default)s)")
     parser.add_argument("--tasks", default="all", help=f"all, or some of {','.join(FORMS)}")
     parser.add_argument("--samples", type=int, default=4, help="samples a task, length and depth (default: 4)")
-    parser.add_argument("--haystack", type=Path, help="text file that facts are hidden in (default: made-up prose)")
+    parser.add_argument(
+        "--haystack", type=named("--haystack"), help="text file that facts are hidden in (default: made-up prose)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--json", choices=["-"], help="print {kv: {length: {task: accuracy}}} in place of the tables")
-    parser.add_argument("--out", type=Path, help="folder for answers, tables and heat map")
+    parser.add_argument("--out", type=named("--out"), help="folder for answers, tables and heat map")
     return parser.parse_args(arguments)
 
 

@@ -23,7 +23,7 @@ from ..convert_folder import CONVERT_FOLDERS
 
 sys.path.extend(CONVERT_FOLDERS)
 
-from convert_error import ConvertError, run_tool
+from convert_error import ConvertError, named, run_tool
 from tensor_plan import TYPES, encode
 from whole_file import whole_file
 
@@ -258,8 +258,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description="Give some key and value channels of a llama GGUF the size they have in large models; "
         "what the model computes stays the same to rounding.",
     )
-    parser.add_argument("source", type=Path, metavar="IN.gguf")
-    parser.add_argument("out", type=Path, metavar="OUT.gguf", help="file to write; replaced only by a complete one")
+    parser.add_argument("source", type=named("IN.gguf"), metavar="IN.gguf")
+    parser.add_argument(
+        "out", type=named("OUT.gguf"), metavar="OUT.gguf", help="file to write; replaced only by a complete one"
+    )
     share = "share of %s of each kv head that become heavy, at least one; 0: none (default: %%(default)s)"
     parser.add_argument("--key-share", type=float, default=Recipe.key_share, help=share % "the RoPE pairs")
     parser.add_argument("--value-share", type=float, default=Recipe.value_share, help=share % "the value channels")

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from ..arguments import named
 from ..errors import EvalError, run_tool
 from ..files import written_whole
 from . import corpus, curve, probe
@@ -226,9 +227,13 @@ def save_result(trainer: Trainer) -> None:
 def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
-    parser.add_argument("--text", type=Path, nargs="+", required=True, help="training text files (books, WikiText)")
-    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="text that is only evaluated")
-    parser.add_argument("--out", type=Path, required=True, help="result folder (Hugging Face format)")
+    parser.add_argument(
+        "--text", type=named("--text"), nargs="+", required=True, help="training text files (books, WikiText)"
+    )
+    parser.add_argument(
+        "--held-out", type=named("--held-out"), nargs="*", default=[], help="text that is only evaluated"
+    )
+    parser.add_argument("--out", type=named("--out"), required=True, help="result folder (Hugging Face format)")
     parser.add_argument("--tokens", type=float, help="training tokens (default: the preset's)")
     parser.add_argument("--time-budget", type=float, metavar="MINUTES", help="end the schedule after so much training")
     parser.add_argument("--learning-rate", type=float)

@@ -14,12 +14,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..arguments import numbers, positive
+from ..arguments import named, numbers, positive
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts, size_warning
 from ..run_folder import Record, RunFolder
@@ -37,7 +36,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m python_eval.tools", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file of a model with a chat template")
+    parser.add_argument(
+        "--model", type=named("--model"), required=True, help="GGUF file of a model with a chat template"
+    )
     parser.add_argument("--kv", default="f16,livekv", help="caches, comma separated (default: %(default)s)")
     parser.add_argument("--lengths", default="2048", help="in tokens, answer included (default: %(default)s)")
     parser.add_argument("--depths", default="0,0.25,0.5,0.75,1", help="where the facts lie (default: %(default)s)")
@@ -49,7 +50,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, help="default: all cores")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--json", choices=["-"], help="print {kv: {length: share of right calls}} instead")
-    parser.add_argument("--out", type=Path, help="folder for answers and tables")
+    parser.add_argument("--out", type=named("--out"), help="folder for answers and tables")
     return parser.parse_args(arguments)
 
 

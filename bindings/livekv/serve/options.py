@@ -33,6 +33,13 @@ def size(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def folder(text: str) -> Path:
+    """A name; Path alone takes an empty one for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no folder")
+    return Path(text)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of a server, wherever it listens."""
     limits = Limits()
@@ -51,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="FOLDER|URL",
         help="where chunks of prompts are kept for the next start and for other servers: a folder, redis://, or what "
         "fsspec knows, such as s3:// (default: LIVEKV_KV_STORE, or none)")  # fmt: skip
-    add("--store-folder", type=Path, metavar="FOLDER", help="in front of a URL (default: a new one, until the end)")
+    add("--store-folder", type=folder, metavar="FOLDER", help="in front of a URL (default: a new one, until the end)")
     add("--store-limit", type=size, help="of the folder (default: 10G)")
     add("--step-tokens", type=int, default=limits.step_tokens,
         help="of prompts, read between two tokens of answers (default: %(default)s)")  # fmt: skip
