@@ -11,6 +11,7 @@ import time
 
 import pytest
 import tiny_models
+import tiny_tokenizers
 from conftest import ROOT
 from tiny_models import SHAPES, Shape
 
@@ -216,3 +217,11 @@ def test_git_lfs_pointers_are_named(small, tmp_path, name):
     (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     done = run(small, tmp_path / "out.gguf")
     assert done.returncode == 1 and f"{name} is a git-lfs pointer" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("merges", [None, []])
+def test_a_byte_level_tokenizer_without_merges_is_refused(small, tmp_path, merges):
+    tokenizer = tiny_tokenizers.byte_level()[0]
+    tiny_models.write_json(small / "tokenizer.json", tokenizer | {"model": tokenizer["model"] | {"merges": merges}})
+    done = run(small, tmp_path / "out.gguf")
+    assert done.returncode == 1 and f"tokenizer.json: model.merges is {merges}, expected at least one" in done.stderr
