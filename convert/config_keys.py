@@ -16,9 +16,9 @@ def _keys(text: str) -> frozenset[str]:
 
 USED = _keys("""
     architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
-    head_dim vocab_size max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters
-    partial_rotary_factor tie_word_embeddings attention_bias mlp_bias hidden_act sliding_window use_sliding_window
-    layer_types quantization_config bos_token_id eos_token_id unk_token_id pad_token_id
+    head_dim vocab_size max_position_embeddings original_max_position_embeddings rms_norm_eps rope_theta rope_scaling
+    rope_parameters partial_rotary_factor tie_word_embeddings attention_bias mlp_bias hidden_act sliding_window
+    use_sliding_window layer_types quantization_config bos_token_id eos_token_id unk_token_id pad_token_id
 """)
 
 # What says nothing about the predictions of a plain decoder.
@@ -28,7 +28,7 @@ HARMLESS = _keys("""
     initializer_range initializer_cutoff_factor attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop
     classifier_dropout gradient_checkpointing use_cache return_dict output_attentions output_hidden_states
     output_router_logits router_aux_loss_coef num_experts_per_tok max_window_layers layer_norm_eps pretraining_tp
-    original_max_position_embeddings is_decoder tie_encoder_decoder cross_attention_hidden_size pruned_heads
+    is_decoder tie_encoder_decoder cross_attention_hidden_size pruned_heads
     chunk_size_feed_forward finetuning_task id2label label2id num_labels problem_type task_specific_params
     attn_implementation _attn_implementation _attn_implementation_autoset _flash_attn_2_enabled tf_legacy_loss
     num_logits_to_keep unsloth_fixed unsloth_version cache_implementation
@@ -46,6 +46,9 @@ OFF = _keys("""
     moe_num_experts num_nextn_predict_layers num_kv_shared_layers q_lora_rank kv_lora_rank
     rope_interleave rope_interleaved rotary_emb_interleaved use_mup use_bidirectional_attention
 """)
+
+# What transformers takes with any class: layers that differ, whose cache they use, and other files than the usual.
+EMPTY = _keys("per_layer_config kv_sharing_modes transformers_weights fusion_config")
 
 # Factors: 1 is "without".
 ONE = _keys("""
@@ -77,6 +80,8 @@ def refuse_unread(fields: Fields, head_dim: int, n_embd: int, n_layer: int, fami
             continue
         if key in OFF:
             neutral, same = "off", _is_number(value) and value == 0
+        elif key in EMPTY:
+            neutral, same = "nothing", value in ({}, [], "")
         elif key in ONE:
             neutral, same = "1", _is_number(value) and value == 1
         elif key in TEXTS:

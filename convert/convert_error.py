@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,8 +63,7 @@ class Stdout:
         try:
             yield
         except OSError as problem:
-            # The interpreter flushes again when it ends; what is left goes nowhere then.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            _to_nowhere(self._stream)
             self._problem = OSError(f"cannot write to stdout: {problem.strerror}")
             raise self._problem from None
 
@@ -72,40 +71,72 @@ class Stdout:
         return getattr(self._stream, name)
 
 
+class Stderr:
+    """sys.stderr for the length of a tool, which is notes and progress: where it is closed, or cannot be written to,
+    the tool does its work without."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _to_nowhere(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _to_nowhere(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """The interpreter flushes again when it ends; what is left goes nowhere then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def run(name: str, body: Callable[[], int], reasons: Callable[[], tuple[type[Exception], ...]]) -> int:
     """The exit status of a tool: that of `body`, which reads its arguments too, or after one line on stderr 1 for an
-    error, output that cannot be written included, and 130 for Ctrl-C. Errors are OSError and those of `reasons`, which
-    is asked when there is one; anything else is a bug and shows its traceback."""
-    _open_stderr()
-    try:
-        stdout = Stdout(sys.stdout)
-        with redirect_stdout(stdout):
-            try:
-                return body()
-            finally:
-                stdout.finish()  # what --help prints too
-    except KeyboardInterrupt:
-        _say(f"{name}: interrupted")
-        return 128 + signal.SIGINT
-    except Exception as problem:
-        if not isinstance(problem, (OSError, *reasons())):
-            raise
-        _say(f"{name}: {printable(str(problem))}")
-        return 1
+    error, output that cannot be written included, and 130 for Ctrl-C. Errors are OSError, MemoryError and those of
+    `reasons`, which is asked when there is one; anything else is a bug and shows its traceback."""
+    _fill_closed_streams()
+    with redirect_stderr(Stderr(sys.stderr)):
+        try:
+            stdout = Stdout(sys.stdout)
+            with redirect_stdout(stdout):
+                try:
+                    return body()
+                finally:
+                    stdout.finish()  # what --help prints too
+        except KeyboardInterrupt:
+            _say(f"{name}: interrupted")
+            return 128 + signal.SIGINT
+        except MemoryError as problem:
+            _say(f"{name}: not enough memory" + (f": {printable(str(problem))}" if str(problem) else ""))
+            return 1
+        except Exception as problem:
+            if not isinstance(problem, (OSError, *reasons())):
+                raise
+            _say(f"{name}: {printable(str(problem))}")
+            return 1
 
 
-def _open_stderr() -> None:
-    """A closed stderr is one that nobody reads: what is said there goes nowhere, and no file that is opened later gets
-    its number."""
-    if sys.stderr is None:
-        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass
-        sys.stderr = os.fdopen(descriptor, "w")
+def _fill_closed_streams() -> None:
+    """The next file that is opened gets the lowest number that is free: not 2, to which libraries in C write."""
+    for number, flag in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, flag), number)
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):
-        print(line, file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def run_tool(name: str, body: Callable[[], str]) -> int:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from convert_error import ConvertError, named, run_tool
 from families import FAMILIES
-from hf_checkpoint import open_checkpoint, read_json
+from hf_checkpoint import open_checkpoint, read_json, refuse_pointer
 from hf_config import Hparams, read_hparams
 from hf_rope import Rope
 from hf_tokenizer import read_vocab
@@ -37,6 +37,8 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
         raise ConvertError(f"{hf_dir} holds no config.json: it is no Hugging Face model folder")
     if out.is_dir() or not out.parent.is_dir():
         raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
+    if (hf_dir / "tokenizer.model").is_file():
+        refuse_pointer(hf_dir / "tokenizer.model")
     config = read_json(hf_dir / "config.json")
     hparams = read_hparams(config)
     vocab = read_vocab(hf_dir, config, hparams.n_vocab)

@@ -23,7 +23,9 @@ class Family:
     pattern: int = 0  # each pattern-th layer sees all, the others a window, where layer_types is absent; 0: all see all
     reads: frozenset[str] = frozenset()  # keys of config.json that others refuse or ignore
     fused: bool = False  # q, k and v are one matrix, gate and up another
-    partial_rope: bool = False  # partial_rotary_factor may leave channels as they are, and positions be longrope's
+    partial_rope: bool = False  # partial_rotary_factor may leave channels as they are
+    only_longrope: bool = False  # positions are scaled by longrope or not at all
+    n_ctx_orig: int | None = None  # where original_max_position_embeddings is absent at the top; None: as elsewhere
     all_see_window: bool = False  # where there is one
     mlp_bias: bool = False  # mlp_bias may ask for biases
     window: int | None = None  # where sliding_window is absent
@@ -62,6 +64,8 @@ FAMILIES = {
         qkv_bias=False,
         fused=True,
         partial_rope=True,
+        only_longrope=True,
+        n_ctx_orig=4096,
         all_see_window=True,
     ),
     "Qwen2ForCausalLM": Family("qwen2", "qwen2", kv_heads=32, qkv_bias=True, window=4096, uses_window=False),

@@ -19,6 +19,9 @@ from convert_error import ConvertError
 from json_fields import Fields
 
 MAX_HEADER_BYTES = 100 << 20  # the format's own limit
+MAX_JSON_BYTES = 256 << 20  # a choice: vocabularies of 262,144 tokens take 33 MB
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin: a pickled number
 STORED_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
 
 
@@ -47,7 +50,19 @@ def bf16_to_f32(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def refuse_pointer(path: Path) -> None:
+    """A clone without git-lfs holds small texts in place of large files."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ConvertError(f"{path} is a git-lfs pointer, not the file itself: run git lfs pull in its folder")
+
+
 def read_json(path: Path) -> dict:
+    if path.is_dir():
+        raise ConvertError(f"{path} is a folder")
+    refuse_pointer(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ConvertError(f"{path} has {path.stat().st_size} bytes; JSON files of up to {MAX_JSON_BYTES} are read")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of thousands of digits; too deep
@@ -98,6 +113,7 @@ def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTe
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The file is 8 bytes of header length (little-endian), a JSON header, then the tensors' bytes."""
+    refuse_pointer(path)
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
@@ -154,6 +170,11 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
         import torch
     except ImportError as problem:
         raise ConvertError(f"{path.name} needs the package torch to be read (safetensors does not)") from problem
+    refuse_pointer(path)
+    with path.open("rb") as file:
+        if file.read(len(OLD_TORCH)) == OLD_TORCH:
+            again = "torch.save(torch.load(name, weights_only=True), name)"
+            raise ConvertError(f"{path} is in torch's format before 1.6, which is not read in parts: {again} renews it")
 
     def load() -> dict:
         # weights_only: a .bin is a pickle, and must not run code. The mapping is dropped with the returned tensors.
@@ -174,12 +195,14 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
         if like.dtype not in known or like.layout != torch.strided or like.numel() == 0 or like.ndim == 0:
             kind = "" if like.layout == torch.strided else f"{like.layout} "
             raise ConvertError(f"{name} is stored as {kind}{like.dtype} {list(like.shape)}, which cannot be converted")
+        if like.is_meta:
+            raise ConvertError(f"{path}: {name} has a shape and no values (it was saved from the device meta)")
         n_cols = like.shape[-1]
 
         def read(first: int, last: int) -> np.ndarray:
             # Loaded anew for each slab: the pickle is small, and touched pages of an old mapping would stay resident.
             rows = load()[name].detach().reshape(-1, n_cols)[first:last]  # a parameter carries gradients
-            return rows.to(torch.float32).numpy().copy()
+            return rows.resolve_neg().to(torch.float32).numpy().copy()  # a view may be of the negative values
 
         return StoredTensor(name, tuple(like.shape), read)
 

@@ -107,8 +107,7 @@ def read_hparams(config: dict) -> Hparams:
         hparams.notes.append(
             f"taken for the architecture {architecture}, though model_type is {fields.text('model_type')}"
         )
-    if "rope_scaling" in fields and "rope_parameters" in fields and hparams.rope.path == "rope_scaling":
-        hparams.notes.append("rope_scaling hides rope_parameters, as in transformers")
+    hparams.notes += hparams.rope.notes
     return hparams
 
 

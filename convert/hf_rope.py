@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from convert_error import ConvertError
 from families import Family
 from json_fields import Fields
 
+ORIGINAL = "original_max_position_embeddings"
 # Keys of RoPE scaling that transformers reads for other kinds of it only.
 HARMLESS = ("extrapolation_factor", "finetuned")
 YARN_ONLY = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate")
@@ -22,7 +23,7 @@ USED = (
     "factor",
     "low_freq_factor",
     "high_freq_factor",
-    "original_max_position_embeddings",
+    ORIGINAL,
     "short_factor",
     "long_factor",
 )
@@ -48,7 +49,6 @@ class LongRope:
 
 @dataclass
 class Rope:
-    path: str  # of the object it was read from, "" where there is none
     theta: float
     theta_window: float | None = None  # of layers that see a window, where they have one of their own
     linear_factor: float | None = None
@@ -56,13 +56,17 @@ class Rope:
     freqs: np.ndarray | None = None  # float32 [n_rot / 2], divisors of the rotation frequencies
     n_rot: int = 0  # channels of a head that are turned
     long: LongRope | None = None
+    notes: list[str] = field(default_factory=list)  # on what is said and not read
 
 
 def read_rope(fields: Fields, head_dim: int, n_ctx: int, family: Family) -> Rope:
     by_kind = family.pattern > 0  # layers that see a window have a RoPE of their own, which is never scaled
-    rope, local = _rope_fields(fields, by_kind)
+    notes: list[str] = []
+    rope, local = _by_kind_of_layer(fields) if by_kind else (_of_all_layers(fields, notes), Fields({}, fields.file))
+    for part in (rope, local):
+        _refuse_unknown(part)
     theta = 1e6 if by_kind else 10000.0
-    out = Rope(rope.path, positive(rope if "rope_theta" in rope else fields, "rope_theta", theta))
+    out = Rope(positive(rope if "rope_theta" in rope else fields, "rope_theta", theta), notes=notes)
     if by_kind:
         where, key = (local, "rope_theta") if "rope_theta" in local else (fields, "rope_local_base_freq")
         out.theta_window = positive(where, key, 10000.0)
@@ -72,10 +76,7 @@ def read_rope(fields: Fields, head_dim: int, n_ctx: int, family: Family) -> Rope
     out.n_rot = int(head_dim * part) if 0 < part <= 1 else 0
     if part != 1.0 and (not family.partial_rope or out.n_rot < 2 or out.n_rot % 2):
         raise ConvertError(f"partial_rotary_factor {part} is not supported")
-    if family.partial_rope and _kind(rope) in ("longrope", "su"):
-        out.long = _long(rope, fields, out.n_rot, n_ctx)
-    else:
-        _set_scaling(out, rope, out.n_rot, n_ctx)
+    _set_scaling(out, rope, fields, n_ctx, family)
     return out
 
 
@@ -91,24 +92,36 @@ def positive(fields: Fields, key: str, default: float | None = None) -> float:
     return value
 
 
-def _rope_fields(fields: Fields, by_kind: bool) -> tuple[Fields, Fields]:
-    """transformers takes rope_scaling, and rope_parameters where that is absent or empty; of all layers that see all,
-    and of those that see a window."""
+def _of_all_layers(fields: Fields, notes: list[str]) -> Fields:
+    """rope_scaling, as transformers has it, or rope_parameters where that is absent or empty."""
+    scaling, parameters = (fields.object(key) for key in ("rope_scaling", "rope_parameters"))
+    if scaling is None or not scaling.data:
+        return parameters or Fields({}, fields.file)
+    if parameters is not None:
+        notes.append("rope_scaling hides rope_parameters, as in transformers")
+    return scaling
+
+
+def _by_kind_of_layer(fields: Fields) -> tuple[Fields, Fields]:
+    """Of the layers that see all, and of those that see a window: rope_parameters has an object for each, and what
+    rope_scaling says goes over the former. transformers reads nothing else of the two, and it is refused here."""
     none = Fields({}, fields.file)
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = fields.object(key)
-        if rope is None or not rope.data:
-            continue
-        if by_kind and any(kind in rope.data for kind in KINDS):
-            full, local = (rope.object(kind) or none for kind in KINDS)
-            for name in rope.data.keys() - set(KINDS):
-                raise rope.wrong(name, "nothing but " + " and ".join(KINDS))
-        else:
-            full, local = rope, none
-        for part in (full, local):
-            _refuse_unknown(part)
-        return full, local
-    return none, none
+    scaling, parameters = fields.object("rope_scaling") or none, fields.object("rope_parameters") or none
+    for name, value in parameters.data.items():
+        if value is not None and name not in KINDS:
+            raise parameters.wrong(name, "nothing but " + " and ".join(KINDS))
+    for kind in KINDS:
+        if kind in scaling:
+            raise scaling.wrong(kind, "none: such objects are read in rope_parameters alone")
+    full, local = (parameters.object(kind) or none for kind in KINDS)
+    # Where there are no rope_parameters, transformers puts in those of no scaling before it looks for an older type.
+    told = full.data.get("rope_type") if "rope_parameters" in fields else "default"
+    if "type" in scaling and "rope_type" not in scaling and told not in (None, scaling.data["type"]):
+        raise scaling.wrong("type", f"{told}: transformers goes by rope_type, which is that")
+    if scaling.data:
+        path = f"({full.path} and {scaling.path})" if full.data else scaling.path
+        full = Fields(full.data | scaling.data, fields.file, path)
+    return full, local
 
 
 def _refuse_unknown(rope: Fields) -> None:
@@ -121,34 +134,54 @@ def _kind(rope: Fields) -> str:
     return rope.text("rope_type", rope.text("type", "default"))
 
 
-def _set_scaling(out: Rope, rope: Fields, head_dim: int, n_ctx: int) -> None:
+def _set_scaling(out: Rope, rope: Fields, fields: Fields, n_ctx: int, family: Family) -> None:
     kind = _kind(rope)
     if kind == "default":
         return
-    if kind == "linear":
+    if kind == "linear" and not family.only_longrope:
         out.linear_factor = positive(rope, "factor")
+        return
+    where, absent = _original(rope, fields, n_ctx, family, out.notes)
+    if family.only_longrope:
+        if kind not in ("longrope", "su", "yarn"):  # the latter two are older names of the former
+            raise rope.wrong("rope_type", "default or longrope")
+        out.long = _long(rope, where, out.n_rot, n_ctx, absent)
     elif kind == "yarn":
-        out.yarn = _yarn(rope, n_ctx)
+        out.yarn = _yarn(rope, where, n_ctx, absent)
         if out.theta <= 1:
             raise rope.wrong("rope_theta", "more than 1 with YaRN")
     elif kind == "llama3":
         out.freqs = llama3_rope_freqs(
-            head_dim,
+            out.n_rot,
             out.theta,
             positive(rope, "factor"),
             positive(rope, "low_freq_factor"),
             positive(rope, "high_freq_factor"),
-            positive(rope, "original_max_position_embeddings", n_ctx),
+            positive(where, ORIGINAL, absent),
         )
     else:
         raise ConvertError(f"RoPE scaling '{kind}' is not supported (linear, yarn and llama3 are)")
 
 
-def _long(rope: Fields, fields: Fields, n_rot: int, n_ctx: int) -> LongRope:
-    where = fields if "original_max_position_embeddings" in fields else rope
-    n_ctx_orig = where.integer("original_max_position_embeddings", n_ctx)
+def _original(rope: Fields, fields: Fields, n_ctx: int, family: Family, notes: list[str]) -> tuple[Fields, int]:
+    """The object that says the original context, and what it is where that says none.
+
+    transformers prefers the top of config.json, but does not look there where kinds of layers have RoPE of their own.
+    """
+    if family.pattern or (ORIGINAL not in fields and family.n_ctx_orig is None):
+        return rope, n_ctx
+    absent = family.n_ctx_orig or n_ctx
+    value = fields.data[ORIGINAL] if ORIGINAL in fields else absent
+    if ORIGINAL in rope and rope.data[ORIGINAL] != value:
+        found = "the top of config.json has" if ORIGINAL in fields else "it is read at the top of config.json, else"
+        notes.append(f"{rope.name(ORIGINAL)} is not read, as in transformers: {found} {value}")
+    return fields, absent
+
+
+def _long(rope: Fields, where: Fields, n_rot: int, n_ctx: int, absent: int) -> LongRope:
+    n_ctx_orig = where.integer(ORIGINAL, absent)
     if not 2 <= n_ctx_orig < 1 << 32:
-        raise where.wrong("original_max_position_embeddings", "a number of tokens")
+        raise where.wrong(ORIGINAL, "a number of tokens")
     factor = positive(rope, "factor", n_ctx / n_ctx_orig)
     usual = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(n_ctx_orig))
     divisors = []
@@ -160,10 +193,10 @@ def _long(rope: Fields, fields: Fields, n_rot: int, n_ctx: int) -> LongRope:
     return LongRope(n_ctx_orig, positive(rope, "attention_factor", usual), *divisors)
 
 
-def _yarn(rope: Fields, n_ctx: int) -> Yarn:
-    n_ctx_orig = rope.integer("original_max_position_embeddings", n_ctx)
+def _yarn(rope: Fields, where: Fields, n_ctx: int, absent: int) -> Yarn:
+    n_ctx_orig = where.integer(ORIGINAL, absent)
     if not 1 <= n_ctx_orig < 1 << 32:
-        raise rope.wrong("original_max_position_embeddings", "a number of tokens")
+        raise where.wrong(ORIGINAL, "a number of tokens")
     factor = positive(rope, "factor", n_ctx / n_ctx_orig)
     if factor < 1:
         raise rope.wrong("factor", "1 or more")

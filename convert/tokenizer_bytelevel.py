@@ -121,4 +121,6 @@ def read_byte_level(tokenizer: Fields, n_vocab: int) -> Vocab:
     for text, id_ in texts.items():
         vocab.put(id_, text, TokenType.NORMAL)
     vocab.merges = [f"{left} {right}" for left, right in merge_pairs(model, texts)]
+    if not vocab.merges:
+        raise model.wrong("merges", "at least one merge, without which the engine takes no byte-level vocabulary")
     return vocab

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..files import lines_of, parse_line
-from .tasks import V2_FIELDS, LongBenchError, Task
+from .tasks import PARAGRAPHS, V2_CHOICES, V2_FIELDS, LongBenchError, Task
 
 
 class Tokenizer(Protocol):
@@ -90,8 +90,8 @@ def read_samples(folder: Path, task: Task, *, e: bool = False) -> list[Sample]:
     """The samples of `task` in `folder`/<task>.jsonl, or <task>_e.jsonl for LongBench-E (original schema)."""
     return [
         Sample(
-            answers=_answers(row),
-            classes=row.texts("all_classes", optional=True),
+            answers=_answers(row, task),
+            classes=_classes(row, task),
             length=row.integer("length"),
             context=row.text("context"),
             input=row.text("input"),
@@ -101,10 +101,11 @@ def read_samples(folder: Path, task: Task, *, e: bool = False) -> list[Sample]:
     ]
 
 
-def read_predictions(path: Path) -> list[Sample]:
-    """Recorded predictions in the official format: `pred`, `answers`, `all_classes` and mostly `length`."""
+def read_predictions(path: Path, task: Task | None = None) -> list[Sample]:
+    """Recorded predictions in the official format: `pred`, `answers`, `all_classes` and mostly `length`; with a task
+    what its score needs must be there."""
     samples = [
-        Sample(_answers(row), row.texts("all_classes", optional=True), row.integer("length"), pred=row.text("pred"))
+        Sample(_answers(row, task), _classes(row, task), row.integer("length"), pred=row.text("pred"))
         for row in read_rows(path)
     ]
     if not samples:
@@ -115,7 +116,12 @@ def read_predictions(path: Path) -> list[Sample]:
 def read_v2(path: Path) -> list[dict[str, str]]:
     """LongBench v2 samples, one JSON object a line, with `V2_FIELDS`, `answer`, `difficulty`, `length` and `_id`."""
     fields = (*V2_FIELDS, "answer", "difficulty", "length", "_id")
-    return [{name: row.text(name) for name in fields} for row in read_rows(path)]
+    samples = []
+    for row in read_rows(path):
+        if row.text("answer") not in V2_CHOICES:
+            raise row.error(f"'answer' is '{row.text('answer')}', expected one of {', '.join(V2_CHOICES)}")
+        samples.append({name: row.text(name) for name in fields})
+    return samples
 
 
 def truncate_middle(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
@@ -141,11 +147,24 @@ def _encode(text: str, tokenizer: Tokenizer, max_tokens: int) -> Sequence[int]:
     return tokenizer.encode(text)
 
 
-def _answers(row: Row) -> tuple[str, ...]:
+def _answers(row: Row, task: Task | None) -> tuple[str, ...]:
     answers = row.texts("answers")
     if not answers:
         raise row.error("'answers' is empty")
+    if task is not None and task.metric in PARAGRAPHS:
+        for answer in answers:
+            if not PARAGRAPHS[task.metric].search(answer):
+                raise row.error(f"the answer '{answer}' names no paragraph")
     return answers
+
+
+def _classes(row: Row, task: Task | None) -> tuple[str, ...]:
+    """Without them every answer of a classification task would count as wrong."""
+    needed = task is not None and task.metric == "classification"
+    classes = row.texts("all_classes", optional=not needed)
+    if needed and not classes:
+        raise row.error("'all_classes' is empty")
+    return classes
 
 
 def _file(folder: Path, name: str) -> Path:

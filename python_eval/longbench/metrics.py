@@ -19,7 +19,7 @@ from typing import Any
 
 from rouge import Rouge  # type: ignore[import-untyped]
 
-from .tasks import LongBenchError
+from .tasks import PARAGRAPHS, LongBenchError
 
 Metric = Callable[[str, str, Sequence[str]], float]
 """(prediction, gold answer, all classes of the task) -> score; only classification looks at the classes."""
@@ -82,12 +82,12 @@ def classification(prediction: str, answer: str, classes: Sequence[str] = ()) ->
 
 def retrieval(prediction: str, answer: str, classes: Sequence[str] = ()) -> float:
     """Share of the prediction's numbers that are the gold's paragraph number."""
-    return _share_of_numbers(prediction, _paragraph(r"Paragraph (\d+)", answer))
+    return _share_of_numbers(prediction, _paragraph("retrieval", answer))
 
 
 def retrieval_zh(prediction: str, answer: str, classes: Sequence[str] = ()) -> float:
     """As `retrieval`, the gold written 段落N."""
-    return _share_of_numbers(prediction, _paragraph(r"段落(\d+)", answer))
+    return _share_of_numbers(prediction, _paragraph("retrieval_zh", answer))
 
 
 def count(prediction: str, answer: str, classes: Sequence[str] = ()) -> float:
@@ -140,8 +140,8 @@ def _share_of_numbers(prediction: str, wanted: str) -> float:
     return numbers.count(wanted) / len(numbers) if numbers else 0.0
 
 
-def _paragraph(pattern: str, answer: str) -> str:
-    found = re.search(pattern, answer)
+def _paragraph(metric: str, answer: str) -> str:
+    found = PARAGRAPHS[metric].search(answer)
     if not found:
         raise LongBenchError(f"the answer '{answer}' names no paragraph")
     return found.group(1)

@@ -81,8 +81,8 @@ def score_folder(folder: Path, *, e: bool = False) -> dict[str, float] | dict[st
         task(name)
     present = [one for one in TASKS.values() if one.name in files]
     if e:
-        return {one.name: score_buckets(one, read_predictions(files[one.name])) for one in present}
-    return {one.name: score_task(one, read_predictions(files[one.name])) for one in present}
+        return {one.name: score_buckets(one, read_predictions(files[one.name], one)) for one in present}
+    return {one.name: score_task(one, read_predictions(files[one.name], one)) for one in present}
 
 
 def score_v2_folder(folder: Path) -> dict[str, Scores]:

@@ -79,6 +79,9 @@ TASKS: dict[str, Task] = {
     for name, category, language, metric, max_gen in _TABLE
 }
 
+# How a gold answer of these metrics names its paragraph.
+PARAGRAPHS = {"retrieval": re.compile(r"Paragraph (\d+)"), "retrieval_zh": re.compile(r"段落(\d+)")}
+
 # LongBench-E: the tasks whose samples were drawn evenly over lengths.
 E_TASKS: tuple[str, ...] = (
     "qasper",
@@ -128,6 +131,7 @@ def select(names: str) -> list[Task]:
 V2_MAX_GEN = 128  # tokens
 V2_TEMPERATURE = 0.1
 V2_FIELDS = ("context", "question", "choice_A", "choice_B", "choice_C", "choice_D")
+V2_CHOICES = ("A", "B", "C", "D")
 
 _V2_ANSWERS = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
 

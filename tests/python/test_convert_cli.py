@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import pytest
 import tiny_models
+import tiny_tokenizers
 from conftest import ROOT
 from tiny_models import SHAPES, Shape
 
@@ -187,3 +189,39 @@ def test_killed_in_the_middle_there_is_no_output(large, tmp_path, tmp_path_facto
     small = tiny_models.make(tmp_path_factory.mktemp("small") / "m", SHAPES["gqa_hd64"])
     assert run(small, tmp_path / "out.gguf").returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+
+
+LIMIT = 1_200_000 << 10  # bytes of address space: numpy loads, a text of 1.5 GB does not
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("size", [1500 << 20, 250 << 20])
+def test_files_far_larger_than_memory_are_one_line(small, tmp_path, name, size):
+    os.truncate(small / name, size)
+    command = [sys.executable, SCRIPT, small, tmp_path / "out.gguf"]
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **limits)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("convert_hf: "), done.stderr
+
+
+def test_memory_that_runs_out_is_one_line():
+    code = "import sys, convert_error as c, numpy; sys.exit(c.run('tool', lambda: numpy.ones(1 << 50), tuple))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("tool: not enough memory: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_git_lfs_pointers_are_named(small, tmp_path, name):
+    if name == "pytorch_model.bin":
+        (small / "model.safetensors").unlink()
+    (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    done = run(small, tmp_path / "out.gguf")
+    assert done.returncode == 1 and f"{name} is a git-lfs pointer" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("merges", [None, []])
+def test_a_byte_level_tokenizer_without_merges_is_refused(small, tmp_path, merges):
+    tokenizer = tiny_tokenizers.byte_level()[0]
+    tiny_models.write_json(small / "tokenizer.json", tokenizer | {"model": tokenizer["model"] | {"merges": merges}})
+    done = run(small, tmp_path / "out.gguf")
+    assert done.returncode == 1 and f"tokenizer.json: model.merges is {merges}, expected at least one" in done.stderr

@@ -49,7 +49,8 @@ def assert_converts_or_says_why(folder, capsys, what) -> None:
         assert lines[0].startswith("convert_hf: ") and len(lines[0]) < 300, (what, lines)
 
 
-READ = sorted(config_keys.USED | config_keys.OFF | config_keys.ONE | set(config_keys.TEXTS) | set(config_keys.COMPUTED))
+READ = sorted(config_keys.USED | config_keys.OFF | config_keys.EMPTY | config_keys.ONE)
+READ += [*config_keys.TEXTS, *config_keys.COMPUTED]
 # The tokenizer's; test_convert_tokenizer.py has them.
 READ = [key for key in READ if not key.endswith("_token_id")]
 
@@ -148,6 +149,9 @@ def test_files_that_are_no_json_object_are_refused_in_one_line(folder, capsys, t
         ("layer_types", ["full_attention"], ["linear_attention"]),
         ("layer_types", ["full_attention"], ["sliding_attention"]),
         ("partial_rotary_factor", None, 0.5),
+        ("per_layer_config", {}, {"0": {"intermediate_size": 64}}),
+        ("kv_sharing_modes", [], ["reuse"]),
+        ("transformers_weights", None, "other.safetensors"),
         ("model_type", "llama", "granite"),
         ("pretraining_tp", 2, None),
     ],

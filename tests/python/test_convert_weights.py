@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import convert_hf
 import numpy as np
 import pytest
 import tensor_plan
@@ -135,3 +136,40 @@ def test_doubles_beyond_float32_are_refused_and_nothing_else_is_printed(tmp_path
     with pytest.raises(ConvertError, match="lm_head.weight holds values that are not numbers"):
         convert(folder)
     assert capsys.readouterr().err == ""
+
+
+def bin_folder(tmp_path, change):
+    """A folder whose pytorch_model.bin holds what `change` makes of the tensors; and the tensors."""
+    torch = pytest.importorskip("torch")
+    source = tiny_models.weights(GQA)
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    tensors = {name: torch.from_numpy(tensor.copy()) for name, tensor in source.items()}
+    change(torch, tensors, folder / "pytorch_model.bin")
+    return folder, source
+
+
+def test_torch_checkpoints_of_negative_views_give_the_same_bytes(tmp_path):
+    def negative(torch, tensors, path):
+        for name, tensor in tensors.items():
+            tensors[name] = torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+            assert tensors[name].is_neg()
+        torch.save(tensors, path)
+
+    folder, source = bin_folder(tmp_path, negative)
+    convert_hf.convert(folder, tmp_path / "a.gguf", "f32")
+    plain = tiny_models.make(tmp_path / "plain" / "m", GQA, source)
+    convert_hf.convert(plain, tmp_path / "b.gguf", "f32")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_torch_checkpoints_without_values_and_of_old_torch_say_what_to_do(tmp_path):
+    def without(torch, tensors, path):
+        torch.save(tensors | {"model.norm.weight": tensors["model.norm.weight"].to("meta")}, path)
+
+    def old(torch, tensors, path):
+        torch.save(tensors, path, _use_new_zipfile_serialization=False)
+
+    for change, message in ((without, "model.norm.weight has a shape and no values"), (old, "before 1.6.*torch.save")):
+        folder, _ = bin_folder(tmp_path, change)
+        with pytest.raises(ConvertError, match=message):
+            convert_hf.convert(folder, tmp_path / "a.gguf", "f32")

@@ -19,7 +19,7 @@ pytest.importorskip("datasets", reason="datasets is not installed: requirements/
 from python_eval import fetch  # noqa: E402
 from python_eval.longbench import data, tasks  # noqa: E402
 
-SAMPLE = {"input": "q", "context": "c", "answers": ["a"], "length": 1, "all_classes": None, "_id": "1"}
+SAMPLE = {"input": "q", "context": "c", "answers": ["a"], "length": 1, "all_classes": ["a"], "_id": "1"}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def hub(tmp_path, monkeypatch):
         for task in ("trec", "trec_e"):
             packed.writestr(f"data/{task}.jsonl", json.dumps(SAMPLE | {"input": task}) + "\n")
         packed.writestr("__MACOSX/data/._trec.jsonl", b"\0")
-    v2 = dict.fromkeys((*tasks.V2_FIELDS, "answer", "difficulty", "length", "_id"), "x")
+    v2 = dict.fromkeys((*tasks.V2_FIELDS, "difficulty", "length", "_id"), "x") | {"answer": "A"}
     (folder / "data.json").write_text(json.dumps([v2, v2 | {"context": "é\u2028"}]))
     asked = []
 

@@ -219,7 +219,7 @@ def test_the_module_runs_as_a_program(tmp_path, root):
     ],
 )
 def test_a_malformed_line_is_named(line, message, tmp_path, capsys):
-    path = write(tmp_path / "trec.jsonl", GOOD, line, GOOD)
+    path = write(tmp_path / "qasper.jsonl", GOOD, line, GOOD)
     assert main(["--score", str(tmp_path)]) == 1
     assert f"{path}:2: {message}" in capsys.readouterr().err
 
@@ -234,6 +234,33 @@ def test_a_broken_character_is_named_by_its_line(tmp_path, capsys):
 def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
     path = write(tmp_path / "lcc.jsonl", GOOD | {"pred": "a\u2028b\x85"})
     assert [sample.pred for sample in data.read_predictions(path)] == ["a\u2028b\x85"]
+
+
+@pytest.mark.parametrize("name, wrong, message", [
+    ("trec", {"all_classes": None}, "'all_classes' is not a list of strings"),
+    ("trec", {"all_classes": []}, "'all_classes' is empty"),
+    ("lsht", {}, "'all_classes' is missing"),
+    ("passage_retrieval_en", {"answers": ["Paragraph 3", "seven"]}, "the answer 'seven' names no paragraph"),
+    ("passage_retrieval_zh", {"answers": ["Paragraph 3"]}, "the answer 'Paragraph 3' names no paragraph"),
+])  # fmt: skip
+def test_what_a_tasks_score_needs_is_asked_for_by_line(tmp_path, capsys, name, wrong, message):
+    good = {"pred": "Rome", "answers": ["Paragraph 3", "段落3"], "all_classes": ["Paragraph 3"]}
+    if name.startswith("passage"):
+        good["answers"] = good["answers"][:1] if name.endswith("en") else good["answers"][1:]
+    bad = {key: value for key, value in good.items() if key != "all_classes" or wrong} | wrong
+    path = write(tmp_path / f"{name}.jsonl", good, bad)
+    assert main(["--score", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"longbench: {path}:2: {message}\n"
+    samples = [row | {"context": "x", "input": "y"} for row in (good, bad)]
+    write(tmp_path / f"{name}.jsonl", *samples)
+    with pytest.raises(LongBenchError, match=f":2: {message}"):
+        data.read_samples(tmp_path, tasks.task(name))
+
+
+def test_a_question_of_v2_has_one_of_four_answers(tmp_path):
+    row = dict.fromkeys((*tasks.V2_FIELDS, "difficulty", "length", "_id"), "x")
+    with pytest.raises(LongBenchError, match=":2: 'answer' is 'E', expected one of A, B, C, D"):
+        data.read_v2(write(tmp_path / "v2.jsonl", row | {"answer": "A"}, row | {"answer": "E"}))
 
 
 def test_folders_that_cannot_be_scored(tmp_path, capsys):
