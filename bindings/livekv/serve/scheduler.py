@@ -96,7 +96,7 @@ class Scheduler:
             raise Refused(400, f"n is {request.n}; this server writes at most {self.limits.parallel} texts at a time")
         if len(request.prompt) >= self.n_ctx:
             raise Refused(
-                400, f"the prompt has {len(request.prompt)} tokens; the context of {self.n_ctx} leaves no room"
+                400, f"the prompt has {len(request.prompt)} tokens; the context of {self.n_ctx} (-c) leaves no room"
             )
         if not request.prompt:
             raise Refused(400, "the prompt has no tokens")
