@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from livekv._livekv import Error
 
+EXIT_S = 10.0
 PAUSE_S = 5.0
 """A remote that failed is left alone for as long."""
 MOST_WAITING = 4096
@@ -137,6 +138,8 @@ class Link:
         self.counts = {"remote_fetched": 0, "remote_sent": 0, "remote_failed": 0}
         self.problem = ""
         """Why the remote failed the last time; empty when it works."""
+        self.exit_s = EXIT_S
+        """That the end of the program waits for what is not sent yet."""
         atexit.register(_flush_at_exit, weakref.ref(self))
         _links.add(self)
 
@@ -248,4 +251,4 @@ os.register_at_fork(after_in_child=_after_fork)
 def _flush_at_exit(link: weakref.ref[Link]) -> None:
     alive = link()
     if alive is not None:
-        alive.flush(10.0)
+        alive.flush(alive.exit_s)

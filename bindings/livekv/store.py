@@ -85,6 +85,12 @@ class ChunkStore:
         for as long as that."""
         return self._link is None or self._link.flush(timeout_s)
 
+    def finish(self, timeout_s: float) -> bool:
+        """flush for the last time: the end of the program does not wait again."""
+        if self._link is not None:
+            self._link.exit_s = 0.0
+        return self.flush(timeout_s)
+
     def pieces(self) -> list[StoredPiece]:
         """What is there, the most recently used first. Raises Error when the folder cannot be read."""
         return [StoredPiece(**piece) for piece in self._core.pieces()]

@@ -12,21 +12,34 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def served(build_dir: Path, *options: object, may_say: str = ""):
-    """Yields its address once it listens. It must end when it is told to, without a word of complaint but may_say."""
-    environment = os.environ | {"PYTHONPATH": str(build_dir / "python"), "OMP_WAIT_POLICY": "passive"}
+def started(build_dir: Path, *options: object, before: str = "", **environment: str):
+    """Yields the process once it listens, and its address. before: Python code that runs first in it. What it says after
+    that is on process.stderr; it is killed when it has not ended by then."""
+    environment = os.environ | {"PYTHONPATH": str(build_dir / "python"), "OMP_WAIT_POLICY": "passive"} | environment
     environment.pop("LIVEKV_API_KEY", None)
-    command = [sys.executable, "-m", "livekv.serve", "--port", "0", *map(str, options)]
+    code = f"{before}\nimport sys\nfrom livekv.serve.__main__ import main\nsys.exit(main())"
+    command = [sys.executable, *(["-c", code] if before else ["-m", "livekv.serve"]), "--port", "0", *map(str, options)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             lines = []
             for line in process.stderr:
                 lines.append(line)
                 if found := re.search(r"listening at (http://\S+)", line):
-                    yield found[1]
+                    yield process, found[1]
                     break
             else:
                 raise AssertionError("".join(lines))  # it has ended by itself
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@contextlib.contextmanager
+def served(build_dir: Path, *options: object, may_say: str = ""):
+    """Yields its address once it listens. It must end when it is told to, without a word of complaint but may_say."""
+    with started(build_dir, *options) as (process, address):
+        try:
+            yield address
         finally:
             process.send_signal(signal.SIGINT)
             rest = process.communicate(timeout=60)[1]

@@ -15,29 +15,14 @@ for needed in ("uvicorn", "llguidance", "prometheus_client"):
 pytest.importorskip("httpx", reason="httpx is not installed: requirements/dev.txt")
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, settings  # noqa: E402
+from serving_app import JSON, app_of, refused  # noqa: E402, F401 (a fixture)
 
-JSON = {"content-type": "application/json"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 PATHS = ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"]
 
 
 @pytest.fixture(scope="module")
-def app_of(livekv, root):
-    from livekv.serve.app import make_app
-    from livekv.serve.limits import Limits
-    from livekv.serve.scheduler import Scheduler
-    from livekv.serve.worker import Worker
-
-    model = livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=2)
-
-    def make(**options):
-        return make_app(Worker(Scheduler(model, Limits(), 1000)), "tiny", **options)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def client(app_of):
+def client(app_of):  # noqa: F811
     from starlette.testclient import TestClient
 
     with TestClient(app_of(max_body=1 << 20), base_url="http://localhost", raise_server_exceptions=False) as client:
@@ -45,13 +30,6 @@ def client(app_of):
         assert client.get("/health").json() == {"status": "ok"}
         answer = client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 3, "temperature": 0})
         assert answer.json()["usage"]["completion_tokens"] == 3
-
-
-def refused(answer, status=400):
-    assert answer.status_code == status, answer.text
-    problem = answer.json()["error"]
-    assert problem["message"] and "\n" not in problem["message"] and len(problem["message"]) < 1000, problem
-    return problem
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -81,19 +59,19 @@ def test_bodies_that_are_none(client, path, body):
         ("/v1/completions", {"prompt": "a", "stop": ""}, "stop string is empty"),
         ("/v1/completions", {"prompt": "a", "stop": ["x"] * 17}, "stop"),
         ("/v1/completions", {"prompt": "a", "unknown": 1}, "unknown"),
-        ("/v1/completions", {"prompt": "a", "\ud800": 1}, "unicode"),
-        ("/v1/completions", {"prompt": "a", "metadata": {"\ud800": "\udfff"}, "n": 0}, "n: "),
-        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "\udfff" * 5000: 1}, "unicode"),
+        ("/v1/completions", {"prompt": "a", "\ud800": 1}, "not valid JSON"),
+        ("/v1/completions", {"prompt": "a", "metadata": {"\ud800": "\udfff"}}, "not valid JSON"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "\udfff" * 5000: 1}, "not valid JSON"),
         ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {"name": "f", "description": "\ud800"}}]}, ""),
         ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["\ud800"]}}}}, ""),
-        ("/v1/completions", {"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty"),
+        ("/v1/completions", {"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty: it is not supported"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
         ("/v1/completions", {"prompt": "a", "no_stop_trim": True}, "no_stop_trim"),
         ("/v1/completions", {"prompt": "a", "skip_special_tokens": False}, "skip_special_tokens"),
         ("/v1/chat/completions", {**CHAT, "continue_final_message": True}, "continue_final_message"),
         ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "a stream has no echo"),
-        ("/v1/completions", {"prompt": "\ud800"}, "prompt"),
+        ("/v1/completions", {"prompt": "\ud800"}, "not valid JSON"),
         ("/v1/completions", {"prompt": []}, "no tokens"),
         ("/v1/completions", {"prompt": [[]]}, "no tokens"),
         ("/v1/completions", {"prompt": ["a"] * 65}, "65 prompts"),
@@ -124,7 +102,10 @@ def test_bodies_that_are_none(client, path, body):
         ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": [{"role": "system", "content": "a"}]}, "role"),
         ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "thinking": {"type": "enabled", "budget_tokens": 1}}, "thinking"),
         ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "tool_choice": {"type": "any"}}, "there are no tools"),
-        ("/tokenize", {"content": "\udfff"}, "content"),
+        ("/tokenize", {"content": "\udfff"}, "not valid JSON"),
+        ("/v1/completions", {"prompt": "a", "stop": "\ud800"}, "not valid JSON"),
+        ("/v1/completions", {"prompt": "a", "stop": ["b", "\udfff"]}, "not valid JSON"),
+        ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": CHAT["messages"], "stop_sequences": ["\ud800"]}, "not valid JSON"),
         ("/detokenize", {"tokens": [4096]}, "vocabulary"),
         ("/detokenize", {"tokens": [2**70]}, ""),
         ("/detokenize", {"tokens": [-5]}, ""),
@@ -245,6 +226,21 @@ def test_little_is_sent_after_a_client_has_gone(livekv, root, path):
 
     asyncio.run(talk())
     assert sent[0].startswith((b"data:", b"event:")) and len(sent) <= 4, sent
+
+
+def test_the_description_says_what_is_answered(client):
+    described = client.get("/openapi.json").json()
+    paths, schemas = described["paths"], described["components"]["schemas"]
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/messages"):
+        answers = paths[path]["post"]["responses"]
+        assert {"200", "400", "401", "404", "413", "429", "503", "504"} <= answers.keys() and "422" not in answers
+        assert answers["200"]["content"].keys() == {"application/json", "text/event-stream"}
+    for path in PATHS:
+        (kind,) = paths[path]["post"]["requestBody"]["content"].values()
+        assert schemas[kind["schema"]["$ref"].removeprefix("#/components/schemas/")]["properties"]
+    assert paths["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
+    answer = client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1}).json()
+    assert set(paths["/v1/completions"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["required"]) == answer.keys()
 
 
 def ask_at_random(client, operation):

@@ -55,10 +55,9 @@ def test_conversations_over_a_document_compute_what_is_new(scheduler, serve, kno
 
 
 def test_a_beginning_in_the_middle_of_a_chunk_is_read_once(scheduler, serve, knowing, tiny, kv, ids):
-    """By prompts that are there at the same time; and one after the other from the third on, as the second shows where
-    they part."""
+    """By prompts that are there at the same time, and by some that come one after the other."""
     at = 2 * CHUNK + CHUNK // 2 + 5
-    prompts = [ids[:at] + ids[300 + 90 * i : 380 + 90 * i] for i in range(4)]
+    prompts = [ids[:at] + ids[300 + 90 * i : 320 + 90 * i] for i in range(4)]
     assert len({prompt[at] for prompt in prompts}) == 4
     together = scheduler(knowing)
     asked = [Asked(serve, prompt, max_tokens=4) for prompt in prompts]
@@ -69,7 +68,7 @@ def test_a_beginning_in_the_middle_of_a_chunk_is_read_once(scheduler, serve, kno
     for prompt in prompts:
         again.append(Asked(serve, prompt, max_tokens=4))
         run(one_by_one, again[-1:])
-    assert [one.request.n_cached for one in again] == [0, 2 * CHUNK, at, at]
+    assert [one.request.n_cached for one in again] == [0, at, at, at]
     assert [one.text for one in asked] == [one.text for one in again] == [alone(tiny, kv, p, 4)[0] for p in prompts]
 
 
@@ -97,13 +96,59 @@ def test_a_long_prompt_leaves_whole_chunks_behind_a_short_one_that_begins_alike(
     assert once_more.request.n_cached == 9 * CHUNK
 
 
-def test_the_same_prompt_again_computes_a_token(scheduler, serve, knowing, ids):
+def test_the_same_prompt_again_computes_its_last_tokens(scheduler, serve, knowing, ids):
+    """As many as make attention go the way that it goes for all of them: tiny.gguf has two query heads for each other."""
     s = scheduler(knowing)
-    prompt = ids[: CHUNK + 40]
+    prompt = ids[: CHUNK + 60]
     asked = [Asked(serve, prompt, max_tokens=4) for _ in range(3)]
     run(s, asked)
-    assert [one.request.n_cached for one in asked] == [0, len(prompt) - 1, len(prompt) - 1]
+    assert [one.request.n_cached for one in asked] == [0, len(prompt) - 17, len(prompt) - 17]
     assert asked[0].text == asked[1].text == asked[2].text
+
+
+def bits(one):
+    return [(chance.token, chance.logprob, list(chance.best)) for chance in one.chances]
+
+
+@pytest.mark.parametrize("at", [40, 100, 356, 2348])
+def test_what_is_known_of_a_prompt_changes_no_bit(serve, livekv, story, opening, at):
+    """Of answers to the same prompt again, to one that parts from it anywhere, and to one that goes on behind it; with
+    a context that attention cuts into spans where few tokens read it, and with none."""
+    model = livekv.Model(story, n_threads=1, prefix_cache_bytes=1 << 26)
+    plain = livekv.Model(story, n_threads=1)
+    ids = model.tokenize(opening.read_text() * 2)
+    kv = livekv.KVOptions(chunk_size=128 if at < 2000 else 512)
+    n_chunk = kv.chunk_tokens
+
+    def made(of):
+        return serve.scheduler.Scheduler(of, serve.limits.Limits(), 2900, kv)
+
+    s = made(model)
+    n_known = 0
+    first = ids[:at]
+    prompts = [first, first, *([*ids[: at - n], *ids[30 + n : 60 + n]] for n in (1, 5, 20)), first + ids[at + 5 : at + 45]]
+    prompts += [prompts[-1], first + ids[at + 5 : at + 7], ids[: at - at % n_chunk] + ids[300:303], first + ids[:300]]
+    for prompt in prompts:
+        one, alone = (Asked(serve, prompt, max_tokens=8, ignore_eos=True, n_chances=3) for _ in range(2))
+        run(s, [one])
+        run(made(plain), [alone])
+        assert bits(one) == bits(alone), (len(prompt), one.request.n_cached)
+        n_known += one.request.n_cached % n_chunk > 0
+    assert at == 40 or n_known > 1
+
+
+def test_prompts_that_part_at_the_same_time_change_no_bit(serve, livekv, story, opening):
+    model, plain = (livekv.Model(story, n_threads=1, prefix_cache_bytes=size) for size in (1 << 26, 0))
+    ids, kv = model.tokenize(opening.read_text()), livekv.KVOptions(chunk_size=128)
+    s = serve.scheduler.Scheduler(model, serve.limits.Limits(), 1000, kv)
+    prompts = [ids[:at] + ids[400 + at : 400 + at + more] for at, more in ((290, 80), (290, 40), (290, 3), (310, 50), (200, 90), (383, 30))]
+    asked = [Asked(serve, prompt, max_tokens=6, ignore_eos=True, n_chances=3) for prompt in prompts]
+    run(s, asked)
+    assert sum(one.request.n_cached % 128 > 0 for one in asked) > 1
+    for prompt, one in zip(prompts, asked):
+        alone = Asked(serve, prompt, max_tokens=6, ignore_eos=True, n_chances=3)
+        run(serve.scheduler.Scheduler(plain, serve.limits.Limits(), 1000, kv), [alone])
+        assert bits(one) == bits(alone), (len(prompt), one.request.n_cached)
 
 
 def test_memory_that_is_needed_is_given_back(scheduler, serve, knowing, tiny, kv, ids):
@@ -118,7 +163,7 @@ def test_memory_that_is_needed_is_given_back(scheduler, serve, knowing, tiny, kv
         while s.step():
             most_kept = max(most_kept, len(s.kept))
             assert s.kv_bytes + s.kept.n_bytes <= budget
-    assert s.counters.failed == 0 and most_kept > 3
+    assert s.counters.failed == 0 and most_kept > 2
 
 
 def test_who_goes_in_the_middle_leaves_what_was_read(scheduler, serve, knowing, tiny, kv, ids):
@@ -143,32 +188,37 @@ def test_nothing_is_kept_without_a_prefix_cache(scheduler, serve, tiny, ids):
 
 def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
     from livekv.serve.kept import Kept
+    from livekv.serve.passes import Passes
 
-    kept = Kept()
+    kept = Kept(Passes.of(knowing, CHUNK))
     ended, beginning = knowing.session(1000, kv=kv), knowing.session(1000, kv=kv)
     ended.prefill(ids[:280])
     beginning.prefill(ids[200:300])
-    kept.add(ended)
-    kept.add(beginning, is_beginning=True)
+    kept.add(ended, 275, 275)
+    kept.add(beginning, 100, 100, is_beginning=True)
 
     def array(tokens):
         return np.asarray(tokens, np.int32)
 
-    with kept.take(array(ids[:270]), 0, CHUNK) as copy:  # inside its open chunk
-        assert copy.n_tokens == 269 and len(kept) == 2
-    with kept.take(array(ids[:230]), 0, CHUNK) as copy:  # in the middle of its fourth, sealed chunk
+    with kept.take(array(ids[:279]), 0) as copy:  # inside its open chunk, among what was written
+        assert copy.n_tokens == 278 and len(kept) == 2
+    with kept.take(array(ids[:275]), 0) as copy:  # among what was read: the rest is read as all of the chunk would be
+        assert copy.n_tokens == 275 - 17
+    with kept.take(array(ids[:262]), 0) as copy:  # of which there is not enough in this chunk
+        assert copy.n_tokens == 4 * CHUNK
+    with kept.take(array(ids[:230]), 0) as copy:  # in the middle of its fourth, sealed chunk
         assert copy.n_tokens == 3 * CHUNK
-    assert kept.take(array(ids[:230]), 3 * CHUNK, CHUNK) is None and kept.take(array(ids[400:500]), 0, CHUNK) is None
+    assert kept.take(array(ids[:230]), 3 * CHUNK) is None and kept.take(array(ids[400:500]), 0) is None
     assert sorted(len(tokens) for tokens in kept.tokens()) == [100, 280]
-    with kept.take(array(ids[200:350]), 0, CHUNK) as copy:
+    with kept.take(array(ids[200:320]), 0) as copy:
         assert copy.n_tokens == 100 and copy is not beginning and len(kept) == 2
-    assert kept.take(array(ids[:280] + ids[:200]), 0, CHUNK) is None  # much is left: whole chunks are read
-    assert kept.take(array(ids[:281]), 0, CHUNK) is ended and len(kept) == 1
+    assert kept.take(array(ids[:280] + ids[:200]), 0) is None  # much is left: whole chunks are read
+    assert kept.take(array(ids[:281]), 0) is ended and len(kept) == 1
     again = knowing.session(1000, kv=kv)
     again.prefill(ids[200:300])
-    kept.add(again)
+    kept.add(again, 100, 100)
     assert len(kept) == 1
-    with kept.take(array(ids[200:350]), 0, CHUNK) as copy:
+    with kept.take(array(ids[200:320]), 0) as copy:
         assert copy is not again  # it is a beginning of several still
     kept.shrink(-1)
     assert len(kept) == 0 and kept.n_bytes == 0

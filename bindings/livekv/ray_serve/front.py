@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message
 from livekv.ray_serve.asked import Asked
 from livekv.ray_serve.placement import blocks_of, text_of
 from livekv.serve import errors
-from livekv.serve.answers import ClientGone, unless_gone
-from livekv.serve.errors import ApiError
+from livekv.serve.answers import unless_gone
+from livekv.serve.errors import ApiError, ClientGone
 from livekv.serve.guard import Guard
 from livekv.serve.request import Refused
 

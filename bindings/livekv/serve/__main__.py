@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import socket
 import sys
 
 from livekv._livekv import Error
 from livekv.conversion import FOLDER
-from livekv.serve.options import add_options, api_key_of, name_of, worker_of
+from livekv.serve.options import add_options, api_key_of, name_of, temporary_store, worker_of
 
 sys.path.append(str(FOLDER))
 
@@ -37,6 +38,7 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     import uvicorn
 
     from livekv.serve.app import make_app
+    from livekv.serve.ending import GRACE_S, Server, ToldTheEnd
     from livekv.serve.guard import is_loopback
 
     api_key = api_key_of(args)
@@ -56,12 +58,13 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
         longer = f"{args.ctx_size} tokens is longer than the {model.n_ctx_train} the model was trained on"
         print(f"livekv.serve: warning: a context of {longer}", file=sys.stderr)
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(ToldTheEnd(app), log_level="warning", timeout_graceful_shutdown=GRACE_S)
+    Server(config, worker, temporary_store(args, model.store)).run(sockets=[listening])
 
 
 def run(arguments: list[str] | None) -> int:
     args = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what is of this run alone is closed
     try:
         with contextlib.ExitStack() as ended:
             serve(args, ended)

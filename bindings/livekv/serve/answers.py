@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from livekv._livekv import Error
 from livekv.model import Model
 from livekv.sampling import drawn_seed
-from livekv.serve.errors import ApiError, body_of
+from livekv.serve.errors import ApiError, ClientGone, body_of
 from livekv.serve.fields import Generating
 from livekv.serve.request import Constraint, Piece, Refused, Request, TokenChance
 from livekv.serve.worker import Worker, events
@@ -50,7 +50,21 @@ class Service:
         """Refuses text that no tokenizer could make fit, before it spends seconds on it."""
         if n_characters > self._most_text:
             raise ApiError(400, f"{n_characters} characters are too many: the context of "
-                                f"{self.worker.scheduler.n_ctx} tokens leaves no room")  # fmt: skip
+                                f"{self.worker.scheduler.n_ctx} tokens (-c) leaves no room")  # fmt: skip
+
+    def check_tokens(self, n_tokens: int) -> None:
+        """Refuses a prompt of token numbers that cannot fit."""
+        n_ctx = self.worker.scheduler.n_ctx
+        if n_tokens >= n_ctx:
+            raise ApiError(400, f"the prompt has {n_tokens} tokens; the context of {n_ctx} (-c) leaves no room")
+
+    def check_conversation(self, n_messages: int, texts: Iterable[str]) -> None:
+        """Refuses a conversation that cannot fit, whatever its template: a message has a token at least. texts: all
+        that a template may write."""
+        n_ctx = self.worker.scheduler.n_ctx
+        if n_messages >= n_ctx:
+            raise ApiError(400, f"there are {n_messages} messages; the context of {n_ctx} tokens (-c) leaves no room")
+        self.check_length(sum(map(len, texts)))
 
     def check_name(self, name: str | None) -> None:
         if name is not None and name != self.name:
@@ -127,10 +141,6 @@ async def whole(service: Service, request: Request) -> list[Choice]:
     async for piece in service.pieces(request):
         choices[piece.choice].add(piece)
     return choices
-
-
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
 
 
 async def unless_gone(http: HttpRequest, work: Awaitable[T]) -> T:

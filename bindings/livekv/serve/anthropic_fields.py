@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from livekv.serve.fields import Count, Share, Strict
+from livekv.serve.fields import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, Count, Share, Stops, Strict
 
 
 class Cached(Strict):
@@ -21,6 +21,9 @@ class TextBlock(Cached):
     citations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
+Texts = Annotated[list[TextBlock], Field(max_length=MOST_PARTS, fail_fast=True)]
+
+
 class ToolUse(Cached):
     type: Literal["tool_use"]
     id: str
@@ -31,13 +34,16 @@ class ToolUse(Cached):
 class ToolResult(Cached):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextBlock] = ""
+    content: str | Texts = ""
     is_error: bool | None = None
+
+
+Block = Annotated[TextBlock | ToolUse | ToolResult, Field(discriminator="type")]
 
 
 class Turn(Strict):
     role: Literal["user", "assistant"]
-    content: str | list[Annotated[TextBlock | ToolUse | ToolResult, Field(discriminator="type")]]
+    content: str | Annotated[list[Block], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class OfferedTool(Cached):
@@ -61,16 +67,16 @@ class CountBody(Strict):
     """What a prompt is made of."""
 
     model: str
-    messages: Annotated[list[Turn], Field(min_length=1)]
-    system: str | list[TextBlock] | None = None
-    tools: Annotated[list[OfferedTool], Field(max_length=128)] | None = None
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
+    system: str | Texts | None = None
+    tools: Annotated[list[OfferedTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: NoThinking | None = None
 
 
 class MessagesBody(CountBody):
     max_tokens: Annotated[Count, Field(ge=1)]
-    stop_sequences: Annotated[list[str], Field(max_length=16)] | None = None
+    stop_sequences: Stops | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Share | None = None
     top_k: Count | None = None

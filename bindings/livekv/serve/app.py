@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from livekv._livekv import __version__
 from livekv.serve import errors
-from livekv.serve.answers import ClientGone, Service
+from livekv.serve.answers import Service
+from livekv.serve.bodies import body_as
 from livekv.serve.chat import chat
 from livekv.serve.completions import completions
+from livekv.serve.description import description_of
 from livekv.serve.fields import DetokenizeBody, TokenizeBody
 from livekv.serve.guard import Guard
 from livekv.serve.messages import messages
@@ -27,6 +28,8 @@ from livekv.serve.status import status_of
 from livekv.serve.worker import Worker
 
 MAX_BODY = 16 << 20
+Tokenize = Annotated[TokenizeBody, Depends(body_as(TokenizeBody))]
+Detokenize = Annotated[DetokenizeBody, Depends(body_as(DetokenizeBody))]
 
 
 def make_app(
@@ -45,9 +48,8 @@ def make_app(
 
     app = FastAPI(title="livekv", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(Refused, errors.on_refused)
-    app.add_exception_handler(RequestValidationError, errors.on_validation)
     app.add_exception_handler(HTTPException, errors.on_http)
-    app.add_exception_handler(ClientGone, _nobody)
+    app.add_exception_handler(errors.ClientGone, _nobody)
     app.add_exception_handler(Exception, errors.on_bug)
     app.add_middleware(Guard, api_key=api_key, max_body=max_body, any_host=any_host)
     app.include_router(completions(service))
@@ -69,7 +71,7 @@ def make_app(
         return model_facts()
 
     @app.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+    async def tokenize(body: Tokenize) -> dict[str, Any]:
         service.check_name(body.model)
         tokens = await service.off_loop(
             lambda: service.model.tokenize(body.content, body.add_special, body.parse_special)
@@ -77,7 +79,7 @@ def make_app(
         return {"tokens": tokens}
 
     @app.post("/detokenize")
-    async def detokenize(body: DetokenizeBody) -> dict[str, Any]:
+    async def detokenize(body: Detokenize) -> dict[str, Any]:
         service.check_name(body.model)
         text = await service.off_loop(lambda: service.model.detokenize(body.tokens, body.skip_special))
         return {"content": text}
@@ -96,6 +98,7 @@ def make_app(
     async def metrics_page() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    app.openapi = description_of(app)  # type: ignore[method-assign]
     return app
 
 

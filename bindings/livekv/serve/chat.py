@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from livekv.model import Model
 from livekv.serve.answers import Service, sse, streamed, token_text, unless_gone, usage_of, whole
+from livekv.serve.bodies import body_as
 from livekv.serve.errors import ApiError
 from livekv.serve.fields import ChatBody
 from livekv.serve.prompts import Conversation, conversation_of
 from livekv.serve.request import Piece, TokenChance
 from livekv.serve.request import Request as Asked
+
+Body = Annotated[ChatBody, Depends(body_as(ChatBody))]
 
 
 def logprobs_of(model: Model, chances: Sequence[TokenChance]) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def chat(service: Service) -> APIRouter:
         return None if asked.n_chances is None else logprobs_of(model, chances)
 
     @router.post("/v1/chat/completions", response_model=None)
-    async def answer(body: ChatBody, http: Request) -> Response | dict[str, Any]:
+    async def answer(body: Body, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs", "top_logprobs")

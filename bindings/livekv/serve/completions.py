@@ -6,13 +6,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from livekv.model import Model
 from livekv.serve.answers import Choice, Service, sse, streamed, token_text, unless_gone, usage_of, whole
+from livekv.serve.bodies import body_as
 from livekv.serve.errors import ApiError
 from livekv.serve.fields import CompletionBody
 from livekv.serve.request import Piece, TokenChance
@@ -21,15 +22,21 @@ from livekv.serve.request import Request as Asked
 DEFAULT_MAX_TOKENS = 16
 """As the API has it."""
 MOST_PROMPTS = 64
+Body = Annotated[CompletionBody, Depends(body_as(CompletionBody))]
 
 
-def prompts_of(model: Model, prompt: str | Sequence[Any]) -> list[list[int]]:
-    """Each prompt's tokens; texts as livekv-cli -p reads them."""
-    if isinstance(prompt, str):
-        return [model.tokenize_prompt(prompt)]
-    if all(isinstance(part, int) for part in prompt):
-        return [list(prompt)]
-    return [model.tokenize_prompt(part) if isinstance(part, str) else list(part) for part in prompt]
+def prompts_of(service: Service, prompt: str | Sequence[Any]) -> list[list[int]]:
+    """Each prompt's tokens; texts as livekv-cli -p reads them. What cannot fit is refused before it is read."""
+    several = not isinstance(prompt, str) and not all(isinstance(part, int) for part in prompt)
+    parts: Sequence[Any] = prompt if several else [prompt]
+    if len(parts) > MOST_PROMPTS:
+        raise ApiError(400, f"there are {len(parts)} prompts; 1 to {MOST_PROMPTS} are possible", "prompt")
+    for part in parts:
+        if isinstance(part, str):
+            service.check_length(len(part))
+        else:
+            service.check_tokens(len(part))
+    return [service.model.tokenize_prompt(part) if isinstance(part, str) else list(part) for part in parts]
 
 
 def logprobs_of(model: Model, chances: Sequence[TokenChance], offset: int) -> dict[str, Any]:
@@ -78,13 +85,9 @@ def completions(service: Service) -> APIRouter:
         return choice(asked, index, whole_text, (), one.reason) | {"logprobs": logprobs}
 
     @router.post("/v1/completions", response_model=None)
-    async def complete(body: CompletionBody, http: Request) -> Response | dict[str, Any]:
+    async def complete(body: Body, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
-        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        service.check_length(max((len(text) for text in texts if isinstance(text, str)), default=0))
-        prompts = await service.off_loop(lambda: prompts_of(model, body.prompt))
-        if not 1 <= len(prompts) <= MOST_PROMPTS:
-            raise ApiError(400, f"there are {len(prompts)} prompts; 1 to {MOST_PROMPTS} are possible", "prompt")
+        prompts = await service.off_loop(lambda: prompts_of(service, body.prompt))
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         asked = [service.request_of(body, prompt, max_tokens, body.logprobs) for prompt in prompts]
         if body.echo:

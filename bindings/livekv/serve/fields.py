@@ -1,20 +1,51 @@
 """What OpenAI's forms of a request have in common, as it is checked: every field is known, has its type and range, and
-one that would change the text and is not supported is refused."""
+one that would change the text and is not supported is refused.
+
+A body that is wrong in a million places has one error: lists end at their first, and fields that are unknown have one
+for all."""
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
-_TEXT = Annotated[str, Field(max_length=1 << 24)]
+MOST_MESSAGES = 10_000
+MOST_PARTS = 10_000
+"""Of a message: pieces of text, calls of tools."""
+MOST_TOOLS = 128
+
+
+def _neutral(value: float) -> float:
+    if value != 0:
+        raise PydanticCustomError("not_supported", "it is not supported; only 0 is possible")
+    return value
+
+
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Zero = Annotated[float, Field(ge=0, le=0)]
+Zero = Annotated[float, AfterValidator(_neutral), WithJsonSchema({"type": "number", "const": 0})]
+Stop = Annotated[str, Field(max_length=4096)]
+Stops = Annotated[list[Stop], Field(max_length=16, fail_fast=True)]
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_fields(cls, given: Any) -> Any:
+        """One error for all that are unknown, where pydantic would make one for each."""
+        if isinstance(given, dict) and (unknown := next((name for name in given if name not in cls._names()), None)):
+            raise PydanticCustomError("unknown_field", "there is no such field here", {"name": str(unknown)[:100]})
+        return given
+
+    @classmethod
+    @functools.cache
+    def _names(cls) -> frozenset[str]:
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
 
 
 class StreamOptions(Strict):
@@ -28,7 +59,7 @@ class Generating(Strict):
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     max_tokens: Count | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stop | Stops | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Share | None = None
@@ -69,7 +100,12 @@ class Generating(Strict):
 class CompletionBody(Generating):
     """POST /v1/completions."""
 
-    prompt: _TEXT | list[str] | list[int] | list[list[int]]
+    prompt: (
+        str
+        | Annotated[list[str], Field(fail_fast=True)]
+        | Annotated[list[int], Field(fail_fast=True)]
+        | Annotated[list[Annotated[list[int], Field(fail_fast=True)]], Field(fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     best_of: Literal[1] | None = None
     echo: bool | None = None
@@ -96,9 +132,9 @@ class ToolCall(Strict):
 
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True)] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MOST_PARTS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     # As clients hand an answer back.
     refusal: None = None
@@ -143,11 +179,11 @@ class ResponseFormat(Strict):
 class ChatBody(Generating):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -161,7 +197,7 @@ class ChatBody(Generating):
 class TokenizeBody(Strict):
     """POST /tokenize. add_special: with bos and eos as the model asks; parse_special: control tokens as such."""
 
-    content: _TEXT
+    content: str
     add_special: bool = True
     parse_special: bool = False
     model: str | None = None
@@ -170,6 +206,6 @@ class TokenizeBody(Strict):
 class DetokenizeBody(Strict):
     """POST /detokenize."""
 
-    tokens: Annotated[list[int], Field(max_length=1 << 20)]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
     skip_special: bool = True
     model: str | None = None

@@ -32,6 +32,8 @@ class Job:
         """Tokens that were not computed, by where they came from."""
         self.session = session
         self.prompt = request.ids
+        self.n_same = len(self.prompt)
+        """Its first tokens, which are what a longer prompt makes of them (passes.py)."""
         self.branches: set[int] = set()
         """Tokens after which a copy of the session is worth keeping."""
         self.texts: list[Text] = []

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from livekv._livekv import Error
 from livekv.sampling import drawn_seed
 from livekv.serve.answers import Service, sse, streamed, unless_gone, whole
 from livekv.serve.anthropic_fields import CountBody, MessagesBody, TextBlock, ToolResult, ToolUse, Turn
+from livekv.serve.bodies import body_as
 from livekv.serve.prompts import Conversation, prompt_of, with_tools
 from livekv.serve.request import Piece
 from livekv.serve.request import Request as Asked
 from livekv.serve.tools import Messages, PlainReader
 
+Body = Annotated[MessagesBody, Depends(body_as(MessagesBody))]
+Counted = Annotated[CountBody, Depends(body_as(CountBody))]
+
 
 def _text(content: str | Sequence[TextBlock] | None) -> str:
     return content if isinstance(content, str) else "".join(block.text for block in content or ())
+
+
+def _texts(body: CountBody) -> Iterator[str]:
+    """All that a template may write of it."""
+    yield _text(body.system)
+    for turn in body.messages:
+        if isinstance(turn.content, str):
+            yield turn.content
+            continue
+        for block in turn.content:
+            if isinstance(block, TextBlock):
+                yield block.text
+            elif isinstance(block, ToolResult):
+                yield from (block.tool_use_id, _text(block.content))
+            else:
+                yield from (block.id, block.name, json.dumps(block.input))
+    for tool in body.tools or ():
+        yield from (tool.name, tool.description or "", json.dumps(tool.input_schema))
 
 
 def plain_messages(body: CountBody) -> Messages:
@@ -58,8 +80,8 @@ def _plain(turn: Turn) -> Messages:
 def conversation_of(service: Service, body: CountBody) -> Conversation:
     if body.messages[-1].role != "user":
         raise Error("the last message is not the user's")
+    service.check_conversation(len(body.messages), _texts(body))
     messages = plain_messages(body)
-    service.check_length(sum(len(message["content"]) for message in messages))
     choice = body.tool_choice
     tools: list[dict[str, Any]] = [
         {"type": "function", "function": {"name": tool.name, "description": tool.description or "",
@@ -124,7 +146,7 @@ def messages(service: Service) -> APIRouter:
         }
 
     @router.post("/v1/messages", response_model=None)
-    async def answer(body: MessagesBody, http: Request) -> Response | dict[str, Any]:
+    async def answer(body: Body, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
         talk = await service.off_loop(lambda: conversation_of(service, body))
         asked = Asked(
@@ -146,7 +168,7 @@ def messages(service: Service) -> APIRouter:
         return message(asked, content, _reason(one.reason, one.stop, bool(reader.calls)), one.stop)
 
     @router.post("/v1/messages/count_tokens")
-    async def count(body: CountBody) -> dict[str, int]:
+    async def count(body: Counted) -> dict[str, int]:
         service.check_name(body.model)
         talk = await service.off_loop(lambda: conversation_of(service, body))
         return {"input_tokens": len(talk.prompt)}

@@ -105,8 +105,16 @@ def store_of(args: argparse.Namespace, kv: KVOptions, ended: contextlib.ExitStac
     limit = DEFAULT_LIMIT if args.store_limit is None else args.store_limit
     if not is_url(store):
         return ChunkStore(store, limit)
-    folder = args.store_folder or ended.enter_context(tempfile.TemporaryDirectory(prefix="livekv-store-"))
+    folder = args.store_folder
+    if folder is None:  # a second signal may have removed a part of it
+        made = tempfile.TemporaryDirectory(prefix="livekv-store-", ignore_cleanup_errors=True)
+        folder = ended.enter_context(made)
     return ChunkStore(folder, limit, remote=store, fetches_ahead=True)
+
+
+def temporary_store(args: argparse.Namespace, store: ChunkStore | None) -> str | None:
+    """The folder that ended removes."""
+    return store.path if store and store.has_remote and args.store_folder is None else None
 
 
 def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
@@ -126,6 +134,6 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
                     args.lookup)  # fmt: skip
     store = store_of(args, kv, ended)
     if store:
-        ended.callback(store.flush, FLUSH_S)
+        ended.callback(store.finish, FLUSH_S)
     model = Model(args.model, args.gpu_layers, args.threads, prefix_cache_bytes=kept, store=store)
     return Worker(Scheduler(model, limits, args.ctx_size, kv))

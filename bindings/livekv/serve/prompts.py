@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from livekv._livekv import Error
 from livekv.model import Model
 from livekv.serve.answers import Service
+from livekv.serve.bodies import parsed
 from livekv.serve.fields import ChatBody, Message, NamedTool
 from livekv.serve.grammar import Grammars
 from livekv.serve.request import Constraint
@@ -32,8 +33,8 @@ _writes_tools = functools.lru_cache(maxsize=4)(writes_tools)
 
 def conversation_of(service: Service, body: ChatBody) -> Conversation:
     """Raises Error for what the template refuses, and for a schema that is none."""
+    service.check_conversation(len(body.messages), _texts(body))
     messages = [_plain(message) for message in body.messages]
-    service.check_length(sum(len(message["content"]) for message in messages))
     model = service.model
     tools = [_tool(tool.model_dump(exclude_none=True)) for tool in body.tools or ()]
     choice = body.tool_choice or "auto"
@@ -85,6 +86,18 @@ def _format_of(model: Model, body: ChatBody) -> Callable[[], Constraint] | None:
     return grammars_of(model).of_json(wanted.json_schema.schema_)
 
 
+def _texts(body: ChatBody) -> Iterator[str]:
+    """All that a template may write of it."""
+    for message in body.messages:
+        content = message.content
+        yield from (part.text for part in content) if isinstance(content, list) else (content or "",)
+        yield from filter(None, (message.name, message.tool_call_id))
+        for call in message.tool_calls or ():
+            yield from (call.id, call.function.name, call.function.arguments)
+    for tool in body.tools or ():
+        yield from (tool.function.name, tool.function.description or "", json.dumps(tool.function.parameters))
+
+
 def _plain(message: Message) -> dict[str, Any]:
     """As templates read it: arguments of calls are objects, parts of text are joined."""
     content = message.content
@@ -109,10 +122,7 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        raise Error("the arguments of a tool call are not JSON") from None
+    found = parsed((text or "{}").encode(), "the arguments of a tool call")
     if not isinstance(found, dict):
         raise Error("the arguments of a tool call are not a JSON object")
     return found

@@ -38,6 +38,7 @@ from livekv.sampling import Sampler, TextStream
 from livekv.serve.job import Job, Work, common
 from livekv.serve.kept import Kept, branch
 from livekv.serve.limits import Limits
+from livekv.serve.passes import Passes
 from livekv.serve.promises import Promises
 from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.text import Text
@@ -82,7 +83,8 @@ class Scheduler:
         self._queue: deque[Request] = deque()
         self._reading: list[Job] = []
         self._writing: list[Job] = []
-        self.kept = Kept()
+        self._passes = Passes.of(model, self.kv.chunk_tokens)
+        self.kept = Kept(self._passes)
         with self._new_session() as probe:
             self._promises = Promises(probe, n_ctx)
         self._shares = self.kv.can_be_stored  # chunks that another prompt may go on from
@@ -96,7 +98,7 @@ class Scheduler:
             raise Refused(400, f"n is {request.n}; this server writes at most {self.limits.parallel} texts at a time")
         if len(request.prompt) >= self.n_ctx:
             raise Refused(
-                400, f"the prompt has {len(request.prompt)} tokens; the context of {self.n_ctx} leaves no room"
+                400, f"the prompt has {len(request.prompt)} tokens; the context of {self.n_ctx} (-c) leaves no room"
             )
         if not request.prompt:
             raise Refused(400, "the prompt has no tokens")
@@ -257,13 +259,13 @@ class Scheduler:
         n = job.session.reuse(job.prompt)
         n_stored = self._n_from_store() - n_stored
         job.reused = {"prefix tree": n - n_stored, "store": n_stored}
-        known = self.kept.take(job.prompt, n, self.kv.chunk_tokens)
+        known = self.kept.take(job.prompt, n)
         if known is not None:
             job.session.close()
             job.session, n = known, known.n_tokens
             job.reused = {"a sequence that ended": n}
         job.request.n_cached = n
-        job.branches |= {branch(job.prompt, tokens, self.kv.chunk_tokens) for tokens in self.kept.tokens()}
+        job.branches |= {branch(job.prompt, tokens, self._passes) for tokens in self.kept.tokens()}
 
     def _n_from_store(self) -> int:
         return self.model.store.counts["tokens_read"] if self.model.store else 0
@@ -275,8 +277,9 @@ class Scheduler:
         with self._lock:
             others = [request.ids for request in self._queue if not request.scores_prompt]
         others += [other.prompt for other in self._reading if other is not job and other.n_read == 0]
-        job.branches |= {branch(job.prompt, other, self.kv.chunk_tokens) for other in others}
-        return min((at - job.n_read for at in job.branches if 0 < at - job.n_read < n), default=n)
+        job.branches |= {branch(job.prompt, other, self._passes) for other in others}
+        least = self._passes.least(job.n_read)
+        return min((at - job.n_read for at in job.branches if least <= at - job.n_read <= n - least), default=n)
 
     def _is_being_read(self, job: Job) -> bool:
         """Whether an earlier prompt is about to read a beginning of this one, which then need not be read again."""
@@ -287,7 +290,7 @@ class Scheduler:
         for other in self._reading:
             if other is job or other.request.arrived >= job.request.arrived or other.request.scores_prompt:
                 continue
-            n = branch(other.prompt, job.prompt, self.kv.chunk_tokens) if self._keeps else 0
+            n = branch(other.prompt, job.prompt, self._passes) if self._keeps else 0
             if (n or common(job.prompt, other.prompt) // self.kv.chunk_tokens * self.kv.chunk_tokens) > other.n_read:
                 return True
         return False
@@ -311,8 +314,10 @@ class Scheduler:
             return
         if done.rows is not None:
             job.score(done.rows)
+        if not self._passes.same(job.n_read - len(done.tokens), job.n_read):
+            job.n_same = min(job.n_same, job.n_read - len(done.tokens))
         if job.n_read in job.branches:
-            self._keep_a_copy(job.session)
+            self._keep_a_copy(job)
         if job.n_read < len(job.prompt):
             self._end_over_budget(job)
             return
@@ -385,9 +390,9 @@ class Scheduler:
         if self.n_texts == job.request.n and self.kv_bytes > self.limits.memory:
             self._fail(job, Failure(503, f"its cache needs more than the {self.limits.memory} bytes there are"))
 
-    def _keep_a_copy(self, session: Session) -> None:
+    def _keep_a_copy(self, job: Job) -> None:
         with contextlib.suppress(Error):  # no memory: whoever needs it reads it again
-            self.kept.add(session.fork(), is_beginning=True)
+            self.kept.add(job.session.fork(), job.n_read, min(job.n_read, job.n_same), is_beginning=True)
 
     def _drop(self, job: Job, keep: bool = False) -> None:
         if job in self._reading:
@@ -396,7 +401,8 @@ class Scheduler:
             self._writing.remove(job)
         for session in job.give_up():
             if keep and session.n_tokens > 0:
-                self.kept.add(session)
+                n_prompt = min(session.n_tokens, len(job.prompt))
+                self.kept.add(session, n_prompt, min(n_prompt, job.n_same))
             else:
                 session.close()
         self.kept.shrink(self._unpromised())

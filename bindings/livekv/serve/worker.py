@@ -15,6 +15,7 @@ from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.scheduler import Scheduler
 
 log = logging.getLogger("livekv.serve")
+ENDS = "the server ends"
 
 
 class Worker:
@@ -27,10 +28,20 @@ class Worker:
         self._ended = False
         self._said = ""  # of the store
         self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._listening: set[Request] = set()  # of the loop
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def tell_the_end(self) -> None:
+        """From the loop: no more requests are taken, and everybody who listens is told now, not when the step under way
+        has ended."""
+        self._closing = True
+        self._wake.set()
+        for request in self._listening:
+            request.on_event(Failure(503, ENDS))
+        self._answer(ended=True)
 
     def close(self) -> None:
         """Ends all requests. Waits for the step under way."""
@@ -45,14 +56,16 @@ class Worker:
     def submit(self, request: Request) -> None:
         """Raises Refused as Scheduler.submit, and when the server ends."""
         if self._closing:
-            raise Refused(503, "the server ends")
+            raise Refused(503, ENDS)
         self.scheduler.submit(request)
         self._wake.set()
         if self._ended:  # meanwhile: nobody else would tell it
-            self.scheduler.fail_all(Failure(503, "the server ends"))
+            self.scheduler.fail_all(Failure(503, ENDS))
 
     async def between_steps(self, look: Callable[[], Any]) -> Any:
         """What look returns, called in the thread that steps. Raises what it does, and Refused when the server ends."""
+        if self._closing:
+            raise Refused(503, ENDS)
         answer: Future[Any] = Future()
         self._asked.append((look, answer))
         self._wake.set()
@@ -68,7 +81,7 @@ class Worker:
                     continue
                 try:
                     if ended:
-                        raise Refused(503, "the server ends")
+                        raise Refused(503, ENDS)
                     answer.set_result(look())
                 except Exception as problem:
                     answer.set_exception(problem)
@@ -88,7 +101,7 @@ class Worker:
                 self._wake.wait()
         self._ended = True
         self._answer(ended=True)
-        self.scheduler.fail_all(Failure(503, "the server ends"))
+        self.scheduler.fail_all(Failure(503, ENDS))
 
     def _say_of_the_store(self) -> None:
         """Once, until it works again."""
@@ -111,6 +124,7 @@ async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
 
     request.on_event = tell
     worker.submit(request)
+    worker._listening.add(request)
     n_left = request.n
     try:
         while n_left > 0:
@@ -121,4 +135,5 @@ async def events(worker: Worker, request: Request) -> AsyncIterator[Piece]:
             n_left -= event.reason is not None
             yield event
     finally:
+        worker._listening.discard(request)
         request.cancelled = n_left > 0
