@@ -43,7 +43,7 @@ def test_it_follows_the_whole_prompt_more_closely_the_more_it_keeps(livekv, mode
         one = model.session(500, kv=livekv.KVOptions.parse(f"fastkv:chunk-size=64:retain-rate={rates}"))
         one.prefill(tokens[:240])
         lost.append(kl(go_on(one, tokens[240:280]), reference))
-    assert lost[0] > lost[1] > lost[2] and lost[2] < 1e-5
+    assert lost[0] > lost[1] > lost[2] and lost[2] < 1e-4
 
 
 def test_sealed_entries_take_less_and_lose_little(livekv, model, tokens):
@@ -72,7 +72,7 @@ def test_a_prompt_in_steps_is_one_prompt(livekv, model, session, tokens):
 
 def test_a_text_whose_logits_are_all_wanted_stays_whole(livekv, model, session, tokens):
     f16 = model.session(500, kv=livekv.KVOptions.parse("f16:chunk-size=64"))
-    assert kl(session.eval(tokens[:100], all_logits=True), f16.eval(tokens[:100], all_logits=True)) < 1e-5
+    assert kl(session.eval(tokens[:100], all_logits=True), f16.eval(tokens[:100], all_logits=True)) < 1e-4
     assert session.kv_stats().fastkv["prompt_tokens"] == 0
 
 
@@ -83,8 +83,8 @@ def test_a_text_whose_last_logits_are_wanted_is_a_prompt(livekv, model, session,
 
 
 @pytest.mark.parametrize(("spec", "said"), [
-    ("fastkv:retain-rate=0", "0 is not in 1e-06..1"),
-    ("fastkv:tsp-rate=1.5", "1.5"),
+    ("fastkv:retain-rate=0", "retain-rate: '0' is not a number in 1e-06..1"),
+    ("fastkv:tsp-rate=1.5", "tsp-rate: '1.5' is not a number in 1e-06..1"),
     ("fastkv:pooling=median", "'median' is not one of max, avg"),
     ("fastkv:store=q8_0", "'q8_0' is not one of f16, livekv"),
     ("fastkv:kv-bits=3", "kv_bits: it is for what is sealed (store livekv)"),
@@ -152,5 +152,5 @@ def test_perplexity_scores_what_follows_a_windows_first_half(tools, story, root)
                          "--kl-base", "f16", "--retain-rate", rate, "--tsp-rate", rate, "-o", "json")  # fmt: skip
         measured = json.loads(done.stdout)
         lost[rate] = (measured["kl_mean"], measured["bits_per_value"])
-    assert lost[0.1][0] > 1e-3 > 1e-5 > lost[1][0]
+    assert lost[0.1][0] > 1e-3 > 1e-4 > lost[1][0]
     assert lost[0.1][1] < lost[1][1]
