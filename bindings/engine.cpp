@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -89,6 +90,9 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
         const int64_t first = all_logits ? 0 : n - 1;
         py::array_t<float> rows(all_logits ? std::vector<py::ssize_t>{n, n_vocab} : std::vector<py::ssize_t>{n_vocab});
         float * const out = rows.mutable_data();
+        if (to_come[i] > 0 && !generated[i] && held[i].cache().judges_prompt()) {  // none are known before its end
+            std::fill_n(out, rows.size(), std::numeric_limits<float>::quiet_NaN());
+        }
         results.append(std::move(rows));
         work.push_back({&held[i], ids[i], first, generated[i] ? token_origin::generated : token_origin::prompt,
                         [out, first, n_vocab](int64_t start, int64_t, std::span<const float> logits) {

@@ -37,6 +37,7 @@ PYBIND11_MODULE(_livekv, m) {
     livekv::bind_streams_by_channel(m);
     livekv::bind_streams_of_groups(m);
     livekv::bind_guided(m);
+    livekv::bind_fastkv(m);
     livekv::bind_text(m);
     livekv::bind_fidelity(m);
 }

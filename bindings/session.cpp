@@ -198,6 +198,10 @@ py::dict stats(session_handle & h) {
         guided_layers.append(one);
     }
     guided["layers"] = guided_layers;
+    py::dict fastkv;
+    if (r.fastkv) {
+        visit_numbers(*r.fastkv, [&](const char * name, double x) { fastkv[name] = static_cast<int64_t>(x); });
+    }
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
                     py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace,
@@ -205,7 +209,8 @@ py::dict stats(session_handle & h) {
                     py::arg("n_given_back") = r.n_given_back, py::arg("n_saturated") = r.n_saturated,
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
                     py::arg("snr_v") = v, py::arg("stream") = r.streams.empty() ? py::object(py::none()) : stream,
-                    py::arg("guided") = r.guided.empty() ? py::object(py::none()) : guided);
+                    py::arg("guided") = r.guided.empty() ? py::object(py::none()) : guided,
+                    py::arg("fastkv") = r.fastkv ? py::object(fastkv) : py::none());
 }
 
 py::tuple dump(session_handle & h, int64_t il) {

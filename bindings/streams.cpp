@@ -22,6 +22,9 @@ class stream {
         if (options.policy == "guided") {
             fail("the policy guided seals by attention too, not keys or values alone; livekv.kv.GuidedLayer has it");
         }
+        if (options.policy == "fastkv") {
+            fail("the policy fastkv keeps a prompt's tokens by attention; livekv.kv.fastkv_choose has it");
+        }
         if (options.policy != "livekv") {
             fail("only the policies ", compressing_policies(), " seal chunks, not ", options.policy);
         }

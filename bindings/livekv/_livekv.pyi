@@ -147,6 +147,9 @@ class GuidedLayer:
     def __init__(self, method: dict[str, Any], layer: int, n_layer: int, n_prompt: int) -> None: ...
     def add(self, q: F32, k: F32, v: F32, positions: list[int], n_chunk: int) -> list[dict[str, Any]]: ...
 
+def fastkv_choose(
+    q: F32, k: F32, *, retain_rate: float, tsp_rate: float, pooling: str, is_later: bool
+) -> dict[str, Any]: ...
 def fidelity(
     model: Model,
     tokens: Tokens,

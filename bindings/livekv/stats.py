@@ -64,6 +64,10 @@ class KVStats:
     bits, high_ratio, medium_ratio, low_ratio and dropped_ratio of the tokens in all layers, once there is a chunk, and
     layers, a dict each: tokens_in, tokens_kept, bits_per_kept, score_mean, score_std, score_min, score_max and
     budget_use."""
+    fastkv: dict[str, int] | None = None
+    """Of fastkv, once its prompt is complete: prompt_tokens, tokens_going_on to the later layers, tokens_kept by each
+    kv head of a layer up to the one that chose, tokens_kept_later by one of a later layer, and peak_bytes of the cache
+    while the prompt was read."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:
@@ -88,4 +92,5 @@ def kv_stats_from(raw: dict[str, Any]) -> KVStats:
         seal_s=raw["seal_s"],
         stream=raw["stream"],
         guided=raw["guided"],
+        fastkv=raw["fastkv"],
     )

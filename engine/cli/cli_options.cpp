@@ -131,8 +131,8 @@ void cli_options::check(const option_table & table) {
     if ((saves || loads) && (conversation || tokenize)) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
     }
-    if (saves && !loads && !find_kv_policy(engine.kv.policy).compresses) {
-        throw usage_error("--kv-save writes " + compressing_policies() + " caches only, not --kv " + engine.kv.policy);
+    if (saves && !loads && !find_kv_policy(engine.kv.policy).saves()) {
+        throw usage_error("--kv-save writes " + saving_policies() + " caches only, not --kv " + engine.kv.policy);
     }
     // Of a loaded cache, all options but measure_error are the file's.
     if (engine.kv.measure_error || (!loads && !shares_pieces(engine.kv))) {

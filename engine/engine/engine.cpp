@@ -171,6 +171,15 @@ void engine::locked_step(std::span<const batch_item> batch) {
         }
         items.push_back(&item);
     }
+    for (const batch_item * item : items) {
+        if (item->cache->judges_prompt() && item->origin == token_origin::prompt) {
+            if (items.size() > 1) {
+                fail("a prompt that is judged as a whole (policy fastkv) is read alone, not in a batch of ",
+                     items.size());
+            }
+            return judged_step(*item);
+        }
+    }
     std::vector<const batch_item *> ordered;
     for (const bool first : {true, false}) {
         std::copy_if(items.begin(), items.end(), std::back_inserter(ordered),
@@ -199,25 +208,25 @@ void engine::pass(std::span<const batch_item * const> items) {
             outputs_.push_back(static_cast<int32_t>(runner_.end_of_part(model_->hp.n_layer - 1, i) - left));
         }
     }
-    forward_.run(tokens_, positions_, outputs_, model_->hp.is_long(items.front()->cache->n_ctx()));
+    forward_.run({tokens_, {}, positions_, outputs_, model_->hp.is_long(items.front()->cache->n_ctx())});
     runner_.check();  // what it has to say is nearer to the cause than logits are
     int64_t first = 0;
     for (const batch_item * item : items) {
         if (item->n_outputs > 0) {
             forward_.logits(first, item->n_outputs, item->logits);
-            require_numbers(*item);
+            require_numbers(*item, item->cache->n_tokens());
             first += item->n_outputs;
         }
     }
     runner_.commit();
 }
 
-void engine::require_numbers(const batch_item & item) const {
+void engine::require_numbers(const batch_item & item, int64_t first_token) const {
     const int64_t n_vocab = model_->hp.n_vocab;
     const std::span<const float> logits(item.logits, static_cast<size_t>(item.n_outputs * n_vocab));
     if (const auto bad = first_not_finite(logits)) {
         const int64_t at = static_cast<int64_t>(*bad);
-        const int64_t first = item.cache->n_tokens() + static_cast<int64_t>(item.tokens.size()) - item.n_outputs;
+        const int64_t first = first_token + static_cast<int64_t>(item.tokens.size()) - item.n_outputs;
         fail("the model's logits are not numbers: that of token ", at % n_vocab, " after position ",
              first + at / n_vocab, " is ", logits[*bad], "; its weights may be damaged");
     }

@@ -39,7 +39,9 @@ class engine {
 
     // Advances every item's sequence by its tokens, all in one pass of the model. Attention does not depend on who else
     // is in the batch. Logits, and keys and values of upper layers, may differ in the last digits, as ggml's products
-    // depend on the number of columns. Throws livekv::error; then every sequence is what it was before.
+    // depend on the number of columns. A prompt that its cache judges (kv_cache::judges_prompt) is alone in its step,
+    // and takes a pass over the early layers and, at its end, passes over the others. Throws livekv::error; then every
+    // sequence is what it was before.
     void step(std::span<const batch_item> batch);
 
     // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.
@@ -82,8 +84,13 @@ class engine {
     void forget_if_free() noexcept;
     void locked_step(std::span<const batch_item> batch);
     void pass(std::span<const batch_item * const> items);
-    // Throws livekv::error for logits that are not finite.
-    void require_numbers(const batch_item & item) const;
+    // A step of a prompt that its cache judges as a whole: a pass over the early layers and, at the prompt's end,
+    // passes over the later ones (judged_prompt.cpp).
+    void judged_step(const batch_item & item);
+    void read_early(const batch_item & item, chunked_cache & cache);
+    void read_later(const batch_item & item, chunked_cache & cache);
+    // Throws livekv::error for logits that are not finite; first_token: position of the item's first.
+    void require_numbers(const batch_item & item, int64_t first_token) const;
 
     std::shared_ptr<const model> model_;
     int32_t n_threads_;

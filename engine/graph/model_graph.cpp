@@ -18,18 +18,23 @@ class builder {
     }
 
     model_graph build(int64_t n_outputs, bool outputs_are_last) {
-        out_.tokens = input("inp_tokens", n_rows_);
+        const layer_run layers = runner_.layers();
+        out_.tokens = layers.first == 0 ? input("inp_tokens", n_rows_) : nullptr;
         out_.positions = positions_ = input("inp_pos", n_rows_);
         if (!outputs_are_last) {
             out_.outputs = input("inp_out_ids", n_outputs);
         }
         runner_.add_inputs(ctx_, out_.graph);
-        ggml_tensor * x = ggml_get_rows(ctx_, w_.token_embd, out_.tokens);  // [n_embd, n_rows]
-        x = hp_.embedding_scale == 1.0f ? x : ggml_scale(ctx_, x, hp_.embedding_scale);
-        x = named(x, "inp_embd", -1);
-        for (int64_t il = 0; il < hp_.n_layer; ++il) {
+        ggml_tensor * x = named(layers.first == 0 ? embedding() : rows_in(), "inp_embd", -1);  // [n_embd, n_rows]
+        for (int64_t il = layers.first; il < layers.end; ++il) {
             const bool last = il + 1 == hp_.n_layer;
             x = layer(x, il, last ? n_outputs : runner_.n_rows(il));
+        }
+        if (layers.end < hp_.n_layer) {
+            out_.rows_out = named(x, "rows_out", -1);
+            ggml_set_output(x);
+            ggml_build_forward_expand(out_.graph, x);
+            return out_;
         }
         if (n_outputs > 0) {
             x = named(rms_norm(ctx_, x, w_.output_norm, hp_.norm_rms_eps), "result_norm", -1);
@@ -46,6 +51,18 @@ class builder {
         ggml_set_input(t);
         ggml_build_forward_expand(out_.graph, t);
         return named(t, label, -1);
+    }
+
+    ggml_tensor * embedding() {
+        ggml_tensor * x = ggml_get_rows(ctx_, w_.token_embd, out_.tokens);
+        return hp_.embedding_scale == 1.0f ? x : ggml_scale(ctx_, x, hp_.embedding_scale);
+    }
+
+    ggml_tensor * rows_in() {
+        out_.rows_in = ggml_new_tensor_2d(ctx_, GGML_TYPE_F32, hp_.n_embd, n_rows_);
+        ggml_set_input(out_.rows_in);
+        ggml_build_forward_expand(out_.graph, out_.rows_in);
+        return out_.rows_in;
     }
 
     // Keeps the columns of x [n, n_rows] whose logits are wanted.

@@ -73,6 +73,16 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
         plan.warmup_chunks = 0;
         return plan;
     }
+    if (find_kv_policy(options.policy).is_fastkv) {
+        plan.fastkv = fastkv_plan{options.fastkv()};
+        plan.seals = options.store == kv_store_as::livekv;
+        plan.method.scale_method = kv_method::scale::range;  // no state: tokens that are kept are no neighbours
+        plan.method.key_classes = false;
+        plan.method.sink_tokens = 0;
+        plan.warmup_chunks = 0;
+        plan.v_rotation = plan.seals ? rotation_of(shape.head_dim, 64) : 0;
+        return plan;
+    }
     if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
         plan.k_rotation = rotation_of(shape.head_dim, 128);
     }
@@ -83,17 +93,21 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
 }
 
 // Says each layer which one it is.
-void number_layers(std::vector<chunk_plan> & plans) {
+void number_layers(const kv_options & options, std::vector<chunk_plan> & plans) {
     for (size_t il = 0; il < plans.size(); ++il) {
         chunk_plan & plan = plans[il];
         if (plan.guided) {
             plan.guided->layer = static_cast<int64_t>(il);
             plan.guided->n_layer = static_cast<int64_t>(plans.size());
         }
-        if (plan.guided && plan.window > 0) {
-            throw kv_option_error("policy", "the cache guided keeps no positions of its tokens, which the window of " +
-                                                std::to_string(plan.window) + " tokens in layer " + std::to_string(il) +
-                                                " needs");
+        if (plan.fastkv) {
+            plan.fastkv->layer = static_cast<int64_t>(il);
+            plan.fastkv->tsp_layer = options.fastkv_layer(static_cast<int64_t>(plans.size()));
+        }
+        if ((plan.guided || plan.fastkv) && plan.window > 0) {
+            throw kv_option_error(
+                "policy", "the cache " + options.policy + " keeps no positions of its tokens, which the window of " +
+                              std::to_string(plan.window) + " tokens in layer " + std::to_string(il) + " needs");
         }
     }
 }
@@ -174,7 +188,7 @@ std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape &
         const bool bypass = alone ? il != options.only_layer : il < n_bypass;
         plans.push_back(plan_of(options, layer, bypass, bypass && (alone || options.bypass_type == kv_bypass::f16)));
     }
-    number_layers(plans);
+    number_layers(options, plans);
     if (find_kv_policy(options.policy).streams && options.pre_rope) {
         share_turns(shape, plans);
     }

@@ -1,7 +1,7 @@
 #pragma once
 
-// The policies livekv, kvstream, guided and kivi: a layer's tail becomes a chunk, sealed into blocks, whenever it is
-// full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h,
+// The policies livekv, kvstream, guided, kivi and fastkv: a layer's tail becomes a chunk, sealed into blocks, whenever
+// it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h,
 // kivi_seal.h and, on the GPU,
 // kernels/cuda.
 
@@ -34,6 +34,15 @@ struct guided_plan {
     int64_t n_layer = 1;
 };
 
+// What fastkv judges by.
+struct fastkv_plan {
+    fastkv_method method;
+    int64_t layer = 0;
+    int64_t tsp_layer = 0;
+
+    bool is_later() const { return layer > tsp_layer; }
+};
+
 // What is done with one layer's chunks.
 struct chunk_plan {
     int64_t n_head_kv = 0;
@@ -51,6 +60,7 @@ struct chunk_plan {
     std::optional<stream_plan> stream;        // of kvstream
     std::optional<guided_plan> guided;        // of guided
     std::optional<kivi_method> kivi;          // of kivi
+    std::optional<fastkv_plan> fastkv;        // of fastkv
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }

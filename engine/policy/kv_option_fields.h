@@ -65,6 +65,13 @@ inline std::array<const char *, 2> names_of(guided_method::key_axis) {
     return {"channel", "token"};
 }
 
+inline std::array<const char *, 2> names_of(fastkv_method::pooling) {
+    return {"max", "avg"};
+}
+inline std::array<const char *, 2> names_of(kv_store_as) {
+    return {"f16", "livekv"};
+}
+
 // Calls f(name, member of kv_options, what it may be, help) for each option but the policy, in the order help shows
 // them. name: the field's, in Python too; what texts call it: kv_option_name.
 template <typename F>
@@ -154,6 +161,16 @@ void for_each_kv_option(F && f) {
     f("residual", &o::residual, kv_whole{32, 4096, 32},
       "tokens that are quantized together, and read together of a prompt; keys of fewer newest ones are exact, values "
       "of so many more; a multiple of 32");
+    f("retain_rate", &o::retain_rate, kv_real{1e-6, 1.0},
+      "share of the prompt's tokens that each kv head of a layer keeps, the last 8 among them");
+    f("tsp_rate", &o::tsp_rate, kv_real{1e-6, 1.0},
+      "share of the prompt's tokens that goes on to the layers behind tsp-layer, which keep retain-rate / tsp-rate of "
+      "these");
+    f("tsp_layer", &o::tsp_layer, kv_whole{0, 100000, 1, "auto", -1},
+      "the layer that chooses them, counted from 0; auto: half of the layers, less one");
+    f("pooling", &o::pooling, kv_one_of{}, "what a token's score takes of the 7 around it");
+    f("store", &o::store, kv_one_of{},
+      "how what is kept is stored: in 16 bits, or sealed as livekv does, in kv-bits with a group's own range");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <climits>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,9 @@
 #include "policy/kv_options.h"
 
 namespace livekv {
+
+// option::since of an option that is in no file: its policy's caches are not saved.
+constexpr int in_no_file = INT_MAX;
 
 // Declares every cache option, as fields of o, with its range and help, each by its name in texts behind `dashes`: "--"
 // on a command line, "" elsewhere. with_policy: the policy too, as "kv".

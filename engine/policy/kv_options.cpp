@@ -98,6 +98,13 @@ void check_kivi(const kv_options & o) {
     }
 }
 
+void check_fastkv(const kv_options & o) {
+    const kv_options shipped;
+    if (o.store == kv_store_as::f16 && !(o.bits == shipped.bits)) {
+        refuse("kv_bits", "it is for what is sealed (store livekv)");
+    }
+}
+
 }  // namespace
 
 void kv_options::check() const {
@@ -131,6 +138,9 @@ void kv_options::check() const {
     check_guided(*this);
     if (how.is_kivi) {
         check_kivi(*this);
+    }
+    if (how.is_fastkv) {
+        check_fastkv(*this);
     }
 }
 
@@ -213,6 +223,14 @@ guided_method kv_options::guided() const {
 
 kivi_method kv_options::kivi() const {
     return {static_cast<int32_t>(bits.k), static_cast<int32_t>(bits.v), residual};
+}
+
+int64_t kv_options::fastkv_layer(int64_t n_layer) const {
+    const int64_t layer = tsp_layer < 0 ? std::max<int64_t>(0, n_layer / 2 - 1) : tsp_layer;
+    if (layer + 1 >= n_layer) {
+        refuse("tsp_layer", "behind layer ", layer, " there must be others; the model has ", n_layer);
+    }
+    return layer;
 }
 
 int64_t kv_options::chunk_tokens() const {

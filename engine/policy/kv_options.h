@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "kv/kv_block.h"
+#include "kv/kv_fastkv.h"
 #include "kv/kv_guided.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_method.h"
@@ -31,6 +32,9 @@ enum class kv_bypass { q8_0, f16 };
 
 // Whether key channels have widths of their own, chosen for each block; automatic: where no other option excludes it.
 enum class kv_key_alloc { off, block, automatic };
+
+// What becomes of the tokens that fastkv keeps: rows of 16 bits, or blocks as livekv seals.
+enum class kv_store_as { f16, livekv };
 
 // An option with a value it must not have, or that its policy does not read.
 class kv_option_error : public error {
@@ -104,6 +108,13 @@ struct kv_options {
     // Of kivi (kv/kv_kivi.h).
     int64_t residual = 128;
 
+    // Of fastkv (kv/kv_fastkv.h).
+    double retain_rate = 0.1;
+    double tsp_rate = 0.2;
+    int64_t tsp_layer = -1;  // -1: half of the layers, less one
+    fastkv_method::pooling pooling = fastkv_method::pooling::max;
+    kv_store_as store = kv_store_as::f16;
+
     bool measure_error = false;
     std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 
@@ -121,9 +132,14 @@ struct kv_options {
     stream_method stream(kv_side side) const;
     guided_method guided() const;
     kivi_method kivi() const;
+    fastkv_method fastkv() const { return {retain_rate, tsp_rate, pooling}; }
 
     // Tokens of a chunk that is full, and the most of a prompt that are processed together.
     int64_t chunk_tokens() const;
+
+    // Of fastkv, the layer that chooses which tokens go on, of n_layer. Throws kv_option_error where no layer is
+    // behind it.
+    int64_t fastkv_layer(int64_t n_layer) const;
 
     // Layers kept at higher precision, of n_layer.
     int64_t n_bypass(int64_t n_layer) const;

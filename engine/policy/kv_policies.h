@@ -14,13 +14,16 @@ struct kv_policy {
     bool streams = false;        // compresses as Streaming KVQuant, not as livekv
     bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
     bool is_kivi = false;        // compresses as KIVI
+    bool is_fastkv = false;      // keeps of a prompt what its last tokens look at, as FastKV
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
     bool has_preset(const std::string & preset) const;
     // Whether sequences that begin alike may have chunks in common: not where these depend on the whole prompt's
     // length.
-    bool shares() const { return compresses && !guides; }
+    bool shares() const { return compresses && !guides && !is_fastkv; }
+    // Whether a sequence may be written to a file: not where heads keep different tokens.
+    bool saves() const { return compresses && !is_fastkv; }
 };
 
 // The policies, in the order help shows them.
@@ -36,8 +39,9 @@ void require_read(const std::string & policy, const std::string & option);
 // "livekv", or several names with commas.
 std::string policies_that_read(const std::string & option);
 
-// The names of those that compress, or that share, as a sentence has them: "a, b and c".
+// The names of those that compress, that share, or that may be saved, as a sentence has them: "a, b and c".
 std::string compressing_policies();
 std::string sharing_policies();
+std::string saving_policies();
 
 }  // namespace livekv

@@ -24,7 +24,7 @@ kv_texts texts_of(kv_options options) {
     option_table table;
     declare_kv_options(table, options, /*dashes=*/"", /*with_policy=*/true);
     for (const option & o : table.all()) {
-        if (!o.initial.empty()) {  // else it shapes nothing, or several others
+        if (!o.initial.empty() && o.since != in_no_file) {  // else it shapes nothing, or several others
             texts[o.name] = o.initial;
         }
     }

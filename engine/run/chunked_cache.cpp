@@ -19,6 +19,9 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape)
         layers_.push_back(make_layer((*plans_)[il], shape.layers[il].on_device));
     }
     make_steps();
+    if (plans_->front().fastkv) {
+        prompt_.emplace(*plans_, shape);
+    }
 }
 
 chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers)
@@ -46,7 +49,9 @@ void chunked_cache::make_steps() {
 }
 
 std::unique_ptr<kv_cache> chunked_cache::fork() const {
-    return std::make_unique<chunked_cache>(options_, shape_, layers_);
+    auto copy = std::make_unique<chunked_cache>(options_, shape_, layers_);
+    copy->prompt_ = prompt_;
+    return copy;
 }
 
 int64_t chunked_cache::max_new() const {
@@ -71,8 +76,15 @@ int64_t chunked_cache::max_drafted() const {
 
 void chunked_cache::begin(const pass_part & part) {
     const int64_t n_new = part.n_new;
-    LIVEKV_ASSERT(n_new >= 1 && n_new <= max_new());
+    at_hand_ = {part.layers.first, std::min(part.layers.end, shape_.n_layer())};
+    const int64_t room = options_.chunk_tokens() - layers_[static_cast<size_t>(at_hand_.first)].n_tail;
+    LIVEKV_ASSERT(n_new >= 1 && n_new <= room);
     const bool is_prompt = part.origin == token_origin::prompt;
+    const bool judged = judges_prompt() && is_prompt;
+    if (judges_prompt() && !is_prompt && n_tokens() > 0) {
+        fail("the prompt in a cache of policy ", options_.policy, " is not complete: it has ", n_tokens(),
+             " tokens, and generated text does not follow them");
+    }
     const int64_t prompt = is_prompt ? std::max(part.n_prompt, n_tokens() + n_new) : 0;
     going_.reset();
     if (plans_->front().guided && is_prompt) {
@@ -84,21 +96,47 @@ void chunked_cache::begin(const pass_part & part) {
     }
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
     const bool seal = options_.seal_decode || is_prompt;
-    const bool close = n_new == max_new() || (!options_.seal_decode && seal && part.end_of_prompt);
-    for (layer_step & step : steps_) {
-        step.begin(n_new, close, seal, prompt, going_.get());
+    const bool close = n_new == room || (!options_.seal_decode && seal && part.end_of_prompt);
+    for (int64_t il = at_hand_.first; il < at_hand_.end; ++il) {
+        layer_step & step = steps_[static_cast<size_t>(il)];
+        step.begin(n_new, close, seal && !judged, prompt, going_.get());
         step.closed.from_one_pass = step.passes_through() && is_prompt;
+    }
+    if (judged) {
+        prompt_->begin(steps_, at_hand_, part.end_of_prompt);
     }
 }
 
 void chunked_cache::commit(double seal_seconds) noexcept {
-    for (layer_step & step : steps_) {
-        step.commit();
+    for (int64_t il = at_hand_.first; il < at_hand_.end; ++il) {
+        steps_[static_cast<size_t>(il)].commit();
     }
     seal_seconds_ += seal_seconds;
+    if (judges_prompt() && at_hand_.end - at_hand_.first == shape_.n_layer()) {
+        prompt_->complete_without();
+    }
+}
+
+int64_t chunked_cache::position_of(int64_t il, int64_t i) const {
+    const layer_step & step = steps_[static_cast<size_t>(il)];
+    if (judges_prompt() && step.plan->fastkv->is_later()) {
+        return prompt_->going_on()[static_cast<size_t>(step.layer->n_tokens() + i)];
+    }
+    return n_tokens() + step.token_of_row(i);
+}
+
+void chunked_cache::complete_prompt() {
+    const size_t peak_bytes = bytes();
+    prompt_->complete(layers_, peak_bytes);
 }
 
 void chunked_cache::trim(int64_t n) noexcept {
+    if (judges_prompt() && n == n_tokens()) {
+        return;  // later layers have none of them yet
+    }
+    if (prompt_ && n == 0) {
+        prompt_->reset();
+    }
     for (kv_layer & layer : layers_) {
         layer.trim(n);
     }
@@ -108,6 +146,9 @@ void chunked_cache::trim(int64_t n) noexcept {
 }
 
 int64_t chunked_cache::exact_trim(int64_t n) const {
+    if (prompt_ && n < prompt_->n_tokens()) {  // what is kept of the prompt is all of its tokens' choice
+        return 0;
+    }
     for (bool settled = false; !settled;) {  // to where all layers can
         settled = true;
         for (size_t il = 0; il < layers_.size(); ++il) {
@@ -123,7 +164,7 @@ token_run chunked_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
     token_run run;
     for (size_t il = 0; il < layers_.size(); ++il) {
         const chunk_plan & plan = (*plans_)[il];
-        if (plan.guided) {
+        if (plan.guided || plan.fastkv) {
             fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
                  ": how its tokens are kept depends on their places in the whole prompt");
         }
@@ -169,6 +210,15 @@ kv_report chunked_cache::report() const {
             r.guided.push_back(guided_report((*plans_)[il], layers_[il], layers_.front()));
         }
     }
+    if (prompt_) {
+        r.bytes.tail += prompt_->bytes();
+        if (prompt_->is_complete()) {
+            const fastkv_method & method = plans_->front().fastkv->method;
+            const int64_t n = prompt_->n_tokens();
+            const int64_t n_going_on = prompt_->n_going_on();
+            r.fastkv = {n, n_going_on, method.n_kept(n, false), method.n_kept(n_going_on, true), prompt_->peak_bytes()};
+        }
+    }
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
     return r;
@@ -183,6 +233,10 @@ std::vector<kv_layer> chunked_cache::layers_on_host() const {
 }
 
 kv_layer_dump chunked_cache::dump(int64_t il) const {
+    if (prompt_) {
+        fail("what a cache of policy ", options_.policy,
+             " holds is of other tokens in each head; there is no dump of it");
+    }
     return without_bad_alloc("the dump of a layer", [&]() -> kv_layer_dump {
         const chunk_plan & plan = plans_->at(static_cast<size_t>(il));
         const kv_layer & layer = layers_[static_cast<size_t>(il)];

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "policy/going_on.h"
 #include "run/device_step.h"
+#include "run/fastkv_prompt.h"
 #include "run/kv_cache.h"
 #include "run/layer_step.h"
 
@@ -24,6 +26,7 @@ class chunked_cache : public kv_cache {
     int64_t max_drafted() const override;
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     int64_t n_ctx() const override { return shape_.n_ctx; }
+    bool judges_prompt() const override { return prompt_ && !prompt_->is_complete(); }
     size_t bytes() const override;
     void trim(int64_t n) noexcept override;
     int64_t exact_trim(int64_t n) const override;
@@ -46,7 +49,17 @@ class chunked_cache : public kv_cache {
     layer_step & step(int64_t il) { return steps_[static_cast<size_t>(il)]; }
     host_step & on_host(int64_t il) { return host_steps_[static_cast<size_t>(il)]; }
     device_step & on_device(int64_t il) { return *device_steps_[static_cast<size_t>(il)]; }
+    // Where row i of the pass is in the sequence.
+    int64_t position_of(int64_t il, int64_t i) const;
     void commit(double seal_seconds) noexcept;
+
+    // Of a cache that judges prompts. A step is a pass over the early layers, then, where the prompt ends with it,
+    // passes over the later ones; then one of these: there is more to come; the prompt is complete (throws
+    // std::bad_alloc, and then nothing has changed); the step failed, and the sequence is what it was before it.
+    fastkv_prompt & prompt() { return *prompt_; }
+    void finish_step() noexcept { prompt_->commit(layers_); }
+    void complete_prompt();
+    void take_back_step() noexcept { prompt_->take_back(layers_); }
 
   private:
     void make_steps();
@@ -59,6 +72,8 @@ class chunked_cache : public kv_cache {
     std::vector<host_step> host_steps_;                       // [n_layer]
     std::vector<std::unique_ptr<device_step>> device_steps_;  // [n_layer], null where the layer is in the host's memory
     std::unique_ptr<going_on> going_;                         // of the pass at hand; null: all its tokens go on
+    std::optional<fastkv_prompt> prompt_;                     // of policy fastkv
+    layer_run at_hand_;                                       // layers of the pass
     double seal_seconds_ = 0.0;
 };
 

@@ -35,6 +35,8 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
     reads_queries_ = false;
     keeps_unturned_ = false;
     guides_.clear();
+    layers_ = {0, shape_.n_layer()};
+    judges_ = false;
     seal_seconds_ = 0.0;
     bad_.clear();
     failed_ = false;
@@ -45,11 +47,14 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
         for (const pass_part & p : parts) {
             auto & cache = static_cast<chunked_cache &>(*p.cache);
             growing = p.cache;
+            layers_ = {p.layers.first, std::min(p.layers.end, shape_.n_layer())};
+            judges_ = cache.judges_prompt() && p.origin == token_origin::prompt;
+            LIVEKV_ASSERT(parts.size() == 1 || !judges_);
             cache.begin(p);
-            parts_.push_back({&cache, cache.step(0).close});
+            parts_.push_back({&cache, cache.step(layers_.first).close});
             n_rows += p.n_new;
-            chooses_ = chooses_ || cache.step(0).going;
-            for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+            chooses_ = chooses_ || cache.step(layers_.first).going;
+            for (int64_t il = layers_.first; il < layers_.end; ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
                 keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
                 const kv_layer_shape & layer = shape_.layers[static_cast<size_t>(il)];
@@ -62,8 +67,8 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
             }
             caches.push_back(&cache);
         }
-        rows_.place(caches, shape_.n_layer());
-        passing_.place(caches, shape_.n_layer());
+        rows_.place(caches, layers_);
+        passing_.place(caches, layers_);
     } catch (const std::bad_alloc &) {
         if (!growing) {
             throw;  // no cache of ours is in the pass
@@ -106,6 +111,10 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     if (weighs_guide()) {
         ggml_tensor * args[] = {q, before};
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, weigh_node, GGML_N_TASKS_MAX, &n);
+    }
+    if (judges_) {
+        ggml_tensor * args[] = {q, before};
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, judge_node, GGML_N_TASKS_MAX, &n);
     }
     if (chooses_in(il)) {
         ggml_tensor * chosen =
@@ -212,6 +221,23 @@ void chunked_runner::choose_node(ggml_tensor * dst, int /* ith */, int /* nth */
     }
 }
 
+void chunked_runner::judge_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (r.bad_.any()) {
+        return;
+    }
+    r.guarded([&] {
+        chunked_cache & cache = *r.parts_.front().cache;
+        const attention_args & call = r.calls_.front();
+        const query_rows queries = {static_cast<const float *>(dst->src[0]->data), call.n_head};
+        const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
+        for (int64_t head = ith; head < call.n_head_kv; head += nth) {
+            cache.prompt().judge(cache.step(n.il), r.kernels_, segments, queries, n.scale, head);
+        }
+    });
+}
+
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -277,7 +303,7 @@ void chunked_runner::check() {
             fail("not enough memory for the cache's workspace");
         }
     }
-    for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+    for (int64_t il = layers_.first; il < layers_.end; ++il) {
         for (size_t i = 0; i < parts_.size(); ++i) {
             chunked_cache & cache = *parts_[i].cache;
             if (shape_.layers[static_cast<size_t>(il)].on_device && cache.on_device(il).first_bad() >= 0) {
@@ -288,8 +314,7 @@ void chunked_runner::check() {
     if (const auto first = bad_.first()) {
         const size_t i = rows_.part_of(first->il, first->row);
         chunked_cache & cache = *parts_[i].cache;
-        const int64_t token = cache.step(first->il).token_of_row(first->row - rows_.first(first->il, i));
-        bad_rows::refuse(first->il, cache.n_tokens() + token);
+        bad_rows::refuse(first->il, cache.position_of(first->il, first->row - rows_.first(first->il, i)));
     }
 }
 
@@ -297,14 +322,14 @@ void chunked_runner::commit() noexcept {
     double total = seal_seconds_;
     int64_t n_closed = 0;
     for (const part & p : parts_) {
-        n_closed += p.closes ? p.cache->step(0).n_open() : 0;
-        for (int64_t il = 0; il < shape_.n_layer(); ++il) {
+        n_closed += p.closes ? p.cache->step(layers_.first).n_open() : 0;
+        for (int64_t il = layers_.first; il < layers_.end; ++il) {
             total += shape_.layers[static_cast<size_t>(il)].on_device ? p.cache->on_device(il).seal_seconds() : 0.0;
         }
     }
     for (const part & p : parts_) {  // a part's share of the time: its chunk's of all tokens sealed
         const double share =
-            p.closes ? static_cast<double>(p.cache->step(0).n_open()) / static_cast<double>(n_closed) : 0.0;
+            p.closes ? static_cast<double>(p.cache->step(layers_.first).n_open()) / static_cast<double>(n_closed) : 0.0;
         p.cache->commit(total * share);
     }
 }

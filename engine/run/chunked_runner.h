@@ -42,6 +42,9 @@ class chunked_runner {
     bool reads_queries() const { return reads_queries_; }
     bool keeps_unturned() const { return keeps_unturned_; }
     bool weighs_guide() const { return guides_.any(); }
+    // The layers of the pass, and whether their rows are of a prompt that its cache judges (policy fastkv).
+    layer_run layers() const { return layers_; }
+    bool judges() const { return judges_; }
 
     // Throws livekv::error when the pass failed.
     void check();
@@ -67,6 +70,7 @@ class chunked_runner {
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void choose_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void judge_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
 
@@ -93,6 +97,8 @@ class chunked_runner {
     bool chooses_ = false;
     bool reads_queries_ = false;  // some part
     bool keeps_unturned_ = false;
+    layer_run layers_;
+    bool judges_ = false;
     std::vector<attention_args> calls_;  // of the layer being computed
     guide_weigher guides_;
     double seal_seconds_ = 0.0;

@@ -15,6 +15,12 @@ namespace livekv {
 // Where the tokens of a pass come from: text that is read, or text that was made from the logits.
 enum class token_origin { prompt, generated };
 
+// Consecutive layers, up to the model's last.
+struct layer_run {
+    int64_t first = 0;
+    int64_t end = INT64_MAX;
+};
+
 // One sequence's keys and values over all layers. How a pass adds to them: pass_runner.
 class kv_cache {
   public:
@@ -29,6 +35,10 @@ class kv_cache {
 
     virtual int64_t n_tokens() const = 0;
     virtual int64_t n_ctx() const = 0;  // the most tokens the sequence may have
+
+    // Whether a prompt that comes now is judged as a whole when it is complete (policy fastkv): no other sequence takes
+    // part in its steps, and of its tokens the last one's logits alone are known.
+    virtual bool judges_prompt() const { return false; }
 
     // Bytes the cache holds now, from its allocations.
     virtual size_t bytes() const = 0;
@@ -64,6 +74,7 @@ struct pass_part {
     bool end_of_prompt = false;  // the sequence's next pass will be of generated text
     int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: this pass's are the last
     int64_t n_outputs = 0;       // its last tokens whose logits are wanted
+    layer_run layers = {};       // that the pass computes; a prompt's of policy fastkv not all at once
 };
 
 }  // namespace livekv

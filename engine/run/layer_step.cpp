@@ -15,10 +15,6 @@
 
 namespace livekv {
 
-namespace {
-
-constexpr int64_t tail_step = 64;  // a tail in the host's memory grows by this many tokens
-
 kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int64_t n, place & where) {
     kv_chunk_side s;
     size_t bytes = 2 * static_cast<size_t>(n) * plan.row();
@@ -33,6 +29,10 @@ kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int6
 uint8_t * block_of(const kv_chunk_side & side, int64_t head, int64_t n_head_kv) {
     return side.bytes->data() + side.bytes->bytes() / static_cast<size_t>(n_head_kv) * static_cast<size_t>(head);
 }
+
+namespace {
+
+constexpr int64_t tail_step = 64;  // a tail in the host's memory grows by this many tokens
 
 // What queries were up to the end of the chunk that closes.
 query_squares squares_of(const layer_step & step, int64_t head, std::span<const float> state,

@@ -71,6 +71,11 @@ struct layer_step {
     void drop_rows() noexcept;
 };
 
+// Keys or values of a chunk of n tokens, yet to be written: blocks or rows. Throws std::bad_alloc.
+kv_chunk_side make_side(const chunk_plan & plan, kv_side side, bool sealed, int64_t n, place & where);
+// A kv head's block.
+uint8_t * block_of(const kv_chunk_side & side, int64_t head, int64_t n_head_kv);
+
 // The queries of a pass's tokens, f32 [n_new, n_head, head_dim]; q null: nobody reads them.
 struct query_rows {
     const float * q = nullptr;

@@ -16,7 +16,7 @@ bool pass_runner::comes_first(const kv_cache & cache) {
 void pass_runner::begin(std::span<const pass_part> parts) {
     for (const pass_part & p : parts) {
         const kv_cache & cache = *p.cache;
-        if (cache.n_tokens() + p.n_new > cache.n_ctx()) {
+        if (p.layers.first == 0 && cache.n_tokens() + p.n_new > cache.n_ctx()) {
             fail("the context of ", cache.n_ctx(), " tokens is full: ", cache.n_tokens(), " are in it, ", p.n_new,
                  " more do not fit");
         }
@@ -32,7 +32,8 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     chunked_.begin(parts.first(n_chunked_), dense_.n_rows());
     key_ = "chunked " + chunked_.rows_key() + (chunked_.chooses() ? " choosing" : "") +
            (chunked_.reads_queries() ? " with queries" : "") + (chunked_.keeps_unturned() ? " unturned" : "") +
-           (chunked_.weighs_guide() ? " guided" : "") + dense_.graph_key();
+           (chunked_.weighs_guide() ? " guided" : "") + (chunked_.judges() ? " judged" : "") + " layers " +
+           std::to_string(layers().first) + " to " + std::to_string(layers().end) + dense_.graph_key();
 }
 
 int64_t pass_runner::end_of_part(int64_t il, size_t i) const {

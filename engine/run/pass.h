@@ -36,6 +36,9 @@ class pass_runner {
     // A graph built after one begin serves after any other with an equal key.
     const std::string & graph_key() const { return key_; }
 
+    // Of the pass begun: its layers.
+    layer_run layers() const { return chunked_.layers(); }
+
     // Of the pass begun: rows of layer il, of which part i's last one is before end_of_part. There are fewer of a
     // prompt's in later layers where its policy lets tokens go (guided, propagate layers).
     int64_t n_rows(int64_t il) const { return chunked_.n_rows(il) + dense_.n_rows(); }

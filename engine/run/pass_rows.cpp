@@ -8,12 +8,12 @@ void pass_rows::clear() {
     of_layer_.assign(1, 0);
 }
 
-void pass_rows::place(std::span<chunked_cache * const> caches, int64_t n_layer) {
+void pass_rows::place(std::span<chunked_cache * const> caches, layer_run layers) {
     caches_.assign(caches.begin(), caches.end());
     layouts_.clear();
-    of_layer_.clear();
-    for (int64_t il = 0; il < n_layer; ++il) {
-        bool same = il > 0;
+    of_layer_.assign(static_cast<size_t>(layers.first), 0);  // no layers of the pass
+    for (int64_t il = layers.first; il < layers.end; ++il) {
+        bool same = il > layers.first;
         for (chunked_cache * cache : caches) {
             same = same && cache->step(il).n_rows() == cache->step(il - 1).n_rows();
         }

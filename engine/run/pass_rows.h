@@ -13,8 +13,8 @@ namespace livekv {
 class pass_rows {
   public:
     void clear();
-    // Of caches whose pass has begun, one part each, in this order.
-    void place(std::span<chunked_cache * const> caches, int64_t n_layer);
+    // Of caches whose pass over these layers has begun, one part each, in this order.
+    void place(std::span<chunked_cache * const> caches, layer_run layers);
 
     // Of layer il, whose rows are n(): a part's first one, and a row's part.
     int64_t n(int64_t il) const { return at(il).first.back(); }
@@ -38,7 +38,7 @@ class pass_rows {
 
     std::vector<chunked_cache *> caches_;  // [n_parts]
     std::vector<layout> layouts_ = {{}};
-    std::vector<size_t> of_layer_;  // [n_layer]
+    std::vector<size_t> of_layer_;  // [end of the layers]
 };
 
 }  // namespace livekv

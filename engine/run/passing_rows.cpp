@@ -12,16 +12,16 @@ size_t values_of(const layer_step & step) {
 
 }  // namespace
 
-void passing_rows::place(std::span<chunked_cache * const> caches, int64_t n_layer) {
+void passing_rows::place(std::span<chunked_cache * const> caches, layer_run layers) {
     size_t n_values = 0;
-    for (int64_t il = 0; il < n_layer; ++il) {
+    for (int64_t il = layers.first; il < layers.end; ++il) {
         size_t here = 0;
         for (chunked_cache * cache : caches) {
             here += values_of(cache->step(il));
         }
         n_values = std::max(n_values, here);
     }
-    for (int64_t il = 0; il < n_layer; ++il) {
+    for (int64_t il = layers.first; il < layers.end; ++il) {
         size_t at = 0;
         for (chunked_cache * cache : caches) {
             layer_step & step = cache->step(il);

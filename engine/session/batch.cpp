@@ -40,21 +40,26 @@ std::vector<session::share> next_pass(std::vector<progress> & waiting, std::vect
     std::vector<progress> later;
     int64_t n_rows = 0;
     size_t n_dense = 0;
+    bool has_all = false;
     for (progress & p : waiting) {
         const session_step & work = *p.work;
         const int64_t n = work.who->pass_size(p.n_left());
         const bool dense = !pass_runner::comes_first(work.who->cache());
+        const bool alone = work.who->cache().judges_prompt() && work.origin == token_origin::prompt;
         const bool too_long = n > 1 && n_rows + n > most_prompt_rows;
-        if (!shares.empty() && (too_long || (dense && n_dense == pass_runner::most_dense_parts))) {
+        if (has_all ||
+            (!shares.empty() && (alone || too_long || (dense && n_dense == pass_runner::most_dense_parts)))) {
             later.push_back(p);
             continue;
         }
+        has_all = alone;
         n_rows += n > 1 ? n : 0;
         n_dense += dense ? 1 : 0;
         const int64_t end = p.n_done + n;
         shares.push_back({work.who, work.tokens.subspan(static_cast<size_t>(p.n_done), static_cast<size_t>(n)),
-                          std::clamp<int64_t>(end - work.first_wanted, 0, n), work.origin,
-                          n == p.n_left() && work.n_to_come == 0, work.who->n_tokens() + p.n_left() + work.n_to_come});
+                          alone && work.n_to_come > 0 ? 0 : std::clamp<int64_t>(end - work.first_wanted, 0, n),
+                          work.origin, n == p.n_left() && work.n_to_come == 0,
+                          work.who->n_tokens() + p.n_left() + work.n_to_come});
         p.n_done = end;
         running.push_back(p);
     }

@@ -241,13 +241,20 @@ session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n
     const int64_t total = static_cast<int64_t>(tokens.size());
     LIVEKV_ASSERT(n_done >= 0 && n_done < total);
     require_room(tokens.size() - static_cast<size_t>(n_done));
-    const int64_t n = pass_size(total - n_done);
+    int64_t n = pass_size(total - n_done);
+    int64_t n_prompt = n_tokens() - n_done + total;
+    int64_t end = total;
+    if (cache_->judges_prompt() && first_wanted + 1 < total) {  // what is wanted follows the prompt
+        end = first_wanted;
+        n = n_done < end ? std::min(n, end - n_done) : n;
+        n_prompt = n_done < end ? n_prompt - total + end : 0;
+    }
     eval_rows r;
     r.n_done = n_done + n;
     r.n_rows = std::clamp<int64_t>(r.n_done - first_wanted, 0, n);
     r.first = r.n_done - r.n_rows;
-    r.logits = pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows,
-                    n_tokens() - n_done + total, r.n_done == total);
+    r.logits =
+        pass(tokens.subspan(static_cast<size_t>(n_done), static_cast<size_t>(n)), r.n_rows, n_prompt, r.n_done == end);
     return r;
 }
 

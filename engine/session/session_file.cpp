@@ -9,8 +9,8 @@ namespace livekv {
 
 void session::save(const std::string & path) const {
     const auto * cache = dynamic_cast<const chunked_cache *>(cache_.get());
-    if (!cache) {
-        fail("cannot save '", path, "': only ", compressing_policies(), " caches can be saved");
+    if (!cache || !find_kv_policy(cache->options().policy).saves()) {
+        fail("cannot save '", path, "': only ", saving_policies(), " caches can be saved");
     }
     without_bad_alloc("the copy to be saved", [&] {
         write_kv_file(path, model_fingerprint(get_model().file, get_model().hp, get_model().hp.is_long(n_ctx())),
@@ -21,9 +21,8 @@ void session::save(const std::string & path) const {
 kv_options saved_options(const kv_file & file) {
     try {
         const kv_options options = options_from(file.options(), file.version());
-        if (!find_kv_policy(options.policy).compresses) {
-            fail("it holds a cache of policy '", options.policy, "', only ", compressing_policies(),
-                 " can be restored");
+        if (!find_kv_policy(options.policy).saves()) {
+            fail("it holds a cache of policy '", options.policy, "', only ", saving_policies(), " can be restored");
         }
         return options;
     } catch (const error & problem) {

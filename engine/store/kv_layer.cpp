@@ -125,7 +125,7 @@ void kv_layer::append_segments(std::vector<kv_segment> & out) const {
             append_levels(c, n_head_kv, out);
             continue;
         }
-        s.n_tokens = c.n_tokens;
+        s.n_tokens = c.n_tokens - c.n_absent;
         s.n_skip = c.n_sinks;
         s.k_block_bytes = c.k.bytes->bytes() / static_cast<size_t>(n_head_kv);
         s.v_block_bytes = c.v.bytes->bytes() / static_cast<size_t>(n_head_kv);

@@ -28,6 +28,7 @@ struct kv_chunk {
     std::shared_ptr<page> state;  // the policy's running state after this chunk; null: it has none, or not known
     int32_t n_stored = 0;         // tokens in the pages
     int32_t n_tokens = 0;         // of these, what a trim left
+    int32_t n_absent = 0;         // of these, those that have nothing in the pages: a prompt's of policy fastkv
     int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
     bool from_one_pass =
         false;  // read as a prompt, all of it in one pass: another sequence's would have the same bytes

@@ -42,6 +42,15 @@ struct kv_guided_layer {
     double budget_use = 0.0;  // what is kept beside what the layer may keep, in tokens or, by option, 8 bits
 };
 
+// A prompt of policy fastkv that was read.
+struct kv_fastkv_prompt {
+    int64_t n_tokens = 0;
+    int64_t n_going_on = 0;    // to the later layers
+    int64_t n_kept = 0;        // by each kv head of a layer up to the one that chose
+    int64_t n_kept_later = 0;  // of a later one
+    size_t peak_bytes = 0;     // of the cache while it was read, what waits for the later layers included
+};
+
 // Where a cache's bytes are, and what sealing did. Parts sum up to all of them.
 struct kv_report {
     struct parts {
@@ -51,7 +60,7 @@ struct kv_report {
         size_t sinks = 0;
         size_t warm_up = 0;  // keys and values in f16 chunks: warm-up, or unsealed generated text
         size_t bypass = 0;   // layers kept at higher precision, all of theirs
-        size_t tail = 0;     // raw
+        size_t tail = 0;     // raw, and of a prompt of policy fastkv what waits for the later layers
         size_t statistics = 0;
         size_t padding = 0;
 
@@ -75,8 +84,9 @@ struct kv_report {
     int64_t n_saturated = 0;
     std::vector<layer_error> layers;  // [n_layer] when measured
 
-    std::vector<kv_stream_layer> streams;  // [n_layer] of policy kvstream, else empty
-    std::vector<kv_guided_layer> guided;   // [n_layer] of policy guided, else empty
+    std::vector<kv_stream_layer> streams;    // [n_layer] of policy kvstream, else empty
+    std::vector<kv_guided_layer> guided;     // [n_layer] of policy guided, else empty
+    std::optional<kv_fastkv_prompt> fastkv;  // of policy fastkv, once the prompt is complete
 };
 
 // Streams in the numbers that the published system reports: visit(its name, number), none as long as there is no chunk.
@@ -159,6 +169,16 @@ void visit_numbers(const kv_guided_layer & layer, const Visit & visit) {
     visit("score_min", layer.score_min);
     visit("score_max", layer.score_max);
     visit("budget_use", layer.budget_use);
+}
+
+// The prompt in numbers, as above.
+template <typename Visit>
+void visit_numbers(const kv_fastkv_prompt & prompt, const Visit & visit) {
+    visit("prompt_tokens", static_cast<double>(prompt.n_tokens));
+    visit("tokens_going_on", static_cast<double>(prompt.n_going_on));
+    visit("tokens_kept", static_cast<double>(prompt.n_kept));
+    visit("tokens_kept_later", static_cast<double>(prompt.n_kept_later));
+    visit("peak_bytes", static_cast<double>(prompt.peak_bytes));
 }
 
 // The parts, each once and in order: f(name, member).

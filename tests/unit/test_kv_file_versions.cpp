@@ -173,6 +173,14 @@ TEST(files_from_before_kivi_had_no_residual) {
     CHECK_ERROR(options_from(texts, 6), "its option 'residual' is missing");
 }
 
+TEST(options_of_a_policy_that_is_not_saved_are_in_no_file) {
+    kv_texts texts = texts_of({});
+    CHECK_EQ(texts.count("retain-rate"), 0u);
+    CHECK_EQ(options_from(texts, 6).retain_rate, kv_options().retain_rate);
+    texts["kv"] = "fastkv";
+    CHECK_EQ(options_from(texts, 6).policy, std::string("fastkv"));
+}
+
 TEST(an_option_that_is_gone_is_refused_unless_it_was_off) {
     const option_table none;
     read_saved_options(none, {{"scale-search", "off"}, {"tail-chunks", "0"}}, 2);
