@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any
 
+from livekv.serve.freed_memory import FreedMemory
 from livekv.serve.request import Failure, Piece, Refused, Request
 from livekv.serve.scheduler import Scheduler
 
@@ -27,6 +28,7 @@ class Worker:
         self._closing = False
         self._ended = False
         self._said = ""  # of the store
+        self._freed = FreedMemory()
         self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._listening: set[Request] = set()  # of the loop
         self._thread = threading.Thread(target=self._run, name="livekv-engine", daemon=True)
@@ -97,6 +99,7 @@ class Worker:
                 self.scheduler.fail_all(Failure(500, "the server failed; its log says more"))
                 busy = False
             self._say_of_the_store()
+            self._freed.give_back()
             if not busy:
                 self._wake.wait()
         self._ended = True
