@@ -8,8 +8,8 @@ import time
 
 class FreedMemory:
     """Given back to the system now and then. glibc keeps in each thread's arena what was freed between two pieces in
-    use, which in a server that computes many sequences of many lengths was as much again as what is in use. Where malloc
-    is another, nothing is done."""
+    use. With many sequences of many lengths that was as much again as what was in use. Where malloc is another, nothing
+    is done."""
 
     def __init__(self, every: float = 20.0) -> None:
         self.every = every  # seconds
