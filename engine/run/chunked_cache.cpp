@@ -34,6 +34,9 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape,
         mine = layers[il].where == mine.where ? std::move(layers[il]) : layers[il].copy(*mine.where);
         mine.give_back_before((*plans_)[il].kept_from(mine.n_chunked));
     }
+    if (prompt_ && n_tokens() > 0) {
+        prompt_->complete_without();  // what the layers have is what was kept, unless a prompt is copied with them
+    }
 }
 
 void chunked_cache::make_steps() {

@@ -51,6 +51,27 @@ TEST(a_trim_behind_the_prompt_is_exact_and_one_into_it_reads_it_anew) {
     CHECK(same_bits(last_logits(s, tokens), expected));
 }
 
+TEST(a_trim_never_ends_among_what_is_kept_or_waits) {
+    const std::shared_ptr<const model> m = four_layers();
+    const std::vector<int32_t> tokens = some_tokens(300);
+    session_params p = fastkv_params(32);
+    p.kv.store = kv_store_as::livekv;
+    session sealed(m, p);  // 60 tokens in two blocks
+    sealed.prefill(tokens);
+    for (const int64_t n : {299, 280, 250, 1}) {
+        CHECK_EQ(sealed.exact_trim(n), 0);
+    }
+    CHECK_EQ(sealed.exact_trim(300), 300);
+    session s(m, fastkv_params(32));
+    step(*s.get_engine(),
+         std::vector<session_step>{{&s, std::span(tokens).first(100), 99, token_origin::prompt, {}, 200}});
+    CHECK_EQ(s.exact_trim(100), 100);
+    CHECK_EQ(s.exact_trim(64), 0);
+    s.trim(64);
+    session fresh(m, fastkv_params(32));
+    CHECK(nmse(last_logits(s, {tokens.begin() + 64, tokens.end()}), last_logits(fresh, tokens)) < 1e-6);
+}
+
 TEST(text_read_after_the_prompt_stays_whole) {
     const std::shared_ptr<const model> m = four_layers();
     session s(m, fastkv_params(64));
