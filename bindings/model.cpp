@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "default_threads.h"
+#include "gil.h"
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "livekv.h"
@@ -57,14 +58,14 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
     }
     const rope_override rope = rope_from(rope_values);
     const weight_form form = dequantize ? weight_form::f32 : repack ? weight_form::packed : weight_form::stored;
-    const py::gil_scoped_release released;
+    const gil_released released;
     return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, form),
                                           static_cast<size_t>(prefix_cache_bytes), std::move(store));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
                               int32_t behind) {
-    const py::gil_scoped_release released;
+    const gil_released released;
     const text_part whole{text, parse_special};
     return m.vocab.encode({&whole, 1}, {.add_bos = add_bos, .add_eos = add_eos, .behind = behind});
 }
