@@ -139,12 +139,14 @@ void bind_model(py::module_ & module) {
              py::arg("parse_special"), py::arg("behind"))
         .def("begins_with_two_bos", of_model(+[](const model & m, const py::object & tokens) {
                  return m.vocab.begins_with_two_bos(tokens_from(tokens));
-             }))
+             }),
+             py::arg("tokens"))
         .def("detokenize", of_model(&detokenize), py::arg("tokens"), py::arg("skip_special"))
         .def("token_piece",
-             of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
+             of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }),
+             py::arg("token"))
         .def("is_end_of_generation",
-             of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
+             of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }), py::arg("token"))
         .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"),
              py::arg("variables"), py::arg("for_tools"))
         .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"),

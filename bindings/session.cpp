@@ -1,6 +1,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "arrays.h"
 #include "bind.h"
 #include "calls.h"
@@ -8,6 +10,7 @@
 #include "livekv.h"
 #include "options_from.h"
 #include "shared_model.h"
+#include "values.h"
 
 namespace livekv {
 
@@ -95,7 +98,11 @@ int64_t verify(session_handle & h, const py::object & tokens, const py::function
             const py::object behind = array_of(row, {static_cast<py::ssize_t>(n_vocab)});
             const py::object token = staying([&] { return choose(behind); });
             const int64_t next = n_kept + 1;
-            right = next < n && !token.is_none() && token.cast<int32_t>() == ids[static_cast<size_t>(next)];
+            const std::optional<int64_t> chosen = whole_from(token);
+            if (!chosen && !token.is_none()) {
+                fail("choose gave ", shown(token), ", which is no token, nor None");
+            }
+            right = next < n && chosen == ids[static_cast<size_t>(next)];
             n_kept = next;
         }
     } catch (...) {  // the session is what it would be without the draft

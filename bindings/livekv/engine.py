@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import checked_threads, whole
 from livekv.generation import Generation
+from livekv.options import kv_options_of
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
@@ -30,7 +32,7 @@ class Engine:
 
     def __init__(self, model: Model, n_threads: int | None = None) -> None:
         self.model = model
-        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else n_threads)
+        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else checked_threads(n_threads))
 
     def __repr__(self) -> str:
         return f"livekv.Engine({self.model.path!r}, n_threads={self.n_threads})"
@@ -52,7 +54,7 @@ class Engine:
     def fetch(self, tokens: Tokens, n_ctx: int, kv: KVOptions) -> None:
         """Brings what the remote of the model's store has of a text into its folder, for sessions like that. In any
         thread; others do not wait for it."""
-        self._core.fetch(tokens, n_ctx, kv._core())
+        self._core.fetch(tokens, n_ctx, kv_options_of(kv)._core())
 
     def prefix_nodes(self) -> list[dict[str, Any]]:
         """The tree of chunks that sessions share or may share: depth (pieces in front of it), n_tokens, bytes, in_use
@@ -82,15 +84,8 @@ class Engine:
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
         vocabulary; and when memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
         """
-        origins = [generated] * len(batch) if isinstance(generated, bool) else list(generated)
-        if len(origins) != len(batch):
-            raise Error(f"generated has {len(origins)} entries for a batch of {len(batch)}")
-        later = [to_come] * len(batch) if isinstance(to_come, int) else list(to_come)
-        if len(later) != len(batch):
-            raise Error(f"to_come has {len(later)} entries for a batch of {len(batch)}")
-        for n in later:
-            if not isinstance(n, int) or not 0 <= n < 2**31:
-                raise Error(f"to_come is {n!r}; it must be 0 or more tokens")
+        origins = _for_each("generated", generated, len(batch))
+        later = [whole("to_come", n, 0, 2**31 - 1) for n in _for_each("to_come", to_come, len(batch))]
         return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins, later)
 
     def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
@@ -100,8 +95,7 @@ class Engine:
         samples as it would alone, with its own settings; the times of its usage are those of the steps it shared.
         Raises Error for at_most below 1, and as iterating a text does; that, and Ctrl-C, ends all texts under way.
         """
-        if at_most < 1:
-            raise Error(f"at_most is {at_most}; it must be 1 or more")
+        at_most = whole("at_most", at_most, 1, 2**31 - 1)
         waiting = iter(texts)
         running: list[Generation] = []
         while True:
@@ -114,6 +108,14 @@ class Engine:
             done = [text for text in running if text.ended]
             running = [text for text in running if not text.ended]
             yield from done
+
+
+def _for_each(name: str, value: Any, n: int) -> list[Any]:
+    """value for each of n items of a batch, or one for all."""
+    values = list(value) if isinstance(value, Iterable) else [value] * n
+    if len(values) != n:
+        raise Error(f"{name} has {len(values)} entries for a batch of {n}")
+    return values
 
 
 def _pair(i: int, item: tuple[Session, Tokens]) -> tuple[_livekv.Session, Tokens]:

@@ -30,7 +30,7 @@ from livekv import _livekv
 from livekv._livekv import Error
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
-from livekv.options import KVOptions
+from livekv.options import KVOptions, kv_options_of
 
 __all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "Grouped", "GuidedChunk", "GuidedLayer",
            "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream", "guided_statistics",
@@ -137,7 +137,7 @@ def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> d
 
 class _Stream:
     def __init__(self, keys: bool, options: KVOptions | None) -> None:
-        self.options = KVOptions() if options is None else options
+        self.options = kv_options_of(options, "options")
         core, self._made = {
             "kvstream": (_livekv.StreamByChannel, Streamed),
             "kivi": (_livekv.StreamOfGroups, Grouped),
