@@ -15,7 +15,7 @@ CALLS = {
     "session(kv=3)": "kv is 3; it must be livekv.KVOptions, or a spec such as 'livekv:kv-bits=3'",
     "session(kv=livekv.KVOptions)": "it must be livekv.KVOptions, or a spec",
     "session(n_threads=0)": "n_threads is 0; it must be in 1..512",
-    "session(kv='small')": "small",
+    "session(kv='smal')": "smal",
     "generate('a', max_tokens=1.5)": "max_tokens is 1.5; it must be a whole number",
     "generate('a', max_tokens=BIG)": f"max_tokens is {BIG}, which is out of range",
     "generate('a', stop=[None])": "stop is [None]; it must be a list of texts",
@@ -85,8 +85,8 @@ def test_right_ones_are_taken_as_before(livekv, model):
         s.trim(np.int64(1))
         assert livekv.Engine(model).step([(s, [2])], to_come=np.int64(0), generated=[True])[0].shape == (model.n_vocab,)
         assert list(s.generate(None, max_tokens=0, stop={"a", "b"})) == []
-    with model.session(n_ctx=64, kv="f16") as s:
-        assert s.kv.policy == "f16"
+    with model.session(n_ctx=64, kv="small") as s:
+        assert s.kv == livekv.KVOptions.preset("small")
 
 
 def test_what_a_callback_raises_is_its_own(model):
