@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "gil.h"
 #include "livekv.h"
 
 // What every call into the engine shares: the interpreter's lock, Ctrl-C, and one thread a session.
@@ -22,7 +23,7 @@ inline void check_signals() {
     if (PyThread_get_thread_ident() != main_thread) {
         return;  // other threads do not wait for the lock at every token
     }
-    const py::gil_scoped_acquire gil;
+    const gil_held gil;
     if (PyErr_CheckSignals() != 0) {
         throw py::error_already_set();
     }

@@ -26,7 +26,7 @@ struct engine_handle {
 
 std::shared_ptr<engine_handle> open(std::shared_ptr<shared_model> m, int64_t n_threads) {
     const int32_t n = session_params_from(1, n_threads, {}).n_threads;
-    const py::gil_scoped_release released;
+    const gil_released released;
     std::shared_ptr<engine> e = m->engine_of(n);
     return std::make_shared<engine_handle>(engine_handle{std::move(m), std::move(e)});
 }
@@ -101,7 +101,7 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
                         to_come[i]});
     }
     held.note_change();
-    const py::gil_scoped_release released;
+    const gil_released released;
     step(*h.e, work, check_signals);
     return results;
 }
@@ -121,7 +121,7 @@ void advance(engine_handle & h, const std::vector<std::shared_ptr<generation_han
         running.push_back(&text->unchanged());
     }
     const auto over = [](const auto & text) { return text->over(); };
-    const py::gil_scoped_release released;
+    const gil_released released;
     try {
         while (!texts.empty() && std::none_of(texts.begin(), texts.end(), over)) {
             check_signals();
@@ -145,14 +145,14 @@ void advance(engine_handle & h, const std::vector<std::shared_ptr<generation_han
 
 void fetch(const engine_handle & h, const py::object & tokens, int64_t n_ctx, const kv_options & kv) {
     const std::vector<int32_t> ids = tokens_from(tokens);
-    const py::gil_scoped_release released;
+    const gil_released released;
     h.e->fetch(kv, n_ctx, ids);
 }
 
 py::list prefix_nodes(const engine_handle & h) {
     std::vector<prefix_node> nodes;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         nodes = h.e->prefix_nodes();
     }
     py::list all;
@@ -173,13 +173,13 @@ void bind_engine(py::module_ & module) {
         .def("n_threads", [](const engine_handle & h) { return h.e->n_threads(); })
         .def("prefix_idle_bytes",
              [](const engine_handle & h) {
-                 const py::gil_scoped_release released;
+                 const gil_released released;
                  return h.e->prefix_idle_bytes();
              })
         .def("prefix_nodes", &prefix_nodes)
         .def("fetch", &fetch, py::arg("tokens"), py::arg("n_ctx"), py::arg("kv"))
         .def("workspace_bytes", [](const engine_handle & h) {
-            const py::gil_scoped_release released;  // waits for the step that another thread is in
+            const gil_released released;  // waits for the step that another thread is in
             return h.e->workspace_bytes();
         });
 }

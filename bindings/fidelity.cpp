@@ -28,14 +28,14 @@ py::dict measure(const std::shared_ptr<const model> & m, const py::object & toke
     callbacks.on_chunk = check_signals;
     if (!progress.is_none()) {
         callbacks.on_window = [&](int64_t done, int64_t total) {
-            const py::gil_scoped_acquire gil;
-            progress(done, total);
+            const gil_held gil;
+            staying([&] { progress(done, total); });
         };
     }
     const std::vector<int32_t> ids = tokens_from(tokens);
     fidelity f;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         f = measure_fidelity(m, ids, params, callbacks);
     }
     py::dict result(py::arg("nll") = by_window(f.nll, f.n_windows));

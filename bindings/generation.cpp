@@ -24,7 +24,7 @@ std::optional<std::string> generation_handle::next() {
     }
     held_session s(*handle_);
     unchanged();
-    const py::gil_scoped_release released;
+    const gil_released released;
     try {
         return next_piece();
     } catch (const py::error_already_set &) {  // Ctrl-C, between tokens or chunks: interrupt ends the text

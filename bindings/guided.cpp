@@ -7,6 +7,7 @@
 #include "bind.h"
 #include "kv/guided_layer.h"
 #include "livekv.h"
+#include "values.h"
 
 namespace livekv {
 
@@ -14,37 +15,54 @@ namespace {
 
 template <typename E>
 E one_of(const py::dict & fields, const char * name, const std::vector<std::string> & names) {
-    const std::string value = py::cast<std::string>(fields[name]);
-    const auto found = std::ranges::find(names, value);
+    const auto found =
+        std::ranges::find_if(names, [&](const std::string & one) { return fields[name].equal(py::str(one)); });
     if (found == names.end()) {
-        fail(name, ": there is no '", value, "'");
+        fail(name, ": there is no ", shown(fields[name]));
     }
     return static_cast<E>(found - names.begin());
+}
+
+std::array<int32_t, 3> three_widths(const py::object & given) {
+    try {
+        return py::cast<std::array<int32_t, 3>>(given);
+    } catch (const py::cast_error &) {
+        fail("level_bits: ", shown(given), " is not three whole numbers");
+    }
 }
 
 guided_method method_from(const py::dict & fields) {
     using m = guided_method;
     m method;
-    const auto real = [&](const char * name) { return py::cast<double>(fields[name]); };
-    const auto whole = [&](const char * name) {
-        const int64_t n = py::cast<int64_t>(fields[name]);
-        if (n < 0) {
-            fail(name, ": ", n, " is negative");
+    const auto real = [&](const char * name) {
+        const std::optional<double> number = real_from(fields[name]);
+        if (!number) {
+            fail(name, ": ", shown(fields[name]), " is not a number");
         }
-        return n;
+        return *number;
+    };
+    const auto whole = [&](const char * name) {
+        const std::optional<int64_t> number = whole_from(fields[name]);
+        if (!number || *number < 0) {
+            fail(name, ": ", shown(fields[name]), " is not a whole number, 0 or more");
+        }
+        return *number;
     };
     method.alpha = real("alpha");
     method.beta = real("beta");
     method.gamma = real("gamma");
     method.theta_h = real("theta_h");
     method.theta_m = real("theta_m");
-    method.bits = py::cast<std::array<int32_t, 3>>(fields["level_bits"]);
+    method.bits = three_widths(fields["level_bits"]);
     method.shares = {real("early_ratio"), real("middle_ratio"), real("later_ratio")};
     method.normalized = one_of<m::norm>(fields, "guide_norm", {"minmax", "zscore"});
     method.guide = one_of<m::guide_at>(fields, "guide", {"first", "last"});
     method.guide_tokens = whole("guide_tokens");
     method.propagates = one_of<m::propagation>(fields, "propagate", {"off", "cache", "layers"});
     method.budget = one_of<m::budget_of>(fields, "budget", {"tokens", "bits"});
+    if (!py::isinstance<py::bool_>(fields["protect"])) {
+        fail("protect: ", shown(fields["protect"]), " is not True or False");
+    }
     method.protects = py::cast<bool>(fields["protect"]);
     method.sink_tokens = whole("sink_tokens");
     method.keep_last = whole("keep_last");

@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "default_threads.h"
+#include "gil.h"
 #include "graph/cpu_features.h"
 #include "kernels/cpu/kernels.h"
 #include "livekv.h"
@@ -57,14 +58,14 @@ std::shared_ptr<shared_model> load(const std::string & path, int64_t n_gpu_layer
     }
     const rope_override rope = rope_from(rope_values);
     const weight_form form = dequantize ? weight_form::f32 : repack ? weight_form::packed : weight_form::stored;
-    const py::gil_scoped_release released;
+    const gil_released released;
     return std::make_shared<shared_model>(model::load(path, n_gpu_layers, rope, form),
                                           static_cast<size_t>(prefix_cache_bytes), std::move(store));
 }
 
 std::vector<int32_t> tokenize(const model & m, const std::string & text, bool add_bos, bool add_eos, bool parse_special,
                               int32_t behind) {
-    const py::gil_scoped_release released;
+    const gil_released released;
     const text_part whole{text, parse_special};
     return m.vocab.encode({&whole, 1}, {.add_bos = add_bos, .add_eos = add_eos, .behind = behind});
 }
@@ -138,12 +139,14 @@ void bind_model(py::module_ & module) {
              py::arg("parse_special"), py::arg("behind"))
         .def("begins_with_two_bos", of_model(+[](const model & m, const py::object & tokens) {
                  return m.vocab.begins_with_two_bos(tokens_from(tokens));
-             }))
+             }),
+             py::arg("tokens"))
         .def("detokenize", of_model(&detokenize), py::arg("tokens"), py::arg("skip_special"))
         .def("token_piece",
-             of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }))
+             of_model(+[](const model & m, int32_t id) { return py::bytes(m.vocab.token_bytes(id, false)); }),
+             py::arg("token"))
         .def("is_end_of_generation",
-             of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }))
+             of_model(+[](const model & m, int32_t id) { return m.vocab.is_end_of_generation(id); }), py::arg("token"))
         .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"),
              py::arg("variables"), py::arg("for_tools"))
         .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"),

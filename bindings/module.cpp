@@ -8,6 +8,12 @@
 #include "graph/cpu_features.h"
 #include "model/ggml_log.h"
 
+// What the extension's __cxa_atexit is (CMakeLists.txt): no static object is destroyed at exit, as threads that use it
+// may still run. Python does not unload extensions, and the process's memory ends with it.
+extern "C" int __wrap___cxa_atexit(void (*)(void *), void *, void *) {
+    return 0;
+}
+
 PYBIND11_MODULE(_livekv, m) {
     namespace py = pybind11;
     m.doc() = "The engine, as the livekv package uses it; see _livekv.pyi";

@@ -58,6 +58,7 @@ void bind_options(py::module_ & module) {
         .def("compresses", [](const kv_options & kv) { return find_kv_policy(kv.policy).compresses; })
         .def("can_be_stored", &shares_pieces)
         .def("chunk_tokens", &kv_options::chunk_tokens);
+    module.attr("max_threads") = max_threads;
     module.def("kv_option_rows", &kv_option_rows);
 }
 

@@ -1,6 +1,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "arrays.h"
 #include "bind.h"
 #include "calls.h"
@@ -8,6 +10,7 @@
 #include "livekv.h"
 #include "options_from.h"
 #include "shared_model.h"
+#include "values.h"
 
 namespace livekv {
 
@@ -17,7 +20,7 @@ using handle = std::shared_ptr<session_handle>;
 
 handle open(shared_model & m, int64_t n_ctx, int64_t n_threads, const kv_options & kv) {
     const session_params params = session_params_from(n_ctx, n_threads, kv);
-    const py::gil_scoped_release released;
+    const gil_released released;
     auto h = std::make_shared<session_handle>();
     h->s = std::make_unique<session>(m.engine_of(params.n_threads), params);
     return h;
@@ -34,7 +37,7 @@ py::array_t<float> prefill(session_handle & h, const py::object & tokens) {
     s.note_change();
     std::span<const float> logits;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         logits = s->prefill(ids, go_on);
     }
     return array_of(logits, {static_cast<py::ssize_t>(logits.size())});
@@ -52,7 +55,7 @@ py::array_t<float> eval(session_handle & h, const py::object & tokens, bool all_
     py::array_t<float> rows({n - first, n_vocab});
     float * const out = rows.mutable_data();
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         s->eval(
             ids, first,
             [&](int64_t start, int64_t, std::span<const float> logits) {
@@ -68,7 +71,7 @@ int64_t reuse(session_handle & h, const py::object & tokens) {
     held_session s(h);
     s->require_tokens(ids);
     s.note_change();
-    const py::gil_scoped_release released;  // waits for the step that another thread is in
+    const gil_released released;  // waits for the step that another thread is in
     return static_cast<int64_t>(s->reuse(ids));
 }
 
@@ -84,7 +87,7 @@ int64_t verify(session_handle & h, const py::object & tokens, const py::function
     s.note_change();
     std::span<const float> logits;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         logits = s->append_drafted(ids);
     }
     const auto n_vocab = static_cast<size_t>(s->get_model().hp.n_vocab);
@@ -92,9 +95,14 @@ int64_t verify(session_handle & h, const py::object & tokens, const py::function
     try {
         for (bool right = true; right;) {
             const auto row = logits.subspan(static_cast<size_t>(n_kept) * n_vocab, n_vocab);
-            const py::object token = choose(array_of(row, {static_cast<py::ssize_t>(n_vocab)}));
+            const py::object behind = array_of(row, {static_cast<py::ssize_t>(n_vocab)});
+            const py::object token = staying([&] { return choose(behind); });
             const int64_t next = n_kept + 1;
-            right = next < n && !token.is_none() && token.cast<int32_t>() == ids[static_cast<size_t>(next)];
+            const std::optional<int64_t> chosen = whole_from(token);
+            if (!chosen && !token.is_none()) {
+                fail("choose gave ", shown(token), ", which is no token, nor None");
+            }
+            right = next < n && chosen == ids[static_cast<size_t>(next)];
             n_kept = next;
         }
     } catch (...) {  // the session is what it would be without the draft
@@ -108,13 +116,13 @@ int64_t verify(session_handle & h, const py::object & tokens, const py::function
 int64_t forget(session_handle & h, int64_t n_keep, int64_t n_wanted) {
     held_session s(h);
     s.note_change();
-    const py::gil_scoped_release released;
+    const gil_released released;
     return s->forget(n_keep, n_wanted);
 }
 
 handle fork(session_handle & h) {
     held_session s(h);
-    const py::gil_scoped_release released;
+    const gil_released released;
     auto copy = std::make_shared<session_handle>();
     copy->s = s->fork();
     return copy;
@@ -136,27 +144,27 @@ void trim(session_handle & h, int64_t n) {
     held_session s(h);
     require_trim(s, n);
     s.note_change();
-    const py::gil_scoped_release released;  // what is left of a chunk may have to be computed again
+    const gil_released released;  // what is left of a chunk may have to be computed again
     s->trim(n);
 }
 
 void save(session_handle & h, const std::string & path) {
     held_session s(h);
-    const py::gil_scoped_release released;
+    const gil_released released;
     s->save(path);
 }
 
 void load(session_handle & h, const std::string & path) {
     held_session s(h);
     s.note_change();
-    const py::gil_scoped_release released;
+    const gil_released released;
     s->load(path);
 }
 
 void close(session_handle & h) {
     const session_lock lock(h);
     ++h.n_changes;
-    const py::gil_scoped_release released;
+    const gil_released released;
     h.s.reset();
 }
 
@@ -221,7 +229,7 @@ py::tuple dump(session_handle & h, int64_t il) {
     }
     kv_layer_dump layer;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         layer = s->cache().dump(il);
     }
     return py::make_tuple(dump_arrays(layer.k, /*keys=*/true, hp.n_head_kv(il), hp.head_dim(il)),

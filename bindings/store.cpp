@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "bind.h"
+#include "gil.h"
 #include "livekv.h"
 
 namespace livekv {
@@ -19,7 +20,7 @@ class python_remote : public chunk_remote {
   public:
     explicit python_remote(py::object remote) : remote_(std::move(remote)) {}
     ~python_remote() override {
-        const py::gil_scoped_acquire gil;
+        const gil_held gil;
         remote_ = py::object();
     }
     python_remote(const python_remote &) = delete;
@@ -39,9 +40,9 @@ class python_remote : public chunk_remote {
   private:
     template <typename R, typename F>
     static R called(F && f) noexcept {
-        const py::gil_scoped_acquire gil;
+        const gil_held gil;
         try {
-            return f();
+            return staying(f);
         } catch (py::error_already_set & problem) {
             problem.discard_as_unraisable("a livekv.ChunkStore's remote");
         } catch (const std::exception &) {
@@ -58,7 +59,7 @@ std::shared_ptr<chunk_store> open(const std::string & path, int64_t limit, const
         fail("limit is ", limit, "; it must be 1 or more bytes");
     }
     const auto beyond = remote.is_none() ? nullptr : std::make_shared<python_remote>(remote);
-    const py::gil_scoped_release released;
+    const gil_released released;
     return std::make_shared<chunk_store>(path, static_cast<uint64_t>(limit), beyond, fetches_ahead);
 }
 
@@ -71,7 +72,7 @@ py::dict counts_of(const chunk_store & store) {
 py::list pieces_of(const chunk_store & store) {
     std::vector<stored_piece> pieces;
     {
-        const py::gil_scoped_release released;
+        const gil_released released;
         pieces = stored_pieces(store.path());
     }
     py::list all;

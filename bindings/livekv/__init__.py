@@ -11,7 +11,8 @@
 
 What goes wrong is a `livekv.Error` with one line that says what and, where it can, what to do. Long calls release the
 interpreter's lock, and Ctrl-C ends them after the chunk or token at hand. A model may be shared by threads; a session
-belongs to one call at a time. `livekv.Engine` advances several sessions in one pass.
+belongs to one call at a time. `livekv.Engine` advances several sessions in one pass. A program may end while a
+daemon thread is inside the engine: the thread goes no further.
 """
 
 from livekv import kv

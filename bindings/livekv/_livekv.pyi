@@ -10,6 +10,7 @@ U32 = npt.NDArray[np.uint32]
 Tokens = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 __version__: str
+max_threads: int
 
 class Error(Exception): ...
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import checked_threads, whole
 from livekv.generation import Generation
+from livekv.options import kv_options_of
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
@@ -31,7 +33,7 @@ class Engine:
 
     def __init__(self, model: Model, n_threads: int | None = None) -> None:
         self.model = model
-        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else n_threads)
+        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else checked_threads(n_threads))
 
     def __repr__(self) -> str:
         return f"livekv.Engine({self.model.path!r}, n_threads={self.n_threads})"
@@ -53,7 +55,7 @@ class Engine:
     def fetch(self, tokens: Tokens, n_ctx: int, kv: KVOptions) -> None:
         """Brings what the remote of the model's store has of a text into its folder, for sessions like that. In any
         thread; others do not wait for it."""
-        self._core.fetch(tokens, n_ctx, kv._core())
+        self._core.fetch(tokens, n_ctx, kv_options_of(kv)._core())
 
     def prefix_nodes(self) -> list[dict[str, Any]]:
         """The tree of chunks that sessions share or may share: depth (pieces in front of it), n_tokens, bytes, in_use
@@ -85,14 +87,11 @@ class Engine:
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the
         vocabulary; and when memory runs out: then, and after Ctrl-C, every session is what it was after the last pass.
         """
-        origins = _for_each(batch, "generated", generated)
+        origins = _for_each("generated", generated, len(batch))
         for origin in origins:
             if not isinstance(origin, bool | np.bool_):
                 raise Error(f"generated is {origin!r}; it must be true or false")
-        later = _for_each(batch, "to_come", to_come)
-        for n in later:
-            if not isinstance(n, int) or not 0 <= n < 2**31:
-                raise Error(f"to_come is {n!r}; it must be 0 or more tokens")
+        later = [whole("to_come", n, 0, 2**31 - 1) for n in _for_each("to_come", to_come, len(batch))]
         return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins, later)
 
     def generate_batch(self, texts: Iterable[Generation], at_most: int = 8) -> Iterator[Generation]:
@@ -102,8 +101,7 @@ class Engine:
         samples as it would alone, with its own settings; the times of its usage are those of the steps it shared.
         Raises Error for at_most below 1, and as iterating a text does; that, and Ctrl-C, ends all texts under way.
         """
-        if at_most < 1:
-            raise Error(f"at_most is {at_most}; it must be 1 or more")
+        at_most = whole("at_most", at_most, 1, 2**31 - 1)
         waiting = iter(texts)
         running: list[Generation] = []
         while True:
@@ -118,11 +116,11 @@ class Engine:
             yield from done
 
 
-def _for_each(batch: Sequence[Any], name: str, value: T | Iterable[T]) -> list[T]:
-    """One value for all, or one for each."""
-    values = list(value) if isinstance(value, Iterable) else [value] * len(batch)
-    if len(values) != len(batch):
-        raise Error(f"{name} has {len(values)} entries for a batch of {len(batch)}")
+def _for_each(name: str, value: Any, n: int) -> list[Any]:
+    """value for each of n items of a batch, or one for all."""
+    values = list(value) if isinstance(value, Iterable) else [value] * n
+    if len(values) != n:
+        raise Error(f"{name} has {len(values)} entries for a batch of {n}")
     return values
 
 

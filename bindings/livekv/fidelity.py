@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv.options import KVOptions
+from livekv.arguments import checked_threads, whole
+from livekv.options import KVOptions, kv_options_of
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
@@ -52,8 +53,8 @@ def fidelity(
     text: str | Tokens,
     n_ctx: int = 2048,
     windows: int | None = None,
-    kv: KVOptions | None = None,
-    base: KVOptions | None = None,
+    kv: KVOptions | str | None = None,
+    base: KVOptions | str | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Fidelity:
@@ -64,16 +65,14 @@ def fidelity(
     many are done and how many there are. Raises Error when the text is shorter than one window.
     """
     tokens = model.tokenize(text) if isinstance(text, str) else text
-    if windows is not None and windows < 1:
-        raise _livekv.Error(f"windows is {windows}; it must be 1 or more")
     raw = _livekv.fidelity(
         model._core,
         tokens,
         n_ctx=n_ctx,
-        windows=windows or 0,
-        n_threads=model.n_threads if n_threads is None else n_threads,
-        kv=(kv or KVOptions())._core(),
-        base=None if base is None else base._core(),
+        windows=0 if windows is None else whole("windows", windows, 1, 2**31 - 1),
+        n_threads=model.n_threads if n_threads is None else checked_threads(n_threads),
+        kv=kv_options_of(kv)._core(),
+        base=None if base is None else kv_options_of(base, "base")._core(),
         progress=progress,
     )
     return Fidelity(**raw)

@@ -32,7 +32,7 @@ from livekv._livekv import Error
 from livekv.fastkv import FastKVChoice, fastkv_choose
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
-from livekv.options import KVOptions
+from livekv.options import KVOptions, kv_options_of
 
 __all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "FastKVChoice", "Grouped", "GuidedChunk",
            "GuidedLayer", "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream", "fastkv_choose",
@@ -139,7 +139,7 @@ def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> d
 
 class _Stream:
     def __init__(self, keys: bool, options: KVOptions | None) -> None:
-        self.options = KVOptions() if options is None else options
+        self.options = kv_options_of(options, "options")
         core, self._made = {
             "kvstream": (_livekv.StreamByChannel, Streamed),
             "kivi": (_livekv.StreamOfGroups, Grouped),

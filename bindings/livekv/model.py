@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import checked_threads
 from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
 from livekv.paths import path_bytes
@@ -54,12 +55,13 @@ class Model:
         rope_base: float | None = None,
         yarn_orig_ctx: int | None = None,
     ) -> None:
-        self.path = os.fsdecode(path)
+        name = path_bytes(path)
+        self.path = os.fsdecode(name)
         self.prefix_cache_bytes = prefix_cache_bytes
         if store is not None and not isinstance(store, ChunkStore):
             raise Error(f"store is {store!r}; it must be a livekv.ChunkStore")
         self.store = store
-        self.n_threads = _livekv.default_threads() if n_threads is None else n_threads
+        self.n_threads = _livekv.default_threads() if n_threads is None else checked_threads(n_threads)
         rope = {
             "rope_scaling": rope_scaling,
             "rope_scale": rope_scale,
@@ -67,7 +69,7 @@ class Model:
             "yarn_orig_ctx": yarn_orig_ctx,
         }
         kept = store._core if store else None
-        self._core = _livekv.Model(path_bytes(path), n_gpu_layers, prefix_cache_bytes, kept, rope, repack, dequantize)
+        self._core = _livekv.Model(name, n_gpu_layers, prefix_cache_bytes, kept, rope, repack, dequantize)
         self._facts = self._core.facts()
 
     def __repr__(self) -> str:
@@ -250,11 +252,13 @@ class Model:
             return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
         return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
 
-    def session(self, n_ctx: int | None = None, kv: KVOptions | None = None, n_threads: int | None = None) -> Session:
+    def session(
+        self, n_ctx: int | None = None, kv: KVOptions | str | None = None, n_threads: int | None = None
+    ) -> Session:
         """A new sequence of at most n_ctx tokens; None: 4096, or what the model was trained on where that is less.
-        kv: how its cache is stored; None: the defaults. n_threads: None: the model's. Warns of more tokens than the
-        model was trained on, which may be those of its window (docs/models.md). Raises Error when the cache cannot
-        store this model or does not fit into memory."""
+        kv: how its cache is stored, or a spec that says so (KVOptions.parse); None: the defaults. n_threads: None: the
+        model's. Warns of more tokens than the model was trained on, which may be those of its window (docs/models.md).
+        Raises Error when the cache cannot store this model or does not fit into memory."""
         made = Session(self, min(4096, self.n_ctx_train) if n_ctx is None else n_ctx, kv, n_threads)
         if made.n_ctx > self.n_ctx_train:
             warnings.warn(

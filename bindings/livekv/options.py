@@ -9,6 +9,7 @@ from typing import Any
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import shown
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,15 @@ KVOptions = dataclasses.make_dataclass(
 )
 KVOptions.__module__ = __name__
 KVOptions.__doc__ = _doc()
+
+
+def kv_options_of(kv: Any, name: str = "kv") -> Any:
+    """KVOptions as they are given: as such, as a spec, or None for the defaults. Raises Error for anything else."""
+    if isinstance(kv, KVOptions):
+        return kv
+    if kv is not None and not isinstance(kv, str):
+        raise Error(f"{name} is {shown(kv)}; it must be livekv.KVOptions, or a spec such as 'livekv:kv-bits=3'")
+    return KVOptions() if kv is None else KVOptions.parse(kv)  # type: ignore[attr-defined]
 
 
 def parse_kv_list(text: str) -> list[tuple[str, Any]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv._livekv import Error
+from livekv.arguments import whole
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
@@ -24,10 +24,12 @@ DEFAULTS: dict[str, Any] = _livekv.sampling_defaults()
 
 def drawn_seed(seed: int | None) -> int:
     """A seed as it was given, checked, or a new one for None."""
-    seed = random.SystemRandom().getrandbits(63) if seed is None else seed
-    if not 0 <= seed < 2**64:
-        raise Error(f"seed is {seed}; it must be in 0..2^64 - 1")
-    return seed
+    return random.SystemRandom().getrandbits(63) if seed is None else whole("seed", seed, 0, 2**64 - 1)
+
+
+def stop_strings(stop: str | Iterable[str]) -> list[str]:
+    """One or several, as the extension takes them; what is none is its to refuse."""
+    return [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
 
 
 class Sampler:
@@ -56,9 +58,7 @@ class Lookup:
     draft, 1..64."""
 
     def __init__(self, most: int) -> None:
-        if not 1 <= most <= 64:
-            raise Error(f"most is {most}; it must be in 1..64")
-        self._core = _livekv.Lookup(most)
+        self._core = _livekv.Lookup(whole("most", most, 1, 64))
 
     def observe(self, tokens: Tokens) -> None:
         """The text's next ones."""
@@ -79,8 +79,8 @@ class TextStream:
     stop: the text ends before the first of these. Raises Error for an empty one.
     """
 
-    def __init__(self, model: Model, stop: Sequence[str] = ()) -> None:
-        self._core = _livekv.TextStream(model._core, list(stop))
+    def __init__(self, model: Model, stop: str | Iterable[str] = ()) -> None:
+        self._core = _livekv.TextStream(model._core, stop_strings(stop))
 
     def push(self, token: int) -> str:
         """The text that is certain now."""

@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import checked_threads, whole
 from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
-from livekv.options import KVOptions
+from livekv.options import KVOptions, kv_options_of
 from livekv.paths import path_bytes
 from livekv.sampling import DEFAULTS as _SAMPLING
-from livekv.sampling import drawn_seed
+from livekv.sampling import drawn_seed, stop_strings
 from livekv.stats import KVStats, kv_stats_from
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ class Session:
     chunks done so far in the session. Made by Model.session; a `with` block closes it.
     """
 
-    def __init__(self, model: Model, n_ctx: int, kv: KVOptions | None, n_threads: int | None) -> None:
+    def __init__(self, model: Model, n_ctx: int, kv: KVOptions | str | None, n_threads: int | None) -> None:
         self.model = model
-        self._kv = KVOptions() if kv is None else kv
-        threads = model.n_threads if n_threads is None else n_threads
+        self._kv = kv_options_of(kv)
+        threads = model.n_threads if n_threads is None else checked_threads(n_threads)
         self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._core())
 
     def __enter__(self) -> Session:
@@ -140,10 +141,8 @@ class Session:
         begins with a second bos. Raises Error for values out of range; while iterating, as prefill does, and when the
         session was changed meanwhile.
         """
-        if not isinstance(lookup, int) or not 0 <= lookup <= 64:
-            raise Error(f"lookup is {lookup!r}; it must be in 0..64")
-        if not isinstance(keep, int) or keep < 0:
-            raise Error(f"keep is {keep!r}; it must be 0 or more tokens")
+        lookup = whole("lookup", lookup, 0, 64)
+        keep = whole("keep", keep, 0, 2**31 - 1)
         seed = drawn_seed(seed)
         core = _livekv.Generation(
             self._core,
@@ -158,7 +157,7 @@ class Session:
                 "repeat_penalty": repeat_penalty,
             },
             seed=seed,
-            stop=[stop] if isinstance(stop, str) else list(stop),
+            stop=stop_strings(stop),
             n_lookup=lookup,
             n_keep=keep,
         )

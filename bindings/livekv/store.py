@@ -8,6 +8,7 @@ from pathlib import Path
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import whole
 from livekv.paths import path_bytes
 from livekv.remote import METHODS, Link, Remote, open_remote
 
@@ -51,9 +52,7 @@ class ChunkStore:
         fetches_ahead: bool = False,
     ) -> None:
         self.path = os.fsdecode(path)
-        self.limit = limit
-        if not isinstance(limit, int) or not 1 <= limit < 2**63:
-            raise Error(f"limit is {limit!r}; it must be a number of bytes, 1 or more")
+        self.limit = whole("limit", limit, 1, 2**63 - 1)
         if not (remote is None or isinstance(remote, str) or all(hasattr(remote, name) for name in METHODS)):
             raise Error(f"remote is {remote!r}; it must be a URL or have {', '.join(METHODS)}")
         beyond = open_remote(remote) if isinstance(remote, str) else remote

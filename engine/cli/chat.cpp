@@ -27,21 +27,30 @@ bool next_line(std::string & line) {
     return true;
 }
 
+std::string listed(const std::vector<std::string> & names) {
+    std::string text;
+    for (const std::string & name : names) {
+        text += (text.empty() ? "" : ", ") + name;
+    }
+    return text;
+}
+
 chat_template own_template(const tokenizer & vocab) {
     try {
         return chat_template(vocab);
     } catch (const error & reason) {
-        std::string known;
-        for (const std::string & name : chat_family_names()) {
-            known += (known.empty() ? "" : ", ") + name;
-        }
-        fail(reason.what(), "; or name a known format with --chat-template: ", known);
+        fail(reason.what(), "; or name a known format with --chat-template: ", listed(chat_family_names()));
     }
 }
 
 chat_template choose_template(const cli_options & options, const tokenizer & vocab) {
     if (options.chat_template != "own") {
-        return {vocab, chat_family_named(options.chat_template)};
+        const chat_family family = chat_family_named(options.chat_template);
+        if (const std::vector<std::string> missing = missing_marks(family, vocab); !missing.empty()) {
+            std::cerr << "livekv-cli: warning: the vocabulary has no " << listed(missing)
+                      << ": what marks the turns of " << options.chat_template << " chats is text to this model\n";
+        }
+        return {vocab, family};
     }
     chat_template format = own_template(vocab);
     if (!has_own_chat_template(vocab)) {

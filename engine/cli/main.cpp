@@ -17,6 +17,8 @@ namespace livekv {
 
 namespace {
 
+constexpr int exit_interrupted = 130;  // as shells have it of a process that SIGINT ended: 128 + 2
+
 std::string read_prompt(const cli_options & options) {
     if (!options.prompt && !options.prompt_file && ::isatty(STDIN_FILENO)) {
         std::cerr << "livekv-cli: type the prompt, Ctrl-D ends it\n";
@@ -92,6 +94,11 @@ void save(session & s, const cli_options & options, const generate_result & resu
     s.save(options.kv_save_path);
 }
 
+// By Ctrl-C, which while text comes only ends the text.
+bool prompt_was_cut(const generate_result & result, const std::vector<int32_t> & prompt) {
+    return result.reason == stop_reason::interrupted && result.n_prompt < std::ssize(prompt);
+}
+
 int run(int argc, char ** argv) {
     cli_options options;
     option_table table;
@@ -157,13 +164,17 @@ int run(int argc, char ** argv) {
     if (store && !store->problem().empty()) {
         std::cerr << "livekv-cli: warning: not everything was stored: " << store->problem() << "\n";
     }
-    if (!options.kv_save_path.empty()) {
+    const bool cut = !options.conversation && prompt_was_cut(result, prompt);
+    if (cut) {
+        std::cerr << "livekv-cli: interrupted after " << result.n_prompt << " of the prompt's " << prompt.size()
+                  << " tokens" << (options.kv_save_path.empty() ? "" : "; nothing is saved") << "\n";
+    } else if (!options.kv_save_path.empty()) {
         save(s, options, result);
     }
     if (!options.stats_path.empty()) {
         write_file(options.stats_path, stats_json(s, generation, result));
     }
-    return 0;
+    return cut ? exit_interrupted : 0;
 }
 
 }  // namespace

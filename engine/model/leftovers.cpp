@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "error.h"
+#include "model/gguf_keys.h"
 
 namespace livekv {
 
@@ -117,6 +119,24 @@ void refuse_unused_tensors(const gguf_file & file, const std::set<const ggml_ten
     if (n_unused > 0) {
         fail("'", file.path(), "': ", n_unused, n_unused == 1 ? " tensor has" : " tensors have",
              " no place in this model and may change what it computes: ", names, n_unused > most_named ? ", ..." : "");
+    }
+}
+
+void refuse_tensors_of_some_layers(const gguf_file & file, const std::set<const ggml_tensor *> & used,
+                                   int64_t n_layer) {
+    std::map<std::string, std::string> examples;  // by the part of the name behind blk.<il>.
+    for (const ggml_tensor * tensor : used) {
+        const std::string name = tensor->name;
+        if (name.starts_with("blk.")) {
+            examples.emplace(name.substr(name.find('.', 4) + 1), name);
+        }
+    }
+    for (const auto & [part, example] : examples) {
+        for (int64_t il = 0; il < n_layer; ++il) {
+            if (const std::string name = keys::blk(il, part); !file.find_tensor(name)) {
+                fail("'", file.path(), "': tensor '", name, "' is missing, though there is '", example, "'");
+            }
+        }
     }
 }
 

@@ -18,4 +18,8 @@ void refuse_unread_keys(const arch_keys & read, const hparams & hp);
 // used: the file's own descriptions, as gguf_file::find_tensor gives them.
 void refuse_unused_tensors(const gguf_file & file, const std::set<const ggml_tensor *> & used);
 
+// Throws livekv::error naming the first tensor of a layer that is not in `used`, though other layers have it there: a
+// bias that layers may do without was lost on the way. used: as above.
+void refuse_tensors_of_some_layers(const gguf_file & file, const std::set<const ggml_tensor *> & used, int64_t n_layer);
+
 }  // namespace livekv

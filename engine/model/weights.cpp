@@ -38,6 +38,7 @@ weights::weights(const gguf_file & file, const hparams & hp, int64_t n_gpu_layer
         load.note_used(keys::rope_factors_long);
     }
     refuse_unused_tensors(file, load.used());
+    refuse_tensors_of_some_layers(file, load.used(), hp.n_layer);
     load.fill();
 
     for (const ggml_tensor * t : load.used()) {

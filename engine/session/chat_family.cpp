@@ -1,7 +1,7 @@
 #include "session/chat_family.h"
 
 #include <algorithm>
-#include <initializer_list>
+#include <span>
 #include <string_view>
 
 #include "error.h"
@@ -97,22 +97,32 @@ constexpr const char * zephyr =
     "{% else %}{{ '<|assistant|>\\n' }}{% endif %}{{ m['content'] + eos_token + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
 
+using marks = std::span<const std::string_view>;
+constexpr marks no_marks;  // what the family writes is text
+constexpr std::string_view llama3_marks[] = {"<|start_header_id|>", "<|eot_id|>"};
+constexpr std::string_view chatml_marks[] = {"<|im_start|>", "<|im_end|>"};
+constexpr std::string_view gemma_marks[] = {"<start_of_turn>", "<end_of_turn>"};
+constexpr std::string_view phi3_marks[] = {"<|user|>", "<|assistant|>", "<|end|>"};
+constexpr std::string_view mistral_v3_marks[] = {"[INST]", "[/INST]"};
+constexpr std::string_view mistral_v7_marks[] = {"[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"};
+
 constexpr struct {
     chat_family family;
     const char * name;
     const char * source;
+    marks control;  // tokens
 } families[] = {
-    {chat_family::llama2, "llama2", llama2},
-    {chat_family::llama3, "llama3", llama3},
-    {chat_family::chatml, "chatml", chatml},
-    {chat_family::gemma, "gemma", gemma},
-    {chat_family::phi3, "phi3", phi3},
-    {chat_family::mistral, "mistral", mistral},
-    {chat_family::mistral_v3, "mistral-v3", mistral_v3},
-    {chat_family::mistral_v3_tekken, "mistral-v3-tekken", mistral_v3_tekken},
-    {chat_family::mistral_v7, "mistral-v7", mistral_v7},
-    {chat_family::mistral_v7_tekken, "mistral-v7-tekken", mistral_v7_tekken},
-    {chat_family::zephyr, "zephyr", zephyr},
+    {chat_family::llama2, "llama2", llama2, no_marks},
+    {chat_family::llama3, "llama3", llama3, llama3_marks},
+    {chat_family::chatml, "chatml", chatml, chatml_marks},
+    {chat_family::gemma, "gemma", gemma, gemma_marks},
+    {chat_family::phi3, "phi3", phi3, phi3_marks},
+    {chat_family::mistral, "mistral", mistral, no_marks},
+    {chat_family::mistral_v3, "mistral-v3", mistral_v3, mistral_v3_marks},
+    {chat_family::mistral_v3_tekken, "mistral-v3-tekken", mistral_v3_tekken, mistral_v3_marks},
+    {chat_family::mistral_v7, "mistral-v7", mistral_v7, mistral_v7_marks},
+    {chat_family::mistral_v7_tekken, "mistral-v7-tekken", mistral_v7_tekken, mistral_v7_marks},
+    {chat_family::zephyr, "zephyr", zephyr, no_marks},
 };
 
 // A text of a template, in which known formats leave telling marks.
@@ -145,29 +155,29 @@ chat_family family_of_template(std::string_view text) {
 
 // Without a template the control tokens of the vocabulary decide.
 chat_family family_of_vocabulary(const tokenizer & tok) {
-    const auto has_all = [&](std::initializer_list<std::string_view> texts) {
+    const auto has_all = [&](marks texts) {
         return std::ranges::all_of(texts, [&](std::string_view text) {
             const int32_t id = tok.find(text);
             return id >= 0 && tok.is_control(id);
         });
     };
-    if (has_all({"<|im_start|>", "<|im_end|>"})) {
+    if (has_all(chatml_marks)) {
         return chat_family::chatml;
     }
-    if (has_all({"<|start_header_id|>", "<|eot_id|>"})) {
+    if (has_all(llama3_marks)) {
         return chat_family::llama3;
     }
-    if (has_all({"<start_of_turn>", "<end_of_turn>"})) {
+    if (has_all(gemma_marks)) {
         return chat_family::gemma;
     }
-    if (has_all({"<|user|>", "<|assistant|>", "<|end|>"})) {
+    if (has_all(phi3_marks)) {
         return chat_family::phi3;
     }
-    if (!has_all({"[INST]", "[/INST]"})) {
+    if (!has_all(mistral_v3_marks)) {
         return chat_family::none;
     }
     const bool is_spm = tok.find("\u2581") >= 0;
-    if (has_all({"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"})) {
+    if (has_all(mistral_v7_marks)) {
         return is_spm ? chat_family::mistral_v7 : chat_family::mistral_v7_tekken;
     }
     return is_spm ? chat_family::mistral_v3 : chat_family::mistral_v3_tekken;
@@ -208,6 +218,18 @@ const char * chat_family_template(chat_family family) {
         }
     }
     return "";
+}
+
+std::vector<std::string> missing_marks(chat_family family, const tokenizer & tok) {
+    std::vector<std::string> missing;
+    for (const auto & known : families) {
+        for (const std::string_view mark : known.family == family ? known.control : no_marks) {
+            if (tok.find(mark) < 0) {
+                missing.emplace_back(mark);
+            }
+        }
+    }
+    return missing;
 }
 
 chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok) {

@@ -45,6 +45,10 @@ chat_family chat_family_named(const std::string & name);
 // The family's format as a Jinja template, without <bos>; "" for none.
 const char * chat_family_template(chat_family family);
 
+// The family's marks that are to be control tokens, and are no tokens of this vocabulary: its chats would spell them
+// out as text.
+std::vector<std::string> missing_marks(chat_family family, const tokenizer & tok);
+
 // template_text: tokenizer.chat_template, where known formats leave telling marks; when it is empty, the control tokens
 // of the vocabulary decide.
 chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok);

@@ -130,9 +130,12 @@ def test_a_model_without_a_template_says_how_to_go_on(chat):
         assert done.returncode == 1 and done.stdout == b""
         (line,) = done.stderr.decode().splitlines()
         assert "chat template" in line and "or name a known format with --chat-template: llama2, llama3, chatml, gemma" in line
-    for name in ("gemma", "phi3", "mistral-v3", "mistral-v7-tekken"):
-        done, stats = chat(None, b"hi\n", "--chat-template", name)
-        assert done.returncode == 0 and notes(done) == [] and stats["n_prompt"] > 1
+    for name, mark in (("gemma", "<end_of_turn>"), ("phi3", "<|end|>"), ("mistral-v3", "[/INST]"),
+                       ("mistral-v7-tekken", "[SYSTEM_PROMPT]"), ("llama2", None), ("zephyr", None)):  # fmt: skip
+        done, stats = chat(None, b"hi\nho\n", "--chat-template", name)
+        said = [line for line in notes(done) if "warning: the vocabulary has no " in line]
+        assert done.returncode == 0 and notes(done) == said and stats["n_prompt"] > 1
+        assert len(said) == (mark is not None) and all(mark in line and f"{name} chats" in line for line in said)
 
 
 def test_what_a_template_refuses_is_one_line(chat):

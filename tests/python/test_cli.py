@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -216,6 +217,24 @@ def test_interrupt_ends_cleanly_with_timings(tools, model):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"stopped: interrupted" in err and b"tokens/s" in err
+
+
+def test_an_interrupted_prompt_is_said_and_nothing_is_saved(tools, model, tmp_path):
+    (tmp_path / "long.txt").write_text("word " * 400_000)
+    saved = tmp_path / "g.kv"
+    saved.write_bytes(b"what was there")
+    command = [tools.bin_dir / "livekv-cli", "-m", model, "-f", tmp_path / "long.txt", "-n", "1", "-c", "4000000",
+               "-t", "1", "--kv-save", saved, "--stats", tmp_path / "s.json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert any(line.startswith(b"prefill:") for line in process.stderr)  # it is reading the prompt
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    told = re.fullmatch(r"livekv-cli: interrupted after (\d+) of the prompt's (\d+) tokens; nothing is saved",
+                        err.decode().splitlines()[-1])  # fmt: skip
+    assert told and 0 < int(told[1]) < int(told[2])
+    assert json.loads((tmp_path / "s.json").read_text())["n_prompt"] == int(told[1])
+    assert out == b"\n" and saved.read_bytes() == b"what was there"
 
 
 def test_conversation_answers_each_line_and_keeps_the_context(cli, tmp_path, tools):

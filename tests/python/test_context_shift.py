@@ -64,7 +64,7 @@ def test_the_command_line_says_what_left(tools, root, opening, tmp_path):
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, "3", None])
 def test_keep_is_a_number_of_tokens(livekv, tiny, tools, root, wrong):
-    with tiny.session(100) as session, pytest.raises(livekv.Error, match="keep is .*; it must be 0 or more tokens"):
+    with tiny.session(100) as session, pytest.raises(livekv.Error, match="keep is .*; it must be .*in 0.."):
         session.generate("a", keep=wrong)
     done = tools.run(
         "livekv-cli", "-m", root / "tests" / "models" / "tiny.gguf", "-p", "a", "--keep", "-1", check=False

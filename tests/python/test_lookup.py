@@ -62,7 +62,7 @@ def test_the_command_line_says_what_was_drafted(tools, root, opening, tmp_path):
 
 @pytest.mark.parametrize("wrong", [-1, 65, 1.5, "3", None])
 def test_lookup_is_a_number_of_tokens(livekv, tiny, tools, root, wrong):
-    with tiny.session(100) as session, pytest.raises(livekv.Error, match="lookup is .*; it must be in 0..64"):
+    with tiny.session(100) as session, pytest.raises(livekv.Error, match="lookup is .*; it must be .*in 0.."):
         session.generate("a", lookup=wrong)
     done = tools.run("livekv-cli", "-m", root / "tests" / "models" / "tiny.gguf", "-p", "a", "--lookup", "-1", check=False)
     assert done.returncode == 2 and "--lookup" in done.stderr

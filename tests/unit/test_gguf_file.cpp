@@ -101,14 +101,22 @@ TEST(every_tensor_is_used_or_refused_by_name) {
     }
     refuses([](tiny_spec & s) { s.extra_tensors = {"a", "b", "c", "d"}; }, "4 tensors have");
     refuses([](tiny_spec & s) { s.extra_tensors = {"blk.0.ffn_gate.bias"}; }, "[64], expected [96]");
+    for (const std::string part : {"attn_q.bias", "ffn_down.bias"}) {  // what a layer may do without, one other does
+        for (const std::string with : {"0", "1"}) {
+            const std::string name = "'blk." + std::string(with == "0" ? "1" : "0") + "." + part + "' is missing";
+            refuses([&](tiny_spec & s) { s.extra_tensors = {"blk." + with + "." + part}; }, name);
+        }
+    }
     tiny_spec spec;
-    spec.extra_tensors = {"blk.0.attn_rot_embd.weight", "blk.1.attn_rot_embd", "blk.0.ffn_down.bias"};
+    spec.extra_tensors = {"blk.0.attn_rot_embd.weight", "blk.1.attn_rot_embd", "blk.0.ffn_down.bias",
+                          "blk.1.ffn_down.bias"};
     const temporary_file path(".gguf");
     write_tiny_model(spec, path.path());
     const gguf_file file(path.path());
     const weights w(file, hparams::read(file), 0, weight_form::stored);
     CHECK(w.layers[0].b_down != nullptr);
-    CHECK(w.layers[1].b_down == nullptr);
+    CHECK(w.layers[1].b_down != nullptr);
+    CHECK(w.layers[1].b_up == nullptr);
 }
 
 TEST(parts_of_a_split_file_say_which_they_are) {

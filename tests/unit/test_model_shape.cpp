@@ -211,6 +211,17 @@ TEST(hostile_divisors_of_rope_are_refused) {
     for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(), 1e-45f}) {
         refuses(with("phi3.rope.scaling.attn_factor", bad), "attn_factor");
     }
+    for (const char * type : {"linear", "yarn"}) {
+        refuses(
+            [&](tiny_spec & s) {
+                long_rope(s);
+                s.edit_keys = [=](gguf_context * g) {
+                    gguf_set_val_str(g, "phi3.rope.scaling.type", type);
+                    gguf_set_val_f32(g, "phi3.rope.scaling.factor", 4.0f);
+                };
+            },
+            "key 'phi3.rope.scaling.factor' is 4, expected 1 beside tensor 'rope_factors_long.weight'");
+    }
 }
 
 TEST(windows_come_from_the_metadata_or_are_refused) {

@@ -134,6 +134,10 @@ void read_long_rope(arch_keys & keys, hparams & hp) {
         fail("'", keys.file().path(), "': tensor '", has_short ? keys::rope_factors_long : keys::rope_factors_short,
              "' is missing, though there is the other one");
     }
+    if (rope.factor != 1.0f) {
+        keys.refuse(keys::rope_scaling_factor, rope.factor, ", expected 1 beside tensor '", keys::rope_factors_long,
+                    "', which says how positions are scaled");
+    }
     hp.long_beyond = keys.get_size(keys::rope_scaling_orig_ctx, UINT32_MAX);
     rope.attn_factor = read_positive(keys, keys::rope_scaling_attn_factor, 1.0f);
     rope.divisors = read_rope_divisors(keys.file(), keys::rope_factors_short, rope.n_rot / 2);

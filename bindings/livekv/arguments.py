@@ -1,0 +1,135 @@
+"""What a wrong argument looks like, wherever it is: a livekv.Error of one line that names it.
+
+pybind11 answers arguments that do not fit with a TypeError of four lines, which list types of C++ and the values of all
+arguments. Every call of the extension is wrapped here, once, so that it says which one does not fit and why.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from livekv import _livekv
+from livekv._livekv import Error
+
+_LONGEST = 80
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, in one short line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST and text.isprintable() else f"a value of type {type(value).__name__}"
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """A whole number in least..most. Raises Error for anything else; a bool is no number."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        kind = "a whole number " if number is None else ""
+        raise Error(f"{name} is {shown(value)}; it must be {kind}in {least}..{most}")
+    return number
+
+
+def checked_threads(n: Any) -> int:
+    """As many CPU threads as there may be. Raises Error for another number."""
+    return whole("n_threads", n, 1, _livekv.max_threads)
+
+
+def _is_whole(value: object) -> bool:
+    return hasattr(value, "__index__") or hasattr(value, "__int__") and not isinstance(value, float)
+
+
+def _is_a_row_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(fits, value))
+
+
+def _is_text(value: object) -> bool:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return False
+    return isinstance(value, (str, bytes))
+
+
+_WHOLE = "typing.SupportsInt | typing.SupportsIndex"
+
+_KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    _WHOLE: ("a whole number", _is_whole),
+    "bool": ("True or False", lambda value: hasattr(value, "__bool__")),
+    "str": ("text", _is_text),
+    "dict": ("a dict", lambda value: isinstance(value, dict)),
+    "collections.abc.Callable": ("a function", callable),
+    "collections.abc.Sequence[str]": ("a list of texts", _is_a_row_of(_is_text)),
+    "collections.abc.Sequence[bool]": ("a list of True or False", _is_a_row_of(lambda value: isinstance(value, bool))),
+    f"collections.abc.Sequence[{_WHOLE}]": ("a list of whole numbers", _is_a_row_of(_is_whole)),
+    "typing.Annotated[numpy.typing.ArrayLike, numpy.float32]": ("an array of float32", lambda value: False),
+    "typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]": ("an array of uint32", lambda value: False),
+}
+"""By the type that pybind11 writes into a signature: what a message calls it, and whether a value is of it."""
+
+_MODULE = "livekv._livekv."
+
+
+def _kind(annotation: str) -> tuple[str, Callable[[object], bool]]:
+    if annotation.endswith(" | None"):
+        what, fits = _kind(annotation.removesuffix(" | None"))
+        return what, lambda value: value is None or fits(value)
+    if annotation.startswith(_MODULE):
+        made = getattr(_livekv, annotation.removeprefix(_MODULE))
+        return f"a {made.__name__}", lambda value: value is None or isinstance(value, made)
+    return _KINDS.get(annotation, ("another", lambda value: True))
+
+
+def _why(signature: str, given: tuple[Any, ...], named: dict[str, Any]) -> str:
+    """Which of a call's arguments its signature does not take, and why."""
+    (declared,) = ast.parse(f"def {signature}: ...").body
+    assert isinstance(declared, ast.FunctionDef)
+    parameters = [*declared.args.args, *declared.args.kwonlyargs]
+    kinds = {p.arg: ast.unparse(p.annotation) for p in parameters if p.annotation}
+    values = dict(zip(kinds, given, strict=False)) | named
+    for name, value in values.items():
+        what, fits = _kind(kinds.get(name, "object"))
+        if not fits(value):
+            return f"{name} is {shown(value)}; it must be {what}"
+    for name, value in values.items():  # every one is of its kind: it is a number that C++ does not have
+        if _WHOLE in kinds.get(name, ""):
+            numbers = value if isinstance(value, Sequence) else [value]
+            if any(not -(2**31) <= int(n) < 2**31 for n in numbers):
+                return f"{name} is {shown(value)}, which is out of range"
+    return f"{declared.name} does not take these arguments"
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except TypeError as problem:  # or of Python code that the call has called
+            said = str(problem)
+            if not said.startswith(f"{function.__name__}(): incompatible ") or "\nInvoked with: " not in said:
+                raise
+        raise Error(_why(str(function.__doc__).strip().splitlines()[0], given, named))
+
+    return call
+
+
+def _wrap(owner: Any) -> None:
+    for name, member in list(vars(owner).items()):
+        static = isinstance(member, staticmethod)
+        function = member.__func__ if static else member
+        if isinstance(member, type):
+            if member.__module__ == _livekv.__name__:
+                _wrap(member)
+        elif f"{name}(" in (getattr(function, "__doc__", None) or "") and callable(function):
+            wrapped = _wrapped(function)
+            setattr(owner, name, staticmethod(wrapped) if static else wrapped)
+
+
+_wrap(_livekv)
