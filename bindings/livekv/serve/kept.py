@@ -119,9 +119,9 @@ class Kept:
 
 
 def ends_soon(n_left: int, chunk_size: int) -> bool:
-    """Whether so little of a prompt is left behind written text that it may be read on from there. Such a chunk, and all
-    behind it, are of no use to the prefix cache and the store, which have chunks that were read in one pass: a longer
-    rest is read from a chunk's beginning."""
+    """Whether so little of a prompt is left behind written text that it may be read on from there. Such a chunk, and
+    all behind it, are of no use to the prefix cache and the store, which have chunks that were read in one pass: a
+    longer rest is read from a chunk's beginning."""
     return n_left < 2 * chunk_size
 
 
