@@ -15,7 +15,7 @@ for needed in ("uvicorn", "llguidance", "prometheus_client"):
 pytest.importorskip("httpx", reason="httpx is not installed: requirements/dev.txt")
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, settings  # noqa: E402
-from serving_app import JSON, app_of, refused  # noqa: E402, F401 (a fixture)
+from serving_app import JSON, app_of, others_wait_at_most, refused  # noqa: E402, F401 (a fixture)
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 PATHS = ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"]
@@ -113,6 +113,32 @@ def test_bodies_that_are_none(client, path, body):
 )  # fmt: skip
 def test_values_that_are_wrong(client, path, body, part):
     assert part in refused(client.post(path, content=json.dumps(body), headers=JSON))["message"]
+
+
+OPTIONAL = {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(900)}, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [
+        ({"$ref": "#"}, "the JSON schema: no text keeps to it"),
+        ({"allOf": [{"$ref": "#"}]}, "the JSON schema: no text keeps to it"),
+        (OPTIONAL, "the JSON schema: "),
+        ({"allOf": [{"type": "string", "pattern": f".*{chr(97 + i)}.*"} for i in range(20)]}, "20 patterns"),
+        ({"enum": ["a" * 1000] * 300}, "characters; at most"),
+        ({"type": "string", "pattern": "("}, "the JSON schema: "),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_cannot_be_kept_to_is_refused_before_the_answer(client, schema, part, stream):
+    """And nobody waits for it."""
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    with others_wait_at_most(client, 1.0):
+        problem = refused(client.post("/v1/chat/completions", json={**CHAT, "response_format": wanted, "max_tokens": 40, "stream": stream}))
+    assert part in problem["message"]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    if "$ref" not in str(schema):  # a tool's is a part of a grammar, whose root is another
+        refused(client.post("/v1/chat/completions", json={**CHAT, "tools": tools, "tool_choice": "required", "stream": stream}))
 
 
 def test_what_routers_put_into_requests_changes_nothing(client):

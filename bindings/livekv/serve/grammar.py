@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from livekv._livekv import Error
@@ -16,6 +20,15 @@ from livekv.serve.request import U32
 
 # As models are used to write JSON; free white space would let a small one go on with it for ever.
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MOST_SCHEMA = 1 << 18
+"""Characters of a schema as JSON."""
+MOST_PATTERNS = 8
+"""Of a schema with allOf: what a text must match all of takes twice the time for each more."""
+MAKING_S = 10.0
+"""A grammar that takes longer to make is refused."""
+_KEPT = 64
+_TRIED = 64
+"""Tokens of a text, to see that the grammar bears it."""
 
 
 class Grammar:
@@ -38,7 +51,9 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise Error(f"the grammar: {_line(self._matcher.get_error())}")
+            problem = _line(self._matcher.get_error())
+            nothing = problem.startswith("NoExtension")
+            raise Error(f"the grammar: {'no text keeps to it' if nothing else problem}")
 
 
 class _Vocabulary:
@@ -52,6 +67,22 @@ class _Vocabulary:
         self.special_token_ids = [i for i, piece in enumerate(pieces) if not piece]
         self.tokens = [piece or f"<[{i}]>".encode() for i, piece in enumerate(pieces)]
 
+    def ranks(self) -> list[npt.NDArray[np.intp]]:
+        """Two orders to choose tokens in, each a place for every token: what ends strings and is short first, and what
+        is long. Ends of text come last."""
+        special = set(self.special_token_ids)
+
+        def places(key: Callable[[bytes], tuple[Any, ...]]) -> npt.NDArray[np.intp]:
+            order = sorted(range(len(self.tokens)), key=lambda i: (i in special, *key(self.tokens[i])))
+            ranks = np.empty(len(order), np.intp)
+            ranks[order] = np.arange(len(order))
+            return ranks
+
+        return [
+            places(lambda piece: (b'"' not in piece, len(piece), piece)),
+            places(lambda piece: (-len(piece), piece)),
+        ]
+
     def __call__(self, text: bytes) -> list[int]:
         return self._model.tokenize(text.decode("utf-8", "replace"), add_special=False)
 
@@ -63,24 +94,49 @@ class Grammars:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None  # takes a second to make for a large vocabulary
+        self._makers = ThreadPoolExecutor(2, "livekv-grammar")
+        self._made: OrderedDict[str, LLMatcher] = OrderedDict()  # by grammar, the one used last is the last
 
     def of_json(self, schema: Mapping[str, Any]) -> Callable[[], Grammar]:
         """JSON that a schema describes."""
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema, allow_nan=False), defaults=_JSON)  # type: ignore[arg-type]
-        except (ValueError, RecursionError) as problem:
-            raise Error(f"the JSON schema: {_line(str(problem))}") from None
-        return self._of(grammar, "the JSON schema")
+        text = schema_text(schema)
+        return self._of(LLMatcher.grammar_from_json_schema(text, defaults=_JSON), "the JSON schema")  # type: ignore[arg-type]
 
     def of_lark(self, text: str, what: str) -> Callable[[], Grammar]:
         """Text of a grammar in llguidance's form of Lark. what: it is of, in messages."""
         return self._of(LLMatcher.grammar_from_lark(text), what)
 
     def _of(self, grammar: str, what: str) -> Callable[[], Grammar]:
+        with self._lock:
+            matcher = self._made.get(grammar)
+        if matcher is None:
+            try:
+                matcher = self._makers.submit(self._make, grammar, what).result(MAKING_S)
+            except TookTooLong:
+                raise Error(f"{what}: it takes more than {MAKING_S:g} s to make a grammar of it") from None
+        with self._lock:
+            self._made[grammar] = matcher
+            self._made.move_to_end(grammar)
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        return lambda: Grammar(matcher.deep_copy())
+
+    def _make(self, grammar: str, what: str) -> LLMatcher:
+        """Some faults show as a text is written alone: two are begun, so that they do not show in an answer."""
         matcher = LLMatcher(self._tokens(), grammar, log_level=0)
         if matcher.is_error():
             raise Error(f"{what}: {_line(matcher.get_error())}")
-        return lambda: Grammar(matcher.deep_copy())
+        for ranks in self._ranks:
+            text = Grammar(matcher.deep_copy())
+            try:
+                for _ in range(_TRIED):
+                    allowed = np.flatnonzero(np.unpackbits(text.allowed().view(np.uint8), bitorder="little"))
+                    if text.complete() or not len(allowed):
+                        break
+                    text.take(int(allowed[ranks[allowed].argmin()]))
+            except Error as problem:
+                raise Error(str(problem).replace("the grammar", what, 1)) from None
+        return matcher
 
     def _tokens(self) -> LLTokenizer:
         with self._lock:
@@ -88,17 +144,45 @@ class Grammars:
                 ends = [i for i in range(self._model.n_vocab) if self._model.is_end_of_generation(i)]
                 if not ends:
                     raise Error("the model has no token that ends a text, which a grammar needs")
-                wrapper = TokenizerWrapper(_Vocabulary(self._model))
+                vocabulary = _Vocabulary(self._model)
+                wrapper = TokenizerWrapper(vocabulary)
+                self._ranks = vocabulary.ranks()
                 self._tokenizer = LLTokenizer(wrapper, n_vocab=self._model.n_vocab, eos_token=ends)
             return self._tokenizer
 
 
 def embedded(schema: Mapping[str, Any]) -> str:
     """A schema as a part of a Lark grammar."""
+    return "%json " + schema_text({"x-guidance": _JSON, **schema})
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """As JSON. Raises Error for what is none, and for what would take too long to make a grammar of."""
     try:
-        return "%json " + json.dumps({"x-guidance": _JSON, **schema}, allow_nan=False)
+        text = json.dumps(schema, allow_nan=False)
     except (ValueError, RecursionError) as problem:
         raise Error(f"the JSON schema: {_line(str(problem))}") from None
+    if len(text) > MOST_SCHEMA:
+        raise Error(f"the JSON schema has {len(text)} characters; at most {MOST_SCHEMA} are possible")
+    names = list(_names(schema))
+    n_patterns = sum(map(names.count, ("pattern", "patternProperties", "format", "not")))
+    if n_patterns > MOST_PATTERNS and "allOf" in names:
+        raise Error(
+            f"the JSON schema has {n_patterns} patterns and formats; beside allOf, {MOST_PATTERNS} are possible"
+        )
+    return text
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """Of all its fields."""
+    parts = [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            yield from part
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
 
 
 def _line(text: str) -> str:
