@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from livekv.session import Session
 
 F32 = npt.NDArray[np.float32]
-T = TypeVar("T")
-
 
 class Engine:
     """What the sessions of a model compute with; a step of several takes little longer than a step of one.
