@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 
+
 class Engine:
     """What the sessions of a model compute with; a step of several takes little longer than a step of one.
 
