@@ -15,8 +15,8 @@ namespace {
 
 template <typename E>
 E one_of(const py::dict & fields, const char * name, const std::vector<std::string> & names) {
-    const auto found =
-        std::ranges::find_if(names, [&](const std::string & one) { return fields[name].equal(py::str(one)); });
+    const auto found = std::ranges::find_if(
+        names, [&](const std::string & one) { return py::object(fields[name]).equal(py::str(one)); });
     if (found == names.end()) {
         fail(name, ": there is no ", shown(fields[name]));
     }
