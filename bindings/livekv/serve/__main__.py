@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -29,6 +30,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="(default: %(default)s; 0: a free one)")
+    parser.add_argument("--read-timeout", type=float, default=60.0, metavar="SECONDS",
+                        help="until a request's head, and then its body, are there (default: %(default)g)")  # fmt: skip
     add_options(parser)
     return parser.parse_args(arguments)
 
@@ -38,17 +41,21 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     import uvicorn
 
     from livekv.serve.app import make_app
-    from livekv.serve.ending import GRACE_S, Server, ToldTheEnd
+    from livekv.serve.connections import Connections, Seldom, most_connections
+    from livekv.serve.ending import AT_ONCE, GRACE_S, Server, ToldTheEnd
     from livekv.serve.guard import is_loopback
 
     api_key = api_key_of(args)
+    if not 0 < args.read_timeout <= 1e6:
+        raise Error(f"--read-timeout is {args.read_timeout:g}; it must be above 0")
     if api_key is None and not is_loopback(args.host):
         raise Error(f"{args.host} can be reached from other machines; that needs an --api-key")
     worker = worker_of(args, ended)
-    app = make_app(worker, name_of(args), api_key, args.max_body, any_host=api_key is not None)
+    any_host = api_key is not None
+    app = make_app(worker, name_of(args), api_key, args.max_body, any_host, args.read_timeout)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     try:
-        listening = socket.create_server((args.host, args.port), family=family, backlog=512)
+        listening = socket.create_server((args.host, args.port), family=family)
     except (OSError, OverflowError) as problem:
         raise Error(f"cannot listen at {args.host}, port {args.port}: {problem}") from None
     host = f"[{args.host}]" if ":" in args.host else args.host
@@ -58,7 +65,17 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
         longer = f"{args.ctx_size} tokens is longer than the {model.n_ctx_train} the model was trained on"
         print(f"livekv.serve: warning: a context of {longer}", file=sys.stderr)
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
-    config = uvicorn.Config(ToldTheEnd(app), log_level="warning", timeout_graceful_shutdown=GRACE_S)
+    connections = Connections(most_connections(), args.read_timeout)
+    whole = connections.limited(ToldTheEnd(app))
+    config = uvicorn.Config(
+        whole,
+        http=connections.protocol(),
+        ws="none",
+        log_level="warning",
+        backlog=AT_ONCE,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
     Server(config, worker, temporary_store(args, model.store)).run(sockets=[listening])
 
 

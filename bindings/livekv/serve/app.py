@@ -19,7 +19,7 @@ from livekv.serve.chat import chat
 from livekv.serve.completions import completions
 from livekv.serve.description import description_of
 from livekv.serve.fields import DetokenizeBody, TokenizeBody
-from livekv.serve.guard import Guard
+from livekv.serve.guard import BODY_S, Guard
 from livekv.serve.messages import messages
 from livekv.serve.metrics import Metrics
 from livekv.serve.page import page
@@ -33,10 +33,15 @@ Detokenize = Annotated[DetokenizeBody, Depends(body_as(DetokenizeBody))]
 
 
 def make_app(
-    worker: Worker, name: str, api_key: str | None = None, max_body: int = MAX_BODY, any_host: bool = False
+    worker: Worker,
+    name: str,
+    api_key: str | None = None,
+    max_body: int = MAX_BODY,
+    any_host: bool = False,
+    body_s: float = BODY_S,
 ) -> FastAPI:
     """Steps by worker, which it starts and ends. name: of the model. any_host: requests may name this machine as they
-    like; without, only as itself, so that no web page's name can be pointed at it."""
+    like; without, only as itself, so that no web page's name can be pointed at it. body_s: until a body is there."""
     metrics = Metrics(worker.scheduler)
     service = Service(worker, name, on_piece=metrics.on_piece)
 
@@ -51,7 +56,7 @@ def make_app(
     app.add_exception_handler(HTTPException, errors.on_http)
     app.add_exception_handler(errors.ClientGone, _nobody)
     app.add_exception_handler(Exception, errors.on_bug)
-    app.add_middleware(Guard, api_key=api_key, max_body=max_body, any_host=any_host)
+    app.add_middleware(Guard, api_key=api_key, max_body=max_body, any_host=any_host, body_s=body_s)
     app.include_router(completions(service))
     app.include_router(chat(service))
     app.include_router(messages(service))

@@ -17,6 +17,10 @@ from livekv.serve.answers import sse
 from livekv.serve.errors import ApiError, body_of, response_of
 from livekv.serve.worker import ENDS, Worker
 
+AT_ONCE = 16
+"""Connections that are taken before connections.py counts them; there are file descriptors for a few times as many."""
+BACKLOG = 512
+"""Those that may wait to be taken, of which asyncio would take all at once."""
 GRACE_S = 2
 """For clients to take what they are told."""
 
@@ -36,6 +40,11 @@ class Server(uvicorn.Server):
                 shutil.rmtree(self._temporary, ignore_errors=True)
             os._exit(128 + sig)  # a step may be under way for long, and threads would be waited for
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it tells of each request that is cut off

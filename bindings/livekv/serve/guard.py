@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import re
+import time
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +16,7 @@ from livekv.serve.errors import ApiError, response_of
 
 OPEN = {"/health", *page.FILES}
 """Paths that need no key."""
+BODY_S = 60.0
 
 
 def is_loopback(host: str) -> bool:
@@ -33,14 +36,18 @@ def _name_in(host: bytes) -> str:
 
 
 class Guard:
-    """Answers 401 without the key (in Authorization: Bearer, or x-api-key), 413 for a body above max_body bytes.
+    """Answers 401 without the key (in Authorization: Bearer, or x-api-key), 413 for a body above max_body bytes, 408
+    for one that is not there after body_s seconds.
 
     any_host: whatever the Host header says; without, 403 where it names another machine: a page of the web whose name
     was pointed here.
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None, max_body: int, any_host: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, api_key: str | None, max_body: int, any_host: bool = False, body_s: float = BODY_S
+    ) -> None:
         self.app = app
+        self.body_s = body_s
         self.any_host = any_host
         self.key = None if api_key is None else api_key.encode()
         self.max_body = max_body
@@ -60,11 +67,15 @@ class Guard:
         if problem:
             await response_of(problem, scope["path"])(scope, receive, send)
             return
-        n_read = 0
+        n_read, more, deadline = 0, True, time.monotonic() + self.body_s
 
         async def counted() -> Message:
-            nonlocal n_read
-            message = await receive()
+            nonlocal n_read, more
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic() if more else None)
+            except TimeoutError:
+                raise HTTPException(408, f"the body was not there after {self.body_s:g} seconds") from None
+            more = more and message.get("more_body", False)
             n_read += len(message.get("body", b""))
             if n_read > self.max_body:
                 raise HTTPException(413, str(self._too_large()))
