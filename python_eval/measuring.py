@@ -159,7 +159,10 @@ def print_result(table: str, content: Any, json_to: str | None) -> None:
         print(text)
         return
     if json_to is not None:
-        Path(json_to).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(json_to).write_text(text + "\n", encoding="utf-8")
+        except OSError as problem:
+            raise EvalError(f"--json: cannot write {json_to}: {problem.strerror}") from None
     print(table, end="")
 
 
