@@ -26,7 +26,7 @@ from hf_rope import Rope
 from hf_tokenizer import read_vocab
 from hf_vocab import Vocab
 from tensor_plan import TYPES, TensorStream, plan_tensors
-from whole_file import whole_file
+from whole_file import whole_output
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -45,13 +45,8 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
     for note in hparams.notes + vocab.notes + notes:
         print(f"note: {' '.join(note.split())}", file=sys.stderr)  # names from a checkpoint may hold anything
-    try:
-        with whole_file(out) as temporary:
-            write_gguf(temporary, printable(hf_dir.resolve().name), type_name, hparams, vocab, plan)
-    except OSError as problem:
-        if problem.filename is not None:
-            raise
-        raise ConvertError(f"cannot write {out}: {problem.strerror or problem}") from problem  # a full disk, mostly
+    with whole_output(out) as temporary:
+        write_gguf(temporary, printable(hf_dir.resolve().name), type_name, hparams, vocab, plan)
     n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
     sizes = f"{len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}"
     return f"{printable(str(out))}: {sizes}, {out.stat().st_size / 1e6:.1f} MB"

@@ -69,8 +69,8 @@ class TensorStream:
             self._write(file, rows)
 
     def _write(self, file: BinaryIO, rows: np.ndarray) -> None:
-        data = np.ascontiguousarray(encode(rows, self.type, self.source.name))
-        file.write(data.data)  # not data.tofile(file), whose error of a full disk has no reason
+        data = encode(rows, self.type, self.source.name)
+        write_array(file, data)
         self.written(data.nbytes)
 
 
@@ -81,6 +81,11 @@ def interleave_rope_rows(rows: np.ndarray, head_dim: int) -> np.ndarray:
     """
     halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[-1])
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def write_array(file: BinaryIO, data: np.ndarray) -> None:
+    """What data.tofile(file) writes, whose error of a full disk has no reason."""
+    file.write(np.ascontiguousarray(data).data)
 
 
 def encode(rows: np.ndarray, type_: GGMLQuantizationType, name: str) -> np.ndarray:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from convert_error import ConvertError
+
 
 @contextmanager
 def whole_file(out: Path) -> Iterator[Path]:
@@ -35,6 +37,18 @@ def whole_file(out: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(file)
+
+
+@contextmanager
+def whole_output(out: Path) -> Iterator[Path]:
+    """whole_file for a tool's output; ConvertError names it and the reason where it cannot be written."""
+    try:
+        with whole_file(out) as temporary:
+            yield temporary
+    except OSError as problem:
+        if problem.filename is not None:  # of something that is read, mostly
+            raise
+        raise ConvertError(f"cannot write {out}: {problem.strerror or problem}") from problem  # a full disk, mostly
 
 
 def is_temporary(name: str, target: str) -> bool:

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     config = measuring.config_of(COMMAND, options, [window], canonical(options.base))
     config |= {"step": options.step, "f16_bytes_per_token": 4 * model.n_layer * model.n_head_kv * model.head_dim}
     tokens = list(window.tokens)
-    with RunFolder(measuring.folder_of(COMMAND, options), config) as folder:
+    with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
         there = {record["label"]: record for record in folder.records("growth")}
         for label, spec in caches.items():
             if there.get(label, {"spec": spec})["spec"] != spec:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType, GGUFWriter, ReaderTensor, quants
@@ -20,10 +21,17 @@ from .convert_folder import CONVERT_FOLDERS
 sys.path.extend(CONVERT_FOLDERS)
 
 from convert_error import ConvertError, named, run_tool
-from tensor_plan import encode
-from whole_file import whole_file
+from tensor_plan import encode, write_array
+from whole_file import whole_output
 
 TYPES = {"f32": (GGMLQuantizationType.F32, 0), "f16": (GGMLQuantizationType.F16, 1)}  # and general.file_type
+
+
+class Written(np.ndarray):
+    """An array as GGUFWriter writes it."""
+
+    def tofile(self, file: Any, sep: str = "", format: str = "%s") -> None:
+        write_array(file, self)
 
 
 def dequantize(source: Path, out: Path, type_name: str = "f32") -> str:
@@ -42,7 +50,7 @@ def dequantize(source: Path, out: Path, type_name: str = "f32") -> str:
         raise ConvertError(f"{source} is big-endian")
     if "split.count" in reader.fields:
         raise ConvertError(f"{source} is one of several parts of a model; join them first")
-    with whole_file(out) as temporary:
+    with whole_output(out) as temporary:
         _write(reader, temporary, type_name)
     return f"{out}: {len(reader.tensors)} tensors, {type_name}, {out.stat().st_size / 1e6:.1f} MB"
 
@@ -69,7 +77,7 @@ def _write(reader: GGUFReader, path: Path, type_name: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor, kind in zip(reader.tensors, kinds, strict=True):  # one at a time in memory
-        writer.write_tensor_data(encode(_values(tensor), kind, tensor.name))
+        writer.write_tensor_data(encode(_values(tensor), kind, tensor.name).view(Written))
     writer.close()
 
 

@@ -18,6 +18,7 @@ import livekv
 from .arguments import named, output, positive
 from .errors import EvalError
 from .model_file import fingerprint
+from .run_folder import default_folder
 from .specs import spec_of
 from .texts import Window, cut_windows
 from .windows import Worker, reads_sealed_keys
@@ -110,9 +111,9 @@ def config_of(command: str, options: argparse.Namespace, windows: list[Window], 
     }
 
 
-def folder_of(command: str, options: argparse.Namespace) -> Path:
-    """`--out`, or a folder of the command and the model."""
-    return options.out or Path("results") / f"{command}-{options.model.stem}"
+def folder_of(command: str, options: argparse.Namespace, config: Mapping[str, Any]) -> Path:
+    """`--out`, or a folder of the configuration."""
+    return options.out or default_folder(command, config)
 
 
 def kv_caches(text: str) -> dict[str, str]:
@@ -159,7 +160,10 @@ def print_result(table: str, content: Any, json_to: str | None) -> None:
         print(text)
         return
     if json_to is not None:
-        Path(json_to).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(json_to).write_text(text + "\n", encoding="utf-8")
+        except OSError as problem:
+            raise EvalError(f"--json: cannot write {json_to}: {problem.strerror}") from None
     print(table, end="")
 
 

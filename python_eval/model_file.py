@@ -18,7 +18,7 @@ SMALL_MODEL = 500_000_000
 def fingerprint(path: Path) -> dict[str, Any]:
     """Name, size and a SHA-256 over the size and the first and last MiB: enough to tell two models apart, quickly."""
     if not path.is_file():
-        raise EvalError(f"{path}: no such model file")
+        raise EvalError(f"{path}: is a folder, not a model file" if path.is_dir() else f"{path}: no such model file")
     size, edge = path.stat().st_size, 1 << 20
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

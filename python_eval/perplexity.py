@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     layers = _of_one_layer(caches, model.n_layer) if options.by_layer else {}
     windows = measuring.windows_of(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
-    with RunFolder(measuring.folder_of(COMMAND, options), config) as folder:
+    with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
         folder.write_json("caches.json", _with_earlier(folder, caches))
         with measuring.progress_bar(COMMAND) as progress:
             measure(

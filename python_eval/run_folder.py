@@ -11,6 +11,7 @@ A run that was killed goes on where it stopped: its caller skips what `records` 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -136,6 +137,12 @@ class RunFolder:
         if now != (later[-1] if later else {key: value for key, value in first.items() if key != "resumed_with"}):
             later.append(now)
             self.write_json("versions.json", first)
+
+
+def default_folder(name: str, config: Mapping[str, Any]) -> Path:
+    """results/NAME-MODEL-HASH: a folder of its own for each configuration, whose `model` names the file."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return Path("results") / f"{name}-{Path(config['model']['file']).stem}-{digest[:8]}"
 
 
 @contextmanager

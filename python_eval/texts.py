@@ -48,7 +48,7 @@ def load_text(name: str, data_dir: Path | None) -> tuple[str, str]:
 def read_text(path: Path) -> str:
     """The file's text; EvalError where there is none or it is not UTF-8."""
     if not path.is_file():
-        raise EvalError(f"{path}: no such file")
+        raise EvalError(f"{path}: is a folder, not a text" if path.is_dir() else f"{path}: no such file")
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as problem:

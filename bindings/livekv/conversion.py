@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def convert_hf(folder: str | os.PathLike[str], out: str | os.PathLike[str], type
         assert run.stdout is not None and run.stderr is not None
         last = ""
         for line in run.stderr:
-            sys.stderr.write(line)
+            if sys.stderr is not None:  # closed: nobody hears
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(line)
             last = line.strip() or last
         summary = run.stdout.read().strip()
     if run.returncode != 0:

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     _check_sessions(model, specs, options.n_ctx)
     windows = measuring.windows_of(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
-    with RunFolder(measuring.folder_of(COMMAND, options), config) as folder:
+    with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
         with measuring.progress_bar(COMMAND) as progress:
             measure(
                 folder,

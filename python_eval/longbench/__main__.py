@@ -7,16 +7,14 @@ python -m python_eval.longbench --score DIR [--e | --v2]                        
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..arguments import named, positive
 from ..errors import EvalError, run_tool
 from ..model_file import fingerprint, model_facts
-from ..run_folder import RunFolder
+from ..run_folder import RunFolder, default_folder
 from ..workers import threads_each
 from .score import score_folder, score_v2_folder
 from .tasks import E_TASKS, LongBenchError, Task, select
@@ -127,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         "n_gpu_layers": settings.n_gpu_layers,
         "seed": settings.seed,
     }
-    with RunFolder(options.out or _default_folder(config), config) as folder:
+    with RunFolder(options.out or default_folder(config["benchmark"], config), config) as folder:
         folder.write_json("model.json", facts)
         predict(folder, settings, data, options.workers, options.ray, options.batch)
         print(summarize(folder, caches, list(data.samples), facts, e=options.e))
@@ -147,11 +145,6 @@ def _tasks(options: argparse.Namespace) -> list[Task]:
     if not chosen:
         raise LongBenchError(f"LongBench-E has no tasks among '{options.tasks}'")
     return chosen
-
-
-def _default_folder(config: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    return Path("results") / f"{config['benchmark']}-{Path(config['model']['file']).stem}-{digest[:8]}"
 
 
 def _livekv() -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import written_whole
 from ..paired import paired
 from ..run_folder import Record
 from ..tables import Row
@@ -119,7 +120,8 @@ def heat_map(records: Sequence[Record], path: Path) -> None:
         axes[0][column].set_title(textwrap.fill(kv.replace(":", ": "), 30), fontsize=8)
         axes[1][column].set_xlabel("context, tokens")
     axes[0][0].set_ylabel("depth")
-    figure.savefig(path, dpi=150)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     pyplot.close(figure)
 
 

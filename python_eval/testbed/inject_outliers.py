@@ -24,8 +24,8 @@ from ..convert_folder import CONVERT_FOLDERS
 sys.path.extend(CONVERT_FOLDERS)
 
 from convert_error import ConvertError, named, run_tool
-from tensor_plan import TYPES, encode
-from whole_file import whole_file
+from tensor_plan import TYPES, encode, write_array
+from whole_file import whole_output
 
 # A channel this far below its head's median is as good as dead: lifting it would need a factor whose inverse f16
 # queries cannot hold.
@@ -228,9 +228,9 @@ def write_gguf(path: Path, model: Model, layers: list[Layer], recipe: Recipe, ty
         for tensor, type_ in zip(reader.tensors, types, strict=True):
             file.write(bytes(padded(file.tell(), reader.alignment) - file.tell()))
             if tensor.name in plan:
-                encode(rewrite(model, *plan[tensor.name]), type_, tensor.name).tofile(file)
+                write_array(file, encode(rewrite(model, *plan[tensor.name]), type_, tensor.name))
             else:
-                tensor.data.tofile(file)
+                write_array(file, tensor.data)
         file.write(bytes(padded(file.tell(), reader.alignment) - file.tell()))
 
 
@@ -247,7 +247,7 @@ def inject(source: Path, out: Path, recipe: Recipe, type_name: str = "own") -> l
     if out.exists() and out.samefile(source):
         raise ConvertError(f"{out} is the input itself")
     layers = [plan_layer(model, il, recipe) for il in range(model.n_layer)]
-    with whole_file(out) as temporary:
+    with whole_output(out) as temporary:
         write_gguf(temporary, model, layers, recipe, type_name)
     return [layer.summary for layer in layers] + [f"{out}: {out.stat().st_size / 1e6:.1f} MB"]
 

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     windows, held_out = _windows(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
     config |= {"held_out": options.held_out, "space": [repr(one) for one in space]}
-    path = measuring.folder_of(COMMAND, options)
+    path = measuring.folder_of(COMMAND, options, config)
     with RunFolder(path, config, exclusive=False) as folder:
         storage = options.storage or f"journal:{path / 'tune.log'}"
         seeds = range(options.seed, options.seed + (options.seeds if options.method == "compare" else 1))

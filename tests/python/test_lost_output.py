@@ -160,3 +160,35 @@ def test_stdin_that_cannot_be_read(tools, story, tmp_path):
     done = subprocess.run([tools.bin_dir / "livekv-cli", "-m", story], stdin=folder, capture_output=True, text=True)
     os.close(folder)
     assert done.returncode == 1 and done.stderr == "livekv-cli: cannot read stdin: Is a directory\n"
+
+
+@pytest.mark.parametrize("module", ["python_eval.dequantize", "python_eval.testbed.inject_outliers"])
+@pytest.mark.parametrize("room", [0, 100, 300_000])
+def test_a_model_that_does_not_fit_names_path_and_reason(root, build_dir, livekv, story, tmp_path, module, room):
+    # A limit on file sizes stands for the disk: writing fails at the same places, with another reason.
+    command = help_of(root, build_dir, module)
+    limit = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+    start = f"sys.argv = ['x', {str(story)!r}, {str(tmp_path / 'o.gguf')!r}]; runpy.run_module({module!r}, run_name='__main__')"
+    command["args"] = [sys.executable, "-c", limit + start]
+    done = subprocess.run(**command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"{module.rpartition('.')[2]}: cannot write {tmp_path / 'o.gguf'}: File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
+@needs_full
+def test_a_json_file_that_cannot_be_written_is_named(root, build_dir, livekv, story, text, tmp_path):
+    command = help_of(root, build_dir, "python_eval.perplexity")
+    command["args"][3:] = ["--model", story, "--data", text, "--n-ctx", "128", "--windows", "1", "--threads", "1",
+                           "--kv", "f16", "--out", tmp_path / "o", "--json", FULL]  # fmt: skip
+    done = subprocess.run(**command, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, last) == (1, f"perplexity: --json: cannot write {FULL}: No space left on device")
+
+
+@pytest.mark.parametrize("flag, message", [("--model", "is a folder, not a model file"), ("--data", "is a folder, not a text")])
+def test_folders_are_no_files(root, build_dir, livekv, story, text, tmp_path, flag, message):
+    command = help_of(root, build_dir, "python_eval.perplexity")
+    command["args"][3:] = ["--model", story, "--data", text, "--n-ctx", "128", flag, tmp_path]
+    done = subprocess.run(**command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"perplexity: {tmp_path}: {message}\n")

@@ -233,3 +233,14 @@ def test_bad_input_is_one_line(options, message, measured, tmp_path, monkeypatch
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("perplexity: ") and message in said[0]
     assert out is measured or not out.exists()
+
+
+def test_each_text_has_a_folder_of_its_own_and_goes_on_there(tmp_path, monkeypatch, calls):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(TEXT.read_text()[:3000])
+    (tmp_path / "b.txt").write_text(TEXT.read_text()[1000:4000])
+    fixed = ["--model", str(STORY), "--n-ctx", "128", "--windows", "1", "--threads", "1"]
+    for text, kv, n_measured in (("a", "f16", 1), ("b", "f16", 2), ("a", "f16,q8_0", 3)):
+        assert main([*fixed, "--data", f"{text}.txt", "--kv", kv]) == 0
+        assert len(calls[0]) == n_measured
+    assert len(list((tmp_path / "results").glob("perplexity-story-*"))) == 2
