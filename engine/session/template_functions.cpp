@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "session/template_budget.h"
+
 namespace livekv {
 
 using jinja::value;
@@ -55,11 +57,22 @@ std::optional<value> own_function(const std::string & name, call_kind kind, cons
         {"count", "length"}, {"d", "default"}, {"trim", "strip"}};
     const auto alias = kind == call_kind::filter ? aliases.find(name) : aliases.end();
     const std::string & known = alias == aliases.end() ? name : alias->second;
+    step_for(input);
     const given_arguments given(arguments);
     if (std::optional<value> v = text_function(known, kind, input, given)) {
         return v;
     }
     return list_function(known, kind, input, given, ctx);
+}
+
+void step_for(const value & v) {
+    constexpr size_t bytes_a_step = 64;
+    constexpr size_t items_a_step = 16;
+    size_t n = v->val_str.length() / bytes_a_step + (v->val_arr.size() + v->val_obj.size()) / items_a_step;
+    for (const value & item : v->val_arr) {
+        n += item->val_str.length() / bytes_a_step;
+    }
+    template_budget::running().step(n);
 }
 
 value text_value(jinja::string text) {

@@ -38,6 +38,9 @@ std::optional<jinja::value> list_function(const std::string & name, call_kind ki
 std::optional<jinja::value> own_function(const std::string & name, call_kind kind, const jinja::value & input,
                                          const std::vector<jinja::value> & arguments, jinja::context & ctx);
 
+// Takes from the budget of the run what looking at all of a text, or of a list's texts, costs.
+void step_for(const jinja::value & v);
+
 jinja::value text_value(jinja::string text);
 
 // One more, behind: neighbours of one origin become one part.

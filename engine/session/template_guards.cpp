@@ -58,29 +58,6 @@ double repeats(const value & argument) {
     return static_cast<double>(template_budget::running().bytes_of(v));
 }
 
-// Throws where a function of the engine's must not be called so. input: what it is bound to, or null.
-void guard_function(const std::string & name, const value & input, const std::vector<value> & arguments) {
-    template_budget & budget = template_budget::running();
-    double most = 1.0;
-    for (const value & argument : arguments) {
-        most = std::max(most, repeats(argument));
-    }
-    constexpr double value_bytes = 320.0;  // of one in a list
-    constexpr double levels = 100.0;       // as deep as lists may nest, each of which is indented
-    if (name == "range") {
-        budget.require_room(value_bytes * most);
-        budget.step(static_cast<size_t>(most) / 16);
-    } else if (input && (name == "tojson" || name == "string" || name == "safe")) {
-        budget.require_room(static_cast<double>(budget.bytes_of(input)) / value_bytes * most * levels);
-    } else if (input && (name == "replace" || name == "indent" || name == "join")) {
-        budget.require_room(static_cast<double>(input->val_str.length() + input->val_arr.size()) * most);
-    } else if (input && name == "append") {
-        for (const value & argument : arguments) {
-            refuse_cycle(input, argument);
-        }
-    }
-}
-
 // A text so many times.
 void require_room_for_product(const value & text, const value & n) {
     if (jinja::is_val<jinja::value_string>(text) && jinja::is_val<jinja::value_int>(n) && n->val_int > 0) {
@@ -105,6 +82,31 @@ statements arguments_of(const statement_ptr & name_or_call) {
 }
 
 }  // namespace
+
+void guard_function(const std::string & name, const value & input, const std::vector<value> & arguments) {
+    template_budget & budget = template_budget::running();
+    double most = 1.0;
+    for (const value & argument : arguments) {
+        most = std::max(most, repeats(argument));
+    }
+    constexpr double value_bytes = 320.0;  // of one in a list
+    constexpr double levels = 100.0;       // as deep as lists may nest, each of which is indented
+    if (name == "range") {
+        budget.require_room(value_bytes * most);
+        budget.step(static_cast<size_t>(most) / 16);
+    } else if (input && (name == "tojson" || name == "string" || name == "safe")) {
+        budget.require_room(static_cast<double>(budget.bytes_of(input)) / value_bytes * most * levels);
+    } else if (input && (name == "replace" || name == "indent" || name == "join")) {
+        const bool is_text = jinja::is_val<jinja::value_string>(input);
+        const size_t n_places =
+            is_text ? input->val_str.length() : budget.bytes_of(input);  // it may be written as text
+        budget.require_room(static_cast<double>(name == "join" && !is_text ? input->val_arr.size() : n_places) * most);
+    } else if (input && name == "append") {
+        for (const value & argument : arguments) {
+            refuse_cycle(input, argument);
+        }
+    }
+}
 
 known_value::known_value(value known) : v(std::move(known)) {}
 
@@ -148,6 +150,9 @@ value guarded_read::execute_impl(context & ctx) const {
     const value v = object->execute(ctx);
     if (const auto * missing = jinja::cast_val<jinja::value_undefined>(v)) {
         refuse(missing->hint.empty() ? "it reads of what is undefined" : "'" + missing->hint + "' is undefined");
+    }
+    if (is_slice || jinja::is_val<jinja::value_string>(v)) {
+        step_for(v);
     }
     const auto part = [&](const statement_ptr & node) { return node ? node->execute(ctx) : nullptr; };
     if (is_slice) {

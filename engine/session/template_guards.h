@@ -3,12 +3,16 @@
 #include <jinja/runtime.h>
 
 #include <string>
+#include <vector>
 
 namespace livekv {
 
 // Nodes that stand in a template's program for the engine's own where an operation can make far more than it is given,
 // or end the process for what it is given. Each looks at the operands, and throws or lets the engine's node work on
 // them.
+
+// Throws where a function must not be called so. input: what it is bound to, or null.
+void guard_function(const std::string & name, const jinja::value & input, const std::vector<jinja::value> & arguments);
 
 // A value that is there already.
 struct known_value final : jinja::expression {

@@ -5,6 +5,7 @@
 
 #include "session/template_budget.h"
 #include "session/template_functions.h"
+#include "session/template_guards.h"
 #include "session/template_text.h"
 #include "utf8.h"
 
@@ -152,10 +153,12 @@ value map(const value & input, const given_arguments & arguments, jinja::context
         }
         const std::string name = python_str(arguments.in_order[0]).str();
         const std::vector<value> rest(arguments.in_order.begin() + 1, arguments.in_order.end());
+        guard_function(name, item, rest);
         std::optional<value> v = own_function(name, call_kind::filter, item, rest, ctx);
         if (!v) {
             refuse("the filter map is not done with the filter '" + name + "'");
         }
+        template_budget::running().made(*v);
         out.push_back(*v);
     }
     return list_of(std::move(out));

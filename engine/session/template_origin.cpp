@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "model/characters.h"
 #include "model/tokenizer.h"
 #include "utf8.h"
 
@@ -20,6 +21,17 @@ constexpr char32_t last_plane_last = 0x10FFFD;
 bool is_private_use(char32_t c) {
     return (c >= 0xE000 && c <= bmp_last) || (c >= plane_first && c <= plane_last) ||
            (c >= last_plane_first && c <= last_plane_last);
+}
+
+// White space, and what JSON and Python's repr escape: templates look at it.
+bool shapes_text(char32_t c, std::string_view bytes) {
+    return c <= 0x20 || c == '"' || c == '\'' || c == '\\' ||
+           (c >= 0x80 && !bytes.empty() && leading_white_space(bytes) > 0);
+}
+
+// It becomes one character with the one in front of it in Unicode's form C.
+bool combines(char32_t c) {
+    return c >= 0x300 && c <= 0x36F;
 }
 
 bool is_alphanumeric(char32_t c) {
@@ -50,7 +62,6 @@ char32_t other(char32_t c) {
 }  // namespace
 
 control_alphabet::control_alphabet(const tokenizer & tok) : tokens(tok.control_texts()) {
-    const std::set<char32_t> read_by_templates = {'"', '\'', '\\', ' ', 0x2581};
     for (const std::string & token : tokens) {
         std::u32string characters;
         for_each_character(token, [&](std::optional<char32_t> c, std::string_view) {
@@ -62,9 +73,8 @@ control_alphabet::control_alphabet(const tokenizer & tok) : tokens(tok.control_t
             characters += U" \u2581";
         }
         std::u32string telling;
-        std::ranges::copy_if(characters, std::back_inserter(telling), [&](char32_t c) {
-            return c >= 0x20 && !is_alphanumeric(c) && !read_by_templates.contains(c);
-        });
+        std::ranges::copy_if(characters, std::back_inserter(telling),
+                             [&](char32_t c) { return !is_alphanumeric(c) && c != 0x2581 && !shapes_text(c, ""); });
         const std::u32string & chosen = telling.empty() ? characters : telling;
         all.insert(characters.begin(), characters.end());
         marks.insert(chosen.begin(), chosen.end());
@@ -113,12 +123,12 @@ size_t disguise::kept_at(std::string_view rest) const {
     return 0;
 }
 
-bool disguise::is_hidden(char32_t c) const {
+bool disguise::is_hidden(char32_t c, std::string_view bytes) const {
     switch (kind_) {
         case kind::none:
             return false;
         case kind::all:
-            return true;
+            return control_.all.contains(c) || !shapes_text(c, bytes);
         case kind::control:
             return control_.all.contains(c);
         case kind::marks:
@@ -163,7 +173,7 @@ std::string disguise::text(std::string_view given) {
         const std::string_view bytes = given.substr(0, head.length);
         given.remove_prefix(head.length);
         const char32_t c = head.valid ? code_point(bytes) : 0;
-        if (head.valid && is_hidden(c)) {
+        if (head.valid && is_hidden(c, bytes)) {
             append_utf8(out, stand_in(c));
         } else if (kind_ == kind::harmless && is_alphanumeric(c)) {
             append_utf8(out, other(c));
@@ -186,11 +196,12 @@ chat_text disguise::pieces(std::string_view disguised) const {
     chat_text out;
     for_each_character(disguised, [&](std::optional<char32_t> c, std::string_view bytes) {
         const auto hidden = c ? from_.find(*c) : from_.end();
-        const bool is_given = hidden != from_.end();
+        const bool is_hidden = hidden != from_.end();
+        const bool is_given = is_hidden || (c && combines(*c) && !out.empty() && out.back().from_message);
         if (out.empty() || out.back().from_message != is_given) {
             out.push_back({"", is_given});
         }
-        if (is_given) {
+        if (is_hidden) {
             append_utf8(out.back().text, hidden->second);
         } else {
             out.back().text += bytes;

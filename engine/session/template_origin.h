@@ -37,7 +37,7 @@ class disguise {
   public:
     enum class kind {
         none,      // as it is
-        all,       // every character
+        all,       // every character but white space, quotes and backslashes that no control token has
         control,   // those that control tokens have
         marks,     // control_alphabet::marks
         most,      // of these not the ones in texts that the template itself has, such as </think>
@@ -58,7 +58,7 @@ class disguise {
   private:
     size_t kept_at(std::string_view rest) const;  // bytes of a word of the template's that rest begins with
     char32_t stand_in(char32_t c);
-    bool is_hidden(char32_t c) const;
+    bool is_hidden(char32_t c, std::string_view bytes) const;
 
     kind kind_;
     const control_alphabet & control_;
