@@ -88,6 +88,21 @@ bool tokenizer::is_control(int32_t id) const {
     return vocab_->type(id) == token_type::control;
 }
 
+int32_t tokenizer::unknown() const {
+    return vocab_->unknown;
+}
+
+std::vector<std::string> tokenizer::control_texts() const {
+    std::vector<std::string> texts;
+    for (const added_token & token : vocab_->added) {
+        const std::string & text = vocab_->text(token.id);
+        if (vocab_->type(token.id) != token_type::user_defined && !text.empty()) {
+            texts.push_back(text);
+        }
+    }
+    return texts;
+}
+
 // What lies between two tokens that are written out in a text.
 struct tokenizer::piece {
     joined_text text;

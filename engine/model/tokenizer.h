@@ -64,6 +64,7 @@ class tokenizer {
 
     int32_t bos() const;  // -1 when the model has none
     int32_t eos() const;
+    int32_t unknown() const;
     bool is_end_of_generation(int32_t id) const;  // eos, and control tokens that end a turn, such as <|im_end|>
     bool adds_bos() const;
     // Whether the model's bos stands in front of a text that already began with it.
@@ -72,6 +73,7 @@ class tokenizer {
 
     int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
     bool is_control(int32_t id) const;
+    std::vector<std::string> control_texts() const;  // of those that are recognized where they are written out
 
     // tokenizer.chat_template, "" when absent; for conversations with tools that of its own where the file has one.
     const std::string & chat_template(bool for_tools = false) const;

@@ -5,31 +5,22 @@
 #include <jinja/runtime.h>
 
 #include <algorithm>
-#include <cmath>
-#include <nlohmann/json.hpp>
+#include <iterator>
+#include <optional>
+#include <set>
 
 #include "error.h"
 #include "model/tokenizer.h"
 #include "session/template_budget.h"
+#include "session/template_input.h"
 #include "session/template_limits.h"
 #include "session/template_nodes.h"
+#include "session/template_origin.h"
+#include "utf8.h"
 
 namespace livekv {
 
 namespace {
-
-constexpr const char * known_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
-
-void check_roles(const std::vector<chat_message> & messages) {
-    if (messages.empty()) {
-        fail("the conversation has no messages");
-    }
-    for (const chat_message & message : messages) {
-        if (std::ranges::find(known_roles, message.role) == std::end(known_roles)) {
-            fail("the role '", message.role, "' is not supported, supported are system, user, assistant and tool");
-        }
-    }
-}
 
 // The engine's messages quote the template over several lines; what went wrong is in the first, or behind "Error:".
 std::string reason_of(const std::exception & e) {
@@ -39,68 +30,19 @@ std::string reason_of(const std::exception & e) {
         text.erase(0, at == std::string::npos ? 0 : at + mark.size());
     }
     text.erase(0, text.find_first_not_of("\n"));
-    const size_t end = text.find('\n');
-    return text.substr(0, end);
-}
-
-// from_message: strings count as a message's, but for those of a role, of which templates make control tokens.
-jinja::value value_of(const nlohmann::ordered_json & j, bool from_message) {
-    using namespace jinja;
-    if (j.is_boolean()) {
-        return mk_val<value_bool>(j.get<bool>());
-    }
-    if (j.is_number_integer() && !(j.is_number_unsigned() && j.get<uint64_t>() > INT64_MAX)) {
-        return mk_val<value_int>(j.get<int64_t>());
-    }
-    if (j.is_number()) {
-        // The engine makes an integer of each, which one of 2^63 and more has none of.
-        const double x = j.get<double>();
-        const auto number = mk_val<value_float>(std::abs(x) < 0x1p63 ? x : 0.0);
-        number->val_flt = x;
-        return number;
-    }
-    if (j.is_string()) {
-        const auto text = mk_val<value_string>(j.get<std::string>());
-        if (from_message) {
-            text->mark_input();
+    text = text.substr(0, text.find('\n'));
+    // It calls types by their C++ names.
+    const std::string type_begin = "St10shared_ptrIN5jinja";
+    const std::string type_end = "_tEE";
+    for (size_t at; (at = text.find(type_begin)) != std::string::npos;) {
+        const size_t name = text.find("value_", at);
+        const size_t end = text.find(type_end, at);
+        if (name == std::string::npos || end == std::string::npos || name > end) {
+            break;
         }
-        return text;
+        text.replace(at, end + type_end.size() - at, text.substr(name + 6, end - name - 6));
     }
-    if (j.is_array()) {
-        const auto list = mk_val<value_array>();
-        for (const auto & item : j) {
-            list->push_back(value_of(item, from_message));
-        }
-        return list;
-    }
-    if (j.is_object()) {
-        const auto object = mk_val<value_object>();
-        for (const auto & [key, item] : j.items()) {
-            object->insert(key, value_of(item, from_message && key != "role"));
-        }
-        return object;
-    }
-    return mk_val<value_none>();
-}
-
-// All that read a value recurse, copies too: too deep is refused while it is parsed.
-nlohmann::ordered_json parsed(const std::string & text) {
-    constexpr int max_depth = 90;  // template_budget.h has room for a few more
-    using json = nlohmann::ordered_json;
-    return json::parse(text, [](int depth, json::parse_event_t, const json &) {
-        if (depth > max_depth) {
-            fail("the values a chat template is given nest too deeply");
-        }
-        return true;
-    });
-}
-
-nlohmann::ordered_json json_of(const chat_message & message) {
-    nlohmann::ordered_json object = {{"role", message.role}, {"content", message.content}};
-    if (!message.more.empty()) {
-        object.update(parsed(message.more));
-    }
-    return object;
+    return text;
 }
 
 std::string source_for(const tokenizer & tok, bool for_tools) {
@@ -114,58 +56,28 @@ std::string source_for(const tokenizer & tok, bool for_tools) {
     return chat_family_template(family);
 }
 
-// What else the template may read. Throws livekv::error for what is no JSON object and for names that are taken.
-nlohmann::ordered_json parse_variables(const std::string & variables) {
-    if (variables.empty()) {
-        return nlohmann::ordered_json::object();
-    }
-    nlohmann::ordered_json object;
-    try {
-        object = parsed(variables);
-    } catch (const nlohmann::ordered_json::exception &) {
-        object = nullptr;  // refused as what is no object
-    }
-    if (!object.is_object()) {
-        fail("the variables of a chat template are no JSON object");
-    }
-    for (const char * name : {"messages", "add_generation_prompt", "bos_token", "eos_token"}) {
-        if (object.contains(name)) {
-            fail("the variable '", name, "' of a chat template is given by the conversation and the model");
-        }
-    }
-    return object;
-}
-
-// The texts in j that hold control tokens replaced by another word. found: the last of those tokens.
-void make_harmless(nlohmann::ordered_json & j, const tokenizer & tok, std::string & found) {
-    if (j.is_string()) {
-        for (const int32_t id : tok.encode(j.get<std::string>(), /*add_special=*/false, /*parse_special=*/true)) {
-            if (tok.is_control(id)) {
-                found = tok.token_bytes(id, true);
-                j = "x";
-                return;
+// Its names and the texts written out in it.
+template_words words_of(const std::vector<jinja::token> & tokens) {
+    template_words words;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const jinja::token & t = tokens[i];
+        if (t.t == jinja::token::string_literal) {
+            words.keys.insert(t.value);
+            if (t.value.size() > 1) {
+                words.literals.insert(t.value);
             }
         }
-    }
-    if (j.is_object()) {
-        auto harmless = nlohmann::ordered_json::object();
-        for (auto & [key, value] : j.items()) {
-            nlohmann::ordered_json name = key;
-            make_harmless(name, tok, found);
-            make_harmless(value, tok, found);
-            harmless[name.get<std::string>()] = value;
-        }
-        j = harmless;
-    }
-    if (j.is_array()) {
-        for (auto & item : j) {
-            make_harmless(item, tok, found);
+        if (t.t == jinja::token::identifier && i > 0 && tokens[i - 1].t == jinja::token::dot) {
+            words.keys.insert(t.value);
         }
     }
+    return words;
 }
 
-int64_t count_control(const tokenizer & tok, const std::vector<int32_t> & ids) {
-    return std::ranges::count_if(ids, [&](int32_t id) { return tok.is_control(id); });
+std::vector<int32_t> controls_of(const tokenizer & tok, const std::vector<int32_t> & ids) {
+    std::vector<int32_t> controls;
+    std::ranges::copy_if(ids, std::back_inserter(controls), [&](int32_t id) { return tok.is_control(id); });
+    return controls;
 }
 
 }  // namespace
@@ -173,6 +85,8 @@ int64_t count_control(const tokenizer & tok, const std::vector<int32_t> & ids) {
 struct chat_template::program {
     std::string source;
     jinja::program statements;
+    template_words words;
+    control_alphabet control;
 };
 
 std::string str(const chat_text & text) {
@@ -209,12 +123,16 @@ chat_template::chat_template(const tokenizer & tok, chat_family family)
     : chat_template(tok, std::string(chat_family_template(family))) {}
 
 chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
+    if (first_invalid_utf8(source)) {
+        fail("the model's chat template is not UTF-8");
+    }
     try {
         const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
         limit_nesting(tokens);
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
-        program_ = std::make_unique<const program>(program{tokens.source, std::move(statements)});
+        program_ = std::make_unique<const program>(
+            program{tokens.source, std::move(statements), words_of(tokens.tokens), control_alphabet(tok)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -225,36 +143,36 @@ chat_template::chat_template(const tokenizer & tok, const std::string & source) 
 chat_template::~chat_template() = default;
 chat_template::chat_template(chat_template && other) noexcept = default;
 
-chat_text chat_template::run(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                             const std::string & variables) const {
+chat_text chat_template::run(const template_input & input, disguise & as, bool add_generation_prompt,
+                             template_allowance & allowance) const {
     const auto special = [&](int32_t id) {
-        return jinja::mk_val<jinja::value_string>(id < 0 ? std::string() : tok_.token_bytes(id, true));
+        return jinja::mk_val<jinja::value_string>(id < 0 ? std::string()
+                                                         : replace_invalid_utf8(tok_.token_bytes(id, true)));
     };
-    const nlohmann::ordered_json given = parse_variables(variables);
     chat_text text;
     try {
         jinja::context context(program_->source);
-        const auto list = jinja::mk_val<jinja::value_array>();
-        for (const chat_message & message : messages) {
-            list->push_back(value_of(json_of(message), /*from_message=*/true));
+        context.current_time = input.now;
+        const jinja::value list = input.messages(as);
+        const auto others = input.variables(as);
+        const auto all = jinja::mk_val<jinja::value_array>();
+        all->push_back(list);
+        for (const auto & [name, value] : others) {
+            all->push_back(value);
         }
-        const auto input = jinja::mk_val<jinja::value_array>();
-        input->push_back(list);
-        std::vector<std::pair<std::string, jinja::value>> others;
-        for (const auto & [name, value] : given.items()) {
-            others.emplace_back(name, value_of(value, /*from_message=*/true));
-            input->push_back(others.back().second);
-        }
-        const template_budget budget(input);
+        const template_budget budget(all, allowance);
         context.set_val("tools", jinja::mk_val<jinja::value_none>());
         context.set_val("documents", jinja::mk_val<jinja::value_none>());
-        for (const auto & [name, value] : others) {
-            context.set_val(name, value);
-        }
         context.set_val("messages", list);
         context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
         context.set_val("bos_token", special(tok_.bos()));
         context.set_val("eos_token", special(tok_.eos()));
+        if (tok_.unknown() >= 0) {
+            context.set_val("unk_token", special(tok_.unknown()));
+        }
+        for (const auto & [name, value] : others) {
+            context.set_val(name, value);
+        }
         const jinja::value written = jinja::runtime(context).execute(program_->statements);
         const jinja::value_string joined = jinja::runtime::gather_string_parts(written);
         for (const jinja::string_part & part : joined->val_str.parts) {
@@ -275,38 +193,70 @@ std::string chat_template::without_bos(const chat_text & text) const {
     return str(behind(text, bos_length(text)));
 }
 
-// A template may build new strings of what it is given, and lose where it came from. With another word in place of
-// every text that holds control tokens there must be as many of them.
-void chat_template::require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                                       const std::string & variables, const chat_text & text) const {
-    std::string found;
-    const auto harmless_json = [&](nlohmann::ordered_json j) {
-        make_harmless(j, tok_, found);
-        return j;
-    };
-    std::vector<chat_message> harmless = messages;
-    for (chat_message & message : harmless) {
-        message.content = harmless_json(message.content).get<std::string>();
-        if (!message.more.empty()) {
-            message.more = harmless_json(parsed(message.more)).dump();
-        }
-    }
-    const std::string harmless_variables = harmless_json(parse_variables(variables)).dump();
-    if (found.empty()) {
-        return;
-    }
-    const int64_t n_expected = count_control(tok_, encode(run(harmless, add_generation_prompt, harmless_variables)));
-    if (count_control(tok_, encode(text)) != n_expected) {
-        fail("a message says '", found, "', which this model's chat template would make a control token");
-    }
-}
-
+// Written once more in disguise, which is found again in what the template writes: that is of the conversation, however
+// it got there, and the rest is the template's. Where the template looks at what is in disguise, so that it writes
+// something else, fewer characters are; then other letters in their place may not change the control tokens.
 chat_text chat_template::render(const std::vector<chat_message> & messages, bool add_generation_prompt,
                                 const std::string & variables) const {
-    check_roles(messages);
-    chat_text text = run(messages, add_generation_prompt, variables);
-    require_no_control(messages, add_generation_prompt, variables, text);
-    return text;
+    using kind = disguise::kind;
+    const control_alphabet & control = program_->control;
+    const template_input input(messages, variables);
+    template_allowance allowance;
+    const std::set<char32_t> none_taken;
+    disguise undisguised(kind::none, control, program_->words, none_taken);
+    chat_text marked = run(input, undisguised, add_generation_prompt, allowance);
+    const std::string whole = str(marked);
+    if (first_invalid_utf8(whole)) {
+        fail("the model's chat template: it cuts a character in pieces");
+    }
+    if (!input.has_any_of(control)) {
+        return {{whole, false}};  // no character of a control token can be of the conversation
+    }
+
+    std::set<char32_t> taken;
+    input.add_private_use(taken);
+    add_private_use(program_->source, taken);
+    for (const std::string & token : control.tokens) {
+        add_private_use(token, taken);
+    }
+    // What is written in disguise; nothing where the template refuses it so.
+    const auto disguised = [&](disguise & as) -> std::optional<std::string> {
+        try {
+            std::string text = str(run(input, as, add_generation_prompt, allowance));
+            return as.is_full() || first_invalid_utf8(text) ? std::nullopt : std::optional(std::move(text));
+        } catch (const error &) {
+            if (allowance.is_spent) {
+                throw;
+            }
+            return std::nullopt;
+        }
+    };
+    const auto traced = [&](kind which) -> std::optional<chat_text> {
+        disguise as(which, control, program_->words, taken);
+        const std::optional<std::string> text = disguised(as);
+        return text && as.back(*text) == whole ? std::optional(as.pieces(*text)) : std::nullopt;
+    };
+    if (std::optional<chat_text> text = traced(kind::all)) {
+        return *text;
+    }
+    disguise as(kind::harmless, control, program_->words, taken);
+    const std::optional<std::string> harmless = disguised(as);
+    if (harmless) {
+        const std::vector<int32_t> expected = controls_of(tok_, encode(as.pieces(*harmless)));
+        const auto is_expected = [&](const chat_text & text) { return controls_of(tok_, encode(text)) == expected; };
+        for (const kind which : {kind::control, kind::marks, kind::most}) {
+            std::optional<chat_text> text = traced(which);
+            if (text && is_expected(*text)) {
+                return *text;
+            }
+        }
+        if (is_expected(marked)) {
+            return marked;
+        }
+    }
+    const std::string token = input.spelled(control);
+    fail(token.empty() ? std::string("a message has parts of control tokens") : "a message says '" + token + "'",
+         ", which this model's chat template would make a control token");
 }
 
 std::vector<int32_t> chat_template::encode(const chat_text & text, int32_t behind) const {

@@ -9,7 +9,10 @@
 
 namespace livekv {
 
+class disguise;
+class template_input;
 class tokenizer;
+struct template_allowance;
 
 struct chat_message {
     std::string role;  // system, user, assistant, tool, ...
@@ -20,7 +23,7 @@ struct chat_message {
 // Text as a template wrote it, in order; neighbours are of different origin.
 struct chat_piece {
     std::string text;
-    bool from_message;  // from a message: no control tokens are recognized in it
+    bool from_message;  // from what is given: no control tokens are recognized in it
 };
 using chat_text = std::vector<chat_piece>;
 
@@ -66,11 +69,9 @@ class chat_template {
   private:
     struct program;
 
-    chat_text run(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                  const std::string & variables) const;
+    chat_text run(const template_input & input, disguise & as, bool add_generation_prompt,
+                  template_allowance & allowance) const;
     size_t bos_length(const chat_text & text) const;  // bytes of <bos> in front, where encode would add one too
-    void require_no_control(const std::vector<chat_message> & messages, bool add_generation_prompt,
-                            const std::string & variables, const chat_text & text) const;
 
     const tokenizer & tok_;
     std::unique_ptr<const program> program_;

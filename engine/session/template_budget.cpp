@@ -2,6 +2,7 @@
 
 #include <jinja/runtime.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "error.h"
@@ -15,14 +16,10 @@ constexpr int max_depth = 100;                 // of lists and objects in one an
 constexpr std::ptrdiff_t max_stack = 1 << 20;  // bytes of calls within calls; threads have 8 MiB
 
 constexpr size_t most_value = size_t(8) << 20;
-constexpr size_t most_bytes = size_t(24) << 20;
-constexpr size_t most_steps = 100000;
 
 thread_local template_budget * on_this_thread = nullptr;
 
-[[noreturn]] void too_much() {
-    throw jinja::raised_exception("it takes more memory than any conversation needs");
-}
+constexpr const char * too_much = "it takes more memory than any conversation needs";
 
 }  // namespace
 
@@ -47,19 +44,30 @@ size_t new_bytes(const jinja::value & v) {
 
 }  // namespace
 
-template_budget::template_budget(const jinja::value & input)
-    : outer_(on_this_thread), max_value_(SIZE_MAX), bytes_left_(SIZE_MAX), steps_left_(SIZE_MAX) {
+template_budget::template_budget(const jinja::value & input, template_allowance & allowance)
+    : allowance_(allowance),
+      outer_(on_this_thread),
+      max_value_(SIZE_MAX),
+      bytes_left_(SIZE_MAX),
+      steps_left_(SIZE_MAX) {
     const char here = 0;
     stack_ = &here;
     const size_t given = add_bytes(input, 0, 0);
     max_value_ = most_value + 8 * given;
-    bytes_left_ = most_bytes + 256 * given;
-    steps_left_ = most_steps + given;  // some hundred for each message
+    bytes_left_ = allowance.bytes + 256 * given;
+    steps_left_ = allowance.steps + given;  // some hundred for each message
     on_this_thread = this;
 }
 
 template_budget::~template_budget() {
     on_this_thread = outer_;
+    allowance_.bytes = std::min(allowance_.bytes, bytes_left_);
+    allowance_.steps = std::min(allowance_.steps, steps_left_);
+}
+
+void template_budget::stop(const char * why) const {
+    allowance_.is_spent = true;
+    throw jinja::raised_exception(why);
 }
 
 template_budget & template_budget::running() {
@@ -73,20 +81,20 @@ void template_budget::step(size_t n) {
         throw jinja::raised_exception("its macros call each other without end");
     }
     if (n > steps_left_) {
-        throw jinja::raised_exception("it takes more steps than any conversation needs");
+        stop("it takes more steps than any conversation needs");
     }
     steps_left_ -= n;
 }
 
 void template_budget::require_room(double n_bytes) const {
     if (!(n_bytes <= static_cast<double>(max_value_))) {
-        too_much();
+        stop(too_much);
     }
 }
 
 void template_budget::took(size_t n_bytes) {
     if (n_bytes > bytes_left_) {
-        too_much();
+        stop(too_much);
     }
     bytes_left_ -= n_bytes;
 }
@@ -108,7 +116,7 @@ size_t template_budget::add_bytes(const jinja::value & v, int depth, size_t sum)
     }
     sum += node_bytes + bytes_of_text(v->val_str);
     if (sum > max_value_) {
-        too_much();
+        stop(too_much);
     }
     if (const auto * named = jinja::cast_val<jinja::value_kwarg>(v)) {
         return add_bytes(named->val, depth, sum);

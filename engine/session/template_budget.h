@@ -7,6 +7,13 @@
 
 namespace livekv {
 
+// What the runs of a template for one conversation may take together, beside what each is given.
+struct template_allowance {
+    size_t bytes = size_t(24) << 20;
+    size_t steps = 100000;
+    bool is_spent = false;  // a run was stopped because of it
+};
+
 // What one run of a chat template may take. A template comes from a file that nobody vouches for, and the engine does
 // what it says: repeat a text a billion times, count as far, put a list into itself. The bounds lie far beyond what
 // published templates need. The nodes of template_nodes.h draw on the budget of their thread.
@@ -14,7 +21,8 @@ class template_budget {
   public:
     // On this thread, as long as it lives. input: what the run is given; longer conversations may take more. The stack
     // is counted from here on.
-    explicit template_budget(const jinja::value & input);
+    // allowance: less what the run takes when it ends.
+    template_budget(const jinja::value & input, template_allowance & allowance);
     ~template_budget();
     template_budget(const template_budget &) = delete;
     template_budget & operator=(const template_budget &) = delete;
@@ -36,6 +44,9 @@ class template_budget {
   private:
     size_t add_bytes(const jinja::value & v, int depth, size_t sum);
 
+    [[noreturn]] void stop(const char * why) const;
+
+    template_allowance & allowance_;
     template_budget * outer_;
     const char * stack_;
     size_t max_value_;   // bytes of one value

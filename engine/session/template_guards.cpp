@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "session/template_budget.h"
+#include "session/template_functions.h"
+#include "session/template_operators.h"
+#include "session/template_text.h"
 
 namespace livekv {
 
@@ -54,69 +58,6 @@ double repeats(const value & argument) {
     return static_cast<double>(template_budget::running().bytes_of(v));
 }
 
-// Sorting needs an order, or it reads what is not there; the engine compares some values by text and some not at all.
-void require_order(const std::vector<value> & items) {
-    constexpr size_t harmless = 16;  // so few are sorted one by one
-    const auto all = [&](auto holds) { return std::all_of(items.begin(), items.end(), holds); };
-    const bool numbers = all([](const value & v) { return v->is_numeric() && !std::isnan(v->val_flt); });
-    const bool texts = all([](const value & v) { return jinja::is_val<jinja::value_string>(v); });
-    if (items.size() > harmless && !numbers && !texts) {
-        throw jinja::raised_exception("it sorts values of several types");
-    }
-}
-
-void require_order_of(const std::string & function, const value & input, const std::vector<value> & arguments) {
-    std::vector<value> keys;
-    if (function == "dictsort") {
-        for (const auto & [key, item] : input->val_obj) {
-            keys.push_back(item);
-        }
-        require_order(keys);
-        keys.clear();
-        for (const auto & [key, item] : input->val_obj) {
-            keys.push_back(key);
-        }
-    } else {
-        value attribute;
-        for (size_t i = 0; i < arguments.size(); ++i) {
-            const auto * named = jinja::cast_val<jinja::value_kwarg>(arguments[i]);
-            attribute =
-                (named && named->key == "attribute") || (!named && i == 2) ? behind_name(arguments[i]) : attribute;
-        }
-        for (const value & item : input->val_arr) {
-            value none = jinja::mk_val<jinja::value_none>();
-            const bool has = attribute && jinja::is_val<jinja::value_object>(item);
-            keys.push_back(attribute ? has ? item->at(attribute, none) : none : item);
-        }
-    }
-    require_order(keys);
-}
-
-// Throws where a function of the engine's must not be called so. input: what it is bound to, or null.
-void guard_function(const std::string & name, const value & input, const std::vector<value> & arguments) {
-    template_budget & budget = template_budget::running();
-    double most = 1.0;
-    for (const value & argument : arguments) {
-        most = std::max(most, repeats(argument));
-    }
-    constexpr double value_bytes = 320.0;  // of one in a list
-    constexpr double levels = 100.0;       // as deep as lists may nest, each of which is indented
-    if (name == "range") {
-        budget.require_room(value_bytes * most);
-        budget.step(static_cast<size_t>(most) / 16);
-    } else if (input && (name == "tojson" || name == "string" || name == "safe")) {
-        budget.require_room(static_cast<double>(budget.bytes_of(input)) / value_bytes * most * levels);
-    } else if (input && (name == "replace" || name == "indent" || name == "join")) {
-        budget.require_room(static_cast<double>(input->val_str.length() + input->val_arr.size()) * most);
-    } else if (input && (name == "sort" || name == "dictsort")) {
-        require_order_of(name, input, arguments);
-    } else if (input && name == "append") {
-        for (const value & argument : arguments) {
-            refuse_cycle(input, argument);
-        }
-    }
-}
-
 // A text so many times.
 void require_room_for_product(const value & text, const value & n) {
     if (jinja::is_val<jinja::value_string>(text) && jinja::is_val<jinja::value_int>(n) && n->val_int > 0) {
@@ -142,6 +83,31 @@ statements arguments_of(const statement_ptr & name_or_call) {
 
 }  // namespace
 
+void guard_function(const std::string & name, const value & input, const std::vector<value> & arguments) {
+    template_budget & budget = template_budget::running();
+    double most = 1.0;
+    for (const value & argument : arguments) {
+        most = std::max(most, repeats(argument));
+    }
+    constexpr double value_bytes = 320.0;  // of one in a list
+    constexpr double levels = 100.0;       // as deep as lists may nest, each of which is indented
+    if (name == "range") {
+        budget.require_room(value_bytes * most);
+        budget.step(static_cast<size_t>(most) / 16);
+    } else if (input && (name == "tojson" || name == "string" || name == "safe")) {
+        budget.require_room(static_cast<double>(budget.bytes_of(input)) / value_bytes * most * levels);
+    } else if (input && (name == "replace" || name == "indent" || name == "join")) {
+        const bool is_text = jinja::is_val<jinja::value_string>(input);
+        const size_t n_places =
+            is_text ? input->val_str.length() : budget.bytes_of(input);  // it may be written as text
+        budget.require_room(static_cast<double>(name == "join" && !is_text ? input->val_arr.size() : n_places) * most);
+    } else if (input && name == "append") {
+        for (const value & argument : arguments) {
+            refuse_cycle(input, argument);
+        }
+    }
+}
+
 known_value::known_value(value known) : v(std::move(known)) {}
 
 value known_value::execute_impl(context &) const {
@@ -158,7 +124,58 @@ value guarded_binary::execute_impl(context & ctx) const {
         require_room_for_product(l, r);
         require_room_for_product(r, l);
     }
+    if (const std::optional<value> v = own_operation(op.value, l, r)) {
+        return *v;
+    }
     return jinja::binary_expression(op, node_of(l), node_of(r)).execute_impl(ctx);
+}
+
+guarded_read::guarded_read(jinja::member_expression & node) : object(std::move(node.object)), computed(node.computed) {
+    if (auto * slice = dynamic_cast<jinja::slice_expression *>(node.property.get())) {
+        start = std::move(slice->start_expr);
+        stop = std::move(slice->stop_expr);
+        step = std::move(slice->step_expr);
+        is_slice = true;
+    } else if (computed) {
+        property = std::move(node.property);
+    } else if (const auto * id = dynamic_cast<const jinja::identifier *>(node.property.get())) {
+        name = id->val;
+    } else if (const auto * place = dynamic_cast<const jinja::integer_literal *>(node.property.get())) {
+        property = node_of(jinja::mk_val<jinja::value_int>(place->val));
+        computed = true;
+    }
+}
+
+value guarded_read::execute_impl(context & ctx) const {
+    const value v = object->execute(ctx);
+    if (const auto * missing = jinja::cast_val<jinja::value_undefined>(v)) {
+        refuse(missing->hint.empty() ? "it reads of what is undefined" : "'" + missing->hint + "' is undefined");
+    }
+    if (is_slice || jinja::is_val<jinja::value_string>(v)) {
+        step_for(v);
+    }
+    const auto part = [&](const statement_ptr & node) { return node ? node->execute(ctx) : nullptr; };
+    if (is_slice) {
+        const value from = part(start);
+        const value to = part(stop);
+        std::optional<value> cut = own_slice(v, from, to, part(step));
+        if (!cut) {
+            refuse("it slices " + v->type());
+        }
+        return *cut;
+    }
+    const value key = computed ? property->execute(ctx) : jinja::mk_val<jinja::value_string>(name);
+    if (jinja::is_val<jinja::value_string>(v) && jinja::is_val<jinja::value_int>(key)) {
+        return character_at(v, key->val_int);
+    }
+    statement_ptr what = computed ? node_of(key) : std::make_unique<jinja::identifier>(name);
+    const value found = jinja::member_expression(node_of(v), std::move(what), computed).execute_impl(ctx);
+    const auto * loop = jinja::cast_val<jinja::value_object>(v);
+    if (loop && !loop->has_builtins && !loop->val_obj.empty() && found->is_undefined() && key->is_hashable() &&
+        !v->has_key(key)) {
+        refuse("a loop has no '" + python_str(key).str() + "' here");
+    }
+    return found->is_undefined() ? jinja::mk_val<jinja::value_undefined>(python_str(key).str()) : found;
 }
 
 guarded_filter::guarded_filter(statement_ptr && input, statement_ptr && filter)
@@ -171,6 +188,9 @@ value guarded_filter::execute_impl(context & ctx) const {
     const value input = operand->execute(ctx);
     const std::vector<value> values = evaluated(arguments, ctx);
     guard_function(name, input, values);
+    if (const std::optional<value> v = own_function(name, call_kind::filter, input, values, ctx)) {
+        return *v;
+    }
     statement_ptr filter = std::make_unique<jinja::identifier>(name);
     if (is_call) {
         filter = std::make_unique<jinja::call_expression>(std::move(filter), nodes_of(values));
@@ -186,6 +206,17 @@ value guarded_call::execute_impl(context & ctx) const {
     const value f = callee->execute(ctx);
     if (const auto * function = jinja::cast_val<jinja::value_func>(f)) {
         guard_function(function->name, function->arg0, values);
+        if (function->arg0) {
+            if (const std::optional<value> v =
+                    own_function(function->name, call_kind::method, function->arg0, values, ctx)) {
+                return *v;
+            }
+        } else if (function->name == "tojson") {
+            refuse("tojson is a filter, no function");
+        }
+        const value made = jinja::call_expression(node_of(f), nodes_of(values)).execute_impl(ctx);
+        const bool is_range = !function->arg0 && function->name == "range" && jinja::is_val<jinja::value_array>(made);
+        return is_range ? value(std::make_shared<range_list>(std::move(made->val_arr), values)) : made;
     }
     return jinja::call_expression(node_of(f), nodes_of(values)).execute_impl(ctx);
 }
@@ -210,6 +241,13 @@ guarded_test::guarded_test(jinja::test_expression & node)
 value guarded_test::execute_impl(context & ctx) const {
     const value input = operand->execute(ctx);
     const std::vector<value> values = evaluated(arguments, ctx);
+    const auto is_text = [](const value & v) { return jinja::is_val<jinja::value_string>(v); };
+    if (name == "sameas" && is_text(input) && std::ranges::any_of(values, is_text)) {
+        refuse("the test sameas is not done with texts");
+    }
+    if (name == "callable" && input->is_undefined()) {
+        refuse("the test callable is not done with what is undefined");
+    }
     for (const value & v : values) {
         if (name == "divisibleby" && jinja::is_val<jinja::value_int>(v) && (v->val_int == 0 || v->val_int == -1)) {
             throw jinja::raised_exception("divisibleby needs a number other than 0 and -1");

@@ -3,12 +3,16 @@
 #include <jinja/runtime.h>
 
 #include <string>
+#include <vector>
 
 namespace livekv {
 
 // Nodes that stand in a template's program for the engine's own where an operation can make far more than it is given,
 // or end the process for what it is given. Each looks at the operands, and throws or lets the engine's node work on
 // them.
+
+// Throws where a function must not be called so. input: what it is bound to, or null.
+void guard_function(const std::string & name, const jinja::value & input, const std::vector<jinja::value> & arguments);
 
 // A value that is there already.
 struct known_value final : jinja::expression {
@@ -17,7 +21,7 @@ struct known_value final : jinja::expression {
     jinja::value v;
 };
 
-// A text so many times.
+// A text so many times; and where Python's operation is another than the engine's.
 struct guarded_binary final : jinja::expression {
     explicit guarded_binary(jinja::binary_expression & node);
     jinja::value execute_impl(jinja::context & ctx) const override;
@@ -26,7 +30,21 @@ struct guarded_binary final : jinja::expression {
     jinja::statement_ptr right;
 };
 
-// Filters and functions: guard_function says which.
+// object.name, object[property] and slices: texts by characters, and nothing of what is undefined.
+struct guarded_read final : jinja::expression {
+    explicit guarded_read(jinja::member_expression & node);
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr object;
+    jinja::statement_ptr property;  // where it is computed
+    std::string name;
+    jinja::statement_ptr start;
+    jinja::statement_ptr stop;
+    jinja::statement_ptr step;
+    bool computed;
+    bool is_slice = false;
+};
+
+// Filters and functions: guard_function says which; template_functions.h has those that are done here.
 struct guarded_filter final : jinja::expression {
     guarded_filter(jinja::statement_ptr && input, jinja::statement_ptr && filter);
     jinja::value execute_impl(jinja::context & ctx) const override;
@@ -50,7 +68,7 @@ struct macro_alone final : jinja::expression {
     jinja::statement_ptr inner;
 };
 
-// Division by zero.
+// Division by zero, and tests that the engine answers otherwise than Python.
 struct guarded_test final : jinja::expression {
     explicit guarded_test(jinja::test_expression & node);
     jinja::value execute_impl(jinja::context & ctx) const override;

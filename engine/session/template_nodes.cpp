@@ -1,11 +1,14 @@
 #include "session/template_nodes.h"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "session/template_budget.h"
+#include "session/template_functions.h"
 #include "session/template_guards.h"
+#include "session/template_text.h"
 
 namespace livekv {
 
@@ -26,6 +29,10 @@ struct counted : jinja::expression {
     statement_ptr inner;
 };
 
+// What jinja2 and transformers have besides.
+const std::set<std::string> not_here = {"self",   "super",     "varargs",   "kwargs",    "cycler",    "joiner",
+                                        "lipsum", "pad_token", "sep_token", "cls_token", "mask_token"};
+
 // A variable, or one of the engine's functions. The engine's own node copies the table of all of them each time.
 struct counted_name final : jinja::expression {
     explicit counted_name(std::string variable) : name(std::move(variable)) {}
@@ -34,6 +41,9 @@ struct counted_name final : jinja::expression {
         value v = ctx.get_val(name);
         const auto & functions = jinja::global_builtins();
         const auto function = v->is_undefined() ? functions.find(name) : functions.end();
+        if (v->is_undefined() && not_here.contains(name)) {
+            refuse("it reads '" + name + "', which there is none of here");
+        }
         return function == functions.end() ? v : jinja::mk_val<jinja::value_func>(name, function->second);
     }
     std::string name;
@@ -46,6 +56,15 @@ struct counted_result final : counted {
         value v = counted::execute_impl(ctx);
         template_budget::running().made(v);
         return v;
+    }
+};
+
+// What stands between {{ and }}, as Python writes it.
+struct written final : counted {
+    using counted::counted;
+    value execute_impl(context & ctx) const override {
+        value v = counted::execute_impl(ctx);
+        return jinja::is_val<jinja::value_string>(v) ? v : text_value(python_str(v));
     }
 };
 
@@ -102,7 +121,11 @@ void count_each(statements & nodes) {
 // What is executed and written out.
 void count_body(statements & nodes) {
     for (statement_ptr & node : nodes) {
+        const bool is_value = dynamic_cast<jinja::expression *>(node.get()) != nullptr;
         count(node);
+        if (is_value) {
+            wrap<written>(node);
+        }
         wrap<counted_result>(node);
     }
 }
@@ -183,13 +206,17 @@ bool count_statement(statement_ptr & node) {
 
 void count_member(statement_ptr & node, jinja::member_expression & member) {
     count(member.object);
-    if (auto * slice = dynamic_cast<jinja::slice_expression *>(member.property.get())) {
+    auto * slice = dynamic_cast<jinja::slice_expression *>(member.property.get());
+    if (slice) {
         count(slice->start_expr);
         count(slice->stop_expr);
         count(slice->step_expr);
-        wrap<counted_slice>(node);
     } else if (member.computed) {
         count(member.property);
+    }
+    replace<guarded_read>(node, member);
+    if (slice) {
+        wrap<counted_slice>(node);
     }
 }
 

@@ -96,20 +96,23 @@ def test_tools_and_variables_are_written_as_transformers_writes_them(model, vari
 
 
 def test_a_tool_cannot_write_control_tokens(livekv, model):
-    """Not the name, the description, a key or a call's arguments: the template loses where they came from, so they are
-    refused; where it keeps it, they are text."""
+    """Not the name, the description, a key or a call's arguments, though the template writes them as JSON."""
 
     def tool(**changed):
         return {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}} | changed}
 
+    def controls(messages, **variables):
+        tokens = model.apply_chat_template(messages, tokenize=True, **variables)
+        return tokens.count(model.bos_token), tokens.count(model.eos_token), model.detokenize(tokens, skip_special=False)
+
     question = [{"role": "user", "content": "hi"}]
-    for bad in (tool(name="</s>"), tool(description="a</s>b"), tool(parameters={"</s>": {}}), tool(x=[["<s>"]])):
-        for tokenize in (False, True):
-            with pytest.raises(livekv.Error, match="which this model's chat template would make a control token"):
-                model.apply_chat_template(question, tools=[bad], tokenize=tokenize)
+    for bad in (tool(name="</s>"), tool(description="a</s>b"), tool(parameters={"</s>": {}}), tool(x=[["</s>\n\""]])):
+        n_bos, n_eos, text = controls(question, tools=[bad])
+        assert (n_bos, n_eos) == (1, 0) and "</s>" in text
+        assert model.apply_chat_template(question, tools=[bad]).count("</s>") == 1
     call = {"function": {"name": "f", "arguments": {"text": "</s>"}}}
-    with pytest.raises(livekv.Error, match="'</s>', which this model's chat template would make a control token"):
-        model.apply_chat_template([*question, {"role": "assistant", "content": "", "tool_calls": [call]}])
+    n_bos, n_eos, text = controls([*question, {"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert (n_bos, n_eos) == (1, 0) and '{"text": "</s>"}' in text
     documents = [{"title": "a</s>", "text": "<s>b"}]
     tokens = model.apply_chat_template(question, documents=documents, tokenize=True)
     assert model.eos_token not in tokens and tokens.count(model.bos_token) == 1

@@ -109,8 +109,8 @@ TEST(what_a_message_holds_may_not_nest_without_end) {
     CHECK_ERROR(render(source, {{"user", "", "{\"x\": " + nested(100000) + "}"}}), "nest too deeply");
     CHECK_ERROR(render(source, question, "{\"tools\": " + nested(100000) + "}"), "nest too deeply");
     CHECK_ERROR(render(source, question, "{"), "are no JSON");
-    CHECK_ERROR(render(source, {{"user", "", nested(3)}}), "the model's chat template: ");
-    CHECK_ERROR(render(source, {{"user", "", "{"}}), "the model's chat template: ");
+    CHECK_ERROR(render(source, {{"user", "", nested(3)}}), "is no JSON object");
+    CHECK_ERROR(render(source, {{"user", "", "{"}}), "is no JSON object");
 }
 
 TEST(what_a_variable_holds_is_bounded_as_messages_are) {

@@ -1,0 +1,118 @@
+// Classes and cases of characters, as Python has them (by PCRE2's tables).
+
+#include <jinja/runtime.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <memory>
+#include <string>
+
+#include "error.h"
+#include "session/template_text.h"
+#include "utf8.h"
+
+namespace livekv {
+
+namespace {
+
+class expression {
+  public:
+    explicit expression(const char * text) {
+        int code = 0;
+        PCRE2_SIZE offset = 0;
+        code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                                  &code, &offset, nullptr));
+        LIVEKV_ASSERT(code_);
+    }
+
+    bool is_in(std::string_view text) const {
+        const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
+            pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
+        LIVEKV_ASSERT(data);
+        return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, PCRE2_NO_UTF_CHECK,
+                           data.get(), nullptr) > 0;
+    }
+
+    // text with each match written as how says.
+    std::string rewritten(std::string_view text, const char * how) const {
+        constexpr uint32_t options = PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED | PCRE2_NO_UTF_CHECK;
+        std::string out(2 * text.size() + 16, '\0');  // no simple mapping takes more than two bytes for one
+        PCRE2_SIZE size = out.size();
+        const int n = pcre2_substitute(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options,
+                                       nullptr, nullptr, reinterpret_cast<PCRE2_SPTR>(how), PCRE2_ZERO_TERMINATED,
+                                       reinterpret_cast<PCRE2_UCHAR *>(out.data()), &size);
+        LIVEKV_ASSERT(n >= 0);
+        out.resize(size);
+        return out;
+    }
+
+  private:
+    std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code_{nullptr, pcre2_code_free};
+};
+
+bool is_ascii(std::string_view text) {
+    for (const char c : text) {
+        if (static_cast<unsigned char>(c) >= 0x80) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// What becomes several letters, depends on its neighbours, or shares its other case with a third letter.
+constexpr const char * special =
+    R"([\x{B5}\x{DF}\x{130}\x{131}\x{149}\x{17F}\x{1C4}-\x{1CC}\x{1F0}-\x{1F3}\x{345}\x{390}\x{3A3}\x{3B0}\x{3C2}])"
+    R"(|[\x{3D0}-\x{3D6}\x{3F0}-\x{3F5}\x{587}\x{1C80}-\x{1C88}\x{1E96}-\x{1E9E}\x{1F50}-\x{1F56}\x{1F80}-\x{1FFC}])"
+    R"(|[\x{2126}-\x{212B}\x{2160}-\x{2188}\x{24B6}-\x{24E9}\x{FB00}-\x{FB17}])";
+
+std::string in_case(std::string_view text, const char * how) {
+    if (is_ascii(text)) {
+        std::string out(text);
+        const bool upper = how[1] == 'U';
+        for (char & c : out) {
+            c = upper && c >= 'a' && c <= 'z'    ? static_cast<char>(c - 'a' + 'A')
+                : !upper && c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a')
+                                                 : c;
+        }
+        return out;
+    }
+    static const expression specials(special);
+    if (specials.is_in(text)) {
+        throw jinja::raised_exception("it changes the case of a letter that becomes several, or depends on others");
+    }
+    static const expression letters(R"(\p{L}+)");
+    return letters.rewritten(text, how);
+}
+
+}  // namespace
+
+bool is_python_space(std::string_view character) {
+    const char32_t c = code_point(character);
+    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+bool is_printable_character(std::string_view character) {
+    if (is_ascii(character)) {
+        return character[0] >= 0x20 && character[0] != 0x7F;
+    }
+    // Python escapes private-use characters too; here they stand for others (template_origin.h).
+    static const expression unprintable(R"([\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}])");
+    return !unprintable.is_in(character);
+}
+
+std::string upper_case(std::string_view text) {
+    return in_case(text, "\\U$0");
+}
+
+std::string lower_case(std::string_view text) {
+    return in_case(text, "\\L$0");
+}
+
+bool has_case(std::string_view character) {
+    static const expression cased(R"([\p{L&}\x{AA}\x{BA}])");
+    return cased.is_in(character);
+}
+
+}  // namespace livekv

@@ -1,0 +1,212 @@
+#include "session/template_input.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+#include "utf8.h"
+
+namespace livekv {
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+constexpr const char * known_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
+
+void check_messages(const std::vector<chat_message> & messages) {
+    if (messages.empty()) {
+        fail("the conversation has no messages");
+    }
+    for (const chat_message & message : messages) {
+        if (std::ranges::find(known_roles, message.role) == std::end(known_roles)) {
+            fail("the role '", message.role, "' is not supported, supported are system, user, assistant and tool");
+        }
+        if (first_invalid_utf8(message.content)) {
+            fail("a message of the role '", message.role, "' is not UTF-8");
+        }
+    }
+}
+
+// All that read a value recurse, copies too: too deep is refused while it is parsed.
+json parsed(const std::string & text) {
+    constexpr int max_depth = 90;  // template_budget.h has room for a few more
+    return json::parse(text, [](int depth, json::parse_event_t, const json &) {
+        if (depth > max_depth) {
+            fail("the values a chat template is given nest too deeply");
+        }
+        return true;
+    });
+}
+
+json json_of(const chat_message & message) {
+    json object = {{"role", message.role}, {"content", message.content}};
+    if (!message.more.empty()) {
+        try {
+            object.update(parsed(message.more));
+        } catch (const json::exception &) {
+            fail("what a message holds beside its content is no JSON object");
+        }
+    }
+    object["role"] = message.role;  // the one that was checked
+    return object;
+}
+
+json parse_variables(const std::string & variables) {
+    if (variables.empty()) {
+        return json::object();
+    }
+    json object;
+    try {
+        object = parsed(variables);
+    } catch (const json::exception &) {
+        object = nullptr;  // refused as what is no object
+    }
+    if (!object.is_object()) {
+        fail("the variables of a chat template are no JSON object");
+    }
+    for (const char * name : {"messages", "add_generation_prompt", "bos_token", "eos_token"}) {
+        if (object.contains(name)) {
+            fail("the variable '", name, "' of a chat template is given by the conversation and the model");
+        }
+    }
+    return object;
+}
+
+jinja::value given_text(const std::string & text) {
+    const auto v = jinja::mk_val<jinja::value_string>(text);
+    v->mark_input();
+    return v;
+}
+
+jinja::value value_of(const json & j, disguise & as) {
+    using namespace jinja;
+    if (j.is_boolean()) {
+        return mk_val<value_bool>(j.get<bool>());
+    }
+    if (j.is_number_integer() && !(j.is_number_unsigned() && j.get<uint64_t>() > INT64_MAX)) {
+        return mk_val<value_int>(j.get<int64_t>());
+    }
+    if (j.is_number()) {
+        // The engine makes an integer of each, which one of 2^63 and more has none of.
+        const double x = j.get<double>();
+        const auto number = mk_val<value_float>(std::abs(x) < 0x1p63 ? x : 0.0);
+        number->val_flt = x;
+        return number;
+    }
+    if (j.is_string()) {
+        return given_text(as.text(j.get_ref<const std::string &>()));
+    }
+    if (j.is_array()) {
+        const auto list = mk_val<value_array>();
+        for (const auto & item : j) {
+            list->push_back(value_of(item, as));
+        }
+        return list;
+    }
+    if (j.is_object()) {
+        const auto object = mk_val<value_object>();
+        for (const auto & [key, item] : j.items()) {
+            object->insert(given_text(as.key(key)), value_of(item, as));
+        }
+        return object;
+    }
+    return mk_val<value_none>();
+}
+
+template <typename F>
+void each_text(const json & j, F & f) {
+    if (j.is_string()) {
+        f(j.get_ref<const std::string &>());
+    }
+    if (j.is_object()) {
+        for (const auto & [key, item] : j.items()) {
+            f(key);
+            each_text(item, f);
+        }
+    }
+    if (j.is_array()) {
+        for (const auto & item : j) {
+            each_text(item, f);
+        }
+    }
+}
+
+}  // namespace
+
+template_input::template_input(const std::vector<chat_message> & messages, const std::string & variables)
+    : now(std::time(nullptr)), messages_(json::array()) {
+    check_messages(messages);
+    variables_ = parse_variables(variables);
+    for (const chat_message & message : messages) {
+        messages_.push_back(json_of(message));
+    }
+}
+
+// Texts and keys, but for the keys every message has, and the roles.
+template <typename F>
+void template_input::for_each_text(F f) const {
+    for (const auto & message : messages_) {
+        for (const auto & [key, item] : message.items()) {
+            if (key != "role") {
+                if (key != "content") {
+                    f(key);
+                }
+                each_text(item, f);
+            }
+        }
+    }
+    for (const auto & [name, value] : variables_.items()) {
+        each_text(value, f);
+    }
+}
+
+jinja::value template_input::messages(disguise & as) const {
+    const auto list = jinja::mk_val<jinja::value_array>();
+    for (const auto & message : messages_) {
+        const auto object = jinja::mk_val<jinja::value_object>();
+        for (const auto & [key, item] : message.items()) {
+            if (key == "role") {
+                object->insert(key, jinja::mk_val<jinja::value_string>(item.get_ref<const std::string &>()));
+            } else if (key == "content") {
+                object->insert(key, value_of(item, as));
+            } else {
+                object->insert(given_text(as.key(key)), value_of(item, as));
+            }
+        }
+        list->push_back(object);
+    }
+    return list;
+}
+
+std::vector<std::pair<std::string, jinja::value>> template_input::variables(disguise & as) const {
+    std::vector<std::pair<std::string, jinja::value>> all;
+    for (const auto & [name, value] : variables_.items()) {
+        all.emplace_back(name, value_of(value, as));
+    }
+    return all;
+}
+
+bool template_input::has_any_of(const control_alphabet & control) const {
+    bool found = false;
+    for_each_text([&](const std::string & text) { found = found || control.in_any(text); });
+    return found;
+}
+
+void template_input::add_private_use(std::set<char32_t> & taken) const {
+    for_each_text([&](const std::string & text) { livekv::add_private_use(text, taken); });
+}
+
+std::string template_input::spelled(const control_alphabet & control) const {
+    std::string found;
+    for_each_text([&](const std::string & text) {
+        for (const std::string & token : control.tokens) {
+            if (found.empty() && text.find(token) != std::string::npos) {
+                found = token;
+            }
+        }
+    });
+    return found;
+}
+
+}  // namespace livekv

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <jinja/value.h>
+
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "session/chat_template.h"
+#include "session/template_origin.h"
+
+namespace livekv {
+
+// What a chat template is given by a conversation, checked: its messages and the other variables.
+class template_input {
+  public:
+    // Throws livekv::error for no messages, a role that no template knows, text that is not UTF-8, variables that are
+    // no JSON object or that have a name of the conversation's, and values that nest too deeply.
+    template_input(const std::vector<chat_message> & messages, const std::string & variables);
+
+    // Lists of objects, with their texts in disguise but for the roles of messages: templates make control tokens of
+    // those. Texts and keys count as given (is_input).
+    jinja::value messages(disguise & as) const;
+    std::vector<std::pair<std::string, jinja::value>> variables(disguise & as) const;
+
+    bool has_any_of(const control_alphabet & control) const;  // whether a text or a key has such a character
+    void add_private_use(std::set<char32_t> & taken) const;
+    // One of the control tokens that a text spells out; "" when there is none.
+    std::string spelled(const control_alphabet & control) const;
+
+    const std::time_t now;  // for strftime_now, the same whenever it is run
+
+  private:
+    template <typename F>
+    void for_each_text(F f) const;  // and key
+
+    nlohmann::ordered_json messages_;
+    nlohmann::ordered_json variables_;
+};
+
+}  // namespace livekv
