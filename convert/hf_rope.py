@@ -71,7 +71,7 @@ def read_rope(fields: Fields, head_dim: int, n_ctx: int, family: Family) -> Rope
         where, key = (local, "rope_theta") if "rope_theta" in local else (fields, "rope_local_base_freq")
         out.theta_window = positive(where, key, 10000.0)
         if _kind(local) != "default":
-            raise local.wrong("rope_type", "default in layers that see a window")
+            raise local.wrong(_kind_key(local), "default in layers that see a window")
     part = (rope if "partial_rotary_factor" in rope else fields).number("partial_rotary_factor", 1.0)
     out.n_rot = int(head_dim * part) if 0 < part <= 1 else 0
     if part != 1.0 and (not family.partial_rope or out.n_rot < 2 or out.n_rot % 2):
@@ -134,6 +134,10 @@ def _kind(rope: Fields) -> str:
     return rope.text("rope_type", rope.text("type", "default"))
 
 
+def _kind_key(rope: Fields) -> str:
+    return "rope_type" if "rope_type" in rope else "type"
+
+
 def _set_scaling(out: Rope, rope: Fields, fields: Fields, n_ctx: int, family: Family) -> None:
     kind = _kind(rope)
     if kind == "default":
@@ -144,7 +148,7 @@ def _set_scaling(out: Rope, rope: Fields, fields: Fields, n_ctx: int, family: Fa
     where, absent = _original(rope, fields, n_ctx, family, out.notes)
     if family.only_longrope:
         if kind not in ("longrope", "su", "yarn"):  # the latter two are older names of the former
-            raise rope.wrong("rope_type", "default or longrope")
+            raise rope.wrong(_kind_key(rope), "default or longrope")
         out.long = _long(rope, where, out.n_rot, n_ctx, absent)
     elif kind == "yarn":
         out.yarn = _yarn(rope, where, n_ctx, absent)

@@ -6,6 +6,7 @@ import itertools
 import json
 
 import convert_hf
+import hf_config
 import numpy as np
 import pytest
 import tiny_models
@@ -156,3 +157,20 @@ def test_each_place_of_a_key_of_phi3_is_read_as_in_transformers_or_refused(livek
         config[name] |= {"rope_theta": theta} if theta else {}
         n_same += check(livekv, folders["Phi3ForCausalLM"], config)
     assert n_same == 168
+
+
+@pytest.mark.parametrize("architecture, rope, message", [
+    ("Phi3ForCausalLM", {"rope_scaling": {"type": "linear"}}, "rope_scaling.type is 'linear', expected default or longrope"),
+    ("Gemma3ForCausalLM", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type is 'linear', expected default"),
+    ("Gemma3ForCausalLM", {"rope_scaling": {FULL: {"factor": 2.0}}}, "rope_scaling.full_attention is .*, expected none"),
+    ("Gemma3ForCausalLM", {"rope_parameters": {"factor": 2.0}}, "rope_parameters.factor is 2.0, expected nothing but full"),
+])  # fmt: skip
+def test_what_transformers_reads_otherwise_or_not_is_refused_by_name(architecture, rope, message):
+    with pytest.raises(ConvertError, match=message):
+        hf_config.read_hparams(plain_config(architecture) | rope)
+
+
+def test_an_original_context_that_is_not_read_is_said():
+    rope = tiny_models.longrope(32, 16)
+    found = hf_config.read_hparams(plain_config("Phi3ForCausalLM") | {"rope_scaling": rope})
+    assert found.rope.long.n_ctx_orig == 4096 and len(found.notes) == 1 and ORIGINAL in found.notes[0]
