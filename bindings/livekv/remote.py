@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from livekv._livekv import Error
 
 EXIT_S = 10.0
+"""That the end of a program waits for what is not sent yet."""
 PAUSE_S = 5.0
 """A remote that failed is left alone for as long."""
 MOST_WAITING = 4096
@@ -139,7 +140,6 @@ class Link:
         self.problem = ""
         """Why the remote failed the last time; empty when it works."""
         self.exit_s = EXIT_S
-        """That the end of the program waits for what is not sent yet."""
         atexit.register(_flush_at_exit, weakref.ref(self))
         _links.add(self)
 

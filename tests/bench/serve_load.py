@@ -151,6 +151,9 @@ def main() -> int:
     parser.add_argument("--pid", type=int, help="of the server")
     args = parser.parse_args()
     text = args.text.read_text(errors="replace")
+    longest = int(args.characters * max(int(n) for n in args.prompts.split(",")))
+    if len(text) <= longest:
+        sys.exit(f"serve_load: {args.text} has {len(text)} characters; prompts of its own need more than {longest}")
     print(HEAD)
     lost: dict[str, int] = {}
     for n in map(int, args.clients.split(",")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import ROOT
 from serving import served
@@ -44,4 +46,16 @@ def test_a_folder_that_goes_is_said_once_and_costs_no_answer(livekv, opening, tm
             body = {"prompt": opening.read_text()[start : start + 2000], "max_tokens": 3}
             assert client.post("/v1/completions", json=body).json()["usage"]["completion_tokens"] == 3
         assert "livekv_store_failed_total 1.0" in client.get("/metrics").text
-    assert [record.message[:24] for record in caplog.records if record.name == "livekv.serve"] == ["not everything is stored"]
+    assert [record.message[:38] for record in caplog.records if record.name == "livekv.serve"] == ["livekv.serve: not everything is stored"]
+
+
+def test_what_a_store_does_not_take_is_said_until_it_does(livekv, caplog):
+    pytest.importorskip("fastapi")
+    from livekv.serve.worker import Worker
+
+    store = SimpleNamespace(problem="")
+    worker = Worker(SimpleNamespace(model=SimpleNamespace(store=store)))
+    for store.problem in ("", "it is full", "it is full", "", "", "it is gone"):
+        worker._say_of_the_store()
+    said = ["not everything is stored: it is full", "everything is stored again", "not everything is stored: it is gone"]
+    assert [record.message for record in caplog.records] == [f"livekv.serve: {one}" for one in said]

@@ -261,7 +261,7 @@ def test_a_full_queue_refuses(scheduler, serve, ids):
     ("given", "message"),
     [
         ({"prompt": []}, "has no tokens"),
-        ({"prompt": [1] * 1000}, "the context of 1000 leaves no room"),
+        ({"prompt": [1] * 1000}, r"the context of 1000 \(-c\) leaves no room"),
         ({"prompt": [4096]}, "outside the vocabulary"),
         ({"prompt": [-1]}, "outside the vocabulary"),
         ({"n": 9}, "n is 9; this server writes at most 8"),
@@ -354,12 +354,15 @@ def test_all_can_be_ended(scheduler, serve, ids):
     assert all(one.failure.message == "the server ends" for one in asked) and not s.step()
 
 
-@pytest.mark.parametrize("field", ["parallel", "memory", "step_tokens", "wait_s", "run_s"])
+OPTIONS = {"parallel": "--parallel", "memory": "--memory", "step_tokens": "--step-tokens", "wait_s": "--wait-timeout", "run_s": "--timeout"}
+
+
+@pytest.mark.parametrize("field", OPTIONS)
 def test_limits_are_checked(serve, livekv, field):
     for value in (0, -1, math.nan):
         if isinstance(value, float) and field not in ("wait_s", "run_s"):
             continue
-        with pytest.raises(livekv.Error, match=field):
+        with pytest.raises(livekv.Error, match=f"{OPTIONS[field]} is"):
             serve.limits.Limits(**{field: value})
 
 

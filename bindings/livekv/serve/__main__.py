@@ -46,6 +46,8 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     from livekv.serve.guard import is_loopback
 
     api_key = api_key_of(args)
+    if not args.host:
+        raise Error("--host is empty; 0.0.0.0 is every address of this machine")
     if not 0 < args.read_timeout <= 1e6:
         raise Error(f"--read-timeout is {args.read_timeout:g}; it must be above 0")
     if api_key is None and not is_loopback(args.host):
@@ -81,7 +83,8 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
 
 def run(arguments: list[str] | None) -> int:
     args = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: what is of this run alone is closed
+    # As Ctrl-C: what is of this run alone is closed.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with contextlib.ExitStack() as ended:
             serve(args, ended)
@@ -89,6 +92,8 @@ def run(arguments: list[str] | None) -> int:
         raise Error(f"{problem.name} is missing; pip install 'livekv[serve]'") from None
     except KeyboardInterrupt:
         pass  # how a server ends
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

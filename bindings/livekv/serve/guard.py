@@ -21,6 +21,7 @@ BODY_S = 60.0
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen at is reached from this machine alone."""
+    host = host.lower().removesuffix(".")
     if host == "localhost":
         return True
     try:

@@ -27,11 +27,11 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("parallel", "memory", "step_tokens"):
             if getattr(self, name) < 1:
-                raise Error(f"{name} is {getattr(self, name)}; it must be 1 or more")
+                raise Error(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 1 or more")
         if self.queue < 0:
-            raise Error(f"queue is {self.queue}; it must be 0 or more")
+            raise Error(f"--queue is {self.queue}; it must be 0 or more")
         if not 0 <= self.lookup <= 64:
-            raise Error(f"lookup is {self.lookup}; it must be in 0..64")
-        for name in ("wait_s", "run_s"):
-            if not 0 < getattr(self, name) <= 1e9:
-                raise Error(f"{name} is {getattr(self, name)}; it must be above 0")
+            raise Error(f"--lookup is {self.lookup}; it must be in 0..64")
+        for option, seconds in (("--wait-timeout", self.wait_s), ("--timeout", self.run_s)):
+            if not 0 < seconds <= 1e9:
+                raise Error(f"{option} is {seconds:g}; it must be above 0")

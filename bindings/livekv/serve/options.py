@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 5.0
 """At the end, for what has not been sent to the store's URL yet."""
+LEAST_MEMORY = 1 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -130,6 +131,8 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
     kept = args.memory // 4 * shares if args.prefix_cache is None else args.prefix_cache
     if kept >= args.memory:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
+    if args.memory < LEAST_MEMORY:
+        raise Error(f"--memory is {args.memory} bytes; caches need {LEAST_MEMORY} at least, and mostly far more")
     limits = Limits(args.parallel, args.queue, args.memory - kept, args.step_tokens, args.wait_timeout, args.timeout,
                     args.lookup)  # fmt: skip
     store = store_of(args, kv, ended)

@@ -197,7 +197,7 @@ class Scheduler:
                 self.counters.cancelled += 1
                 self._drop(job, self._keeps)
             elif now - job.request.arrived > self.limits.run_s:
-                self._fail(job, Failure(504, f"the request took more than {self.limits.run_s:g} seconds"))
+                self._fail(job, Failure(504, f"the request took more than {self.limits.run_s:g} seconds (--timeout)"))
         with self._lock:
             self._forget_cancelled()
             late = [request for request in self._queue if now - request.arrived > self.limits.wait_s]
@@ -205,7 +205,8 @@ class Scheduler:
                 self._queue.remove(request)
         for request in late:
             self._tell_failure(
-                request, Failure(503, f"the server was busy for more than {self.limits.wait_s:g} seconds")
+                request,
+                Failure(503, f"the server was busy for more than {self.limits.wait_s:g} seconds (--wait-timeout)"),
             )
 
     def _begin_waiting(self) -> None:
@@ -388,7 +389,9 @@ class Scheduler:
     def _end_over_budget(self, job: Job) -> None:
         """Only one that runs alone can come there."""
         if self.n_texts == job.request.n and self.kv_bytes > self.limits.memory:
-            self._fail(job, Failure(503, f"its cache needs more than the {self.limits.memory} bytes there are"))
+            self._fail(
+                job, Failure(503, f"its cache needs more than the {self.limits.memory} bytes there are (--memory)")
+            )
 
     def _keep_a_copy(self, job: Job) -> None:
         with contextlib.suppress(Error):  # no memory: whoever needs it reads it again

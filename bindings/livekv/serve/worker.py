@@ -107,11 +107,13 @@ class Worker:
         self.scheduler.fail_all(Failure(503, ENDS))
 
     def _say_of_the_store(self) -> None:
-        """Once, until it works again."""
+        """Once, and once when it works again."""
         store = self.scheduler.model.store
         problem = store.problem if store else ""
         if problem and not self._said:
-            log.warning("not everything is stored: %s", problem)
+            log.warning("livekv.serve: not everything is stored: %s", problem)
+        elif self._said and not problem:
+            log.warning("livekv.serve: everything is stored again")
         self._said = problem
 
 
