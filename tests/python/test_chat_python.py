@@ -229,8 +229,11 @@ def model_of(livekv, tmp_path_factory):
     def get(template):
         used = len(template.encode())
         filled = (template + "{#").encode() + b"p" * (len(held) - used - len("{# messages #}")) + b" messages #}"
-        path.write_bytes(whole.replace(held.encode(), filled))
-        return livekv.Model(path, n_threads=1)
+        copy = folder.parent / f"{hash(template)}.gguf"  # a file that is mapped is not written over
+        copy.write_bytes(whole.replace(held.encode(), filled))
+        model = livekv.Model(copy, n_threads=1)
+        copy.unlink()
+        return model
 
     return get
 
