@@ -27,6 +27,8 @@ from tokenizer_spm import has_all_bytes, read_spm_json
 # Tokens that end a turn of a chat, by the names the published models give them.
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end_of_turn|>", "<end_of_turn>", "<|eot|>")
 
+UNKNOWN = "<unk>"  # of SentencePiece, unless a model calls it otherwise
+
 
 def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     """Exactly n_vocab tokens; throws ConvertError when the tokenizer is of no supported kind or does not fit."""
@@ -43,11 +45,17 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     kind = CLASSES.get(tokenizer_class(files.config, model_config, names_byte_level))
     names = _special_names(files, kind, pieces)
     vocab = _read_model(files, kind, names, pieces, n_vocab)
+    if (
+        model_config.text("model_type") == "mistral"
+        and files.config.flag("fix_mistral_regex")
+        and vocab.pre != "tekken"
+    ):
+        raise ConvertError(f"{files.config.wrong('fix_mistral_regex', 'false')}: it is not read")
     note_spaces(vocab, files.tokenizer, files.config, kind is not None)
 
     unk_of_model, has_all = vocab.unk, has_all_bytes(vocab)
-    if vocab.model == "llama" and vocab.unk is None and has_all and names.text("unk_token") in vocab.ids:
-        vocab.types[vocab.ids[names.text("unk_token")]] = int(TokenType.UNKNOWN)  # for other tools: no text has any
+    if vocab.model == "llama" and vocab.unk is None and has_all and names.text("unk_token") == UNKNOWN in vocab.ids:
+        vocab.types[vocab.ids[UNKNOWN]] = int(TokenType.UNKNOWN)  # for other tools, which look for one
     own = files.tokenizer.objects("added_tokens") if kind is None else []
     own = [read_token(entry, entry.required_integer("id")) for entry in own]
     add_tokens(vocab, own, names, kind is not None and kind.adds_twice)
@@ -86,12 +94,7 @@ def _read_model(
         tokenizer = built(kind, tokenizer, files.config, names.text("unk_token"))
     elif pieces is not None:
         pieces.take_whole(names.listed)
-    if is_byte_level(tokenizer):
-        vocab = read_byte_level(tokenizer, n_vocab)
-        if files.config.flag("fix_mistral_regex") and vocab.pre != "tekken":
-            raise ConvertError(f"{files.config.wrong('fix_mistral_regex', 'false')}: it is not read")
-    else:
-        vocab = read_spm_json(tokenizer, n_vocab)
+    vocab = read_byte_level(tokenizer, n_vocab) if is_byte_level(tokenizer) else read_spm_json(tokenizer, n_vocab)
     if pieces is not None:
         pieces.complete(vocab)
     return vocab

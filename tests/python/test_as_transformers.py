@@ -127,6 +127,8 @@ FOLDERS = {
     "legacy": folder_of(LLAMA | {"legacy": True}),
     "null": folder_of(LLAMA | {"add_prefix_space": None, "legacy": None}),
     "code llama": folder_of({"tokenizer_class": "CodeLlamaTokenizerFast"}),
+    "a word is unknown": folder_of(LLAMA | {"unk_token": "the"}),
+    "eos is unknown": folder_of(LLAMA | {"unk_token": "</s>"}),
     "gemma": folder_of({}, model_type="gemma3_text"),
     "class in config.json": folder_of({}, **{"config.json": {"model_type": "llama"} | LLAMA}),
     "qwen2": folder_of({"tokenizer_class": "PreTrainedTokenizerFast"}, BYTE_LEVEL, "qwen2"),
@@ -177,7 +179,7 @@ def test_a_character_without_a_token_is_unknown_or_left_out_as_there(tmp_path, l
 def test_what_changes_tokens_and_is_not_read_is_refused(tmp_path, config, message):
     folder = hf_folders.write(tmp_path / "m", folder_of(config, BYTE_LEVEL))
     with pytest.raises(ConvertError, match=message):
-        read_vocab(folder, {"model_type": "llama"}, ROWS)
+        read_vocab(folder, {"model_type": "mistral" if "fix_mistral_regex" in config else "llama"}, ROWS)
 
 
 def test_a_class_of_byte_level_needs_tokenizer_json(tmp_path):
