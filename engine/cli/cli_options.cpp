@@ -107,6 +107,17 @@ void cli_options::check(const option_table & table) {
     if (kv_store_path.empty() && std::ranges::find(table.given(), "--kv-store-limit") != table.given().end()) {
         throw usage_error("--kv-store-limit is of a folder; it needs --kv-store FOLDER");
     }
+    const bool saves = !kv_save_path.empty();
+    const bool loads = !kv_load_path.empty();
+    if ((saves || loads) && (conversation || tokenize)) {
+        throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
+    }
+    if (kv_save_path == "-" || kv_load_path == "-") {
+        throw usage_error("--kv-save and --kv-load need a file, not -");
+    }
+    if (loads && std::ranges::find(table.given(), "--kv") == table.given().end()) {
+        engine.kv.policy = saved_options(kv_file(kv_load_path)).policy;
+    }
     engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
@@ -126,11 +137,6 @@ void cli_options::check(const option_table & table) {
     if (chat_template != "own" && !conversation) {
         throw usage_error("--chat-template needs -cnv");
     }
-    const bool saves = !kv_save_path.empty();
-    const bool loads = !kv_load_path.empty();
-    if ((saves || loads) && (conversation || tokenize)) {
-        throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
-    }
     if (saves && !loads && !find_kv_policy(engine.kv.policy).saves()) {
         throw usage_error("--kv-save writes " + saving_policies() + " caches only, not --kv " + engine.kv.policy);
     }
@@ -140,9 +146,6 @@ void cli_options::check(const option_table & table) {
             throw usage_error("--kv-store " + of_shared_chunks(engine.kv));
         }
         kv_store_path.clear();
-    }
-    if (kv_save_path == "-" || kv_load_path == "-") {
-        throw usage_error("--kv-save and --kv-load need a file, not -");
     }
     if (seed < 0) {
         seed = static_cast<int64_t>(std::random_device()() >> 1);

@@ -28,6 +28,44 @@ void refuse_unread(const option_table & table, const std::string & field, const 
     throw usage_error(flag + " is an option of --kv " + policies_that_read(field) + ", not of " + at_work);
 }
 
+// What leaves an option without effect, as it stands; "" where nothing does.
+std::string idle_by(const kv_options & o, const std::string & field) {
+    const kv_policy & how = find_kv_policy(o.policy);
+    const auto is_any_of = [&](const auto &... names) { return ((field == names) || ...); };
+    if (how.guides && is_any_of("early_ratio", "middle_ratio", "later_ratio") &&
+        o.propagate == guided_method::propagation::off) {
+        return "propagate off";
+    }
+    if (how.guides && is_any_of("keep_last", "sink_tokens") && !o.protect) {
+        return "protect off";
+    }
+    if (how.streams && is_any_of("outlier_threshold_relative", "outlier_threshold_abs") && !o.outlier_detection) {
+        return "outlier-detection off";
+    }
+    return "";
+}
+
+// Throws usage_error for an option that was given though it changes none of these policies' caches.
+void refuse_idle(const option_table & table, const kv_options & o, const std::string & field,
+                 const std::vector<std::string> & policies) {
+    const std::string flag = dashes + kv_option_name(field);
+    if (std::ranges::find(table.given(), flag) == table.given().end()) {
+        return;
+    }
+    std::string reason;  // of the last policy that reads it
+    for (const std::string & name : policies) {
+        if (find_kv_policy(name).reads(field)) {
+            reason = idle_by(o.for_policy(name), field);
+            if (reason.empty()) {
+                return;
+            }
+        }
+    }
+    if (!reason.empty()) {
+        throw usage_error(flag + " has no effect with " + dashes + reason);
+    }
+}
+
 void declare_option(option_table & table, const char * flag, std::optional<std::string> & target,
                     const rope_words & may, const char * help) {
     table.choice(flag, target, may.allowed, help);
@@ -108,6 +146,8 @@ void engine_options::check(const option_table & table, const std::vector<std::st
     } catch (const kv_option_error & problem) {
         throw usage_error(dashes + kv_option_name(problem.field) + ": " + problem.problem);
     }
+    for_each_kv_option(
+        [&](const char * field, auto, const auto &, const char *) { refuse_idle(table, kv, field, policies); });
 }
 
 }  // namespace livekv

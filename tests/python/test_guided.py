@@ -233,6 +233,10 @@ def test_drafts_change_nothing(livekv, model, tokens):
         (("--ema-decay", "0.8"), "--ema-decay is an option of --kv kvstream, not of guided"),
         (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, not of guided"),
         (("--preset", "small"), "--preset: 'small' is none of the cache guided"),
+        (("--early-ratio", "0.9"), "--early-ratio has no effect with --propagate off"),
+        (("--later-ratio", "0.4"), "--later-ratio has no effect with --propagate off"),
+        (("--protect", "off", "--keep-last", "3"), "--keep-last has no effect with --protect off"),
+        (("--preset", "reference", "--sink-tokens", "2"), "--sink-tokens has no effect with --protect off"),
         (("--sink-tokens", "600"), "--sink-tokens: 600 is more than the chunk size, 512"),
     ],
 )
@@ -305,3 +309,15 @@ def test_measured_noise_is_that_of_what_is_kept(livekv, model, tokens):
         x = exact[f"{side}_stored"][:, kept].astype(float)
         noise = ((x - dump[f"{side}_stored"][:, kept]) ** 2).sum()
         assert 10 * np.log10((x**2).sum() / noise) == pytest.approx(snr, abs=0.01)
+
+
+def test_options_of_a_saved_cache_are_judged_by_its_policy(tools, story, tmp_path):
+    file = tmp_path / "guided.kv"
+    tools.run("livekv-cli", "-m", story, "-p", "once upon a time", "-n", "2", "--kv", "guided", "--kv-save", file)
+    load = ("livekv-cli", "-m", story, "-n", "1", "--kv-load", file)
+    overruled = tools.run(*load, "--propagate", "cache").stderr
+    assert "warning: the saved cache has --propagate off; cache is ignored" in overruled
+    other = tools.run(*load, "--residual", "64", check=False)
+    assert (other.returncode, other.stderr) == (2, "livekv-cli: --residual is an option of --kv kivi, not of guided\n")
+    idle = tools.run(*load, "--kv", "guided", "--keep-last", "3", "--protect", "off", check=False)
+    assert idle.returncode == 2 and "--keep-last has no effect" in idle.stderr
