@@ -69,6 +69,18 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "collections.abc.Sequence[str]": ("a list of texts", _is_a_row_of(_is_text)),
     "collections.abc.Sequence[bool]": ("a list of True or False", _is_a_row_of(lambda value: isinstance(value, bool))),
     f"collections.abc.Sequence[{_WHOLE}]": ("a list of whole numbers", _is_a_row_of(_is_whole)),
+    "collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[str], 'FixedSize(3)']]": (
+        "a list of three texts each",
+        _is_a_row_of(_is_a_row_of(_is_text)),
+    ),
+    "collections.abc.Sequence[livekv._livekv.Generation]": (
+        "a list of texts",
+        _is_a_row_of(lambda value: isinstance(value, _livekv.Generation)),
+    ),
+    "collections.abc.Sequence[tuple[livekv._livekv.Session, object]]": (
+        "a list of sessions with their tokens",
+        _is_a_row_of(lambda value: isinstance(value, tuple) and len(value) == 2),
+    ),
     "typing.Annotated[numpy.typing.ArrayLike, numpy.float32]": ("an array of float32", lambda value: False),
     "typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]": ("an array of uint32", lambda value: False),
 }

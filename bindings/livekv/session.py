@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +183,7 @@ class Session:
 
     def pass_size(self, n: int) -> int:
         """Of n tokens that are left to be read, those that the next pass takes: up to the end of a chunk."""
-        return self._core.pass_size(index(n))
+        return self._core.pass_size(n)
 
     def fork(self) -> Session:
         """Another session that starts with this one's tokens; what is sealed is shared, not copied."""
@@ -196,11 +195,11 @@ class Session:
 
     def trim(self, n_tokens: int) -> None:
         """Forgets all but the first n_tokens tokens. Raises Error when there are not as many."""
-        self._core.trim(index(n_tokens))
+        self._core.trim(n_tokens)
 
     def exact_trim(self, n_tokens: int) -> int:
         """The most tokens, n_tokens at most, to which trim forgets without computing again. Raises Error as trim."""
-        return self._core.exact_trim(index(n_tokens))
+        return self._core.exact_trim(n_tokens)
 
     @property
     def room_for_draft(self) -> int:
@@ -221,7 +220,7 @@ class Session:
         more as make whole chunks, and moves what is behind them to their positions (docs/command-line.md). What is left
         has seen what is forgotten. How many left; 0 when there are not as many. Raises Error for a cache whose keys
         cannot be moved, and when there is too little memory; then nothing has changed."""
-        return self._core.forget(index(keep), index(n_tokens))
+        return self._core.forget(keep, n_tokens)
 
     def reset(self) -> None:
         """Forgets all tokens."""

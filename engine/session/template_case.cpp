@@ -62,9 +62,9 @@ bool is_ascii(std::string_view text) {
 
 // What becomes several letters, depends on its neighbours, or shares its other case with a third letter.
 constexpr const char * special =
-    R"([\x{B5}\x{DF}\x{130}\x{131}\x{149}\x{17F}\x{1C4}-\x{1CC}\x{1F0}-\x{1F3}\x{345}\x{390}\x{3A3}\x{3B0}\x{3C2}])"
+    R"([\x{B5}\x{DF}\x{130}\x{131}\x{149}\x{17F}\x{1C4}-\x{1CC}\x{1F0}-\x{1F3}\x{345}\x{390}\x{399}\x{39C}\x{3A3}\x{3B0}\x{3B9}\x{3BC}\x{3C2}])"
     R"(|[\x{3D0}-\x{3D6}\x{3F0}-\x{3F5}\x{587}\x{1C80}-\x{1C88}\x{1E96}-\x{1E9E}\x{1F50}-\x{1F56}\x{1F80}-\x{1FFC}])"
-    R"(|[\x{2126}-\x{212B}\x{2160}-\x{2188}\x{24B6}-\x{24E9}\x{FB00}-\x{FB17}])";
+    R"(|[\x{2126}-\x{212B}\x{2160}-\x{2188}\x{24B6}-\x{24E9}\x{A64A}\x{A64B}\x{FB00}-\x{FB17}])";
 
 std::string in_case(std::string_view text, const char * how) {
     if (is_ascii(text)) {

@@ -90,10 +90,10 @@ std::vector<stretch> split_at_spaces(const marked_text & text, size_t most, bool
         }
         words.push_back({at[from], at[i]});
     }
-    if (words.size() > most + 1 && !from_end) {  // the rest is one, up to the text's end
+    if (words.size() > most && !from_end) {  // the rest is one, up to the text's end
         words.resize(most + 1);
         words.back().to = text.str().size();
-    } else if (words.size() > most + 1) {
+    } else if (words.size() > most) {
         words.erase(words.begin(), words.end() - static_cast<std::ptrdiff_t>(most) - 1);
         words.front().from = 0;
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -38,12 +39,12 @@ class Client(threading.Thread):
         self.start()
 
     def run(self):
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=60)
-        connection.request("POST", self.path, json.dumps(self.body), JSON)
-        answer = connection.getresponse()
-        self.status = answer.status
-        while part := answer.read1():
-            self.said += part
+        with contextlib.closing(http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=60)) as connection:
+            connection.request("POST", self.path, json.dumps(self.body), JSON)
+            with connection.getresponse() as answer:
+                self.status = answer.status
+                while part := answer.read1():
+                    self.said += part
 
     def was_told(self):
         """That the server ends: as the answer, or as the last event of one that had begun."""
