@@ -62,6 +62,10 @@ _WHOLE = "typing.SupportsInt | typing.SupportsIndex"
 
 _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     _WHOLE: ("a whole number", _is_whole),
+    "typing.SupportsFloat | typing.SupportsIndex": (
+        "a number",
+        lambda value: hasattr(value, "__float__") or hasattr(value, "__index__"),
+    ),
     "bool": ("True or False", lambda value: hasattr(value, "__bool__")),
     "str": ("text", _is_text),
     "dict": ("a dict", lambda value: isinstance(value, dict)),
