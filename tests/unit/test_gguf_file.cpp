@@ -101,7 +101,8 @@ TEST(every_tensor_is_used_or_refused_by_name) {
     }
     refuses([](tiny_spec & s) { s.extra_tensors = {"a", "b", "c", "d"}; }, "4 tensors have");
     refuses([](tiny_spec & s) { s.extra_tensors = {"blk.0.ffn_gate.bias"}; }, "[64], expected [96]");
-    for (const std::string part : {"attn_output.bias", "ffn_down.bias"}) {  // what a layer may do without, one other does
+    for (const std::string part :
+         {"attn_output.bias", "ffn_down.bias"}) {  // what a layer may do without, one other does
         for (const std::string with : {"0", "1"}) {
             const std::string name = "'blk." + std::string(with == "0" ? "1" : "0") + "." + part + "' is missing";
             refuses([&](tiny_spec & s) { s.extra_tensors = {"blk." + with + "." + part}; }, name);
