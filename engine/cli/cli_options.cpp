@@ -116,7 +116,10 @@ void cli_options::check(const option_table & table) {
         throw usage_error("--kv-save and --kv-load need a file, not -");
     }
     if (loads && std::ranges::find(table.given(), "--kv") == table.given().end()) {
-        engine.kv.policy = saved_options(kv_file(kv_load_path)).policy;
+        try {
+            engine.kv.policy = saved_options(kv_file(kv_load_path)).policy;
+        } catch (const error &) {  // said when it is loaded: what is wrong with the call comes first
+        }
     }
     engine.check(table, {engine.kv.policy});
     if (prompt && prompt_file) {

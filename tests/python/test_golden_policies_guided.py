@@ -112,7 +112,7 @@ def one_layer(livekv, **fields):
     ({"later_ratio": 0.0}, "later_ratio: 0 is not in (0, 1]"),
     ({"budget": "bits"}, "budget: bits are counted with propagate cache only"),
     ({"guide_tokens": 9}, "guide-tokens: 9 are more than the prompt's 8"),
-    ({"keep_last": -1}, "keep_last: -1 is negative"),
+    ({"keep_last": -1}, "keep_last: -1 is not a whole number, 0 or more"),
     ({"guide": "middle"}, "guide: there is no 'middle'"),
 ])  # fmt: skip
 def test_methods_that_contradict_themselves_are_refused(livekv, fields, said):
