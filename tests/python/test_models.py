@@ -64,6 +64,8 @@ def test_texts_tokenize_as_with_the_models_own_tokenizer(shared, tools, tmp_path
     for text in TEXTS:
         if name == "story-hf":  # has no byte tokens: every letter it does not know is <unk>
             text = "".join(letter for letter in text if letter in known)
+            # transformers builds a LlamaTokenizer anew, which puts no space in front of a text that has one.
+            text = text.lstrip(" ")
         assert tools.tokenize(tmp_path / "m.gguf", text) == tokenizer.encode(text, add_special_tokens=add_bos).ids
 
 
