@@ -116,7 +116,8 @@ TEST(what_is_wanted_of_a_text_follows_its_prompt) {
     }
     CHECK_EQ(rows.size(), expected.size());
     CHECK(nmse(rows, expected) < 1e-6);
-    CHECK_EQ(s.cache().report().fastkv->n_tokens, 70);
+    const kv_report report = s.cache().report();
+    CHECK_EQ(report.fastkv->n_tokens, 70);
     session all(m, fastkv_params(32));
     session f16(m, params_of("f16", 32));
     std::vector<float> of_all;

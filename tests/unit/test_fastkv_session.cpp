@@ -86,7 +86,8 @@ TEST(text_read_after_the_prompt_stays_whole) {
         last.assign(logits.begin(), logits.end());
     }
     CHECK(nmse(at_once, last) < 1e-6);
-    CHECK_EQ(s.cache().report().fastkv->n_tokens, 100);
+    const kv_report report = s.cache().report();
+    CHECK_EQ(report.fastkv->n_tokens, 100);
 }
 
 TEST(a_step_that_fails_leaves_what_was) {
