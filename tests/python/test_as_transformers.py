@@ -103,6 +103,10 @@ LLAMA = {"tokenizer_class": "LlamaTokenizer"}
 OTHER_MODEL = hf_folders.sentencepiece_model(
     [(text, score, 1 if text == "</s>" else type_) for text, score, type_ in tiny_tokenizers.spm_pieces()][:-4]
 )
+# Two pieces that a text can be cut into, the better score behind: pieces merge in the order they stand in.
+ORDERED_MODEL = hf_folders.sentencepiece_model(
+    [*tiny_tokenizers.spm_pieces(), ("ea", -200.0, 1), ("at", -0.5, 1)]
+)
 TAG = {key: value for key, value in tiny_tokenizers.added(N + 2, "<tag>").items() if key != "id"}
 
 
@@ -124,6 +128,10 @@ FOLDERS = {
     "no class, both": folder_of({}, **{"tokenizer.model": OTHER_MODEL}),
     "mistral, model": folder_of(LLAMA, None, "mistral", **{"tokenizer.model": OTHER_MODEL}),
     "llama, model": folder_of(LLAMA, None, **{"tokenizer.model": OTHER_MODEL}),
+    "llama, order": folder_of(LLAMA, None, **{"tokenizer.model": ORDERED_MODEL}),
+    "qwen2, flags": folder_of(
+        {"pad_token": {"__type": "AddedToken", "content": "<x>", "lstrip": True, "special": True}}, BYTE_LEVEL, "qwen2"
+    ),
     "llama, json": folder_of(LLAMA),
     "legacy": folder_of(LLAMA | {"legacy": True}),
     "null": folder_of(LLAMA | {"add_prefix_space": None, "legacy": None}),
@@ -152,7 +160,7 @@ FOLDERS = {
         {"added_tokens_decoder": {str(N + 2): TAG | {"rstrip": True}}, "pad_token": "<tag>"}, BYTE_LEVEL
     ),
 }  # fmt: skip
-TEXTS = ("the the", " the", "</s>the", "</s> the", "<x> the<x>", "the  <tag> 12 e\u0301", "a<s> b", "<unk>and", "<|endoftext|>the")
+TEXTS = ("the the", " the", "</s>the", "</s> the", "<x> the<x>", "the  <tag> 12 e\u0301", "a<s> b", "<unk>and", "<|endoftext|>the", "eat <x>  eat")
 
 
 @pytest.mark.parametrize("name", FOLDERS)

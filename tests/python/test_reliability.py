@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,3 +34,12 @@ def test_a_count_that_tries_nothing_is_refused(root, script, count):
     command = [sys.executable, root / "tests" / "reliability" / script, "--count", count]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.endswith(f"argument --count: {count} is less than 1\n")
+
+
+def test_a_short_soak_is_judged_by_its_results(root, build_dir, livekv):
+    command = [sys.executable, root / "tests" / "reliability" / "soak.py", "--operations", "20", "--minutes"]
+    environment = os.environ | {"PYTHONPATH": str(build_dir / "python")}
+    done = subprocess.run([*command, "0.05"], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout + done.stderr
+    none = subprocess.run([*command, "0"], capture_output=True, text=True, timeout=60, env=environment)
+    assert none.returncode == 2 and none.stderr.endswith("argument --minutes: 0 is not more than 0\n")
