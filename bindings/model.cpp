@@ -156,6 +156,12 @@ void bind_model(py::module_ & module) {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,
                         py::arg("compiled_for") = compiled_cpu_features());
     });
+    module.def(
+        "least_rows_alike",
+        [](int64_t n_head_kv, int64_t n_tokens, int64_t n_segments) {
+            return least_rows_alike(best_cpu_kernels(), n_head_kv, n_tokens, n_segments);
+        },
+        py::arg("n_head_kv"), py::arg("n_tokens"), py::arg("n_segments"));
     module.def("has_gpu", [] { return find_gpu() != nullptr; });
 }
 

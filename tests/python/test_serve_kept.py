@@ -98,11 +98,15 @@ def test_a_long_prompt_leaves_whole_chunks_behind_a_short_one_that_begins_alike(
 
 def test_the_same_prompt_again_computes_its_last_tokens(scheduler, serve, knowing, ids):
     """As many as make attention go the way that it goes for all of them: tiny.gguf has two query heads for each other."""
+    from livekv.serve.passes import Passes
+
     s = scheduler(knowing)
     prompt = ids[: CHUNK + 60]
     asked = [Asked(serve, prompt, max_tokens=4) for _ in range(3)]
     run(s, asked)
-    assert [one.request.n_cached for one in asked] == [0, len(prompt) - 17, len(prompt) - 17]
+    least = Passes.of(knowing, CHUNK).least(CHUNK)
+    assert 1 < least < 60  # more rows than a tile: 17 tokens with AVX-512, 9 with AVX2
+    assert [one.request.n_cached for one in asked] == [0, len(prompt) - least, len(prompt) - least]
     assert asked[0].text == asked[1].text == asked[2].text
 
 
@@ -203,7 +207,7 @@ def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
     with kept.take(array(ids[:279]), 0) as copy:  # inside its open chunk, among what was written
         assert copy.n_tokens == 278 and len(kept) == 2
     with kept.take(array(ids[:275]), 0) as copy:  # among what was read: the rest is read as all of the chunk would be
-        assert copy.n_tokens == 275 - 17
+        assert copy.n_tokens == 275 - Passes.of(knowing, CHUNK).least(274)
     with kept.take(array(ids[:262]), 0) as copy:  # of which there is not enough in this chunk
         assert copy.n_tokens == 4 * CHUNK
     with kept.take(array(ids[:230]), 0) as copy:  # in the middle of its fourth, sealed chunk
