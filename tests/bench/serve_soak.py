@@ -137,7 +137,12 @@ def main() -> int:
         for one in clients:
             one.start()
         while any(one.is_alive() for one in clients):
-            time.sleep(min(60, max(1, start + 60 * args.minutes - time.monotonic())))
+            left = start + 60 * args.minutes - time.monotonic()
+            if left > 0:
+                time.sleep(min(60, left))
+            else:
+                for one in clients:
+                    one.join()
             seen, count = metrics(url), dict(outcomes)
             lost = sum(n for what, n in count.items() if what.startswith("lost"))
             print(f"| {(time.monotonic() - start) / 60:.1f} | {count.get('answered', 0)} | {count.get('left', 0)} | {count.get('refused', 0)} |"
