@@ -20,7 +20,7 @@ later layers see (engine/kv/kv_fastkv.h).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import instances
 from livekv.fastkv import FastKVChoice, fastkv_choose
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
@@ -114,8 +115,10 @@ class Grouped:
     """float32 [H, n, D]: low + code * scale."""
 
 
-def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> dict[str, float]:
-    """What the published system reports of a sequence's chunks, by its names. Raises Error when there are none."""
+def stream_statistics(keys: Iterable[Streamed], values: Iterable[Streamed]) -> dict[str, float]:
+    """What the published system reports of a sequence's chunks, which a policy kvstream's streams gave, by its names.
+    Raises Error when there are none, or others."""
+    keys, values = instances("keys", keys, Streamed), instances("values", values, Streamed)
     if not keys or not values:
         raise Error("there are no chunks to make statistics of")
 
