@@ -378,7 +378,7 @@ def test_workers_answer_as_one_process_does(harness, story, monkeypatch):
     [
         ({"kv": "q5"}, "'q5' is neither a policy nor a preset"),
         ({"colour": "red"}, "unknown model argument 'colour'"),
-        ({"path": "nowhere.gguf"}, "nowhere.gguf: no such model file"),
+        ({"path": "nowhere.gguf"}, "nowhere.gguf: no such file"),
         ({"path": ""}, "which model"),
         ({"batch": 0}, "batch is 0; it must be 1 or more"),
     ],
