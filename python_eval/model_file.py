@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import EvalError
 from .files import require_file
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ def fingerprint(path: Path) -> dict[str, Any]:
     require_file(path, "a model file")
     size, edge = path.stat().st_size, 1 << 20
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(edge))
-        file.seek(max(0, size - edge))
-        digest.update(file.read(edge))
+    try:
+        with path.open("rb") as file:
+            digest.update(file.read(edge))
+            file.seek(max(0, size - edge))
+            digest.update(file.read(edge))
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
     return {"file": path.name, "bytes": size, "sha256_of_edges": digest.hexdigest()}
 
 

@@ -33,7 +33,7 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     """A whole number in least..most. Raises Error for anything else; a bool is no number."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:  # of an array of several too
+    except TypeError:
         number = None
     if number is None or not least <= number <= most:
         kind = "a whole number " if number is None else ""
@@ -106,6 +106,10 @@ def _is_a_row_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(fits, value))
 
 
+def _has_dtype(name: str) -> Callable[[object], bool]:
+    return lambda value: bool(getattr(value, "dtype", None) == name)
+
+
 def _is_text(value: object) -> bool:
     if isinstance(value, str):
         try:
@@ -142,8 +146,8 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
         "a list of sessions with their tokens",
         _is_a_row_of(lambda value: isinstance(value, tuple) and len(value) == 2),
     ),
-    "typing.Annotated[numpy.typing.ArrayLike, numpy.float32]": ("an array of float32", lambda value: False),
-    "typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]": ("an array of uint32", lambda value: False),
+    "typing.Annotated[numpy.typing.ArrayLike, numpy.float32]": ("an array of float32", _has_dtype("float32")),
+    "typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]": ("an array of uint32", _has_dtype("uint32")),
 }
 """By the type that pybind11 writes into a signature: what a message calls it, and whether a value is of it."""
 
@@ -160,8 +164,9 @@ def _kind(annotation: str) -> tuple[str, Callable[[object], bool]]:
     return _KINDS.get(annotation, ("another", lambda value: True))
 
 
-def _why(signature: str, given: tuple[Any, ...], named: dict[str, Any]) -> str | None:
-    """Which of a call's arguments its signature does not take, and why. None: nothing speaks against any."""
+def _why(signature: str, given: tuple[Any, ...], named: dict[str, Any], is_refused: bool) -> str | None:
+    """Which of a call's arguments its signature does not take, and why. None: all are of their kinds. is_refused: one
+    is not taken for certain, so that if they are, it is a number that C++ does not have."""
     (declared,) = ast.parse(f"def {signature}: ...").body
     assert isinstance(declared, ast.FunctionDef)
     parameters = [*declared.args.args, *declared.args.kwonlyargs]
@@ -174,7 +179,7 @@ def _why(signature: str, given: tuple[Any, ...], named: dict[str, Any]) -> str |
         for key, text in value.items() if isinstance(value, dict) else ():
             if isinstance(text, str) and not _is_text(text):
                 return f"{shown(key).strip(_QUOTES)} is {shown(text)}; it must be text"
-    for name, value in values.items():  # every one is of its kind: it is a number that C++ does not have
+    for name, value in values.items() if is_refused else ():
         if _WHOLE in kinds.get(name, ""):
             numbers = value if isinstance(value, Sequence) else [value]
             if any(not -(2**31) <= int(n) < 2**31 for n in numbers):
@@ -192,9 +197,9 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
             if problem.__traceback__ is None or problem.__traceback__.tb_next is not None:
                 raise
             said = str(problem)
-            whose = said.startswith(f"{function.__name__}(): incompatible ") and "\nInvoked with: " in said
-            why = _why(str(function.__doc__).strip().splitlines()[0], given, named)
-            if why is None and not whose:
+            is_refused = said.startswith(f"{function.__name__}(): incompatible ") and "\nInvoked with: " in said
+            why = _why(str(function.__doc__).strip().splitlines()[0], given, named, is_refused)
+            if why is None and not is_refused:
                 raise
         raise Error(why or f"{function.__name__} does not take these arguments")
 

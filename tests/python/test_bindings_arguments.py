@@ -77,6 +77,8 @@ CALLS = {
     "livekv.fidelity('m.gguf', 'a')": "model is 'm.gguf'; it must be a livekv.Model",
     "livekv.Model(model.path, store=F)": "store is a value of type ndarray; it must be a livekv.ChunkStore",
     "livekv.ChunkStore('/none', remote=F)": "remote is a value of type ndarray; it must be a URL",
+    "livekv.kv.KeyStream(F)": "options is a value of type ndarray; it must be livekv.KVOptions",
+    "livekv.remote.open_remote(5)": "url is 5; it must be text",
     "list(livekv.Engine(model).generate_batch(['a']))": "a text of the batch is 'a'; it must be a livekv.Generation",
     "step([('s', [1])])": "the session of item 0 of the batch is 's'; it must be a livekv.Session",
     "step([5])": "item 0 of the batch is not a session and its tokens",
