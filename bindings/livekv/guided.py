@@ -132,13 +132,13 @@ def guided_statistics(layers: Iterable[Iterable[GuidedChunk]], n_prompt: int) ->
     none, or it is given something else."""
     if not isinstance(layers, Iterable):
         raise Error(f"layers is {shown(layers)}; it must be a list for each layer of its livekv.kv.GuidedChunk")
-    layers = [instances(f"layers[{i}]", chunks, GuidedChunk) for i, chunks in enumerate(layers)]
-    if not layers or not all(layers):
+    of_layers = [instances(f"layers[{i}]", chunks, GuidedChunk) for i, chunks in enumerate(layers)]
+    if not of_layers or not all(of_layers):
         raise Error("there are no chunks to make statistics of")
     n_prompt = whole("n_prompt", n_prompt, 1, 2**31 - 1)
-    labels = np.concatenate([c.label for chunks in layers for c in chunks])
-    bits = sum(int(c.bits.sum(dtype=np.int64)) for chunks in layers for c in chunks)
-    ratio = bits / (16 * n_prompt * len(layers))
+    labels = np.concatenate([c.label for chunks in of_layers for c in chunks])
+    bits = sum(int(c.bits.sum(dtype=np.int64)) for chunks in of_layers for c in chunks)
+    ratio = bits / (16 * n_prompt * len(of_layers))
     return {
         "precision_distribution": {
             f"{name}_ratio": float(np.mean(labels == level)) for level, name in ((2, "high"), (1, "medium"), (0, "low"))

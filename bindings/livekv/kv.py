@@ -118,15 +118,15 @@ class Grouped:
 def stream_statistics(keys: Iterable[Streamed], values: Iterable[Streamed]) -> dict[str, float]:
     """What the published system reports of a sequence's chunks, which a policy kvstream's streams gave, by its names.
     Raises Error when there are none, or others."""
-    keys, values = instances("keys", keys, Streamed), instances("values", values, Streamed)
-    if not keys or not values:
+    of_keys, of_values = instances("keys", keys, Streamed), instances("values", values, Streamed)
+    if not of_keys or not of_values:
         raise Error("there are no chunks to make statistics of")
 
     def average(chunks: Sequence[Streamed]) -> float:
         return sum(int(c.bits.sum(dtype=np.int64)) for c in chunks) / sum(c.bits.size for c in chunks)
 
-    k, v = average(keys), average(values)
-    flags = [c.outlier for c in (*keys, *values)]
+    k, v = average(of_keys), average(of_values)
+    flags = [c.outlier for c in (*of_keys, *of_values)]
     total_outliers, total_channels = sum(int(f.sum()) for f in flags), sum(f.size for f in flags)
     return {
         "avg_key_bits": k,
