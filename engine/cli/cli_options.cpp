@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <random>
+#include <string_view>
 
 #include "livekv.h"
 #include "session/sampling_fields.h"
@@ -35,11 +36,11 @@ int64_t parse_bytes(const std::string & typed) {
     return n << shift;
 }
 
-// Throws usage_error for an option that was given though only a text that is continued reads it.
+// Throws usage_error for an option that was given though the ids of a prompt do not depend on it.
 void refuse_beside_tokenize(const option_table & table) {
-    constexpr std::array read = {"--model", "--prompt", "--file", "--tokenize"};
+    constexpr std::array<std::string_view, 4> wanted = {"--model", "--prompt", "--file", "--tokenize"};
     for (const std::string & flag : table.given()) {
-        if (std::ranges::find(read, flag) == read.end()) {
+        if (std::find(wanted.begin(), wanted.end(), flag) == wanted.end()) {
             throw usage_error(flag + " has no effect with --tokenize");
         }
     }
