@@ -21,7 +21,7 @@ later layers see (engine/kv/kv_fastkv.h), and a FinchLayer what a layer keeps of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import instances
 from livekv.fastkv import FastKVChoice, fastkv_choose
 from livekv.finch import FinchChoice, FinchLayer
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
@@ -116,16 +117,18 @@ class Grouped:
     """float32 [H, n, D]: low + code * scale."""
 
 
-def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> dict[str, float]:
-    """What the published system reports of a sequence's chunks, by its names. Raises Error when there are none."""
-    if not keys or not values:
+def stream_statistics(keys: Iterable[Streamed], values: Iterable[Streamed]) -> dict[str, float]:
+    """What the published system reports of a sequence's chunks, which a policy kvstream's streams gave, by its names.
+    Raises Error when there are none, or others."""
+    of_keys, of_values = instances("keys", keys, Streamed), instances("values", values, Streamed)
+    if not of_keys or not of_values:
         raise Error("there are no chunks to make statistics of")
 
     def average(chunks: Sequence[Streamed]) -> float:
         return sum(int(c.bits.sum(dtype=np.int64)) for c in chunks) / sum(c.bits.size for c in chunks)
 
-    k, v = average(keys), average(values)
-    flags = [c.outlier for c in (*keys, *values)]
+    k, v = average(of_keys), average(of_values)
+    flags = [c.outlier for c in (*of_keys, *of_values)]
     total_outliers, total_channels = sum(int(f.sum()) for f in flags), sum(f.size for f in flags)
     return {
         "avg_key_bits": k,

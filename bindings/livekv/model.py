@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv._livekv import Error
-from livekv.arguments import checked_threads
+from livekv.arguments import checked_threads, core_of, text_of, truth
 from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
 from livekv.paths import path_bytes
@@ -26,8 +25,8 @@ class Model:
     """A model from a GGUF file (docs/models.md). Immutable; sessions and threads may share it, and it lives as long as
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
-    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
-    machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
+    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU; warns where build or
+    machine have none. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
     is known; 0: none. store: where such chunks are kept beyond this process (livekv.ChunkStore). repack: False leaves
     the products with quantized weights to ggml (docs/speed.md). dequantize: compute with the numbers in F32 that
@@ -58,8 +57,7 @@ class Model:
         name = path_bytes(path)
         self.path = os.fsdecode(name)
         self.prefix_cache_bytes = prefix_cache_bytes
-        if store is not None and not isinstance(store, ChunkStore):
-            raise Error(f"store is {store!r}; it must be a livekv.ChunkStore")
+        kept = None if store is None else core_of("store", store, _livekv.ChunkStore)
         self.store = store
         self.n_threads = _livekv.default_threads() if n_threads is None else checked_threads(n_threads)
         rope = {
@@ -68,9 +66,10 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        kept = store._core if store else None
         self._core = _livekv.Model(name, n_gpu_layers, prefix_cache_bytes, kept, rope, repack, dequantize)
         self._facts = self._core.facts()
+        if n_gpu_layers > 0 and not _livekv.has_gpu():
+            warnings.warn("no GPU in this build or machine, n_gpu_layers is ignored", stacklevel=2)
 
     def __repr__(self) -> str:
         return f"livekv.Model({self.path!r}: {self.description})"
@@ -186,10 +185,7 @@ class Model:
         return self._encode(text, True, False, parse_special)
 
     def _encode(self, text: str, add_bos: bool, add_eos: bool, parse_special: bool, behind: int = -1) -> list[int]:
-        try:
-            str.encode(text)
-        except UnicodeEncodeError as problem:
-            raise Error(f"the text holds half of a surrogate pair at character {problem.start}") from None
+        text_of("the text", text)
         return self._core.tokenize(text, add_bos=add_bos, add_eos=add_eos, parse_special=parse_special, behind=behind)
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
@@ -248,7 +244,7 @@ class Model:
         a message is none, or a variable is no JSON.
         """
         turns, given = plain_messages(messages), plain_variables(tools, variables)
-        if tokenize:
+        if truth("tokenize", tokenize):
             return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
         return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
 

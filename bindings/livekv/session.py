@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.arguments import checked_threads, whole
+from livekv.arguments import checked_threads, core_of, whole
 from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions, kv_options_of
@@ -36,10 +36,11 @@ class Session:
     """
 
     def __init__(self, model: Model, n_ctx: int, kv: KVOptions | str | None, n_threads: int | None) -> None:
+        core = core_of("model", model, _livekv.Model)
         self.model = model
         self._kv = kv_options_of(kv)
         threads = model.n_threads if n_threads is None else checked_threads(n_threads)
-        self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._core())
+        self._core = _livekv.Session(core, n_ctx, threads, self._kv._core())
 
     def __enter__(self) -> Session:
         return self

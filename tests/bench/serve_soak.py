@@ -128,7 +128,7 @@ def main() -> int:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "livekv.serve", "-m", str(args.model), "--port", str(port), *args.livekv.split()]
-    text, outcomes = args.text.read_text(errors="replace"), collections.Counter[str]()
+    text, outcomes = args.text.read_text(encoding="utf-8"), collections.Counter[str]()
     print("| minute | answered | left | refused | 429, 503, 504 | lost | tokens computed | generated | resident MiB | caches, MiB |")
     print("|---:" * 10 + "|")
     with serving(command, url, args.logs / "soak.log") as pid:
