@@ -53,6 +53,8 @@ BESIDE_THE_PUBLIC_HEADER = {
     "bindings/streams.cpp kv/kv_classes.h": "and keys by classes of width",
     "bindings/guided.cpp kv/guided_layer.h": "or a layer's by a guide",
     "bindings/fastkv.cpp kv/kv_fastkv.h": "or by the last tokens",
+    "bindings/kvquant.cpp kv/kv_kvquant.h": "or by a calibration",
+    "bindings/kvquant.cpp store/kv_calibration.h": "which is a file",
 }
 
 
