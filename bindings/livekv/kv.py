@@ -16,7 +16,8 @@ Streamed; whether its keys have been turned by RoPE is its caller's choice. Of o
 A GuidedLayer decides from the queries of a prompt what one layer keeps of its tokens, and at how many bits
 (engine/kv/kv_guided.h), as the policy guided does. fastkv_choose says which tokens FastKV's layers keep, and which
 later layers see (engine/kv/kv_fastkv.h), and a FinchLayer what a layer keeps of a context for a question
-(engine/kv/kv_finch.h).
+(engine/kv/kv_finch.h). kvquant_keys and kvquant_values are KVQuant's, by thresholds and codebooks that
+kvquant_key_ranges and kvquant_codebook make of a calibration's keys and values (engine/kv/kv_kvquant.h).
 """
 
 from __future__ import annotations
@@ -35,11 +36,26 @@ from livekv.fastkv import FastKVChoice, fastkv_choose
 from livekv.finch import FinchChoice, FinchLayer
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
+from livekv.kvquant import (
+    KVQuantCalibration,
+    KVQuantized,
+    KVQuantLayer,
+    kvquant_codebook,
+    kvquant_key_ranges,
+    kvquant_keys,
+    kvquant_normalized,
+    kvquant_value_ranges,
+    kvquant_values,
+    read_kvquant_calibration,
+    write_kvquant_calibration,
+)
 from livekv.options import KVOptions, kv_options_of
 
 __all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "FastKVChoice", "FinchChoice", "FinchLayer",
-           "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream",
-           "fastkv_choose", "guided_statistics", "stream_statistics"]  # fmt: skip
+           "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod", "KVQuantCalibration", "KVQuantLayer", "KVQuantized",
+           "KeyStream", "Sealed", "Streamed", "ValueStream", "fastkv_choose", "guided_statistics", "kvquant_codebook",
+           "kvquant_key_ranges", "kvquant_keys", "kvquant_normalized", "kvquant_value_ranges", "kvquant_values",
+           "read_kvquant_calibration", "stream_statistics", "write_kvquant_calibration"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 

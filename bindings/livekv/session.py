@@ -267,6 +267,8 @@ class Session:
         minimum         float32, shaped as scale, of keys, and of values of guided and kivi; of livekv's keys 0 unless
                         channels have widths of their own (key_alloc)
         width           uint8, shaped so: bits of a code
+        levels          float32 [2 ** bits], of kvquant, once something is sealed: entries stand for minimum +
+                        levels[code] * scale
         outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
         outlier_value   float32 [n]: what they stand for
         sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact

@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "kv/f16.h"
+#include "kv/kvquant_block.h"
 #include "kv/level_block.h"
 
 namespace livekv {
@@ -297,6 +298,9 @@ sealed_chunk read_block(const uint8_t * block) {
     }
     if (h.has_channels()) {
         return read_channels(block, h);
+    }
+    if (h.has_codebook()) {
+        return read_kvquant_block(block);
     }
     const kv_block_map map = kv_map(h);
     const int32_t mid = h.has_token_minima() ? 0 : 1 << (h.bits - 1);

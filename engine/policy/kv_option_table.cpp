@@ -67,6 +67,9 @@ struct declaration {
     void operator()(const std::string & name, bool & target, const kv_switch &, const char * help) const {
         table.flag(name, target, help);
     }
+    void operator()(const std::string & name, std::string & target, kv_file_name, const char * help) const {
+        table.text(name, target, "FILE", help);
+    }
     template <typename E>
     void operator()(const std::string & name, E & target, kv_one_of, const char * help) const {
         const auto names = names_of(target);
@@ -177,7 +180,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
         if (compresses && of != owner) {
             owner = of;
-            const char * const shared = of == "kivi" || of == "fastkv" ? "kv-bits" : "sink-tokens";  // with livekv
+            const bool has_bits = of == "kivi" || of == "fastkv" || of == "kvquant";
+            const char * const shared = has_bits ? "kv-bits" : "sink-tokens";  // with livekv
             table.group(
                 "Compression (" + dashes + "kv " +
                 (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
@@ -189,7 +193,10 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
             }
         }
         if (of != "livekv" && compresses) {
-            table.since(of == "kvstream" ? 5 : of == "fastkv" ? in_no_file : 6, table.all().back().initial);
+            table.since(of == "kvstream"                    ? 5
+                        : of == "fastkv" || of == "kvquant" ? in_no_file
+                                                            : 6,
+                        table.all().back().initial);
         }
     });
 }

@@ -115,6 +115,8 @@ struct kv_options {
     fastkv_method::pooling pooling = fastkv_method::pooling::max;
     kv_store_as store = kv_store_as::f16;
 
+    std::string calibration = {};  // of kvquant (store/kv_calibration.h): a file
+
     bool measure_error = false;
     std::string preset = {};  // the set of values these started from; empty: none. No option of its own
 

@@ -11,6 +11,7 @@
 #include "kernels/cuda/simt_emulated.h"
 #include "run/chunked_cache.h"
 #include "session/session.h"
+#include "tiny_calibration.h"
 #include "tiny_model.h"
 
 using namespace livekv;
@@ -299,10 +300,8 @@ TEST(broken_queries_are_reported_of_any_cache) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
-    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv"}) {
-        session_params p;
-        p.n_ctx = 1024;
-        p.kv.policy = policy;
+    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "kvquant"}) {
+        session_params p = tiny_sequences::calibrated_params(*tiny(), policy, 128, 1024);
         CHECK_ERROR(make(true, p), "policy: the cache " + std::string(policy) + " is computed on the CPU only");
     }
 }
