@@ -36,9 +36,10 @@ int64_t parse_bytes(const std::string & typed) {
     return n << shift;
 }
 
-// Throws usage_error for an option that was given though the ids of a prompt do not depend on it.
+// Throws usage_error for an option that was given though the ids of a prompt do not depend on it; threads change no
+// result anywhere.
 void refuse_beside_tokenize(const option_table & table) {
-    constexpr std::array<std::string_view, 4> wanted = {"--model", "--prompt", "--file", "--tokenize"};
+    constexpr std::array<std::string_view, 5> wanted = {"--model", "--threads", "--prompt", "--file", "--tokenize"};
     for (const std::string & flag : table.given()) {
         if (std::find(wanted.begin(), wanted.end(), flag) == wanted.end()) {
             throw usage_error(flag + " has no effect with --tokenize");

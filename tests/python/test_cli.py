@@ -209,7 +209,7 @@ def test_tokenize_works_on_vocabulary_only_files(cli, shared):
     assert_refused(cli("-p", "Hello", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf"), 1, "a vocabulary-only file?")
 
 
-@pytest.mark.parametrize("option", [("-n", 5), ("-t", 1), ("--kv-bits", 3), ("--temp", 0), ("--stats", "s.json"),
+@pytest.mark.parametrize("option", [("-n", 5), ("-c", 100), ("--kv-bits", 3), ("--temp", 0), ("--stats", "s.json"),
                                     ("--kv-store", "."), ("--keep", 4), ("--ignore-eos",), ("-ngl", 1)])  # fmt: skip
 def test_what_tokenize_does_not_read_is_refused(cli, tmp_path, option):
     done = cli("--tokenize", "-p", "Hello", *option, cwd=tmp_path)
