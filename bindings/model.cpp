@@ -107,6 +107,8 @@ py::dict facts_of(const model & m) {
                     py::arg("bos_token") = m.vocab.bos(), py::arg("eos_token") = m.vocab.eos(),
                     py::arg("adds_bos") = m.vocab.adds_bos(), py::arg("adds_eos") = m.vocab.adds_eos(),
                     py::arg("has_chat_template") = has_chat_template(m.vocab),
+                    py::arg("passed_over") = passed_over_template(m.vocab),
+                    py::arg("passed_over_for_tools") = passed_over_template(m.vocab, /*for_tools=*/true),
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
 }
 

@@ -234,16 +234,21 @@ class Model:
         it is recognized as where the file has none.
 
         messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
-        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). add_generation_prompt:
+        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). None reaches the
+        template as none; as an empty text where it writes that out or cannot go on with it. add_generation_prompt:
         with the beginning of the assistant's answer. tools: JSON schemas of functions the model may call, as the
-        template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...].
+        template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...];
+        TypeError for what transformers' function takes and this one does not (continue_final_message, max_length, ...).
         tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the template's alone,
         those that a message or a tool spells out are text. Without it the text, less the bos that tokenize adds; to be
         tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises Error when the
         model has no template, the template refuses the conversation or would make a control token of what it is given,
-        a message is none, or a variable is no JSON.
+        a message is none, or a variable is no JSON. Warns where the file has a template that is not run.
         """
         turns, given = plain_messages(messages), plain_variables(tools, variables)
+        passed_over = self._facts["passed_over_for_tools" if tools is not None else "passed_over"]
+        if passed_over and self.chat_family != "none":
+            warnings.warn(f"{passed_over}; that of the family {self.chat_family} is run instead", stacklevel=2)
         if truth("tokenize", tokenize):
             return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
         return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)

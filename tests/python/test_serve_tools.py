@@ -102,6 +102,27 @@ def test_a_grammar_that_was_not_begun_is_no_fault_of_its_own(livekv, root, monke
     assert made(grammars, grammar.of_json({"const": "quick"}))
 
 
+def test_a_message_without_content_has_none_for_a_template(tools):
+    """As clients send it beside calls. A conversation in words has texts."""
+    from livekv.serve.anthropic_fields import CountBody
+    from livekv.serve.fields import ChatBody
+    from livekv.serve.messages import plain_messages
+    from livekv.serve.prompts import _plain
+
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    talk = [{"role": "system", "content": None}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    talk += [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "assistant", "tool_calls": [call]}]
+    messages = [_plain(message) for message in ChatBody(messages=talk, model="m").messages]
+    assert [message["content"] for message in messages] == [None, "Hi", None, None]
+    assert all(isinstance(message["content"], str) for message in tools.in_words(messages, [WEATHER]))
+    assert "None" not in str(tools.in_words(messages, [WEATHER]))
+    use = {"type": "tool_use", "id": "1", "name": "weather", "input": {}}
+    for blocks, content in (([use], None), ([{"type": "text", "text": "I look."}, use], "I look."), ([], "")):
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": blocks}]
+        body = CountBody(messages=turns, model="m")
+        assert plain_messages(body)[1]["content"] == content
+
+
 def test_a_schema_cannot_end_the_grammar_it_is_put_into(livekv, tools, root):
     """Names, keys and texts with the marks of the grammar's language are text."""
     from livekv.serve.grammar import Grammars, of_lark

@@ -73,7 +73,9 @@ def _plain(turn: Turn) -> Messages:
         for block in turn.content
         if isinstance(block, ToolUse)
     ]
-    said: dict[str, Any] = {"role": turn.role, "content": text} | ({"tool_calls": calls} if calls else {})
+    said: dict[str, Any] = {"role": turn.role, "content": text}
+    if calls:
+        said |= {"content": text or None, "tool_calls": calls}
     return results + ([said] if text or calls or not results else [])
 
 
