@@ -101,6 +101,7 @@ def test_torch_checkpoints_of_parameters_give_the_same_bytes(tmp_path):
         ("float8", "a is stored as torch.float8_e4m3fn"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 def test_torch_checkpoints_that_hold_something_else_are_refused(tmp_path, content, message):
     torch = pytest.importorskip("torch")
     tensors = {
