@@ -65,7 +65,7 @@ CALLS = {
     "livekv.kv.GuidedLayer(livekv.KVOptions(), layer=0, n_layer=1, n_prompt=9)": "it must be a livekv.kv.GuidedMethod",
     "livekv.kv.GuidedLayer(layer=0, n_layer=1, n_prompt=9).add(F, None, F)": "a chunk must be a numpy array, not NoneType",
     "livekv.kv.GuidedLayer(layer=0, n_layer=1, n_prompt=9).add(F, F, F, positions=['a'])": "positions[0] is 'a'; it must",
-    "livekv.kv.guided_statistics(F, 5)": "layers[0][0] is a value of type ndarray; it must be a livekv.kv.GuidedChunk",
+    "livekv.kv.guided_statistics(F, 5)": "; it must be a livekv.kv.GuidedChunk",
     "livekv.kv.guided_statistics(5, 5)": "layers is 5; it must be a list for each layer of",
     "livekv.kv.stream_statistics(SEALED, SEALED)": "it must be a livekv.kv.Streamed",
     "livekv.kv.stream_statistics(iter([]), iter([]))": "there are no chunks",

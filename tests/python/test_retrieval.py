@@ -101,6 +101,7 @@ def text_file(path, *more: bytes):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:no GPU in this build")
 def test_a_folder_is_of_one_model_and_one_text_by_their_content(tiny, livekv, tmp_path, capsys):
     model = tmp_path / "m.gguf"
     model.write_bytes(tiny.read_bytes())
