@@ -130,6 +130,7 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "bool": ("True or False", lambda value: hasattr(value, "__bool__") and _becomes(bool)(value)),
     "str": ("text", _is_text),
     "dict": ("a dict", lambda value: isinstance(value, dict)),
+    "list": ("a list", lambda value: isinstance(value, list)),
     "collections.abc.Callable": ("a function", callable),
     "collections.abc.Sequence[str]": ("a list of texts", _is_a_row_of(_is_text)),
     "collections.abc.Sequence[bool]": ("a list of True or False", _is_a_row_of(lambda value: isinstance(value, bool))),

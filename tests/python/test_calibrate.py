@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, capsys):
         (("--samples", 500), "the text has"),
         (("--length", 1), "--length 1 leaves nothing behind the first token"),
         (("--text", "nowhere.txt"), "nowhere.txt: no such file"),
-        (("--model", "nowhere.gguf"), "nowhere.gguf: no such model file"),
+        (("--model", "nowhere.gguf"), "nowhere.gguf: no such file"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_in_one_line(tmp_path, capsys, options, message):
