@@ -95,6 +95,8 @@ def test_every_field_takes_values_of_its_type_alone(livekv):
     for row in livekv.kv_options_table():
         kind = int if row.field == "only_layer" else type(row.default)  # whose default is a word for none
         for value in NOT_OF_TYPE[kind]:
+            if row.field == "calibration" and isinstance(value, str):
+                continue  # any text is a path
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions(**{row.field: value})
             said = str(raised.value)
