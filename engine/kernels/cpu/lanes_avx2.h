@@ -58,8 +58,8 @@ struct lanes : lanes_of_4 {
     static bytes join(bytes a, bytes b) { return _mm256_or_si256(a, b); }
     static constexpr int32_t product_rows = 4;
     static dot_sum dot(dot_sum acc, bytes u, bytes s) {
-        // The addition in place, which the compiler may not move: gcc regroups long sums, spills every product before the
-        // first, and copies each sum.
+        // The addition in place, which the compiler may not move: gcc regroups long sums, spills every product before
+        // the first, and copies each sum.
         __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(_mm256_maddubs_epi16(u, s)));
         return acc;
     }
