@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
+from livekv._livekv import Error
+from livekv.arguments import core_of, instances
 from livekv.paths import path_bytes
 
 if TYPE_CHECKING:
@@ -93,9 +95,15 @@ def kvquant_value_ranges(v: F32) -> tuple[F32, F32]:
 
 def kvquant_normalized(x: F32, lower: F32, upper: F32) -> F32:
     """What of x [H, n, D] lies within its thresholds, keys' [H, D] or values' [n], normalized: float32, in one
-    dimension. That is (x - middle) / half_range, or 0 where that is 0."""
-    each = (slice(None), None, slice(None)) if np.ndim(lower) == 2 else (None, slice(None), None)
-    low, high = np.asarray(lower, np.float32)[each], np.asarray(upper, np.float32)[each]
+    dimension. That is (x - middle) / half_range, or 0 where that is 0. Raises Error for other shapes."""
+    try:
+        x, low, high = (np.asarray(one, np.float32) for one in (x, lower, upper))
+    except (TypeError, ValueError):
+        raise Error("x, lower and upper must be numbers") from None
+    if x.ndim != 3 or low.shape != high.shape or low.shape not in ((x.shape[0], x.shape[2]), (x.shape[1],)):
+        raise Error(f"x is {x.shape}, lower {low.shape}, upper {high.shape}; they must be [H, n, D], and [H, D] or [n]")
+    each = (slice(None), None, slice(None)) if low.ndim == 2 else (None, slice(None), None)
+    low, high = low[each], high[each]
     half = np.float32(0.5) * (high - low)
     shifted = x - np.float32(0.5) * (low + high)
     scaled = np.divide(shifted, half, out=np.zeros_like(shifted), where=half > 0)
@@ -128,8 +136,9 @@ def write_kvquant_calibration(
 ) -> None:
     """A calibration for this model as a file (engine/store/kv_calibration.h), which is whole or untouched. Raises Error
     when layers are not those of the model, and when the file cannot be written."""
-    fields = [(one.lower, one.upper, one.k_codebook, one.v_codebook) for one in layers]
-    _livekv.write_kvquant_calibration(path_bytes(path), model._core, bits, fields)
+    given = instances("layers", layers, KVQuantLayer)
+    fields = [(one.lower, one.upper, one.k_codebook, one.v_codebook) for one in given]
+    _livekv.write_kvquant_calibration(path_bytes(path), core_of("model", model, _livekv.Model), bits, fields)
 
 
 def read_kvquant_calibration(path: str | os.PathLike[str]) -> KVQuantCalibration:

@@ -84,15 +84,18 @@
 //
 // A code u stands for minimum + scale * u.
 //
-// Version 7 (keys and values): codes are places in a codebook, and what is kept exactly has one of any:
+// Version 7 (keys and values): codes are places in a codebook of the block's, and some entries are kept as they are:
 //
-//   0            header             version 7, bits 2, 3 or 4; group: keys n_tokens, values 1; room for so many
-//   outliers 16           levels             f16 [2^bits]: the codebook, ascending scales       f16                keys
-//   [head_dim], values [n_tokens] minima       f16                as many: a code u stands for minimum + scale *
-//   levels[u] outliers     f16 [room]         the entries themselves, in the order of index        u16 [room] token in
-//   its tile << 11 | channel, by tile, token, channel tiles        u32 [n_tiles + 1]  how many outliers lie before each
-//   tile of 32 tokens; the rest of the room is 0 (padding to 64 bytes) codes        bricks of the block's bits, as in
-//   version 1; those of outliers are 0 (padding to 64 bytes)
+//   0            header             version 7, bits 2, 3 or 4; group: of keys n_tokens, of values 1; room for outliers
+//   16           levels             f16 [2^bits], ascending
+//   scales       f16                of keys [head_dim], of values [n_tokens]
+//   minima       f16                as many: a code u stands for minimum + scale * levels[u]
+//   outliers     f16 [room]         the entries themselves, in the order of the index
+//   index        u16 [room]         token in its tile << 11 | channel, by tile, token, channel
+//   tiles        u32 [n_tiles + 1]  how many outliers lie before each tile of 32 tokens; the rest of the room is 0
+//   (padding to 64 bytes)
+//   codes        bricks of the block's bits, as in version 1; 0 of outliers
+//   (padding to 64 bytes)
 
 #include <cstddef>
 #include <cstdint>

@@ -1,29 +1,16 @@
 #include "kv/kv_pack.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "error.h"
 #include "kv/f16.h"
 #include "kv/kvquant_block.h"
 #include "kv/level_block.h"
+#include "unaligned.h"
 
 namespace livekv {
 
 namespace {
-
-// Sections are aligned for their type within a block; memcpy keeps the accesses defined.
-template <typename T>
-T load(const uint8_t * at) {
-    T value;
-    std::memcpy(&value, at, sizeof(T));
-    return value;
-}
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
-}
 
 kv_block_header header_of(const uint8_t * block) {
     return load<kv_block_header>(block);

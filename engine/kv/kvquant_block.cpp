@@ -1,27 +1,15 @@
 #include "kv/kvquant_block.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "error.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
+#include "unaligned.h"
 
 namespace livekv {
 
 namespace {
-
-template <typename T>
-T load(const uint8_t * at) {
-    T value;
-    std::memcpy(&value, at, sizeof(T));
-    return value;
-}
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
-}
 
 std::vector<float> floats_at(const uint8_t * at, size_t n) {
     std::vector<float> values;

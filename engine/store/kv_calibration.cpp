@@ -1,16 +1,14 @@
 #include "store/kv_calibration.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <span>
 
 #include "atomic_file.h"
 #include "error.h"
 #include "kv/kv_block.h"
+#include "model/mapped_file.h"
 #include "xxh64.h"
 
 namespace livekv {
@@ -20,7 +18,6 @@ namespace {
 constexpr char magic[] = {'L', 'K', 'V', 'Q', 'U', 'A', 'N', 'T'};
 constexpr uint32_t file_version = 1;
 constexpr size_t checked_from = sizeof(magic) + sizeof(uint32_t) + sizeof(uint64_t);  // what the checksum covers
-constexpr uintmax_t most_bytes = uintmax_t{1} << 30;  // thousands of layers' thresholds; no file of ours has more
 
 class writer {
   public:
@@ -78,25 +75,6 @@ class reader {
     const std::string & path_;
     std::span<const uint8_t> left_;
 };
-
-std::vector<uint8_t> contents_of(const std::string & path) {
-    std::error_code problem;
-    if (std::filesystem::is_directory(path, problem)) {
-        fail("'", path, "': is a folder, not a calibration");
-    }
-    std::ifstream file(path, std::ios::binary);
-    const uintmax_t n = file ? std::filesystem::file_size(path, problem) : 0;
-    if (!file) {
-        fail("'", path, "': cannot read the calibration: ", std::strerror(errno));
-    }
-    if (problem || n > most_bytes) {
-        fail("'", path, "': not a calibration");
-    }
-    std::vector<uint8_t> bytes(n);
-    file.read(reinterpret_cast<char *>(bytes.data()), static_cast<std::streamsize>(n));
-    bytes.resize(static_cast<size_t>(file.gcount()));
-    return bytes;
-}
 
 uint64_t checksum_of(std::span<const uint8_t> bytes) {
     xxh64 hash;
@@ -188,8 +166,8 @@ void write_kv_calibration(const std::string & path, const kv_calibration & calib
 }
 
 kv_calibration read_kv_calibration(const std::string & path) {
-    const std::vector<uint8_t> bytes = contents_of(path);
-    const std::span<const uint8_t> all(bytes);
+    const mapped_file file(path);
+    const std::span<const uint8_t> all(file.data(), file.size());
     if (all.size() < sizeof(magic) || std::memcmp(all.data(), magic, sizeof(magic)) != 0) {
         fail("'", path, "': not a calibration; python -m python_eval.calibrate makes one");
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -126,12 +127,14 @@ def refused(path: Path, message: str) -> None:
 
 
 def test_a_missing_foreign_or_damaged_file_is_refused(tmp_path, file):
-    refused(tmp_path / "none", "cannot read the calibration: No such file")
-    refused(tmp_path, "is a folder, not a calibration")
+    refused(tmp_path / "none", "cannot open")
+    refused(tmp_path, "is not a file but a folder")
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "is not a file")
     refused(STORY, "not a calibration; python -m python_eval.calibrate makes one")
     path = tmp_path / "x"
     path.write_bytes(b"")
-    refused(path, "not a calibration")
+    refused(path, "is empty")
     whole = file.read_bytes()
     path.write_bytes(whole[:8] + struct.pack("<I", 2) + whole[12:])
     refused(path, "a calibration of file version 2, this livekv reads 1")

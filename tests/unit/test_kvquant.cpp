@@ -5,27 +5,19 @@
 #include <cstring>
 #include <random>
 
+#include "attention_setups.h"
 #include "check.h"
 #include "driven_layer.h"
 #include "kvquant_rows.h"
 #include "policy/kvquant_seal.h"
 #include "random_rows.h"
-#include "random_sequence.h"
 #include "temporary_folder.h"
-#include "worst_nmse.h"
 
 using namespace livekv;
 
 namespace {
 
 constexpr double exact_nmse = 1e-6;  // nothing is rounded but sums in f32, and turns
-
-rope_params rope_of(rope_order order, int64_t n_rot) {
-    rope_params rope;
-    rope.order = order;
-    rope.n_rot = n_rot;
-    return rope;
-}
 
 // A calibration of one layer whose thresholds cut off every key beyond 1.5.
 kv_calibration some_calibration(int32_t bits, int64_t n_head_kv, int64_t head_dim) {
@@ -127,73 +119,41 @@ TEST(room_for_outliers_beyond_16_bits) {
 }
 
 TEST(blocks_beside_rows_before_and_after_their_turn) {
-    const rope_tiles of_normal(rope_of(rope_order::normal, 64));
-    const rope_tiles of_neox(rope_of(rope_order::neox, 64));
     for (const int32_t bits : {2, 3, 4}) {
-        for (const rope_turns * turns :
-             {static_cast<const rope_turns *>(nullptr), &of_normal.turns(), &of_neox.turns()}) {
-            for (const int32_t n_new : {1, 5, 40}) {
-                IN("bits=", bits, " turns=", turns == nullptr ? -1 : turns->neighbours, " new=", n_new);
-                sequence_setup s;
-                s.n_new = n_new;
-                s.turns = turns;
-                s.kvquant_bits = bits;
-                s.heavy_channel = 12;
-                s.zero_channel = 7;
-                random_sequence seq(s);
-                seq.add(1, false, false);
-                seq.add(96, true, true, 1);
-                seq.add(33, true, true);
-                seq.add(70, true, true, 0, 96);
-                seq.add(40, false, false);
-                check_worst(seq, exact_nmse);
-            }
-        }
+        IN("bits=", bits);
+        for_each_turn([&](sequence_setup s) {
+            s.kvquant_bits = bits;
+            s.heavy_channel = 12;
+            s.zero_channel = 7;
+            random_sequence seq(s);
+            seq.add(1, false, false);
+            seq.add(96, true, true, 1);
+            seq.add(33, true, true);
+            seq.add(70, true, true, 0, 96);
+            seq.add(40, false, false);
+            check_worst(seq, exact_nmse);
+        });
     }
 }
 
 TEST(grouped_queries_head_sizes_and_awkward_lengths) {
-    for (const int32_t head_dim : {64, 128, 80}) {
-        const rope_tiles tiles(rope_of(rope_order::neox, head_dim));
-        for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8}) {
-            for (const int32_t n : {1, 15, 17, 31, 32, 47, 65}) {
-                for (const int32_t n_new : {1, 3}) {
-                    IN("head_dim=", head_dim, " group=", group, " n=", n, " new=", n_new);
-                    sequence_setup s;
-                    s.n_head_kv = 1;
-                    s.n_head = group;
-                    s.head_dim = head_dim;
-                    s.n_new = n_new;
-                    s.turns = &tiles.turns();
-                    s.kvquant_bits = 2 + n % 3;
-                    random_sequence seq(s);
-                    seq.add(n, true, true);
-                    seq.add(std::max(n, n_new), false, false);
-                    check_worst(seq, exact_nmse);
-                }
-            }
-        }
-    }
+    for_awkward_shapes([](sequence_setup s, int32_t n) {
+        const rope_tiles tiles(rope_of(rope_order::neox, s.head_dim));
+        s.turns = &tiles.turns();
+        s.kvquant_bits = 2 + n % 3;
+        random_sequence seq(s);
+        seq.add(n, true, true);
+        seq.add(std::max(n, s.n_new), false, false);
+        check_worst(seq, exact_nmse);
+    });
 }
 
 TEST(long_contexts_in_spans_and_windows) {
     const rope_tiles tiles(rope_of(rope_order::normal, 64));
-    for (const int32_t n_new : {1, 20}) {
-        for (const int64_t window : {0, 300}) {
-            IN("new=", n_new, " window=", window);
-            sequence_setup s;
-            s.n_new = n_new;
-            s.window = window;
-            s.turns = &tiles.turns();
-            s.kvquant_bits = 3;
-            random_sequence seq(s);
-            for (int32_t i = 0; i < 20; ++i) {
-                seq.add(128, true, true);
-            }
-            seq.add(33, false, false);
-            check_worst(seq, exact_nmse);
-        }
-    }
+    check_long_contexts(exact_nmse, [&](sequence_setup & s) {
+        s.turns = &tiles.turns();
+        s.kvquant_bits = 3;
+    });
 }
 
 TEST(a_layer_seals_by_its_calibration_whatever_the_passes) {
@@ -263,7 +223,7 @@ TEST(a_calibration_of_another_shape_or_width_is_refused) {
     CHECK_ERROR(plan_chunks(some_options(path, 3), shape), "its weights differ");
     write_kv_calibration(path, some_calibration(3, 2, 48));
     CHECK_ERROR(plan_chunks(some_options(path, 3), one_layer()), "its layers have other shapes");
-    CHECK_ERROR(plan_chunks(some_options(folder.file("none"), 3), one_layer()), "cannot read the calibration");
+    CHECK_ERROR(plan_chunks(some_options(folder.file("none"), 3), one_layer()), "cannot open");
     CHECK_ERROR(some_options("", 3).check(), "calibration: the cache kvquant needs one");
     CHECK_ERROR(some_options("x", 5).check(), "kv_bits: the cache kvquant has 2, 3 or 4 bits");
 }
