@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("convert", "tests/python"))
 
@@ -116,20 +117,23 @@ class MemoryFolder:
         return MemoryPath(self.files[name], name) if name in self.files else SimpleNamespace(exists=lambda: False)
 
 
-# What is in memory has no links and no pipes.
-hf_tokenizer.has_file = lambda path: path.exists()
-hf_tokenizer.files_in = lambda folder, pattern: []
+def _read_vocab(folder: MemoryFolder, config: dict) -> None:
+    """Of files in memory, which have no links and no pipes; elsewhere files stay what they are."""
+    exists = mock.patch.object(hf_tokenizer, "has_file", lambda path: path.exists())
+    with exists, mock.patch.object(hf_tokenizer, "files_in", lambda folder, pattern: []):
+        hf_tokenizer.read_vocab(folder, config, 400)  # type: ignore[arg-type]
 
 
 def _tokenizer(path: Any) -> None:
     config = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2}
-    hf_tokenizer.read_vocab(MemoryFolder({"tokenizer.json": path.content}), config, 400)  # type: ignore[arg-type]
+    _read_vocab(MemoryFolder({"tokenizer.json": path.content}), config)
 
 
 def _tokenizer_config(path: Any) -> None:
     names = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "added_tokens.json")
-    folder = MemoryFolder({"tokenizer.json": _dumps(_BYTE_LEVEL), **dict.fromkeys(names, path.content)})
-    hf_tokenizer.read_vocab(folder, {"vocab_size": 400}, 400)  # type: ignore[arg-type]
+    _read_vocab(
+        MemoryFolder({"tokenizer.json": _dumps(_BYTE_LEVEL), **dict.fromkeys(names, path.content)}), {"vocab_size": 400}
+    )
 
 
 def _safetensors(path: Any) -> None:
