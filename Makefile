@@ -28,7 +28,7 @@ build: $(VENV)/build.ok
 
 test: build $(VENV)/test.ok
 	ctest --test-dir $(BUILD) --output-on-failure
-	LIVEKV_BUILD=$(BUILD) python -m pytest -q tests/python
+	LIVEKV_BUILD=$(BUILD) python -m pytest -q -n 2 --dist loadfile tests/python
 
 # Style, and Python's types, which are checked against the packages of `make dev`. `make format` lays C++ and CUDA out.
 CODE = $(shell git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
@@ -74,7 +74,7 @@ sanitize-python: $(VENV)/test.ok
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LIVEKV_BUILD=$(BUILD)-sanitize \
-	    python -m pytest -q $(PYTEST)
+	    python -m pytest -q -o timeout=7200 $(PYTEST)
 
 # What several threads do with sessions and engines, under ThreadSanitizer: about ten minutes on two cores, of which
 # TSAN_TESTS=test_concurrency takes one and a half. No report is suppressed, ggml's neither.
