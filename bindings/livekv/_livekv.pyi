@@ -151,6 +151,23 @@ class GuidedLayer:
 def fastkv_choose(
     q: F32, k: F32, *, retain_rate: float, tsp_rate: float, pooling: str, is_later: bool
 ) -> dict[str, Any]: ...
+
+class FinchLayer:
+    def __init__(
+        self,
+        n_context: int,
+        n_question: int,
+        *,
+        target_tokens: int,
+        normalize: bool,
+        rope_base: float,
+        rope_order: str,
+    ) -> None: ...
+    def add(self, q: F32, k_question: F32, k: F32, v: F32) -> dict[str, Any]: ...
+    def keys(self) -> F32: ...
+    def values(self) -> F32: ...
+    def factor(self) -> int: ...
+
 def fidelity(
     model: Model,
     tokens: Tokens,

@@ -15,7 +15,8 @@ Streamed; whether its keys have been turned by RoPE is its caller's choice. Of o
 (engine/kv/kv_kivi.h) it gives Grouped: of the tokens it was given so far, those that have left the window meanwhile.
 A GuidedLayer decides from the queries of a prompt what one layer keeps of its tokens, and at how many bits
 (engine/kv/kv_guided.h), as the policy guided does. fastkv_choose says which tokens FastKV's layers keep, and which
-later layers see (engine/kv/kv_fastkv.h).
+later layers see (engine/kv/kv_fastkv.h), and a FinchLayer what a layer keeps of a context for a question
+(engine/kv/kv_finch.h).
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ import numpy.typing as npt
 from livekv import _livekv
 from livekv._livekv import Error
 from livekv.fastkv import FastKVChoice, fastkv_choose
+from livekv.finch import FinchChoice, FinchLayer
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
 from livekv.options import KVOptions, kv_options_of
 
-__all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "FastKVChoice", "Grouped", "GuidedChunk",
-           "GuidedLayer", "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream", "fastkv_choose",
-           "guided_statistics", "stream_statistics"]  # fmt: skip
+__all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "FastKVChoice", "FinchChoice", "FinchLayer",
+           "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream",
+           "fastkv_choose", "guided_statistics", "stream_statistics"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ FOLDER = Path(os.environ.get("LIVEKV_GOLDEN_POLICIES", Path(__file__).parents[3]
 
 def cases(policy: str) -> list:
     """A parameter a file of the policy, or one that is skipped."""
-    found = sorted(path.stem for path in FOLDER.glob(f"{policy}_*.npz"))
+    found = sorted(path.stem for path in FOLDER.glob(f"{policy}*.npz"))
     return found or [pytest.param("", marks=pytest.mark.skip(reason=f"no {policy} vectors in {FOLDER}"))]
 
 

@@ -53,6 +53,7 @@ BESIDE_THE_PUBLIC_HEADER = {
     "bindings/streams.cpp kv/kv_classes.h": "and keys by classes of width",
     "bindings/guided.cpp kv/guided_layer.h": "or a layer's by a guide",
     "bindings/fastkv.cpp kv/kv_fastkv.h": "or by the last tokens",
+    "bindings/finch.cpp kv/finch_layer.h": "or by a question",
 }
 
 
