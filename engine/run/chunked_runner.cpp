@@ -210,7 +210,11 @@ void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data
     r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
 }
 
-void chunked_runner::choose_node(ggml_tensor * dst, int /* ith */, int /* nth */, void * data) {
+// One thread does it: ggml calls a node of one task from all of them.
+void chunked_runner::choose_node(ggml_tensor * dst, int ith, int /* nth */, void * data) {
+    if (ith > 0) {
+        return;
+    }
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
     for (const part & p : r.parts_) {
