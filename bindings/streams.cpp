@@ -25,6 +25,9 @@ class stream {
         if (options.policy == "fastkv") {
             fail("the policy fastkv keeps a prompt's tokens by attention; livekv.kv.fastkv_choose has it");
         }
+        if (options.policy == "finch") {
+            fail("the policy finch keeps a context's tokens by a question; livekv.kv.FinchLayer has it");
+        }
         if (options.policy != "livekv") {
             fail("only the policies ", compressing_policies(), " seal chunks, not ", options.policy);
         }

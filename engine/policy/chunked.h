@@ -1,9 +1,8 @@
 #pragma once
 
-// The policies livekv, kvstream, guided, kivi and fastkv: a layer's tail becomes a chunk, sealed into blocks, whenever
-// it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h, guided_seal.h,
-// kivi_seal.h and, on the GPU,
-// kernels/cuda.
+// The policies livekv, kvstream, guided, kivi, fastkv and finch: a layer's tail becomes a chunk, sealed into blocks,
+// whenever it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h,
+// guided_seal.h, kivi_seal.h and, on the GPU, kernels/cuda.
 
 #include <cstdint>
 #include <memory>
@@ -61,6 +60,7 @@ struct chunk_plan {
     std::optional<guided_plan> guided;        // of guided
     std::optional<kivi_method> kivi;          // of kivi
     std::optional<fastkv_plan> fastkv;        // of fastkv
+    std::optional<finch_method> finch;        // of finch
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }

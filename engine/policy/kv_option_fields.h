@@ -171,6 +171,10 @@ void for_each_kv_option(F && f) {
     f("pooling", &o::pooling, kv_one_of{}, "what a token's score takes of the 7 around it");
     f("store", &o::store, kv_one_of{},
       "how what is kept is stored: in 16 bits, or sealed as livekv does, in kv-bits with a group's own range");
+    f("target_tokens", &o::target_tokens, kv_whole{2, 10000000},
+      "the most that each layer keeps of a context and the question that it is read for");
+    f("normalize", &o::normalize, kv_on_off{},
+      "weights of the question's tokens times the share of keys that each sees");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

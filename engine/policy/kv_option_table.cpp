@@ -177,7 +177,10 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
         if (compresses && of != owner) {
             owner = of;
-            const char * const shared = of == "kivi" || of == "fastkv" ? "kv-bits" : "sink-tokens";  // with livekv
+            const char * const shared =  // with livekv
+                of == "kivi" || of == "fastkv" ? "kv-bits"
+                : of == "finch"                ? "chunk-size"
+                                               : "sink-tokens";
             table.group(
                 "Compression (" + dashes + "kv " +
                 (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
@@ -189,7 +192,10 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
             }
         }
         if (of != "livekv" && compresses) {
-            table.since(of == "kvstream" ? 5 : of == "fastkv" ? in_no_file : 6, table.all().back().initial);
+            table.since(of == "kvstream"                  ? 5
+                        : of == "fastkv" || of == "finch" ? in_no_file
+                                                          : 6,
+                        table.all().back().initial);
         }
     });
 }

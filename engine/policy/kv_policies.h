@@ -15,15 +15,16 @@ struct kv_policy {
     bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
     bool is_kivi = false;        // compresses as KIVI
     bool is_fastkv = false;      // keeps of a prompt what its last tokens look at, as FastKV
+    bool is_finch = false;       // keeps of a context what a question looks at, as Finch
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
     bool has_preset(const std::string & preset) const;
     // Whether sequences that begin alike may have chunks in common: not where these depend on the whole prompt's
-    // length.
-    bool shares() const { return compresses && !guides && !is_fastkv; }
-    // Whether a sequence may be written to a file: not where heads keep different tokens.
-    bool saves() const { return compresses && !is_fastkv; }
+    // length, or on a question.
+    bool shares() const { return compresses && !guides && !is_fastkv && !is_finch; }
+    // Whether a sequence may be written to a file: not where heads, or layers, keep different tokens.
+    bool saves() const { return compresses && !is_fastkv && !is_finch; }
 };
 
 // The policies, in the order help shows them.

@@ -299,7 +299,7 @@ TEST(broken_queries_are_reported_of_any_cache) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
-    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv"}) {
+    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "finch"}) {
         session_params p;
         p.n_ctx = 1024;
         p.kv.policy = policy;
