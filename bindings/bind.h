@@ -16,6 +16,7 @@ void bind_streams_of_groups(pybind11::module_ & m);
 void bind_guided(pybind11::module_ & m);
 void bind_fastkv(pybind11::module_ & m);
 void bind_finch(pybind11::module_ & m);
+void bind_kvquant(pybind11::module_ & m);
 void bind_text(pybind11::module_ & m);
 void bind_fidelity(pybind11::module_ & m);
 void bind_store(pybind11::module_ & m);

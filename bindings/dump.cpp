@@ -30,6 +30,9 @@ py::dict dump_arrays(const kv_side_dump & side, bool keys, int64_t n_head_kv, in
             arrays["minimum"] = array_of(side.minimum, groups);
             arrays["width"] = array_of(side.width, groups);
         }
+        if (!side.levels.empty()) {
+            arrays["levels"] = array_of(side.levels, {static_cast<py::ssize_t>(side.levels.size())});
+        }
         arrays["outlier_index"] = array_of(side.outlier_index, {n_outliers, 3});
         arrays["outlier_value"] = array_of(side.outlier_value, {n_outliers});
     }

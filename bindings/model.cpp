@@ -107,6 +107,8 @@ py::dict facts_of(const model & m) {
                     py::arg("bos_token") = m.vocab.bos(), py::arg("eos_token") = m.vocab.eos(),
                     py::arg("adds_bos") = m.vocab.adds_bos(), py::arg("adds_eos") = m.vocab.adds_eos(),
                     py::arg("has_chat_template") = has_chat_template(m.vocab),
+                    py::arg("passed_over") = passed_over_template(m.vocab),
+                    py::arg("passed_over_for_tools") = passed_over_template(m.vocab, /*for_tools=*/true),
                     py::arg("chat_family") = chat_family_name(detect_chat_family(m.vocab.chat_template(), m.vocab)));
 }
 
@@ -156,6 +158,12 @@ void bind_model(py::module_ & module) {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,
                         py::arg("compiled_for") = compiled_cpu_features());
     });
+    module.def(
+        "least_rows_alike",
+        [](int64_t n_head_kv, int64_t n_tokens, int64_t n_segments) {
+            return least_rows_alike(best_cpu_kernels(), n_head_kv, n_tokens, n_segments);
+        },
+        py::arg("n_head_kv"), py::arg("n_tokens"), py::arg("n_segments"));
     module.def("has_gpu", [] { return find_gpu() != nullptr; });
 }
 

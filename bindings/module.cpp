@@ -45,6 +45,7 @@ PYBIND11_MODULE(_livekv, m) {
     livekv::bind_guided(m);
     livekv::bind_fastkv(m);
     livekv::bind_finch(m);
+    livekv::bind_kvquant(m);
     livekv::bind_text(m);
     livekv::bind_fidelity(m);
 }

@@ -91,6 +91,12 @@ struct reader {
             refuse(" is not three of 16, 8, 5, 4, 3, 2; the last may be 0");
         }
     }
+    void operator()(std::string & target, kv_file_name) const {
+        if (!py::isinstance<py::str>(value)) {
+            refuse(" is no name of a file");
+        }
+        target = value.cast<std::string>();
+    }
     void operator()(bool & target, kv_on_off) const { target = truth(); }
     void operator()(bool & target, const kv_switch &) const { target = truth(); }
     template <typename E>
@@ -152,6 +158,9 @@ py::object value_of(int64_t number, kv_width) {
 }
 py::object value_of(const std::array<int64_t, 3> & levels, kv_levels) {
     return py::make_tuple(levels[0], levels[1], levels[2]);
+}
+py::object value_of(const std::string & name, kv_file_name) {
+    return py::str(name);
 }
 py::object value_of(bool on, kv_on_off) {
     return py::bool_(on);

@@ -28,6 +28,9 @@ class stream {
         if (options.policy == "finch") {
             fail("the policy finch keeps a context's tokens by a question; livekv.kv.FinchLayer has it");
         }
+        if (options.policy == "kvquant") {
+            fail("the policy kvquant seals by a calibration; livekv.kv.kvquant_keys and kvquant_values have it");
+        }
         if (options.policy != "livekv") {
             fail("only the policies ", compressing_policies(), " seal chunks, not ", options.policy);
         }

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from convert_error import ConvertError, named, run_tool
 from families import FAMILIES
+from folder_files import has_file
 from hf_checkpoint import open_checkpoint, read_json, refuse_pointer
 from hf_config import Hparams, read_hparams
 from hf_rope import Rope
@@ -33,11 +34,11 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     """Writes `out` and gives a one-line summary; throws ConvertError or OSError, and then leaves no file behind."""
-    if not (hf_dir / "config.json").exists():
+    if not has_file(hf_dir / "config.json"):
         raise ConvertError(f"{hf_dir} holds no config.json: it is no Hugging Face model folder")
     if out.is_dir() or not out.parent.is_dir():
         raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
-    if (hf_dir / "tokenizer.model").is_file():
+    if has_file(hf_dir / "tokenizer.model"):
         refuse_pointer(hf_dir / "tokenizer.model")
     config = read_json(hf_dir / "config.json")
     hparams = read_hparams(config)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from convert_error import ConvertError
+from folder_files import files_in, has_file
 from json_fields import Fields
 
 MAX_HEADER_BYTES = 100 << 20  # the format's own limit
@@ -58,8 +59,6 @@ def refuse_pointer(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict:
-    if path.is_dir():
-        raise ConvertError(f"{path} is a folder")
     refuse_pointer(path)
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ConvertError(f"{path} has {path.stat().st_size} bytes; JSON files of up to {MAX_JSON_BYTES} are read")
@@ -78,12 +77,13 @@ def open_checkpoint(hf_dir: Path) -> dict[str, StoredTensor]:
         ("model.safetensors.index.json", "model.safetensors", _open_safetensors),
         ("pytorch_model.bin.index.json", "pytorch_model.bin", _open_torch),
     ):
-        if (hf_dir / index_name).exists():
+        if has_file(hf_dir / index_name):
             return _open_shards(hf_dir, index_name, open_file)
-        if (hf_dir / single_name).exists():
+        if has_file(hf_dir / single_name):
             return open_file(hf_dir / single_name)
-    if shards := sorted(path.name for path in hf_dir.glob("*-of-*.safetensors")):
-        raise ConvertError(f"{hf_dir} holds {shards[0]}, but no model.safetensors.index.json that names all shards")
+    if shards := files_in(hf_dir, "*-of-*.safetensors"):
+        name = shards[0].name
+        raise ConvertError(f"{hf_dir} holds {name}, but no model.safetensors.index.json that names all shards")
     raise ConvertError(f"{hf_dir} holds no model.safetensors, no pytorch_model.bin and no index of either")
 
 
@@ -100,7 +100,7 @@ def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTe
     for file_name in sorted(set(weight_map.values())):
         if Path(file_name).name != file_name:
             raise ConvertError(f"{index_name} names '{file_name}', which is not a file of the folder")
-        if not (hf_dir / file_name).exists():
+        if not has_file(hf_dir / file_name):
             raise ConvertError(f"{hf_dir} lacks the shard {file_name} that {index_name} names")
         shards[file_name] = open_file(hf_dir / file_name)
     tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
@@ -128,7 +128,22 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     header.pop("__metadata__", None)
     entries = Fields(header, str(path))
     data_at = 8 + header_bytes
-    return {name: _safetensors_entry(path, name, entries.object(name), data_at, file_bytes) for name in header}
+    tensors = {name: _safetensors_entry(path, name, entries.object(name), data_at, file_bytes) for name in header}
+    _refuse_shared_bytes(path, entries, file_bytes - data_at)
+    return tensors
+
+
+def _refuse_shared_bytes(path: Path, entries: Fields, n_bytes: int) -> None:
+    """Tensors lie one behind the other and fill the file: the format's own rule."""
+    places = sorted((*entries.object(name).list("data_offsets"), name) for name in entries.data)
+    at = 0
+    for begin, end, name in places:
+        if begin != at:
+            which = "bytes that another tensor has too" if begin < at else "lost bytes before it"
+            raise ConvertError(f"{path}: {name} has {abs(at - begin)} {which}: its data_offsets are wrong")
+        at = end
+    if at != n_bytes:
+        raise ConvertError(f"{path} has {n_bytes - at} bytes that are of no tensor")
 
 
 def _safetensors_entry(path: Path, name: str, entry: Fields | None, data_at: int, file_bytes: int) -> StoredTensor:
@@ -172,9 +187,13 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
         raise ConvertError(f"{path.name} needs the package torch to be read (safetensors does not)") from problem
     refuse_pointer(path)
     with path.open("rb") as file:
-        if file.read(len(OLD_TORCH)) == OLD_TORCH:
+        begin = file.read(len(OLD_TORCH))
+        if begin == OLD_TORCH:
             again = "torch.save(torch.load(name, weights_only=True), name)"
             raise ConvertError(f"{path} is in torch's format before 1.6, which is not read in parts: {again} renews it")
+    if not begin.startswith(b"PK\x03\x04"):
+        found = f"it begins with {begin!r}" if begin else "it is empty"
+        raise ConvertError(f"{path} is no file that torch.save wrote: {found}")
 
     def load() -> dict:
         # weights_only: a .bin is a pickle, and must not run code. The mapping is dropped with the returned tensors.
@@ -192,6 +211,8 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
     def entry(name: object, like: object) -> StoredTensor:
         if not isinstance(name, str) or not isinstance(like, torch.Tensor):
             raise ConvertError(f"{path}: {name} is no tensor, but a {type(like).__name__}")
+        if like.is_nested:  # rows of several lengths, which have no shape
+            raise ConvertError(f"{name} is stored as a nested tensor, which cannot be converted")
         if like.dtype not in known or like.layout != torch.strided or like.numel() == 0 or like.ndim == 0:
             kind = "" if like.layout == torch.strided else f"{like.layout} "
             raise ConvertError(f"{name} is stored as {kind}{like.dtype} {list(like.shape)}, which cannot be converted")

@@ -14,6 +14,7 @@ import post_processor
 from added_tokens import add_tokens
 from built_tokenizer import CLASSES, BuiltClass, built
 from convert_error import ConvertError
+from folder_files import files_in, has_file
 from hf_checkpoint import read_json
 from hf_vocab import Vocab
 from json_fields import Fields
@@ -68,6 +69,7 @@ def read_vocab(hf_dir: Path, config: dict, n_vocab: int) -> Vocab:
     _set_ends(vocab, model_config, _read_optional(hf_dir, "generation_config.json"))
     of_files = _template_of_files(hf_dir)
     vocab.chat_template = _chat_template(files.config) if of_files is None else of_files
+    _note_template(vocab)
     vocab.finish()
     return vocab
 
@@ -107,15 +109,15 @@ def _special_names(files: Files, kind: BuiltClass | None, pieces: Pieces | None)
 
 
 def _read_pieces(hf_dir: Path) -> Pieces:
-    if (hf_dir / "tokenizer.model").exists():
+    if has_file(hf_dir / "tokenizer.model"):
         return read_pieces(hf_dir / "tokenizer.model")
     tekken = " (tekken.json is not read; the folder in transformers' format has a tokenizer.json)"
-    found = tekken if (hf_dir / "tekken.json").exists() else ""
+    found = tekken if has_file(hf_dir / "tekken.json") else ""
     raise ConvertError(f"{hf_dir} holds neither tokenizer.json nor tokenizer.model{found}")
 
 
 def _read_optional(hf_dir: Path, name: str) -> Fields:
-    return Fields(read_json(hf_dir / name) if (hf_dir / name).exists() else {}, name)
+    return Fields(read_json(hf_dir / name) if has_file(hf_dir / name) else {}, name)
 
 
 def _ids(file: Fields, key: str) -> list[int]:
@@ -165,13 +167,28 @@ def _set_ends(vocab: Vocab, model_config: Fields, generation_config: Fields) -> 
 def _template_of_files(hf_dir: Path) -> str | list | None:
     """What newer transformers writes beside tokenizer_config.json: one template, and others by name in a folder."""
     main = hf_dir / "chat_template.jinja"
-    if not main.exists():
+    if not has_file(main):
         return _chat_template(_read_optional(hf_dir, "chat_template.json"))
-    others = sorted((hf_dir / "additional_chat_templates").glob("*.jinja"))
+    others = files_in(hf_dir / "additional_chat_templates", "*.jinja")
     if not others:
         return _read_text(main)
     named = [("default", main), *((path.stem, path) for path in others)]
     return [{"name": name, "template": _read_text(path)} for name, path in named]
+
+
+def _note_template(vocab: Vocab) -> None:
+    """What the engine runs the template of a known family for instead."""
+    listed = isinstance(vocab.chat_template, list)
+    named = {entry["name"]: entry["template"] for entry in vocab.chat_template} if listed else {}
+    text = named.get("default", "") if listed else vocab.chat_template or ""
+    if text and "messages" not in text:
+        vocab.notes.append("the chat template reads no messages: chats are those of the family it is recognized as")
+    elif named and not text:
+        names = ", ".join(named)
+        vocab.notes.append(
+            f"the chat templates ({names}) have no default: without tools, chats are those of the family that the "
+            "vocabulary is recognized as"
+        )
 
 
 def _read_text(path: Path) -> str:

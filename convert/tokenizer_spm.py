@@ -28,6 +28,8 @@ def read_spm_json(tokenizer: Fields, n_vocab: int) -> Vocab:
     # A space in a text is a mark by then, so a merge that has one never applies.
     pairs = [pair for pair in merge_pairs(model, texts) if " " not in pair[0] + pair[1]]
     vocab.merges = [f"{left} {right}" for left, right in pairs]
+    if not vocab.merges:  # GGUF has no empty lists, and without one the scores would join pieces
+        raise model.wrong("merges", "at least one merge that a text can need: the engine takes none without")
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(pairs):
         ranks.setdefault(left + right, rank)

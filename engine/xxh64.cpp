@@ -2,20 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+
+#include "unaligned.h"
 
 namespace livekv {
-
-namespace {
-
-template <typename T>
-T load(const uint8_t * bytes) {
-    T value;
-    std::memcpy(&value, bytes, sizeof(value));
-    return value;
-}
-
-}  // namespace
 
 uint64_t xxh64::round(uint64_t lane, uint64_t word) {
     return std::rotl(lane + word * prime_2, 31) * prime_1;

@@ -16,7 +16,16 @@ sys.path.extend(CONVERT_FOLDERS)
 
 from whole_file import is_temporary, whole_file
 
-__all__ = ["is_temporary", "lines_of", "parse_line", "read_json", "write_text", "written_whole"]
+__all__ = ["is_temporary", "lines_of", "parse_line", "read_json", "require_file", "write_text", "written_whole"]
+
+
+def require_file(path: Path, what: str) -> None:
+    """EvalError for what is no file: a folder, a name that leads nowhere, and what a read would wait for (a FIFO)."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise EvalError(f"{path}: is a folder, not {what}")
+    raise EvalError(f"{path}: no file, but something else" if path.exists() else f"{path}: no such file")
 
 
 @contextmanager

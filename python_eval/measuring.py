@@ -17,6 +17,7 @@ import livekv
 
 from .arguments import named, output, positive
 from .errors import EvalError
+from .identity import run_config
 from .model_file import fingerprint
 from .run_folder import default_folder
 from .specs import spec_of
@@ -94,21 +95,17 @@ def worker_of(options: argparse.Namespace, base: str) -> Worker:
 
 def config_of(command: str, options: argparse.Namespace, windows: list[Window], base: str) -> dict[str, Any]:
     """What decides every number of a run, whichever caches it measures; threads and workers do not."""
-    return {
-        "command": command,
-        "model": fingerprint(options.model),
-        "texts": {
-            name: {
-                "windows": sum(window.text == name for window in windows),
-                "tokens_sha256": _digest([window.tokens for window in windows if window.text == name]),
-            }
-            for name in dict.fromkeys(window.text for window in windows)
-        },
-        "n_ctx": options.n_ctx,
-        "base": base,
-        "n_gpu_layers": options.n_gpu_layers,
-        **({"dequantize": True} if options.dequantize else {}),
+    texts = {
+        name: {
+            "windows": sum(window.text == name for window in windows),
+            "tokens_sha256": _digest([window.tokens for window in windows if window.text == name]),
+        }
+        for name in dict.fromkeys(window.text for window in windows)
     }
+    changed = {"dequantize": True} if options.dequantize else {}
+    return run_config(
+        "command", command, options.model, options.n_gpu_layers, texts=texts, n_ctx=options.n_ctx, base=base, **changed
+    )
 
 
 def folder_of(command: str, options: argparse.Namespace, config: Mapping[str, Any]) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import EvalError
+from .files import require_file
 
 if TYPE_CHECKING:
     import livekv
@@ -17,14 +18,16 @@ SMALL_MODEL = 500_000_000
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """Name, size and a SHA-256 over the size and the first and last MiB: enough to tell two models apart, quickly."""
-    if not path.is_file():
-        raise EvalError(f"{path}: is a folder, not a model file" if path.is_dir() else f"{path}: no such model file")
+    require_file(path, "a model file")
     size, edge = path.stat().st_size, 1 << 20
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(edge))
-        file.seek(max(0, size - edge))
-        digest.update(file.read(edge))
+    try:
+        with path.open("rb") as file:
+            digest.update(file.read(edge))
+            file.seek(max(0, size - edge))
+            digest.update(file.read(edge))
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
     return {"file": path.name, "bytes": size, "sha256_of_edges": digest.hexdigest()}
 
 

@@ -120,7 +120,7 @@ class RunFolder:
         if (self.path / "config.json").exists():
             if not resume:
                 raise EvalError(f"{self.path}: already holds a run; name another folder")
-            _check_same(self.path, self.read_json("config.json"), self.config)
+            check_same(self.path, self.read_json("config.json"), self.config)
             self._note_versions(now)
             return
         # What a run that was killed before it had a config.json left at most.
@@ -200,14 +200,16 @@ def _end_of_last_line(file: int, size: int) -> int:
     return 0
 
 
-def _check_same(folder: Path, there: Any, here: Any, field: str = "") -> None:
+def check_same(folder: Path, there: Any, here: Any, field: str = "") -> None:
+    """EvalError that names the first field of a run's configuration that is not what it was when `folder`, or a file,
+    was begun."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys((*there, *here)):
-            _check_same(folder, there.get(key), here.get(key), f"{field}.{key}" if field else key)
+            check_same(folder, there.get(key), here.get(key), f"{field}.{key}" if field else key)
     elif there != here:
         raise EvalError(
             f"{folder}: was run with {field} = {json.dumps(there, ensure_ascii=False)}, now it is "
-            f"{json.dumps(here, ensure_ascii=False)}; name another folder or run it as before"
+            f"{json.dumps(here, ensure_ascii=False)}; name another or run it as before"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import EvalError
+from .files import require_file
 
 # Where `wikitext` is looked for below the data folder: the WikiText-2 test file, raw.
 WIKITEXT_PLACES = ("wikitext/wiki.test.raw", "wikitext-2-raw/wiki.test.raw", "wiki.test.raw")
@@ -46,11 +47,12 @@ def load_text(name: str, data_dir: Path | None) -> tuple[str, str]:
 
 
 def read_text(path: Path) -> str:
-    """The file's text; EvalError where there is none or it is not UTF-8."""
-    if not path.is_file():
-        raise EvalError(f"{path}: is a folder, not a text" if path.is_dir() else f"{path}: no such file")
+    """The file's text; EvalError where it cannot be read or is not UTF-8."""
+    require_file(path, "a text")
     try:
         return path.read_bytes().decode("utf-8")
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
     except UnicodeDecodeError as problem:
         raise EvalError(f"{path}: not UTF-8 at byte {problem.start}") from None
 

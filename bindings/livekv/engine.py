@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.arguments import checked_threads, whole
+from livekv.arguments import checked_threads, core_of, shown, whole
 from livekv.generation import Generation
 from livekv.options import kv_options_of
 
@@ -31,8 +31,9 @@ class Engine:
     """
 
     def __init__(self, model: Model, n_threads: int | None = None) -> None:
+        core = core_of("model", model, _livekv.Model)
         self.model = model
-        self._core = _livekv.Engine(model._core, model.n_threads if n_threads is None else checked_threads(n_threads))
+        self._core = _livekv.Engine(core, model.n_threads if n_threads is None else checked_threads(n_threads))
 
     def __repr__(self) -> str:
         return f"livekv.Engine({self.model.path!r}, n_threads={self.n_threads})"
@@ -89,7 +90,7 @@ class Engine:
         origins = _for_each("generated", generated, len(batch))
         for origin in origins:
             if not isinstance(origin, bool | np.bool_):
-                raise Error(f"generated is {origin!r}; it must be true or false")
+                raise Error(f"generated is {shown(origin)}; it must be true or false")
         later = [whole("to_come", n, 0, 2**31 - 1) for n in _for_each("to_come", to_come, len(batch))]
         return self._core.step([_pair(i, item) for i, item in enumerate(batch)], all_logits, origins, later)
 
@@ -105,6 +106,7 @@ class Engine:
         running: list[Generation] = []
         while True:
             while len(running) < at_most and (text := next(waiting, None)) is not None:
+                core_of("a text of the batch", text, _livekv.Generation)
                 running.append(text)
             if not running:
                 return
@@ -126,9 +128,6 @@ def _for_each(name: str, value: Any, n: int) -> list[Any]:
 def _pair(i: int, item: tuple[Session, Tokens]) -> tuple[_livekv.Session, Tokens]:
     try:
         session, tokens = item
-        core = session._core
-    except (TypeError, ValueError, AttributeError):
-        core = None
-    if not isinstance(core, _livekv.Session):
-        raise Error(f"item {i} of the batch is not a session and its tokens")
-    return core, tokens
+    except (TypeError, ValueError):
+        raise Error(f"item {i} of the batch is not a session and its tokens") from None
+    return core_of(f"the session of item {i} of the batch", session, _livekv.Session), tokens

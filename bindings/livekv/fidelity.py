@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv.arguments import checked_threads, whole
+from livekv.arguments import checked_threads, core_of, whole
 from livekv.options import KVOptions, kv_options_of
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def fidelity(
     left out. windows: how many at most; None: all. kv: None: the defaults. progress: called after each window with how
     many are done and how many there are. Raises Error when the text is shorter than one window.
     """
+    core = core_of("model", model, _livekv.Model)
     tokens = model.tokenize(text) if isinstance(text, str) else text
     raw = _livekv.fidelity(
-        model._core,
+        core,
         tokens,
         n_ctx=n_ctx,
         windows=0 if windows is None else whole("windows", windows, 1, 2**31 - 1),

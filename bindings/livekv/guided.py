@@ -8,7 +8,7 @@ many bits, and what they are stored as. engine/kv/kv_guided.h has the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import instance, instances, shown, whole
 
 __all__ = ["GuidedChunk", "GuidedLayer", "GuidedMethod", "guided_statistics"]
 
@@ -103,7 +104,7 @@ class GuidedLayer:
     not, or a guide longer than the prompt."""
 
     def __init__(self, method: GuidedMethod | None = None, *, layer: int, n_layer: int, n_prompt: int) -> None:
-        self.method = GuidedMethod() if method is None else method
+        self.method = GuidedMethod() if method is None else instance("method", method, GuidedMethod)
         self._core = _livekv.GuidedLayer(asdict(self.method), layer, n_layer, n_prompt)
         self._next = 0
 
@@ -113,22 +114,31 @@ class GuidedLayer:
         rising; None: the next ones. n_chunk: tokens of the chunk before earlier layers dropped some; None: n. Returns
         what is decided now: the chunk, or with a guide at the end all of them after the last token. Raises Error for
         other shapes."""
-        n = k.shape[1] if k.ndim == 3 else 0
-        at = list(range(self._next, self._next + n)) if positions is None else [int(p) for p in positions]
+        n = k.shape[1] if isinstance(k, np.ndarray) and k.ndim == 3 else 0
+        if positions is None:
+            at = list(range(self._next, self._next + n))
+        elif isinstance(positions, Iterable):
+            at = [whole(f"positions[{i}]", p, 0, 2**31 - 1) for i, p in enumerate(positions)]
+        else:
+            raise Error(f"positions is {shown(positions)}; it must be a list of whole numbers")
         chunks = [GuidedChunk(**c) for c in self._core.add(q, k, v, at, n if n_chunk is None else n_chunk)]
         self._next = at[-1] + 1
         return chunks
 
 
-def guided_statistics(layers: Sequence[Sequence[GuidedChunk]], n_prompt: int) -> dict[str, object]:
+def guided_statistics(layers: Iterable[Iterable[GuidedChunk]], n_prompt: int) -> dict[str, object]:
     """What the published system reports of the chunks of some layers of a prompt, by its names. Ratios are of the
     tokens that came into a layer; sizes are of codes beside 16 bits of the whole prompt. Raises Error when there are
-    none."""
-    if not layers or not all(layers):
+    none, or it is given something else."""
+    if not isinstance(layers, Iterable):
+        raise Error(f"layers is {shown(layers)}; it must be a list for each layer of its livekv.kv.GuidedChunk")
+    of_layers = [instances(f"layers[{i}]", chunks, GuidedChunk) for i, chunks in enumerate(layers)]
+    if not of_layers or not all(of_layers):
         raise Error("there are no chunks to make statistics of")
-    labels = np.concatenate([c.label for chunks in layers for c in chunks])
-    bits = sum(int(c.bits.sum(dtype=np.int64)) for chunks in layers for c in chunks)
-    ratio = bits / (16 * n_prompt * len(layers))
+    n_prompt = whole("n_prompt", n_prompt, 1, 2**31 - 1)
+    labels = np.concatenate([c.label for chunks in of_layers for c in chunks])
+    bits = sum(int(c.bits.sum(dtype=np.int64)) for chunks in of_layers for c in chunks)
+    ratio = bits / (16 * n_prompt * len(of_layers))
     return {
         "precision_distribution": {
             f"{name}_ratio": float(np.mean(labels == level)) for level, name in ((2, "high"), (1, "medium"), (0, "low"))

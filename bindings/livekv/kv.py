@@ -16,12 +16,13 @@ Streamed; whether its keys have been turned by RoPE is its caller's choice. Of o
 A GuidedLayer decides from the queries of a prompt what one layer keeps of its tokens, and at how many bits
 (engine/kv/kv_guided.h), as the policy guided does. fastkv_choose says which tokens FastKV's layers keep, and which
 later layers see (engine/kv/kv_fastkv.h), and a FinchLayer what a layer keeps of a context for a question
-(engine/kv/kv_finch.h).
+(engine/kv/kv_finch.h). kvquant_keys and kvquant_values are KVQuant's, by thresholds and codebooks that
+kvquant_key_ranges and kvquant_codebook make of a calibration's keys and values (engine/kv/kv_kvquant.h).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +31,31 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
+from livekv.arguments import instances
 from livekv.fastkv import FastKVChoice, fastkv_choose
 from livekv.finch import FinchChoice, FinchLayer
 from livekv.guided import GuidedChunk, GuidedLayer, GuidedMethod, guided_statistics
 from livekv.kinds import DENSE, DROPPED, EXACT, SEALED, SINK, TAIL
+from livekv.kvquant import (
+    KVQuantCalibration,
+    KVQuantized,
+    KVQuantLayer,
+    kvquant_codebook,
+    kvquant_key_ranges,
+    kvquant_keys,
+    kvquant_normalized,
+    kvquant_value_ranges,
+    kvquant_values,
+    read_kvquant_calibration,
+    write_kvquant_calibration,
+)
 from livekv.options import KVOptions, kv_options_of
 
 __all__ = ["DENSE", "DROPPED", "EXACT", "SEALED", "SINK", "TAIL", "FastKVChoice", "FinchChoice", "FinchLayer",
-           "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod", "KeyStream", "Sealed", "Streamed", "ValueStream",
-           "fastkv_choose", "guided_statistics", "stream_statistics"]  # fmt: skip
+           "Grouped", "GuidedChunk", "GuidedLayer", "GuidedMethod", "KVQuantCalibration", "KVQuantLayer", "KVQuantized",
+           "KeyStream", "Sealed", "Streamed", "ValueStream", "fastkv_choose", "guided_statistics", "kvquant_codebook",
+           "kvquant_key_ranges", "kvquant_keys", "kvquant_normalized", "kvquant_value_ranges", "kvquant_values",
+           "read_kvquant_calibration", "stream_statistics", "write_kvquant_calibration"]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 
@@ -116,16 +133,18 @@ class Grouped:
     """float32 [H, n, D]: low + code * scale."""
 
 
-def stream_statistics(keys: Sequence[Streamed], values: Sequence[Streamed]) -> dict[str, float]:
-    """What the published system reports of a sequence's chunks, by its names. Raises Error when there are none."""
-    if not keys or not values:
+def stream_statistics(keys: Iterable[Streamed], values: Iterable[Streamed]) -> dict[str, float]:
+    """What the published system reports of a sequence's chunks, which a policy kvstream's streams gave, by its names.
+    Raises Error when there are none, or others."""
+    of_keys, of_values = instances("keys", keys, Streamed), instances("values", values, Streamed)
+    if not of_keys or not of_values:
         raise Error("there are no chunks to make statistics of")
 
     def average(chunks: Sequence[Streamed]) -> float:
         return sum(int(c.bits.sum(dtype=np.int64)) for c in chunks) / sum(c.bits.size for c in chunks)
 
-    k, v = average(keys), average(values)
-    flags = [c.outlier for c in (*keys, *values)]
+    k, v = average(of_keys), average(of_values)
+    flags = [c.outlier for c in (*of_keys, *of_values)]
     total_outliers, total_channels = sum(int(f.sum()) for f in flags), sum(f.size for f in flags)
     return {
         "avg_key_bits": k,

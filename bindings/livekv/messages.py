@@ -8,10 +8,25 @@ from typing import Any
 
 from livekv._livekv import Error
 
+# Arguments of transformers' function of the same name: as variables of a template they would do nothing.
+_FOREIGN = {
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "max_length",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "sanitize_control_tokens",
+    "tokenizer_kwargs",
+    "truncation",
+}
+
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Role, content and everything else, the latter as JSON ("" for nothing), of each message. Raises Error for what is
-    no message."""
+    """Role, content and, where there is more to it than these two texts, the whole message as JSON, of each message.
+    Raises Error for what is no message."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise Error(f"messages is {type(messages).__name__}, not a list of messages")
     return [_plain(i, message) for i, message in enumerate(messages)]
@@ -19,12 +34,15 @@ def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
 
 def plain_variables(tools: Sequence[Mapping[str, Any]] | None, variables: Mapping[str, Any]) -> str:
     """What a template may read beside the messages, as JSON; "" for nothing. Raises Error for what is no JSON."""
+    if strange := _FOREIGN & set(variables):
+        raise TypeError(f"apply_chat_template() takes no {min(strange)}, which is transformers' and not done here")
     given = dict(variables)
     if tools is not None:
         if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
             raise Error("tools is not a list of mappings, each the JSON schema of a function")
         given["tools"] = [dict(tool) for tool in tools]
     try:
+        _check_keys(given)
         text = json.dumps(given, allow_nan=False, ensure_ascii=False) if given else ""
         text.encode()
     except (TypeError, ValueError, RecursionError) as problem:
@@ -38,20 +56,33 @@ def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
     role, content = message["role"], _text(i, message["content"])
     if not isinstance(role, str):
         raise Error(f"the role of message {i} is {type(role).__name__}, not text")
-    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
+    whole = {**message, "content": content}
     try:
-        more = json.dumps(rest, allow_nan=False, ensure_ascii=False) if rest else ""
+        is_plain = content is not None and list(whole) == ["role", "content"]
+        _check_keys(whole)
+        more = "" if is_plain else json.dumps(whole, allow_nan=False, ensure_ascii=False)
+        content = content if content is not None and is_plain else ""
         "".join((role, content, more)).encode()
     except (TypeError, ValueError, RecursionError) as problem:  # no JSON, or a lone surrogate
         raise Error(f"message {i} cannot be given to a template: {problem}") from None
     return role, content, more
 
 
-def _text(i: int, content: object) -> str:
+def _check_keys(value: object) -> None:
+    """Raises TypeError for a key that JSON would make another one: 1, True and None are texts to it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is {type(key).__name__}, not text")
+            _check_keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_keys(item)
+
+
+def _text(i: int, content: object) -> str | None:
     """Text as it is, None as none, parts of text joined."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
+    if content is None or isinstance(content, str):
         return content
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
         raise Error(f"the content of message {i} is {type(content).__name__}, not text")

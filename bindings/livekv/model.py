@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv._livekv import Error
-from livekv.arguments import checked_threads
+from livekv.arguments import checked_threads, core_of, text_of, truth
 from livekv.messages import plain_messages, plain_variables
 from livekv.options import KVOptions
 from livekv.paths import path_bytes
@@ -26,8 +25,8 @@ class Model:
     """A model from a GGUF file (docs/models.md). Immutable; sessions and threads may share it, and it lives as long as
     one of them does. Sessions with as many threads share one engine, and take turns at it: see livekv.Engine.
 
-    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU, where the build and the
-    machine have one. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
+    path: the file, or any part of a model in several. n_gpu_layers: layers computed on the GPU; warns where build or
+    machine have none. n_threads: CPU threads of its sessions; None: livekv.default_threads(). prefix_cache_bytes: of
     sealed chunks kept, beyond those in use, so that a session whose prompt begins as another's did starts behind what
     is known; 0: none. store: where such chunks are kept beyond this process (livekv.ChunkStore). repack: False leaves
     the products with quantized weights to ggml (docs/speed.md). dequantize: compute with the numbers in F32 that
@@ -58,8 +57,7 @@ class Model:
         name = path_bytes(path)
         self.path = os.fsdecode(name)
         self.prefix_cache_bytes = prefix_cache_bytes
-        if store is not None and not isinstance(store, ChunkStore):
-            raise Error(f"store is {store!r}; it must be a livekv.ChunkStore")
+        kept = None if store is None else core_of("store", store, _livekv.ChunkStore)
         self.store = store
         self.n_threads = _livekv.default_threads() if n_threads is None else checked_threads(n_threads)
         rope = {
@@ -68,9 +66,10 @@ class Model:
             "rope_base": rope_base,
             "yarn_orig_ctx": yarn_orig_ctx,
         }
-        kept = store._core if store else None
         self._core = _livekv.Model(name, n_gpu_layers, prefix_cache_bytes, kept, rope, repack, dequantize)
         self._facts = self._core.facts()
+        if n_gpu_layers > 0 and not _livekv.has_gpu():
+            warnings.warn("no GPU in this build or machine, n_gpu_layers is ignored", stacklevel=2)
 
     def __repr__(self) -> str:
         return f"livekv.Model({self.path!r}: {self.description})"
@@ -186,10 +185,7 @@ class Model:
         return self._encode(text, True, False, parse_special)
 
     def _encode(self, text: str, add_bos: bool, add_eos: bool, parse_special: bool, behind: int = -1) -> list[int]:
-        try:
-            str.encode(text)
-        except UnicodeEncodeError as problem:
-            raise Error(f"the text holds half of a surrogate pair at character {problem.start}") from None
+        text_of("the text", text)
         return self._core.tokenize(text, add_bos=add_bos, add_eos=add_eos, parse_special=parse_special, behind=behind)
 
     def detokenize(self, tokens: Tokens, skip_special: bool = True) -> str:
@@ -238,17 +234,22 @@ class Model:
         it is recognized as where the file has none.
 
         messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
-        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). add_generation_prompt:
+        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). None reaches the
+        template as none; as an empty text where it writes that out or cannot go on with it. add_generation_prompt:
         with the beginning of the assistant's answer. tools: JSON schemas of functions the model may call, as the
-        template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...].
+        template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...];
+        TypeError for what transformers' function takes and this one does not (continue_final_message, max_length, ...).
         tokenize: the token ids, with the model's bos, for Session.generate: control tokens are the template's alone,
         those that a message or a tool spells out are text. Without it the text, less the bos that tokenize adds; to be
         tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises Error when the
         model has no template, the template refuses the conversation or would make a control token of what it is given,
-        a message is none, or a variable is no JSON.
+        a message is none, or a variable is no JSON. Warns where the file has a template that is not run.
         """
         turns, given = plain_messages(messages), plain_variables(tools, variables)
-        if tokenize:
+        passed_over = self._facts["passed_over_for_tools" if tools is not None else "passed_over"]
+        if passed_over and self.chat_family != "none":
+            warnings.warn(f"{passed_over}; that of the family {self.chat_family} is run instead", stacklevel=2)
+        if truth("tokenize", tokenize):
             return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
         return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.arguments import shown
+from livekv.arguments import shown, text_of
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def parse_kv_list(text: str) -> list[tuple[str, Any]]:
     number continues the value before it: `f16,livekv:kv-bits=4,3,q8_0` are three. Raises Error for an unknown or
     doubled one."""
     specs: list[str] = []
-    for piece in map(str.strip, text.split(",")):
+    for piece in map(str.strip, text_of("a list of caches", text).split(",")):
         if piece == "":
             raise Error(f"'{text}' has an empty place where a cache should be")
         if specs and "=" in specs[-1] and piece.partition(":")[0].isdigit():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from livekv._livekv import Error
+from livekv.arguments import text_of
 
 EXIT_S = 10.0
 """That the end of a program waits for what is not sent yet."""
@@ -94,7 +95,7 @@ def is_url(text: str) -> bool:
 def open_remote(url: str) -> Remote:
     """Of redis://, rediss://, unix://, or any URL that fsspec knows. Raises Error for one that nobody knows; whether it
     can be reached shows later."""
-    scheme = url.partition("://")[0]
+    scheme = text_of("url", url).partition("://")[0]
     try:
         return RedisRemote(url) if scheme in ("redis", "rediss", "unix") else FsspecRemote(url)
     except Error:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livekv import _livekv
-from livekv.arguments import whole
+from livekv.arguments import core_of, whole
 
 if TYPE_CHECKING:
     from livekv.model import Model, Tokens
@@ -41,7 +41,8 @@ class Sampler:
 
     def __init__(self, model: Model, seed: int | None = None, ignore_eos: bool = False, **options: Any) -> None:
         self.seed = drawn_seed(seed)
-        self._core = _livekv.Sampler(model._core, sampling=options, seed=self.seed, ignore_eos=ignore_eos)
+        core = core_of("model", model, _livekv.Model)
+        self._core = _livekv.Sampler(core, sampling=options, seed=self.seed, ignore_eos=ignore_eos)
 
     def observe(self, tokens: Tokens) -> None:
         """Tells the repetition penalty of the prompt."""
@@ -80,7 +81,7 @@ class TextStream:
     """
 
     def __init__(self, model: Model, stop: str | Iterable[str] = ()) -> None:
-        self._core = _livekv.TextStream(model._core, stop_strings(stop))
+        self._core = _livekv.TextStream(core_of("model", model, _livekv.Model), stop_strings(stop))
 
     def push(self, token: int) -> str:
         """The text that is certain now."""

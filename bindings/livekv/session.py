@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.arguments import checked_threads, whole
+from livekv.arguments import checked_threads, core_of, whole
 from livekv.generation import Generation
 from livekv.kinds import SINK, TAIL
 from livekv.options import KVOptions, kv_options_of
@@ -36,10 +36,11 @@ class Session:
     """
 
     def __init__(self, model: Model, n_ctx: int, kv: KVOptions | str | None, n_threads: int | None) -> None:
+        core = core_of("model", model, _livekv.Model)
         self.model = model
         self._kv = kv_options_of(kv)
         threads = model.n_threads if n_threads is None else checked_threads(n_threads)
-        self._core = _livekv.Session(model._core, n_ctx, threads, self._kv._core())
+        self._core = _livekv.Session(core, n_ctx, threads, self._kv._core())
 
     def __enter__(self) -> Session:
         return self
@@ -270,6 +271,8 @@ class Session:
         minimum         float32, shaped as scale, of keys, and of values of guided and kivi; of livekv's keys 0 unless
                         channels have widths of their own (key_alloc)
         width           uint8, shaped so: bits of a code
+        levels          float32 [2 ** bits], of kvquant, once something is sealed: entries stand for minimum +
+                        levels[code] * scale
         outlier_index   int32 [n, 3]: head, token, channel of the entries stored apart
         outlier_value   float32 [n]: what they stand for
         sinks           float32 [H, n_sinks, D]: of stored, the first tokens, kept exact

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from livekv import _livekv
 from livekv._livekv import Error
-from livekv.arguments import whole
+from livekv.arguments import shown, whole
 from livekv.paths import path_bytes
 from livekv.remote import METHODS, Link, Remote, open_remote
 
@@ -54,7 +54,7 @@ class ChunkStore:
         self.path = os.fsdecode(path)
         self.limit = whole("limit", limit, 1, 2**63 - 1)
         if not (remote is None or isinstance(remote, str) or all(hasattr(remote, name) for name in METHODS)):
-            raise Error(f"remote is {remote!r}; it must be a URL or have {', '.join(METHODS)}")
+            raise Error(f"remote is {shown(remote)}; it must be a URL or have {', '.join(METHODS)}")
         beyond = open_remote(remote) if isinstance(remote, str) else remote
         self._link = None if beyond is None else Link(beyond, Path(self.path))
         self._core = _livekv.ChunkStore(path_bytes(path), limit, self._link, fetches_ahead)

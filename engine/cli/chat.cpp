@@ -54,9 +54,10 @@ chat_template choose_template(const cli_options & options, const tokenizer & voc
     }
     chat_template format = own_template(vocab);
     if (!has_own_chat_template(vocab)) {
-        std::cerr
-            << "livekv-cli: the model has no template for conversations, by its marks its chats are of the family "
-            << chat_family_name(detect_chat_family(vocab.chat_template(), vocab)) << "\n";
+        const std::string reason = passed_over_template(vocab);
+        std::cerr << "livekv-cli: " << (reason.empty() ? "the model has no template for conversations" : reason)
+                  << ", by its marks its chats are of the family "
+                  << chat_family_name(detect_chat_family(vocab.chat_template(), vocab)) << "\n";
     }
     return format;
 }

@@ -1,9 +1,11 @@
 #include "cli/cli_options.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <random>
+#include <string_view>
 
 #include "livekv.h"
 #include "session/sampling_fields.h"
@@ -32,6 +34,17 @@ int64_t parse_bytes(const std::string & typed) {
         fail("'", typed, "' is not a number of bytes, such as 1048576, 512M or 4G");
     }
     return n << shift;
+}
+
+// Throws usage_error for an option that was given though the ids of a prompt do not depend on it; threads change no
+// result anywhere.
+void refuse_beside_tokenize(const option_table & table) {
+    constexpr std::array<std::string_view, 5> wanted = {"--model", "--threads", "--prompt", "--file", "--tokenize"};
+    for (const std::string & flag : table.given()) {
+        if (std::find(wanted.begin(), wanted.end(), flag) == wanted.end()) {
+            throw usage_error(flag + " has no effect with --tokenize");
+        }
+    }
 }
 
 // Why chunks of such a cache are not shared.
@@ -130,6 +143,9 @@ void cli_options::check(const option_table & table) {
     check_question();
     if (conversation && (tokenize || prompt_file)) {
         throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
+    }
+    if (tokenize) {
+        refuse_beside_tokenize(table);
     }
     if (prefix_cache_bytes > 0 && !conversation) {
         throw usage_error("--prefix-cache serves the turns of a chat; it needs -cnv");

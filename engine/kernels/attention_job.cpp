@@ -24,6 +24,14 @@ int64_t ceil_div(int64_t n, int64_t by) {
     return (n + by - 1) / by;
 }
 
+int64_t wanted_items(int64_t context_tiles) {
+    return std::clamp(context_tiles / tiles_per_item, least_items, most_items);
+}
+
+int64_t most_spans(int64_t context_tiles) {
+    return std::max<int64_t>(context_tiles / min_span_tiles, 1);
+}
+
 // Where the tiles begin of which some token sees something.
 attention_item first_seen_tile(const attention_args & args) {
     attention_item at;
@@ -41,6 +49,13 @@ attention_item first_seen_tile(const attention_args & args) {
 }
 
 }  // namespace
+
+int64_t least_rows_alike(const cpu_kernels & kernels, int64_t n_head_kv, int64_t n_tokens, int64_t n_segments) {
+    const int64_t context_tiles = n_tokens / kv_tile_tokens + n_segments;  // each segment may end within one
+    const bool cut = most_spans(context_tiles) > 1;
+    const int64_t uncut_tiles = cut ? ceil_div(wanted_items(context_tiles), n_head_kv) : 1;
+    return std::max<int64_t>(kernels.row_tile, (uncut_tiles - 1) * kernels.row_tile) + 1;
+}
 
 void attention_job::free_aligned::operator()(void * p) const {
     std::free(p);
@@ -80,8 +95,7 @@ void attention_job::prepare(std::span<const attention_args> calls) {
         }
         const int64_t row_tiles = ceil_div(args.n_rows(), kernels_.row_tile);
         const int64_t base = row_tiles * args.n_head_kv;
-        const int64_t wanted = std::clamp(context_tiles / tiles_per_item, least_items, most_items);
-        const int64_t n_spans = std::clamp<int64_t>(context_tiles / min_span_tiles, 1, ceil_div(wanted, base));
+        const int64_t n_spans = std::min(most_spans(context_tiles), ceil_div(wanted_items(context_tiles), base));
         calls_.push_back({args, first_token, n_spans});
         cut(calls_.back(), calls_.size() - 1, seen, context_tiles, n_tiles);
         n_tiles += static_cast<size_t>(base);

@@ -11,9 +11,14 @@
 
 namespace livekv {
 
+// Rows of a kv head, which are a call's tokens times the query heads that share it, from which on a row has the bits
+// that it has in any longer call over the same context: more than the kernels take another way as a few, and so many
+// that none is cut into spans. Of a context of up to n_tokens in n_segments.
+int64_t least_rows_alike(const cpu_kernels & kernels, int64_t n_head_kv, int64_t n_tokens, int64_t n_segments);
+
 // Attention calls, one a sequence, shared among threads: prepare by one, then run by each; the same memory serves every
-// layer. The
-// pieces and the order in which they are joined depend on shapes alone, so results do not depend on the threads.
+// layer. The pieces and the order in which they are joined depend on shapes alone, so results do not depend on the
+// threads.
 class attention_job {
   public:
     attention_job(const cpu_kernels & kernels, int32_t n_threads, int32_t head_dim);

@@ -10,6 +10,7 @@
 #include "kernels/pack_brick.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
+#include "unaligned.h"
 
 namespace livekv {
 
@@ -20,11 +21,6 @@ constexpr float infinite = std::numeric_limits<float>::infinity();
 // To the nearest integer, ties to even, of |x| < 2^22: adding 1.5 * 2^23 leaves no room for a fraction.
 inline float round_even(float x) {
     return (x + 12582912.0f) - 12582912.0f;
-}
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
 }
 
 }  // namespace

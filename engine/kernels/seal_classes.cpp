@@ -9,17 +9,9 @@
 #include "kernels/seal.h"
 #include "kv/f16.h"
 #include "kv/kv_pack.h"
+#include "unaligned.h"
 
 namespace livekv {
-
-namespace {
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
-}
-
-}  // namespace
 
 // The channels' ranges over rows first ... last - 1.
 void chunk_sealer::group_moments(size_t first, size_t last, std::span<const float> bound, channel_range * ranges) {

@@ -8,15 +8,11 @@
 #include "error.h"
 #include "kernels/pack_brick.h"
 #include "kv/f16.h"
+#include "unaligned.h"
 
 namespace livekv {
 
 namespace {
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
-}
 
 // What an entry of each channel is rounded by: [head_dim] each.
 struct channel_grids {

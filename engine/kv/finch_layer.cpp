@@ -5,15 +5,15 @@
 
 namespace livekv {
 
-finch_layer::finch_layer(const finch_method & method, const shape & shape, const rope_params & rope, int64_t n_context,
+finch_layer::finch_layer(const finch_method & method, const shape & of, const rope_params & rope, int64_t n_context,
                          int64_t n_question)
     : method_(method),
-      shape_(shape),
+      shape_(of),
       rope_(rope),
       n_question_(n_question),
       factor_(method.factor(n_context, n_question)),
-      k_(static_cast<size_t>(shape.n_head_kv)),
-      v_(static_cast<size_t>(shape.n_head_kv)) {}
+      k_(static_cast<size_t>(of.n_head_kv)),
+      v_(static_cast<size_t>(of.n_head_kv)) {}
 
 std::vector<float> finch_layer::turned(std::span<const float> x, int64_t first) const {
     std::vector<float> out(x.begin(), x.end());
@@ -64,8 +64,8 @@ finch_choice finch_layer::add(const rows & chunk) {
     }
     std::vector<double> score(static_cast<size_t>(n_columns));
     for (size_t head = 0; head < n_head_kv; ++head) {
-        const auto append = [](std::vector<float> & to, std::span<const float> rows) {
-            to.insert(to.end(), rows.begin(), rows.end());
+        const auto append = [](std::vector<float> & to, std::span<const float> more) {
+            to.insert(to.end(), more.begin(), more.end());
         };
         append(k_[head], chunk.k.subspan(head * of_chunk, of_chunk));
         append(v_[head], chunk.v.subspan(head * of_chunk, of_chunk));
@@ -82,11 +82,11 @@ finch_choice finch_layer::add(const rows & chunk) {
         made.kept_tokens.push_back(made.columns[static_cast<size_t>(column)]);
     }
     const auto d = static_cast<size_t>(shape_.head_dim);
-    const auto keep = [&](std::vector<float> & rows) {
+    const auto keep = [&](std::vector<float> & kept) {
         for (size_t i = 0; i < made.kept_columns.size(); ++i) {  // ascending: none is overwritten before it is read
-            std::copy_n(rows.data() + static_cast<size_t>(made.kept_columns[i]) * d, d, rows.data() + i * d);
+            std::copy_n(kept.data() + static_cast<size_t>(made.kept_columns[i]) * d, d, kept.data() + i * d);
         }
-        rows.resize(made.kept_columns.size() * d);
+        kept.resize(made.kept_columns.size() * d);
     };
     std::ranges::for_each(k_, keep);
     std::ranges::for_each(v_, keep);
@@ -98,8 +98,8 @@ finch_choice finch_layer::add(const rows & chunk) {
 std::vector<float> finch_layer::keys() const {
     std::vector<float> all;
     for (const std::vector<float> & head : k_) {
-        const std::vector<float> rows = turned(head, 0);
-        all.insert(all.end(), rows.begin(), rows.end());
+        const std::vector<float> one = turned(head, 0);
+        all.insert(all.end(), one.begin(), one.end());
     }
     return all;
 }

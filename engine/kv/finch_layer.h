@@ -35,7 +35,7 @@ class finch_layer {
     };
 
     // n_context: tokens of all chunks; the question is shorter than the target.
-    finch_layer(const finch_method & method, const shape & shape, const rope_params & rope, int64_t n_context,
+    finch_layer(const finch_method & method, const shape & of, const rope_params & rope, int64_t n_context,
                 int64_t n_question);
 
     finch_choice add(const rows & chunk);

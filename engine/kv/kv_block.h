@@ -83,6 +83,19 @@
 //   (padding to 64 bytes)
 //
 // A code u stands for minimum + scale * u.
+//
+// Version 7 (keys and values): codes are places in a codebook of the block's, and some entries are kept as they are:
+//
+//   0            header             version 7, bits 2, 3 or 4; group: of keys n_tokens, of values 1; room for outliers
+//   16           levels             f16 [2^bits], ascending
+//   scales       f16                of keys [head_dim], of values [n_tokens]
+//   minima       f16                as many: a code u stands for minimum + scale * levels[u]
+//   outliers     f16 [room]         the entries themselves, in the order of the index
+//   index        u16 [room]         token in its tile << 11 | channel, by tile, token, channel
+//   tiles        u32 [n_tiles + 1]  how many outliers lie before each tile of 32 tokens; the rest of the room is 0
+//   (padding to 64 bytes)
+//   codes        bricks of the block's bits, as in version 1; 0 of outliers
+//   (padding to 64 bytes)
 
 #include <cstddef>
 #include <cstdint>
@@ -97,6 +110,7 @@ constexpr int32_t kv_block_channels = 3;  // the version whose channels, keys' o
 constexpr int32_t kv_block_tokens = 4;    // the version whose tokens, keys or values, have a scale and a minimum each
 constexpr int32_t kv_block_levels = 5;    // the version whose tokens lie in blocks of the other versions, by level
 constexpr int32_t kv_block_groups = 6;    // the version of values whose tokens have them for each group of channels
+constexpr int32_t kv_block_codebook = 7;  // the version whose codes are places in a codebook
 constexpr int32_t kv_tile_tokens = 32;    // key groups and value bricks never straddle a tile
 constexpr int32_t kv_block_align = 64;    // bytes
 constexpr int32_t kv_max_block_tokens = 4096;
@@ -114,15 +128,17 @@ struct kv_block_header {
     uint8_t bits;         // 2, 3, 4, 5 or 8; 0 in versions 2, 3 and 5
     kv_side side;
     uint8_t has_centres;  // asymmetric; 0 in versions 2 and 3
-    uint8_t version;      // kv_block_version, _classes, _channels, _tokens, _levels or _groups
-    uint16_t width_sum;   // versions 2 and 3: of its quads; version 5: lines of 64 bytes, the lower half; else 0
-    uint16_t lines_high;  // version 5: the upper half; else 0
+    uint8_t version;      // kv_block_version, _classes, _channels, _tokens, _levels, _groups or _codebook
+    uint16_t width_sum;   // versions 2 and 3: of its quads; version 5: lines of 64 bytes, version 7: room for outliers,
+                          // of either the lower half; else 0
+    uint16_t lines_high;  // versions 5 and 7: the upper half; else 0
 
     LIVEKV_HD constexpr bool has_classes() const { return version == kv_block_classes; }
     LIVEKV_HD constexpr bool has_channels() const { return version == kv_block_channels; }
     LIVEKV_HD constexpr bool has_tokens() const { return version == kv_block_tokens; }
     LIVEKV_HD constexpr bool has_levels() const { return version == kv_block_levels; }
     LIVEKV_HD constexpr bool has_groups() const { return version == kv_block_groups; }
+    LIVEKV_HD constexpr bool has_codebook() const { return version == kv_block_codebook; }
 
     // Versions 4 and 6, whose tokens have minima: grids of one token.
     LIVEKV_HD constexpr bool has_token_minima() const { return has_tokens() || has_groups(); }
@@ -152,11 +168,11 @@ struct kv_block_map {
     size_t index = 0;
     size_t tiles = 0;
     size_t centres = 0;
-    size_t minima = 0;  // versions 2, 4 and 6
+    size_t minima = 0;  // versions 2, 4, 6 and 7
     size_t order = 0;   // version 2
     size_t widths = 0;  // versions 2 and 3
-    size_t levels = 0;  // version 5, as the next
-    size_t places = 0;
+    size_t levels = 0;  // versions 5 and 7
+    size_t places = 0;  // version 5
     size_t codes = 0;
     size_t bytes = 0;
     size_t padding = 0;  // bytes of it that hold nothing: alignment, and codes beyond the end
@@ -241,6 +257,28 @@ LIVEKV_HD static constexpr kv_block_map kv_map_levels(const kv_block_header & h)
     return m;
 }
 
+LIVEKV_HD static constexpr kv_block_map kv_map_codebook(const kv_block_header & h) {
+    kv_block_map m;
+    m.n_scales = h.side == kv_side::key ? h.head_dim : h.n_tokens;
+    m.n_outlying = h.width_sum + (int32_t{h.lines_high} << 16);
+    m.index_bytes = 2;
+    m.brick_bytes = 8 * h.bits;
+    m.n_tiles = kv_ceil_div(h.n_tokens, kv_tile_tokens);
+    m.levels = sizeof(kv_block_header);
+    m.scales = m.levels + (size_t{2} << h.bits);
+    m.minima = m.scales + 2 * static_cast<size_t>(m.n_scales);
+    m.outliers = m.minima + 2 * static_cast<size_t>(m.n_scales);
+    m.index = m.outliers + 2 * static_cast<size_t>(m.n_outlying);
+    const size_t index_end = m.index + 2 * static_cast<size_t>(m.n_outlying);
+    m.tiles = kv_align(index_end, 4);
+    m.centres = m.tiles + 4 * static_cast<size_t>(m.n_tiles + 1);
+    m.codes = kv_align(m.centres, kv_block_align);
+    m.bytes = kv_align(m.codes + kv_n_bricks(h) * static_cast<size_t>(m.brick_bytes), kv_block_align);
+    const size_t n_codes = static_cast<size_t>(h.n_tokens) * static_cast<size_t>(h.head_dim);
+    m.padding = (m.tiles - index_end) + (m.codes - m.centres) + (m.bytes - m.codes - (n_codes * h.bits + 7) / 8);
+    return m;
+}
+
 LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     if (h.has_classes()) {
         return kv_map_classes(h);
@@ -253,6 +291,9 @@ LIVEKV_HD static constexpr kv_block_map kv_map(const kv_block_header & h) {
     }
     if (h.has_channels()) {
         return kv_map_channels(h);
+    }
+    if (h.has_codebook()) {
+        return kv_map_codebook(h);
     }
     const bool key = h.side == kv_side::key;
     kv_block_map m;
@@ -362,6 +403,16 @@ LIVEKV_HD static constexpr kv_block_header kv_group_header(int32_t n_tokens, int
     return h;
 }
 
+// Codes of a codebook, and room for so many outliers.
+LIVEKV_HD static constexpr kv_block_header kv_codebook_header(kv_side side, int32_t n_tokens, int32_t head_dim,
+                                                              int32_t bits, uint32_t n_outlying) {
+    kv_block_header h = kv_header(side, n_tokens, head_dim, bits, n_tokens, 0, false);
+    h.version = kv_block_codebook;
+    h.width_sum = static_cast<uint16_t>(n_outlying & 0xffff);
+    h.lines_high = static_cast<uint16_t>(n_outlying >> 16);
+    return h;
+}
+
 // A chunk's tokens by level, in so many bytes, a multiple of 64.
 LIVEKV_HD static constexpr kv_block_header kv_level_header(kv_side side, int32_t n_tokens, int32_t head_dim,
                                                            size_t bytes) {
@@ -397,5 +448,9 @@ static_assert(kv_map_example_t.bytes == 2112 + 8192, "2.52 bits a value");
 constexpr kv_block_map kv_map_example_g = kv_map(kv_group_header(128, 128, 2));
 static_assert(kv_map_example_g.minima == 16 + 1024 && kv_map_example_g.codes == 2112, "byte map");
 static_assert(kv_map_example_g.bytes == 2112 + 4096, "3.03 bits a value");
+constexpr kv_block_map kv_map_example_q = kv_map(kv_codebook_header(kv_side::key, 512, 128, 4, 655));
+static_assert(kv_map_example_q.scales == 16 + 32 && kv_map_example_q.outliers == 48 + 512, "byte map");
+static_assert(kv_map_example_q.tiles == 560 + 4 * 655 && kv_map_example_q.codes == 3264, "byte map");
+static_assert(kv_map_example_q.bytes == 3264 + 32768, "4.40 bits a key");
 
 }  // namespace livekv

@@ -1,28 +1,16 @@
 #include "kv/kv_pack.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "error.h"
 #include "kv/f16.h"
+#include "kv/kvquant_block.h"
 #include "kv/level_block.h"
+#include "unaligned.h"
 
 namespace livekv {
 
 namespace {
-
-// Sections are aligned for their type within a block; memcpy keeps the accesses defined.
-template <typename T>
-T load(const uint8_t * at) {
-    T value;
-    std::memcpy(&value, at, sizeof(T));
-    return value;
-}
-
-template <typename T>
-void store(uint8_t * at, T value) {
-    std::memcpy(at, &value, sizeof(T));
-}
 
 kv_block_header header_of(const uint8_t * block) {
     return load<kv_block_header>(block);
@@ -297,6 +285,9 @@ sealed_chunk read_block(const uint8_t * block) {
     }
     if (h.has_channels()) {
         return read_channels(block, h);
+    }
+    if (h.has_codebook()) {
+        return read_kvquant_block(block);
     }
     const kv_block_map map = kv_map(h);
     const int32_t mid = h.has_token_minima() ? 0 : 1 << (h.bits - 1);

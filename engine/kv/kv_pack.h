@@ -23,7 +23,7 @@ sealed_chunk read_block(const uint8_t * block);
 // What a block of any version stands for: f32 [n_tokens, head_dim].
 std::vector<float> unpack_block(const uint8_t * block);
 
-// The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it; of versions 1, 4 and 6.
+// The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it; of versions 1, 4, 6 and 7.
 int32_t block_code(const uint8_t * block, int32_t token, int32_t channel);
 void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u);
 

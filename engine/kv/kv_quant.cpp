@@ -187,8 +187,9 @@ std::vector<float> reconstruct(const sealed_chunk & sealed) {
     for (size_t i = 0; i < x.size(); ++i) {
         const size_t group = sealed.scale_index(i);
         const int32_t zero = sealed.zero.empty() ? 0 : sealed.zero[group];
-        x[i] = static_cast<float>(sealed.codes[i] - zero) * sealed.scale[group] +
-               (sealed.minimum.empty() ? 0.0f : sealed.minimum[group]);
+        const float level = sealed.levels.empty() ? static_cast<float>(sealed.codes[i] - zero)
+                                                  : sealed.levels[static_cast<size_t>(sealed.codes[i])];
+        x[i] = level * sealed.scale[group] + (sealed.minimum.empty() ? 0.0f : sealed.minimum[group]);
     }
     for (size_t i = 0; i < sealed.outlier_index.size(); ++i) {
         x[static_cast<size_t>(sealed.outlier_index[i])] = sealed.outlier_value[i];

@@ -27,7 +27,8 @@ struct sealed_chunk {
     std::vector<float> scale;            // [n_groups, head_dim], [n_tokens] or, in version 6, [n_groups, n_tokens]
     std::vector<int16_t> zero;           // the same, the code of 0, which may lie outside the codes; empty: symmetric
     key_classes classes;                 // of version 2, whose bits is 0; else empty
-    std::vector<float> minimum;          // of versions 2, 4 and 6, as scale: what code 0 stands for
+    std::vector<float> minimum;          // of versions 2, 4, 6 and 7, as scale: what code 0 stands for
+    std::vector<float> levels;           // of version 7: what is in the place of codes, of which 0 has no meaning
     std::vector<int32_t> outlier_index;  // ascending, token * head_dim + channel
     std::vector<float> outlier_value;    // as many
     std::vector<float> sinks;            // [n_sinks, head_dim], the chunk's first tokens, exact
@@ -54,8 +55,8 @@ sealed_chunk seal_keys(const kv_method & method, const key_statistics & statisti
 // Values of one kv head: outliers per token (the largest over its channels), scale per token from its own range.
 sealed_chunk seal_values(const kv_method & method, std::span<const float> chunk, int64_t head_dim, int64_t n_sinks);
 
-// x' = (code - zero) * scale, or minimum + code * scale, then outliers, then sinks written over it (3-7): f32
-// [n_tokens, head_dim].
+// x' = (code - zero) * scale, or minimum + code * scale, with levels minimum + levels[code] * scale, then outliers,
+// then sinks written over it (3-7): f32 [n_tokens, head_dim].
 std::vector<float> reconstruct(const sealed_chunk & sealed);
 
 }  // namespace livekv

@@ -1,49 +1,22 @@
 #include "model/characters.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
-#include <memory>
 
-#include "error.h"
+#include "model/unicode_pattern.h"
 #include "utf8.h"
 
 namespace livekv {
 
 namespace {
 
-// Whether one character is of a class of Unicode's.
-class character_class {
-  public:
-    explicit character_class(const char * expression) {
-        int code = 0;
-        PCRE2_SIZE offset = 0;
-        code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression), PCRE2_ZERO_TERMINATED,
-                                  PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr));
-        LIVEKV_ASSERT(code_);
-    }
-
-    bool has(std::string_view character) const {
-        const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
-            pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-        LIVEKV_ASSERT(data);
-        return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(character.data()), character.size(), 0,
-                           PCRE2_NO_UTF_CHECK, data.get(), nullptr) > 0;
-    }
-
-  private:
-    std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code_{nullptr, pcre2_code_free};
-};
-
 bool is_word(std::string_view character) {
-    static const character_class words(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}])");
-    return words.has(character);
+    static const unicode_pattern words(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}])");
+    return words.is_in(character);
 }
 
 bool is_white_space(std::string_view character) {
-    static const character_class spaces(R"(\p{White_Space})");
-    return spaces.has(character);
+    static const unicode_pattern spaces(R"(\p{White_Space})");
+    return spaces.is_in(character);
 }
 
 // The character that text ends with, or "" where bytes that are none stand there.

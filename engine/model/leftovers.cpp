@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "error.h"
@@ -26,6 +27,46 @@ constexpr const char * harmless_keys[] = {
     "rope.scaling.finetuned",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
+};
+
+// What vocab.cpp reads of the tokenizer, and what says nothing that a text's tokens depend on: ids of tokens that no
+// text gets by itself, and how often BERT's types of tokens occur.
+constexpr const char * tokenizer_keys[] = {
+    "model",
+    "pre",
+    "tokens",
+    "token_type",
+    "scores",
+    "merges",
+    "bos_token_id",
+    "eos_token_id",
+    "eot_token_id",
+    "eom_token_id",
+    "unknown_token_id",
+    "add_bos_token",
+    "add_eos_token",
+    "add_space_prefix",
+    "remove_extra_whitespaces",
+    "token_type_count",
+    "padding_token_id",
+    "seperator_token_id",  // so spelled by other tools
+    "separator_token_id",
+    "cls_token_id",
+    "mask_token_id",
+    "prefix_token_id",
+    "suffix_token_id",
+    "middle_token_id",
+    "fim_pre_token_id",
+    "fim_suf_token_id",
+    "fim_mid_token_id",
+    "fim_pad_token_id",
+    "fim_rep_token_id",
+    "fim_sep_token_id",
+};
+
+constexpr const char * own_keys[] = {
+    keys::prepend_scheme, keys::normalizes_spaces, keys::normalizes_nfc, keys::splits_at_spaces,  keys::fuse_unknown,
+    keys::spm_merges,     keys::ignore_merges,     keys::added_tokens,   keys::added_token_flags, keys::eos_token_ids,
 };
 
 // Everything else in the architecture's namespace and in these must be off (0, false), or neutral.
@@ -101,6 +142,25 @@ void refuse_unread_keys(const arch_keys & read, const hparams & hp) {
         if (!values || !is_neutral(*values, key, hp)) {
             fail("'", file.path(), "': key '", whole_key, "' is ", value_text(values),
                  ", which is not supported and may change what the model computes");
+        }
+    }
+}
+
+void refuse_unread_tokenizer_keys(const gguf_file & file) {
+    constexpr std::string_view ggml = "tokenizer.ggml.";
+    for (int64_t i = 0; i < file.n_keys(); ++i) {
+        const std::string key = file.key(i);
+        const bool is_ggml = key.starts_with(ggml);
+        const bool is_known =
+            is_ggml ? std::ranges::find(tokenizer_keys, key.substr(ggml.size())) != std::end(tokenizer_keys)
+                    : std::ranges::find(own_keys, key) != std::end(own_keys);
+        if (is_known || (!is_ggml && !key.starts_with("livekv."))) {
+            continue;
+        }
+        const std::optional<std::vector<double>> values = file.find_numbers(key);
+        if (!values || std::ranges::any_of(*values, [](double value) { return value != 0.0; })) {
+            fail("'", file.path(), "': key '", key, "' is ", value_text(values),
+                 ", which is not supported and may change what a text's tokens are");
         }
     }
 }

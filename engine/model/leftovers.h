@@ -14,6 +14,9 @@ namespace livekv {
 // holds other than the value that means "no such thing". hp: the shape, for the values that depend on it.
 void refuse_unread_keys(const arch_keys & read, const hparams & hp);
 
+// The same for keys of the tokenizer (tokenizer.ggml.*) and for all that are livekv's own.
+void refuse_unread_tokenizer_keys(const gguf_file & file);
+
 // Throws livekv::error naming the first three tensors of the file that are not in `used`, and how many there are.
 // used: the file's own descriptions, as gguf_file::find_tensor gives them.
 void refuse_unused_tensors(const gguf_file & file, const std::set<const ggml_tensor *> & used);

@@ -14,7 +14,7 @@
 namespace livekv {
 
 mapped_file::mapped_file(const std::string & path) : path_(path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // of a FIFO, nobody waits for its writer
     if (fd < 0) {
         fail("cannot open '", path, "': ", std::strerror(errno));
     }

@@ -13,7 +13,7 @@ tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens), merges_(to
         std::string_view text = tokens.text(id);
         if (tokens.type(id) == token_type::byte) {
             by_byte_[tokens.byte_value(id)] = id;
-        } else if (tokens.may_be_merged(id) && !text.empty()) {
+        } else if ((tokens.may_be_merged(id) || is_symbol_alone(id)) && !text.empty()) {
             if (!tokens.is_text(id)) {
                 text = marked_.emplace_back(mark_spaces(text, false));
             }
@@ -26,6 +26,11 @@ tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens), merges_(to
             merges_across_words_ = merges_across_words_ || text.find(space_mark, word) != std::string_view::npos;
         }
     }
+}
+
+// A control token that the vocabulary has as a piece: what a list of merges joins, and never what they end with.
+bool tokenizer_spm::is_symbol_alone(int32_t id) const {
+    return !merges_.empty() && tokens_.type(id) == token_type::control && tokens_.added_in_vocabulary.contains(id);
 }
 
 int32_t tokenizer_spm::find(std::string_view text) const {
@@ -67,13 +72,27 @@ void tokenizer_spm::append_merged(symbol_merger & merger, size_t first, std::vec
         return symbol_merger::merge{-static_cast<double>(tokens_.scores[static_cast<size_t>(id)]), id};
     });
     merger.for_each([&](const auto & symbol) {
-        if (symbol.id >= 0) {
+        if (symbol.id >= 0 && !is_symbol_alone(symbol.id)) {
             out.push_back(symbol.id);
         } else {
-            append_bytes(merges_.empty() && symbol.text == space_mark ? " " : symbol.text, first, out);
+            append_characters(symbol.text, first, out);
         }
     });
     merger.clear();
+}
+
+void tokenizer_spm::append_characters(std::string_view text, size_t first, std::vector<int32_t> & out) const {
+    for (size_t at = 0; at < text.size();) {
+        const utf8_head head = read_utf8(text.substr(at));
+        const std::string_view character = text.substr(at, head.valid ? head.length : 1);
+        const int32_t id = find(character);
+        if (id >= 0 && !is_symbol_alone(id)) {
+            out.push_back(id);
+        } else {
+            append_bytes(merges_.empty() && character == space_mark ? " " : character, first, out);
+        }
+        at += character.size();
+    }
 }
 
 void tokenizer_spm::append_bytes(std::string_view character, size_t first, std::vector<int32_t> & out) const {

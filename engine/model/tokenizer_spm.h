@@ -26,14 +26,16 @@ class tokenizer_spm final : public text_encoder {
     std::string bytes(int32_t id) const override;
 
   private:
+    bool is_symbol_alone(int32_t id) const;
     int32_t find(std::string_view text) const;  // -1 when it is no token of text
     // first: where the text's tokens begin in out.
     void append_merged(symbol_merger & merger, size_t first, std::vector<int32_t> & out) const;
+    void append_characters(std::string_view text, size_t first, std::vector<int32_t> & out) const;
     void append_bytes(std::string_view character, size_t first, std::vector<int32_t> & out) const;
 
     const vocab & tokens_;
     std::deque<std::string> marked_;                         // texts of added tokens, as merges write them
-    std::unordered_map<std::string_view, int32_t> by_text_;  // what merges may give: <s> in a text is no control token
+    std::unordered_map<std::string_view, int32_t> by_text_;  // what merges join: <s> in a text is no control token
     merge_table merges_;                                     // empty: by score
     size_t longest_ = 0;                                     // bytes, of by_text_'s keys
     std::array<int32_t, 256> by_byte_;                       // -1: the vocabulary has no such token

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "model/gguf_file.h"
 #include "model/gguf_keys.h"
+#include "model/leftovers.h"
 #include "model/pretokenizer_families.h"
 
 namespace livekv {
@@ -59,6 +60,7 @@ vocab::vocab(const gguf_file & file) : path(file.path()) {
         fail("'", path,
              "': tokenizer.ggml.precompiled_charsmap is not supported, and changes what a text's tokens are");
     }
+    refuse_unread_tokenizer_keys(file);
     pre = file.find_string("tokenizer.ggml.pre").value_or("default");
     read_tokens(file);
     read_special_tokens(file);
@@ -205,6 +207,9 @@ bool vocab::is_phi3() const {
 
 void vocab::read_added_tokens(const gguf_file & file) {
     if (!file.has(keys::added_tokens)) {
+        if (file.has(keys::added_token_flags)) {
+            fail("'", path, "': ", keys::added_token_flags, " is there without ", keys::added_tokens);
+        }
         const bool strips = is_phi3();
         for (int32_t id = 0; id < n_tokens(); ++id) {
             if (type(id) == token_type::control || type(id) == token_type::user_defined) {
@@ -226,8 +231,8 @@ void vocab::read_added_tokens(const gguf_file & file) {
                  2 * in_vocabulary - 1);
         }
         added.push_back({ids[i], has(lstrip), has(rstrip), has(single_word), has(normalized)});
-        if (has(in_vocabulary) && type(ids[i]) == token_type::user_defined) {
-            added_and_merged.insert(ids[i]);
+        if (has(in_vocabulary)) {
+            added_in_vocabulary.insert(ids[i]);
         }
     }
 }

@@ -54,7 +54,9 @@ struct vocab {
     // Tokens that text is cut into. The others stand for themselves only where they are written out in the text.
     bool is_text(int32_t id) const { return type(id) == token_type::normal || type(id) == token_type::unused; }
     // Tokens that merges may give: also the added ones that the file says are of the model's own vocabulary.
-    bool may_be_merged(int32_t id) const { return is_text(id) || added_and_merged.contains(id); }
+    bool may_be_merged(int32_t id) const {
+        return is_text(id) || (type(id) == token_type::user_defined && added_in_vocabulary.contains(id));
+    }
     uint8_t byte_value(int32_t id) const;  // of a byte token, <0x41>
 
     std::string path;   // for messages
@@ -80,7 +82,7 @@ struct vocab {
     std::optional<bool> ignore_merges;  // none: as its pre-tokenizer's family does
     bool remove_extra_whitespaces = false;
     std::unordered_set<int32_t> end_of_generation;
-    std::unordered_set<int32_t> added_and_merged;
+    std::unordered_set<int32_t> added_in_vocabulary;  // added tokens that are of the model's own vocabulary too
     std::string chat_template;
     std::string tools_template;  // for conversations with tools; "" when it is the same
 

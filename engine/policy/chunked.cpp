@@ -7,6 +7,7 @@
 #include "kv/level_block.h"
 #include "policy/guided_seal.h"
 #include "policy/kv_policies.h"
+#include "policy/kvquant_seal.h"
 
 namespace livekv {
 
@@ -92,6 +93,13 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
         plan.warmup_chunks = 0;
         return plan;
     }
+    if (find_kv_policy(options.policy).is_kvquant) {
+        plan.method = {};
+        plan.method.scale_method = kv_method::scale::range;  // no state
+        plan.method.sink_tokens = kvquant_exact_tokens;
+        plan.warmup_chunks = 0;
+        return plan;
+    }
     if (options.rotate == kv_rotate::k || options.rotate == kv_rotate::kv) {
         plan.k_rotation = rotation_of(shape.head_dim, 128);
     }
@@ -121,6 +129,14 @@ void number_layers(const kv_options & options, std::vector<chunk_plan> & plans) 
     }
 }
 
+// Of kvquant: what the calibration says of each layer.
+void calibrate(const kv_options & options, const kv_shape & shape, std::vector<chunk_plan> & plans) {
+    const std::shared_ptr<const kv_calibration> calibration = calibration_for(options, shape);
+    for (size_t il = 0; il < plans.size(); ++il) {
+        plans[il].kvquant = kvquant_plan{static_cast<int32_t>(options.bits.k), calibration, il};
+    }
+}
+
 // Tables of rotary positions, one for all layers of the same.
 void share_turns(const kv_shape & shape, std::vector<chunk_plan> & plans) {
     for (size_t il = 0; il < plans.size(); ++il) {
@@ -147,6 +163,9 @@ int32_t chunk_plan::bits(kv_side side) const {
     if (kivi) {
         return kivi->bits(side);
     }
+    if (kvquant) {
+        return kvquant->bits;
+    }
     return !seals ? 0 : key ? method.k_bits : method.v_bits;
 }
 
@@ -158,6 +177,9 @@ kv_block_header chunk_plan::header(kv_side side, int64_t n) const {
     }
     if (guided) {
         return plan_levels(side, guided->method.keys, std::vector<uint8_t>(static_cast<size_t>(n)), head_dim).header;
+    }
+    if (kvquant) {
+        return kv_codebook_header(side, static_cast<int32_t>(n), static_cast<int32_t>(head_dim), kvquant->bits, 0);
     }
     return kivi ? kivi_header(side, n, head_dim, bits(side)) : block_header(method, side, n, head_dim);
 }
@@ -198,8 +220,11 @@ std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape &
         plans.push_back(plan_of(options, layer, bypass, bypass && (alone || options.bypass_type == kv_bypass::f16)));
     }
     number_layers(options, plans);
-    const kv_policy & how = find_kv_policy(options.policy);
-    if ((how.streams && options.pre_rope) || how.is_finch) {
+    const kv_policy & policy = find_kv_policy(options.policy);
+    if (policy.is_kvquant) {
+        calibrate(options, shape, plans);
+    }
+    if (policy.is_kvquant || policy.is_finch || (policy.streams && options.pre_rope)) {
         share_turns(shape, plans);
     }
     return plans;

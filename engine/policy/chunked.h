@@ -1,8 +1,8 @@
 #pragma once
 
-// The policies livekv, kvstream, guided, kivi, fastkv and finch: a layer's tail becomes a chunk, sealed into blocks,
-// whenever it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h,
-// guided_seal.h, kivi_seal.h and, on the GPU, kernels/cuda.
+// The policies livekv, kvstream, guided, kivi, fastkv, finch and kvquant: a layer's tail becomes a chunk, sealed into
+// blocks, whenever it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h,
+// guided_seal.h, kivi_seal.h, kvquant_seal.h and, on the GPU, kernels/cuda.
 
 #include <cstdint>
 #include <memory>
@@ -15,6 +15,7 @@
 #include "policy/kv_options.h"
 #include "policy/kv_shape.h"
 #include "rope/rope_tiles.h"
+#include "store/kv_calibration.h"
 #include "store/kv_file.h"
 #include "store/kv_layer.h"
 
@@ -42,6 +43,15 @@ struct fastkv_plan {
     bool is_later() const { return layer > tsp_layer; }
 };
 
+// What kvquant seals by.
+struct kvquant_plan {
+    int32_t bits = 0;
+    std::shared_ptr<const kv_calibration> calibration;
+    size_t layer = 0;
+
+    const kv_calibration::layer & of_layer() const { return calibration->layers[layer]; }
+};
+
 // What is done with one layer's chunks.
 struct chunk_plan {
     int64_t n_head_kv = 0;
@@ -61,6 +71,7 @@ struct chunk_plan {
     std::optional<kivi_method> kivi;          // of kivi
     std::optional<fastkv_plan> fastkv;        // of fastkv
     std::optional<finch_method> finch;        // of finch
+    std::optional<kvquant_plan> kvquant;      // of kvquant
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
@@ -68,10 +79,11 @@ struct chunk_plan {
     // token to come, by a chunk more, so that a trim of up to a chunk finds what it needs.
     int64_t kept_from(int64_t n_chunked) const;
     // Whether blocks are as large as sealing finds.
-    bool sizes_follow_sealing() const { return stream || guided; }
+    bool sizes_follow_sealing() const { return stream || guided || kvquant; }
     // Bits of an entry that nothing sets apart; 0: nothing is sealed.
     int32_t bits(kv_side side) const;
-    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least; of guided, of none of them.
+    // Of a block of n tokens; of kvstream, whose widths follow what is sealed, the least; of guided, of none of them;
+    // of kvquant without outliers.
     kv_block_header header(kv_side side, int64_t n) const;
     // A head's state: range_floats of the keys' running statistics, then, where widths of channels are chosen by them,
     // head_dim of the queries' (query_squares); of kvstream the running maxima of the keys, then of the values.
@@ -82,7 +94,8 @@ struct chunk_plan {
     size_t state_bytes() const { return state_floats() * state_number_bytes(state_is_f16(method)); }
 };
 
-// One plan a layer. Throws kv_option_error, or livekv::error for a shape that blocks cannot have.
+// One plan a layer. Throws kv_option_error, or livekv::error for a shape that blocks cannot have, and for a calibration
+// that cannot be read or is another model's.
 std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape & shape);
 
 // An empty layer of a plan. Throws std::bad_alloc.

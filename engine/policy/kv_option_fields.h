@@ -25,12 +25,13 @@ struct kv_real {
     double word_value = 0.0;
 };
 struct kv_on_off {};
-struct kv_one_of {};    // enumerators, by the names below
-struct kv_widths {};    // kv_bits
-struct kv_width {};     // one of kv_stream_widths
-struct kv_levels {};    // three of these, or two and 0
-struct kv_switch {      // false, and true where a text names it; shapes nothing, so files do not carry it
-    const char * name;  // in texts
+struct kv_one_of {};     // enumerators, by the names below
+struct kv_widths {};     // kv_bits
+struct kv_width {};      // one of kv_stream_widths
+struct kv_levels {};     // three of these, or two and 0
+struct kv_file_name {};  // a file; empty: none. Is in no file of ours
+struct kv_switch {       // false, and true where a text names it; shapes nothing, so files do not carry it
+    const char * name;   // in texts
 };
 
 constexpr std::array<int64_t, 5> kv_code_widths = {2, 3, 4, 5, 8};
@@ -175,6 +176,9 @@ void for_each_kv_option(F && f) {
       "the most that each layer keeps of a context and the question that it is read for");
     f("normalize", &o::normalize, kv_on_off{},
       "weights of the question's tokens times the share of keys that each sees");
+    f("calibration", &o::calibration, kv_file_name{},
+      "what python -m python_eval.calibrate made of the model for as many bits; keys and values are looked up one by "
+      "one while they are read, which is slow");
     f("measure_error", &o::measure_error, kv_switch{"kv-error"}, "measure signal to noise while sealing, for --stats");
 }
 

@@ -67,6 +67,9 @@ struct declaration {
     void operator()(const std::string & name, bool & target, const kv_switch &, const char * help) const {
         table.flag(name, target, help);
     }
+    void operator()(const std::string & name, std::string & target, kv_file_name, const char * help) const {
+        table.text(name, target, "FILE", help);
+    }
     template <typename E>
     void operator()(const std::string & name, E & target, kv_one_of, const char * help) const {
         const auto names = names_of(target);
@@ -177,10 +180,10 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         const std::string of = find_kv_policy("livekv").reads(field) ? "livekv" : policies_that_read(field);
         if (compresses && of != owner) {
             owner = of;
-            const char * const shared =  // with livekv
-                of == "kivi" || of == "fastkv" ? "kv-bits"
-                : of == "finch"                ? "chunk-size"
-                                               : "sink-tokens";
+            const bool has_bits = of == "kivi" || of == "fastkv" || of == "kvquant";
+            const char * const shared = has_bits        ? "kv-bits"
+                                        : of == "finch" ? "chunk-size"
+                                                        : "sink-tokens";  // with livekv
             table.group(
                 "Compression (" + dashes + "kv " +
                 (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
@@ -192,10 +195,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
             }
         }
         if (of != "livekv" && compresses) {
-            table.since(of == "kvstream"                  ? 5
-                        : of == "fastkv" || of == "finch" ? in_no_file
-                                                          : 6,
-                        table.all().back().initial);
+            const bool in_none = of == "fastkv" || of == "finch" || of == "kvquant";
+            table.since(of == "kvstream" ? 5 : in_none ? in_no_file : 6, table.all().back().initial);
         }
     });
 }

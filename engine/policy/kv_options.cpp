@@ -5,6 +5,7 @@
 #include <limits>
 #include <sstream>
 
+#include "kv/kv_kvquant.h"
 #include "policy/kv_option_fields.h"
 #include "policy/kv_policies.h"
 
@@ -51,6 +52,7 @@ void check_range(const char * name, int64_t value, kv_width) {
     }
 }
 void check_range(const char *, const std::array<int64_t, 3> &, kv_levels) {}  // guided_method::first_fault does
+void check_range(const char *, const std::string &, kv_file_name) {}
 void check_range(const char *, bool, kv_on_off) {}
 void check_range(const char *, bool, kv_switch) {}
 
@@ -105,6 +107,15 @@ void check_fastkv(const kv_options & o) {
     }
 }
 
+void check_kvquant(const kv_options & o) {
+    if (o.bits.k != o.bits.v || o.bits.k > kvquant_max_bits) {
+        refuse("kv_bits", "the cache kvquant has 2, 3 or 4 bits, of keys and values alike");
+    }
+    if (o.calibration.empty()) {
+        refuse("calibration", "the cache kvquant needs one, which python -m python_eval.calibrate makes");
+    }
+}
+
 }  // namespace
 
 void kv_options::check() const {
@@ -141,6 +152,9 @@ void kv_options::check() const {
     }
     if (how.is_fastkv) {
         check_fastkv(*this);
+    }
+    if (how.is_kvquant) {
+        check_kvquant(*this);
     }
 }
 

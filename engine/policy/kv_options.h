@@ -119,6 +119,7 @@ struct kv_options {
     // Of finch (kv/kv_finch.h).
     int64_t target_tokens = 1024;
     bool normalize = true;
+    std::string calibration = {};  // of kvquant (store/kv_calibration.h): a file
 
     bool measure_error = false;
     std::string preset = {};  // the set of values these started from; empty: none. No option of its own

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
+#include "model/fingerprint.h"
 #include "rope/rope.h"
 
 namespace livekv {
@@ -23,6 +25,8 @@ struct kv_shape {
     std::vector<kv_layer_shape> layers;
     int64_t n_ctx = 0;     // the most tokens a sequence may have
     bool is_long = false;  // its keys have the positions of a long context: another model's, to whoever shares chunks
+
+    std::function<model_facts()> model = {};  // what tells it from other models; empty: not known
 
     int64_t n_layer() const { return static_cast<int64_t>(layers.size()); }
 };

@@ -12,9 +12,16 @@
 namespace livekv {
 
 chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape)
-    : options_(options),
-      shape_(shape),
-      plans_(std::make_shared<const std::vector<chunk_plan>>(plan_chunks(options, shape))) {
+    : chunked_cache(options, shape, std::make_shared<const std::vector<chunk_plan>>(plan_chunks(options, shape)), {}) {}
+
+chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers)
+    : chunked_cache(options, shape) {
+    take_layers(std::move(layers));
+}
+
+chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape, layer_plans plans,
+                             std::vector<kv_layer> layers)
+    : options_(options), shape_(shape), plans_(std::move(plans)) {
     for (size_t il = 0; il < plans_->size(); ++il) {
         layers_.push_back(make_layer((*plans_)[il], shape.layers[il].on_device));
     }
@@ -22,10 +29,12 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape)
     if (plans_->front().fastkv) {
         prompt_.emplace(*plans_, shape);
     }
+    if (!layers.empty()) {
+        take_layers(std::move(layers));
+    }
 }
 
-chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape, std::vector<kv_layer> layers)
-    : chunked_cache(options, shape) {
+void chunked_cache::take_layers(std::vector<kv_layer> layers) {
     LIVEKV_ASSERT(layers.size() == layers_.size());
     for (size_t il = 0; il < layers.size(); ++il) {
         kv_layer & mine = layers_[il];
@@ -52,7 +61,8 @@ void chunked_cache::make_steps() {
 }
 
 std::unique_ptr<kv_cache> chunked_cache::fork() const {
-    auto copy = std::make_unique<chunked_cache>(options_, shape_, layers_);
+    // The plans are shared, not made anew: what they were made of may be a file that has changed.
+    std::unique_ptr<chunked_cache> copy(new chunked_cache(options_, shape_, plans_, layers_));
     copy->prompt_ = prompt_;
     copy->context_ = context_;
     return copy;

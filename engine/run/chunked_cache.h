@@ -63,13 +63,18 @@ class chunked_cache : public kv_cache {
     void take_back_step() noexcept { prompt_->take_back(layers_); }
 
   private:
+    using layer_plans = std::shared_ptr<const std::vector<chunk_plan>>;
+
+    // Of plans that were made of the same.
+    chunked_cache(const kv_options & options, const kv_shape & shape, layer_plans plans, std::vector<kv_layer> layers);
     void make_steps();
     // A chunk of policy finch's context and the question behind it.
     void begin_condensing(const pass_part & part);
+    void take_layers(std::vector<kv_layer> layers);
 
     kv_options options_;
     kv_shape shape_;
-    std::shared_ptr<const std::vector<chunk_plan>> plans_;    // [n_layer]
+    layer_plans plans_;                                       // [n_layer]
     std::vector<kv_layer> layers_;                            // [n_layer]
     std::vector<layer_step> steps_;                           // [n_layer], of layers_
     std::vector<host_step> host_steps_;                       // [n_layer]

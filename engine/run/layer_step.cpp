@@ -8,6 +8,7 @@
 #include "policy/chunk_seal.h"
 #include "policy/guided_seal.h"
 #include "policy/kivi_seal.h"
+#include "policy/kvquant_seal.h"
 #include "policy/query_means.h"
 #include "policy/stream_seal.h"
 #include "run/guide_step.h"
@@ -88,6 +89,17 @@ void seal_stream_side(layer_step & step, const cpu_kernels & kernels, kv_side si
         key ? plan.stream->k : plan.stream->v, kernels, rows, before ? before->as<float>() + at : nullptr,
         step.closed.state->as<float>() + at, plan.state_floats() / static_cast<size_t>(plan.n_head_kv),
         key ? step.sinks.k.data() : step.sinks.v.data(), step.errors_of(side));
+}
+
+// One side of a chunk of kvquant.
+void seal_kvquant_side(layer_step & step, const cpu_kernels & kernels, kv_side side) {
+    const bool key = side == kv_side::key;
+    const kv_chunk & c = step.closed;
+    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
+    raw_rows & sinks = step.sinks;
+    std::copy_n(rows, static_cast<size_t>(c.n_sinks) * step.plan->row(), key ? sinks.k.data() : sinks.v.data());
+    (key ? step.closed.k : step.closed.v) =
+        seal_kvquant_chunk(*step.plan, side, kernels, rows, c.n_stored, c.n_sinks, step.errors_of(side));
 }
 
 // Values of a kv head that kivi has kept exact until now.
@@ -278,7 +290,9 @@ void host_step::seal(layer_step & step, const cpu_kernels & kernels, int64_t job
     const chunk_plan & plan = *step.plan;
     if (plan.sizes_follow_sealing()) {
         const kv_side side = job == 0 ? kv_side::key : kv_side::value;
-        return plan.stream ? seal_stream_side(step, kernels, side) : seal_guided_side(step, kernels, side);
+        return plan.stream    ? seal_stream_side(step, kernels, side)
+               : plan.kvquant ? seal_kvquant_side(step, kernels, side)
+                              : seal_guided_side(step, kernels, side);
     }
     const int64_t head = job / 2;
     const bool key = job % 2 == 0;

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <optional>
 #include <set>
+#include <string_view>
 
 #include "error.h"
 #include "model/tokenizer.h"
@@ -22,10 +23,18 @@ namespace livekv {
 
 namespace {
 
+// What a template refuses by raise_exception.
+class template_refusal : public error {
+  public:
+    using error::error;
+};
+
+constexpr std::string_view refusal_mark = "Jinja Exception: ";
+
 // The engine's messages quote the template over several lines; what went wrong is in the first, or behind "Error:".
 std::string reason_of(const std::exception & e) {
     std::string text = e.what();
-    for (const std::string mark : {"\nError: ", "Jinja Exception: "}) {
+    for (const std::string_view mark : {std::string_view("\nError: "), refusal_mark}) {
         const size_t at = text.rfind(mark);
         text.erase(0, at == std::string::npos ? 0 : at + mark.size());
     }
@@ -46,7 +55,7 @@ std::string reason_of(const std::exception & e) {
 }
 
 std::string source_for(const tokenizer & tok, bool for_tools) {
-    if (has_own_chat_template(tok)) {
+    if (has_own_chat_template(tok, for_tools)) {
         return tok.chat_template(for_tools);
     }
     const chat_family family = detect_chat_family(tok.chat_template(), tok);
@@ -109,12 +118,23 @@ chat_text behind(const chat_text & text, size_t n) {
     return rest;
 }
 
-bool has_own_chat_template(const tokenizer & tok) {
-    return tok.chat_template().find("messages") != std::string::npos;
+bool has_own_chat_template(const tokenizer & tok, bool for_tools) {
+    return tok.chat_template(for_tools).find("messages") != std::string::npos;
+}
+
+std::string passed_over_template(const tokenizer & tok, bool for_tools) {
+    if (has_own_chat_template(tok, for_tools)) {
+        return "";
+    }
+    if (!tok.chat_template(for_tools).empty()) {
+        return "the model's chat template reads no messages";
+    }
+    return tok.chat_template(/*for_tools=*/true).empty() ? "" : "the model's chat template is for tools alone";
 }
 
 bool has_chat_template(const tokenizer & tok) {
-    return has_own_chat_template(tok) || detect_chat_family(tok.chat_template(), tok) != chat_family::none;
+    return has_own_chat_template(tok) || has_own_chat_template(tok, /*for_tools=*/true) ||
+           detect_chat_family(tok.chat_template(), tok) != chat_family::none;
 }
 
 chat_template::chat_template(const tokenizer & tok, bool for_tools) : chat_template(tok, source_for(tok, for_tools)) {}
@@ -179,9 +199,33 @@ chat_text chat_template::run(const template_input & input, disguise & as, bool a
             text.push_back({part.val, part.is_input});
         }
     } catch (const std::exception & e) {
-        fail("the model's chat template: ", reason_of(e));
+        const std::string what = "the model's chat template: " + reason_of(e);
+        if (std::string_view(e.what()).find(refusal_mark) != std::string_view::npos) {
+            throw template_refusal(what);
+        }
+        throw error(what);
     }
     return text;
+}
+
+// A template that fails with a content that is none, or writes it out, needs texts: transformers would fail too there,
+// or write "None".
+chat_text chat_template::run_with_texts(template_input & input, disguise & as, bool add_generation_prompt,
+                                        template_allowance & allowance) const {
+    for (;;) {
+        try {
+            chat_text text = run(input, as, add_generation_prompt, allowance);
+            if (!input.fill_nones(/*only_written=*/true)) {
+                return text;
+            }
+        } catch (const template_refusal &) {
+            throw;
+        } catch (const error &) {
+            if (allowance.is_spent || !input.fill_nones(/*only_written=*/false)) {
+                throw;
+            }
+        }
+    }
 }
 
 size_t chat_template::bos_length(const chat_text & text) const {
@@ -200,11 +244,11 @@ chat_text chat_template::render(const std::vector<chat_message> & messages, bool
                                 const std::string & variables) const {
     using kind = disguise::kind;
     const control_alphabet & control = program_->control;
-    const template_input input(messages, variables);
+    template_input input(messages, variables);
     template_allowance allowance;
     const std::set<char32_t> none_taken;
     disguise undisguised(kind::none, control, program_->words, none_taken);
-    chat_text marked = run(input, undisguised, add_generation_prompt, allowance);
+    chat_text marked = run_with_texts(input, undisguised, add_generation_prompt, allowance);
     const std::string whole = str(marked);
     if (first_invalid_utf8(whole)) {
         fail("the model's chat template: it cuts a character in pieces");

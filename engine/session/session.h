@@ -147,12 +147,12 @@ class session {
     const std::shared_ptr<engine> & get_engine() const { return engine_; }
     const kv_cache & cache() const { return *cache_; }
 
-    // Forgets all but the first n_tokens tokens: what is left is what a new session of those tokens would hold, so that
-    // what comes after is the same. Where that cannot be had by forgetting (inside a sealed chunk), up to a chunk, and
-    // within the warm-up all of its chunks, are computed again. Of policy guided, whose chunks depend on the prompt's
-    // length, it is what a session would hold that was told of as many tokens as this one has, and stopped there. A
-    // context of policy finch is forgotten as a whole only.
-    // Throws livekv::error; then nothing has changed.
+    // Forgets all but the first n_tokens tokens: what is left is what a session that stopped there would hold, having
+    // read them in the same passes; in longer or shorter ones their last digits may be others. Where that cannot be had
+    // by forgetting (inside a sealed chunk), up to a chunk, and within the warm-up all of its chunks, are computed
+    // again. Of policy guided, whose chunks depend on the prompt's length, it is what a session would hold that was
+    // told of as many tokens as this one has, and stopped there. A context of policy finch is forgotten as a whole
+    // only. Throws livekv::error; then nothing has changed.
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 

@@ -2,54 +2,15 @@
 
 #include <jinja/runtime.h>
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
-#include <memory>
 #include <string>
 
-#include "error.h"
+#include "model/unicode_pattern.h"
 #include "session/template_text.h"
 #include "utf8.h"
 
 namespace livekv {
 
 namespace {
-
-class expression {
-  public:
-    explicit expression(const char * text) {
-        int code = 0;
-        PCRE2_SIZE offset = 0;
-        code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                                  &code, &offset, nullptr));
-        LIVEKV_ASSERT(code_);
-    }
-
-    bool is_in(std::string_view text) const {
-        const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
-            pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-        LIVEKV_ASSERT(data);
-        return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, PCRE2_NO_UTF_CHECK,
-                           data.get(), nullptr) > 0;
-    }
-
-    // text with each match written as how says.
-    std::string rewritten(std::string_view text, const char * how) const {
-        constexpr uint32_t options = PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED | PCRE2_NO_UTF_CHECK;
-        std::string out(2 * text.size() + 16, '\0');  // no simple mapping takes more than two bytes for one
-        PCRE2_SIZE size = out.size();
-        const int n = pcre2_substitute(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options,
-                                       nullptr, nullptr, reinterpret_cast<PCRE2_SPTR>(how), PCRE2_ZERO_TERMINATED,
-                                       reinterpret_cast<PCRE2_UCHAR *>(out.data()), &size);
-        LIVEKV_ASSERT(n >= 0);
-        out.resize(size);
-        return out;
-    }
-
-  private:
-    std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code_{nullptr, pcre2_code_free};
-};
 
 bool is_ascii(std::string_view text) {
     for (const char c : text) {
@@ -77,11 +38,11 @@ std::string in_case(std::string_view text, const char * how) {
         }
         return out;
     }
-    static const expression specials(special);
+    static const unicode_pattern specials(special);
     if (specials.is_in(text)) {
         throw jinja::raised_exception("it changes the case of a letter that becomes several, or depends on others");
     }
-    static const expression letters(R"(\p{L}+)");
+    static const unicode_pattern letters(R"(\p{L}+)");
     return letters.rewritten(text, how);
 }
 
@@ -98,7 +59,7 @@ bool is_printable_character(std::string_view character) {
         return character[0] >= 0x20 && character[0] != 0x7F;
     }
     // Python escapes private-use characters too; here they stand for others (template_origin.h).
-    static const expression unprintable(R"([\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}])");
+    static const unicode_pattern unprintable(R"([\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}])");
     return !unprintable.is_in(character);
 }
 
@@ -111,7 +72,7 @@ std::string lower_case(std::string_view text) {
 }
 
 bool has_case(std::string_view character) {
-    static const expression cased(R"([\p{L&}\x{AA}\x{BA}])");
+    static const unicode_pattern cased(R"([\p{L&}\x{AA}\x{BA}])");
     return cased.is_in(character);
 }
 

@@ -40,14 +40,25 @@ json parsed(const std::string & text) {
 }
 
 json json_of(const chat_message & message) {
-    json object = {{"role", message.role}, {"content", message.content}};
+    json object = json::object();
+    json more = json::object();
     if (!message.more.empty()) {
         try {
-            object.update(parsed(message.more));
+            more = parsed(message.more);
         } catch (const json::exception &) {
-            fail("what a message holds beside its content is no JSON object");
+            more = nullptr;  // refused as what is no object
         }
     }
+    if (!more.is_object()) {
+        fail("what a message holds beside its content is no JSON object");
+    }
+    if (!more.contains("role")) {
+        object["role"] = message.role;
+    }
+    if (!more.contains("content")) {
+        object["content"] = message.content;
+    }
+    object.update(more);
     object["role"] = message.role;  // the one that was checked
     return object;
 }
@@ -140,7 +151,20 @@ template_input::template_input(const std::vector<chat_message> & messages, const
     variables_ = parse_variables(variables);
     for (const chat_message & message : messages) {
         messages_.push_back(json_of(message));
+        nones_.push_back(messages_.back()["content"].is_null() ? jinja::mk_val<jinja::value_none>() : nullptr);
     }
+}
+
+bool template_input::fill_nones(bool only_written) {
+    bool has_filled = false;
+    for (size_t i = 0; i < nones_.size(); ++i) {
+        if (nones_[i] && (nones_[i]->stats.used || !only_written)) {
+            messages_[i]["content"] = "";
+            nones_[i] = nullptr;
+            has_filled = true;
+        }
+    }
+    return has_filled;
 }
 
 // Texts and keys, but for the keys every message has, and the roles.
@@ -163,13 +187,13 @@ void template_input::for_each_text(F f) const {
 
 jinja::value template_input::messages(disguise & as) const {
     const auto list = jinja::mk_val<jinja::value_array>();
-    for (const auto & message : messages_) {
+    for (size_t i = 0; i < messages_.size(); ++i) {
         const auto object = jinja::mk_val<jinja::value_object>();
-        for (const auto & [key, item] : message.items()) {
+        for (const auto & [key, item] : messages_[i].items()) {
             if (key == "role") {
                 object->insert(key, jinja::mk_val<jinja::value_string>(item.get_ref<const std::string &>()));
             } else if (key == "content") {
-                object->insert(key, value_of(item, as));
+                object->insert(key, nones_[i] ? nones_[i] : value_of(item, as));
             } else {
                 object->insert(given_text(as.key(key)), value_of(item, as));
             }

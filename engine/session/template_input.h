@@ -22,9 +22,12 @@ class template_input {
     template_input(const std::vector<chat_message> & messages, const std::string & variables);
 
     // Lists of objects, with their texts in disguise but for the roles of messages: templates make control tokens of
-    // those. Texts and keys count as given (is_input).
+    // those. Texts and keys count as given (is_input). A content that is none is the same value in every run.
     jinja::value messages(disguise & as) const;
     std::vector<std::pair<std::string, jinja::value>> variables(disguise & as) const;
+
+    // Empty texts for contents that are none: all of them, or those a run has written out. False: there are no such.
+    bool fill_nones(bool only_written);
 
     bool has_any_of(const control_alphabet & control) const;  // whether a text or a key has such a character
     void add_private_use(std::set<char32_t> & taken) const;
@@ -38,6 +41,7 @@ class template_input {
     void for_each_text(F f) const;  // and key
 
     nlohmann::ordered_json messages_;
+    std::vector<jinja::value> nones_;  // of each message: its content where that is none, otherwise nothing
     nlohmann::ordered_json variables_;
 };
 

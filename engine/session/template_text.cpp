@@ -170,6 +170,9 @@ jinja::string python_str(const value & v) {
     if (v->is_undefined()) {
         return {};
     }
+    if (v->is_none()) {
+        v->stats.used = true;
+    }
     return python_repr(v);
 }
 

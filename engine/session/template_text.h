@@ -41,7 +41,8 @@ void append_quoted(jinja::string & out, const jinja::string & text, char quote,
 std::string float_repr(double x);
 std::string escape(const char * mark, size_t n_digits, char32_t c);  // c in hexadecimal behind mark
 
-// As Python's str and repr of the same value. Throw jinja::raised_exception for a function.
+// As Python's str and repr of the same value. Throw jinja::raised_exception for a function. A none that is written as a
+// text counts as used (stats).
 jinja::string python_str(const jinja::value & v);
 jinja::string python_repr(const jinja::value & v);
 

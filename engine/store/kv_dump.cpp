@@ -77,6 +77,7 @@ class side_writer {
                 out.minimum[from + i] = sealed.minimum[at_block(i)];
             }
         }
+        out.levels = sealed.levels;
         const std::vector<float> x = reconstruct(sealed);
         for (int64_t i = 0; i < n; ++i) {
             const size_t t = static_cast<size_t>(first + i);

@@ -23,7 +23,7 @@ enum class kv_kind : uint8_t {
 // A sealed entry (h, t, c) stands for minimum + (code - zero) * scale, where these are those of its group: keys
 // [h, group[t], c], values [h, group[t]], whose minimum is 0, or, of kivi, [h, group[t], c / 32]; unless it is an
 // outlier, whose value is listed. Of policy guided a level's keys are a group, or, where tokens have a scale of their
-// own, a token's, as its values are: [h, group[t]].
+// own, a token's, as its values are: [h, group[t]]. Of kvquant it stands for minimum + levels[code] * scale.
 struct kv_side_dump {
     int32_t bits = 0;                    // of a code, the mean rounded down; 0: nothing can be sealed in this layer
     int32_t rotation = 0;                // channels that were rotated together before all this; 0: none were
@@ -33,7 +33,8 @@ struct kv_side_dump {
     std::vector<int16_t> codes;          // [H, T, D], 0 where not sealed
     std::vector<float> scale;            // keys [H, G, D], values [H, G], or [H, G, D / 32], rounded up
     std::vector<int16_t> zero;           // the same; 0 when symmetric
-    std::vector<float> minimum;          // the same, of keys, and of values of guided and kivi; else 0
+    std::vector<float> minimum;          // the same, of keys, and of values of guided, kivi and kvquant; else 0
+    std::vector<float> levels;           // of kvquant, the codebook, while there are blocks; else empty
     std::vector<uint8_t> width;          // the same: bits of a code
     std::vector<int32_t> outlier_index;  // [n, 3]: head, token, channel
     std::vector<float> outlier_value;    // [n]

@@ -69,16 +69,11 @@ void kv_file::verify_checksum() const {
 }
 
 void kv_file::require_model(const model_facts & model) const {
-    for (const std::string & key : file_.keys_with(kv_names::model(""))) {
-        const auto same = [&](const auto & fact) { return kv_names::model(fact.first) == key; };
-        if (std::ranges::none_of(model, same)) {
-            refuse("made with another model: it has ", key, ", this one does not");
-        }
-    }
-    for (const auto & [name, value] : model) {
-        const std::string saved = file_.get_string(kv_names::model(name));
-        if (saved == value) {
-            continue;
+    const std::string none = "none";
+    const auto compare = [&](const std::string & name, const std::string & here) {
+        const std::string saved = file_.find_string(kv_names::model(name)).value_or(none);
+        if (saved == here) {
+            return;
         }
         if (name == "weights") {
             refuse("made with another model: the shape is the same, the weights are not");
@@ -86,7 +81,35 @@ void kv_file::require_model(const model_facts & model) const {
         if (name == "vocabulary") {
             refuse("made with another model: the weights are the same, the vocabulary is not");
         }
-        refuse("made with another model: its ", name, " was ", saved, ", this one's is ", value);
+        if (name == "rope_turns") {
+            refuse("made with other rotary positions: RoPE was scaled otherwise");
+        }
+        if (name == "positions") {
+            refuse("made with the rotary positions of a ", saved == none ? "short" : "long",
+                   " context; this one's length takes the others");
+        }
+        if (name.starts_with("rope_")) {
+            refuse("made with other rotary positions: ", name, " was ", saved, ", here it is ", here);
+        }
+        refuse("made with another model: its ", name, " was ", saved, ", this one's is ", here);
+    };
+    // What every model has says more than what stands only where it is not the usual, so it comes first.
+    const auto is_of_some = [](const std::string & name) {
+        return name == "rope_turns" || name == "windows" || name == "positions";
+    };
+    for (const bool of_some : {false, true}) {
+        for (const auto & [name, value] : model) {
+            if (is_of_some(name) == of_some) {
+                compare(name, value);
+            }
+        }
+    }
+    const std::string prefix = kv_names::model("");
+    for (const std::string & key : file_.keys_with(prefix)) {
+        const auto same = [&](const auto & fact) { return kv_names::model(fact.first) == key; };
+        if (std::ranges::none_of(model, same)) {
+            compare(key.substr(prefix.size()), none);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kv/kv_pack.h"
+#include "kv/kvquant_block.h"
 #include "kv/level_block.h"
 
 namespace livekv {
@@ -33,6 +34,18 @@ int64_t sealed_tokens(const kv_block_header & h, const uint8_t * block) {
     return n;
 }
 
+// What is kept apart in a side's blocks; of version 7, that of the room for it.
+int64_t n_outliers(const kv_layer & layer, const kv_chunk_side & side, const kv_block_map & map) {
+    if (!side.header->has_codebook()) {
+        return layer.n_head_kv * map.n_outlying;
+    }
+    int64_t n = 0;
+    for (int64_t head = 0; head < layer.n_head_kv; ++head) {
+        n += kvquant_outliers_of(side.bytes->data() + static_cast<size_t>(head) * map.bytes);
+    }
+    return n;
+}
+
 }  // namespace
 
 size_t kv_report::parts::total() const {
@@ -56,16 +69,16 @@ void add_layer(kv_report & report, const kv_layer & layer, bool bypass) {
             }
             const kv_block_header & h = *side->header;
             const kv_block_map m = kv_map(h);
-            const bool key = side == &c.k;
+            const bool has_tiles = h.has_codebook() || (m.n_outlying > 0 && side == &c.k);
             const size_t outliers = static_cast<size_t>(m.n_outlying) * (2 + static_cast<size_t>(m.index_bytes)) +
-                                    (m.n_outlying > 0 && key ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
+                                    (has_tiles ? 4 * static_cast<size_t>(m.n_tiles + 1) : 0);
             const size_t codes = code_bytes(h, side->bytes->data());
             parts.outliers += heads * outliers;
             parts.codes += heads * codes;
             parts.padding += heads * m.padding;
             parts.scales += heads * (m.bytes - outliers - codes - m.padding);
             report.n_sealed += layer.n_head_kv * sealed_tokens(h, side->bytes->data()) * layer.head_dim;
-            report.n_outliers += layer.n_head_kv * m.n_outlying;
+            report.n_outliers += n_outliers(layer, *side, m);
         }
         parts.statistics += c.state ? c.state->bytes() : 0;
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import measuring
 from ..arguments import positive
+from ..identity import run_config
 from ..longbench.run import Settings, answers, predict
 from ..longbench.score import score_prediction
 from ..longbench.source import DataSet, load
@@ -54,13 +55,15 @@ def score_tasks(
         n_gpu_layers=options.n_gpu_layers,
         chat=model.has_chat_template,
     )
-    config = {
-        "command": "ablation-longbench",
-        "model": folder.config["model"],
-        "data": data.identity,
-        "n_ctx": settings.n_ctx,
-        "chat_template": settings.chat,
-    }
+    config = run_config(
+        "command",
+        "ablation-longbench",
+        options.model,
+        settings.n_gpu_layers,
+        data=data.identity,
+        n_ctx=settings.n_ctx,
+        chat_template=settings.chat,
+    )
     with RunFolder(folder.path / "longbench", config) as answered:
         predict(answered, settings, data, options.workers, options.ray)
         return {

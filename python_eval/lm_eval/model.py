@@ -21,10 +21,15 @@ from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-unt
 from tqdm import tqdm
 
 from ..errors import EvalError
+from ..identity import run_config
 from ..model_file import fingerprint, model_facts, size_warning
+from ..run_folder import check_same
 from ..workers import run_jobs, threads_each
 from .engine import Answer, Engine, Generate, Score
 from .prefixes import split_runs
+
+# In a file of --use_cache, beside the harness's answers by the hash of their request.
+_CONFIG = "livekv config"
 
 # Requests that a worker takes at once: enough to share their beginnings, few enough to be lost with it.
 REQUESTS = 16
@@ -71,10 +76,24 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
         engine.n_ctx = self.max_length = n_ctx or self.model.n_ctx_train
         self._engine, self._workers, self._ray = engine, workers, ray
         self.max_gen_toks, self._seed = max_gen_toks, seed
+        self._config = run_config("benchmark", "lm_eval", Path(path), n_gpu_layers, cache=self.kv,
+                                  n_ctx=self.max_length, max_gen_toks=max_gen_toks, seed=seed)  # fmt: skip
         self.warnings = size_warning(self.model.n_params)
         for line in self.warnings:
             logging.getLogger(__name__).warning(line)
         self.totals = {"tokens_processed": 0, "tokens_reused": 0, "kv_bytes": 0, "kv_f16_bytes": 0}
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """The harness's file of answers (--use_cache), which knows requests and no models: EvalError for one that holds
+        the answers of another model, cache or context."""
+        answers = cache_hook.dbdict
+        if answers is not None:
+            path = Path(answers.filename)
+            if len(answers) and _CONFIG not in answers:
+                raise EvalError(f"{path}: does not say which model gave its answers; name another file")
+            check_same(path, answers.get(_CONFIG, self._config), self._config)
+            answers[_CONFIG] = self._config
+        super().set_cache_hook(cache_hook)
 
     # --- tokens and templates ---
 

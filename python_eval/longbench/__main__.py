@@ -13,6 +13,7 @@ from typing import Any
 
 from ..arguments import named, positive
 from ..errors import EvalError, run_tool
+from ..identity import run_config
 from ..model_file import fingerprint, model_facts
 from ..run_folder import RunFolder, default_folder
 from ..workers import threads_each
@@ -98,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         else load(_tasks(options), options.data_dir, options.limit, e=options.e)
     )
     caches = {label: kv.spec for label, kv in livekv.parse_kv_list(options.kv)}
-    identity = fingerprint(options.model)
+    fingerprint(options.model)  # what is no file is said before it is loaded
     model = livekv.Model(options.model)
     facts = model_facts(model)
     settings = Settings(
@@ -112,19 +113,20 @@ def _run(options: argparse.Namespace) -> int:
         options.seed,
     )
     del model
-    config: dict[str, Any] = {
-        "benchmark": "longbench-v2" if options.v2 else "longbench-e" if options.e else "longbench",
-        "model": identity,
-        "caches": caches,
-        "tasks": list(data.samples),
-        "data": data.identity,
-        "n_ctx": settings.n_ctx,
-        "max_length": settings.max_length,
-        "chat_template": settings.chat,
-        "threads": options.threads,
-        "n_gpu_layers": settings.n_gpu_layers,
-        "seed": settings.seed,
-    }
+    config = run_config(
+        "benchmark",
+        "longbench-v2" if options.v2 else "longbench-e" if options.e else "longbench",
+        options.model,
+        settings.n_gpu_layers,
+        caches=caches,
+        tasks=list(data.samples),
+        data=data.identity,
+        n_ctx=settings.n_ctx,
+        max_length=settings.max_length,
+        chat_template=settings.chat,
+        threads=options.threads,
+        seed=settings.seed,
+    )
     with RunFolder(options.out or default_folder(config["benchmark"], config), config) as folder:
         folder.write_json("model.json", facts)
         predict(folder, settings, data, options.workers, options.ray, options.batch)

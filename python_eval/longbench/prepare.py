@@ -64,6 +64,8 @@ def _fit(
     *,
     wrap: bool,
 ) -> Prompt:
+    if max_length is not None and max_length < 2:
+        raise LongBenchError(f"--max-length is {max_length}; what is left of a prompt is at least 2 tokens")
     tokenizer = ModelTokenizer(model)
     n_full = len(tokenizer.encode(text))
     limit = room if max_length is None else min(max_length, room)

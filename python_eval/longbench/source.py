@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..hub import longbench_folder, longbench_v2_file
+from ..identity import sha256_of
 from .data import Sample, read_samples, read_v2
 from .tasks import LongBenchError, Task
 
@@ -46,8 +46,4 @@ def load_v2(folder: Path | None, limit: int | None) -> DataSet:
 
 
 def _identity(files: Sequence[Path], limit: int | None) -> dict[str, Any]:
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"files": digests, "limit": limit}
+    return {"files": {path.name: sha256_of(path) for path in files}, "limit": limit}

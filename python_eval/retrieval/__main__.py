@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from ..arguments import named, numbers
 from ..errors import EvalError, run_tool
+from ..identity import file_identity, run_config
+from ..model_file import fingerprint
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
 from ..testbed import haystack
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.samples < 1:
         raise EvalError(f"--samples is {args.samples}, expected 1 or more")
     caches = livekv.parse_kv_list(args.kv)
+    fingerprint(args.model)  # what is no file is said before it is loaded
     model = livekv.Model(args.model, n_gpu_layers=args.gpu_layers, n_threads=args.threads)
     lengths = [int(n) for n in numbers(args.lengths, "--lengths", int, SHORTEST, 1 << 20)]
     depths = numbers(args.depths, "--depths", float, 0.0, 1.0)
@@ -105,9 +108,10 @@ def run(args: argparse.Namespace) -> int:
 
     folder = None
     if args.out:
-        config = {"model": args.model.name, "haystack": args.haystack and args.haystack.name, "seed": args.seed,
-                  "lengths": lengths, "depths": depths, "tasks": tasks, "samples": args.samples,
-                  "kv": [label for label, _ in caches]}  # fmt: skip
+        specs = {label: kv.spec for label, kv in caches}
+        config = run_config("benchmark", "retrieval", args.model, args.gpu_layers, caches=specs, lengths=lengths,
+                            depths=depths, tasks=tasks, samples=args.samples, seed=args.seed,
+                            haystack=args.haystack and file_identity(args.haystack))  # fmt: skip
         folder = RunFolder(args.out, config)
     records = finished(folder.records("answers"), samples) if folder else []
     done = {(record["kv"], record["context"]) for record in records}

@@ -95,11 +95,9 @@ def _sample(
 
 
 def text_haystack(encode: Encode, pieces: Sequence[bytes], path: Path) -> haystack.Haystack:
-    """Sentences of a text file; `pieces` are the bytes of each token of the vocabulary."""
-    try:
-        text = load_texts([path])[0]
-    except OSError as problem:
-        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
+    """Sentences of a text file; `pieces` are the bytes of each token of the vocabulary. EvalError for what is
+    no such text."""
+    text = load_texts([path])[0]
     stream = np.asarray(encode(text), np.int64)
     ends = haystack.sentence_ends(pieces)
     if np.count_nonzero(ends[stream]) < 50:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..texts import read_text
+
 _GUTENBERG_BODY = re.compile(r"\*\*\* ?START OF TH[^\n]*\n(.*?)\n\*\*\* ?END OF TH", re.S)
 # Curly quotation marks and apostrophes, the long dash, the byte order mark.
 _QUOTES = str.maketrans(
@@ -34,8 +36,9 @@ def clean_wiki(text: str) -> str:
 
 
 def load_texts(paths: list[Path]) -> list[str]:
-    """Read and clean each file; a file whose name holds `wiki` is WikiText, anything else a book."""
+    """Read and clean each file; a file whose name holds `wiki` is WikiText, anything else a book. EvalError for one
+    that cannot be read or is not UTF-8."""
     return [
-        (clean_wiki if "wiki" in path.name else clean_book)(path.read_text(encoding="utf-8", errors="replace"))
+        (clean_wiki if "wiki" in path.name else clean_book)(read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
         for path in paths
     ]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..arguments import named, numbers, positive
 from ..errors import EvalError, run_tool
+from ..identity import run_config
 from ..model_file import fingerprint, model_facts, size_warning
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.others < 0:
         raise EvalError(f"--others is {args.others}, expected 0 or more")
     caches = livekv.parse_kv_list(args.kv)
-    identity = fingerprint(args.model)
+    fingerprint(args.model)  # what is no file is said before it is loaded
     model = livekv.Model(args.model, n_gpu_layers=args.gpu_layers, n_threads=args.threads)
     lengths = [int(n) for n in numbers(args.lengths, "--lengths", int, SHORTEST, 1 << 20)]
     depths = numbers(args.depths, "--depths", float, 0.0, 1.0)
@@ -104,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
     folder = None
     if args.out:
         specs = {label: kv.spec for label, kv in caches}
-        config = {"benchmark": "tools", "model": identity, "caches": specs, "lengths": lengths, "depths": depths,
-                  "contexts": args.contexts, "functions": args.functions, "others": args.others,
-                  "seed": args.seed}  # fmt: skip
+        config = run_config("benchmark", "tools", args.model, args.gpu_layers, caches=specs, lengths=lengths,
+                            depths=depths, contexts=args.contexts, functions=args.functions, others=args.others,
+                            seed=args.seed)  # fmt: skip
         folder = RunFolder(args.out, config)
     # A record is a context with all its answers: one that was interrupted leaves nothing.
     done = {(one["kv"], one["length"], one["context"]): one for one in (folder.records("answers") if folder else [])}

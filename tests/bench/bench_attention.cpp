@@ -3,7 +3,7 @@
 // double-precision reference first.
 //
 //   bench_attention [tokens 16384] [bits 4] [key group 128] [zero point 1] [outlier ratio 0.01] [head_dim 128] [outlier
-//   ratio of values: as keys]
+//   ratio of values: as keys] [key channels in classes of width 0, which take outlier ratio 0]
 
 #include <time.h>
 
@@ -73,6 +73,10 @@ class sequence {
             x = f32_to_f16(normal(rng));
         }
         tail_.assign(rows_.begin(), rows_.begin() + static_cast<int64_t>(64 * row));
+        q2_.resize(static_cast<size_t>(s.head_dim));
+        for (float & x : q2_) {
+            x = std::exp(2.0f * normal(rng));  // widths of 2 to 6 bits
+        }
         q_.resize(static_cast<size_t>(64 * n_head * s.head_dim));
         for (float & x : q_) {
             x = normal(rng);
@@ -117,7 +121,12 @@ class sequence {
             key_statistics statistics(s_.method, s_.head_dim);
             sealer.split_keys(rows);
             statistics.update(sealer.high(), sealer.low());
-            sealer.seal_keys(statistics, at + static_cast<size_t>(head) * k_bytes_);
+            uint8_t * const keys = at + static_cast<size_t>(head) * k_bytes_;
+            if (s_.method.key_classes) {
+                sealer.seal_keys(statistics, {q2_, {}}, keys);
+            } else {
+                sealer.seal_keys(statistics, keys);
+            }
             sealer.seal_values(rows, at + n_head_kv * k_bytes_ + static_cast<size_t>(head) * v_bytes_);
         }
     }
@@ -147,6 +156,7 @@ class sequence {
     settings s_;
     std::vector<uint16_t> rows_;
     std::vector<uint16_t> tail_;
+    std::vector<float> q2_;
     std::vector<float> q_;
     std::vector<float> out_;
     std::vector<uint8_t *> blocks_;  // a chunk's each
@@ -179,10 +189,12 @@ int main(int argc, char ** argv) {
     s.method.outlier_ratio = number(5, 0.01);
     s.head_dim = static_cast<int32_t>(number(6, 128));
     s.method.v_outlier_ratio = number(7, s.method.outlier_ratio);
+    s.method.key_classes = number(8, 0) != 0;
     std::printf(
-        "%d tokens, %d heads, %d kv heads, head_dim %d, %d bits, key group %d, zero point %d, outliers %g; 1 thread\n",
+        "%d tokens, %d heads, %d kv heads, head_dim %d, %d bits, key group %d, zero point %d, outliers %g, classes %d; "
+        "1 thread\n",
         s.n_tokens, n_head, n_head_kv, s.head_dim, s.method.k_bits, s.method.key_group, s.method.zero_point,
-        s.method.outlier_ratio);
+        s.method.outlier_ratio, s.method.key_classes);
     std::printf(
         "| level | queries | NMSE | ms | fastest, ms | GB/s of blocks | GOPS | seal a chunk, ms "
         "|\n|---|---:|---:|---:|---:|---:|---:|---:|\n");

@@ -17,20 +17,11 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/products.h"
+#include "weight_type_pairs.h"
 
 using namespace livekv;
 
 namespace {
-
-struct type_pair {
-    weight_type ours;
-    ggml_type theirs;
-};
-constexpr type_pair types[] = {
-    {weight_type::q4_0, GGML_TYPE_Q4_0}, {weight_type::q4_1, GGML_TYPE_Q4_1}, {weight_type::q5_0, GGML_TYPE_Q5_0},
-    {weight_type::q5_1, GGML_TYPE_Q5_1}, {weight_type::q8_0, GGML_TYPE_Q8_0}, {weight_type::q4_k, GGML_TYPE_Q4_K},
-    {weight_type::q5_k, GGML_TYPE_Q5_K}, {weight_type::q6_k, GGML_TYPE_Q6_K},
-};
 
 // The fastest of several runs by the thread's own time: what others do on the machine is not in it.
 double fastest(const std::function<void()> & work) {
@@ -143,7 +134,7 @@ int main(int argc, char ** argv) {
     std::printf("n_in %lld, n_out %lld, %lld rows\n", static_cast<long long>(s.n_in), static_cast<long long>(s.n_out),
                 static_cast<long long>(s.n_rows));
     bool known = false;
-    for (const type_pair & type : types) {
+    for (const type_pair & type : type_pairs) {
         if (argc > 4 && std::strcmp(argv[4], ggml_type_name(type.theirs)) != 0) {
             continue;
         }

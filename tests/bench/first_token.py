@@ -118,7 +118,7 @@ class Engine:
 def compare(args: argparse.Namespace) -> None:
     import livekv
 
-    tokens = livekv.Model(args.model, n_threads=1).tokenize(args.text.read_text()[: 12 * max(args.prompts)])
+    tokens = livekv.Model(args.model, n_threads=1).tokenize(args.text.read_text(encoding="utf-8")[: 12 * max(args.prompts)])
     if len(tokens) < max(args.prompts):
         sys.exit(f"first_token: the text has {len(tokens)} tokens")
     engines = {spec: Engine(args, spec) for spec in args.engines}

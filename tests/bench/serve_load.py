@@ -150,7 +150,7 @@ def main() -> int:
     add_load(parser)
     parser.add_argument("--pid", type=int, help="of the server")
     args = parser.parse_args()
-    text = args.text.read_text(errors="replace")
+    text = args.text.read_text(encoding="utf-8")
     longest = int(args.characters * max(int(n) for n in args.prompts.split(",")))
     if len(text) <= longest:
         sys.exit(f"serve_load: {args.text} has {len(text)} characters; prompts of its own need more than {longest}")

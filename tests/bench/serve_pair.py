@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, default=Path("."), help="folder for what the servers say")
     add_load(parser)
     args = parser.parse_args()
-    text = args.text.read_text(errors="replace")
+    text = args.text.read_text(encoding="utf-8")
     ours = f"{shlex.quote(sys.executable)} -m livekv.serve -m {{model}} --port {{port}} {args.livekv}"
     commands = {"livekv": ours} | {f"other{i or ''}": command for i, command in enumerate(args.other)}
     rates: dict[tuple[str, int, str], list[float]] = {}

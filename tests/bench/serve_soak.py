@@ -128,7 +128,7 @@ def main() -> int:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "livekv.serve", "-m", str(args.model), "--port", str(port), *args.livekv.split()]
-    text, outcomes = args.text.read_text(errors="replace"), collections.Counter[str]()
+    text, outcomes = args.text.read_text(encoding="utf-8"), collections.Counter[str]()
     print("| minute | answered | left | refused | 429, 503, 504 | lost | tokens computed | generated | resident MiB | caches, MiB |")
     print("|---:" * 10 + "|")
     with serving(command, url, args.logs / "soak.log") as pid:
@@ -137,7 +137,12 @@ def main() -> int:
         for one in clients:
             one.start()
         while any(one.is_alive() for one in clients):
-            time.sleep(min(60, max(1, start + 60 * args.minutes - time.monotonic())))
+            left = start + 60 * args.minutes - time.monotonic()
+            if left > 0:
+                time.sleep(min(60, left))
+            else:
+                for one in clients:
+                    one.join()
             seen, count = metrics(url), dict(outcomes)
             lost = sum(n for what, n in count.items() if what.startswith("lost"))
             print(f"| {(time.monotonic() - start) / 60:.1f} | {count.get('answered', 0)} | {count.get('left', 0)} | {count.get('refused', 0)} |"

@@ -116,6 +116,11 @@ class MemoryFolder:
         return MemoryPath(self.files[name], name) if name in self.files else SimpleNamespace(exists=lambda: False)
 
 
+# What is in memory has no links and no pipes.
+hf_tokenizer.has_file = lambda path: path.exists()
+hf_tokenizer.files_in = lambda folder, pattern: []
+
+
 def _tokenizer(path: Any) -> None:
     config = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2}
     hf_tokenizer.read_vocab(MemoryFolder({"tokenizer.json": path.content}), config, 400)  # type: ignore[arg-type]

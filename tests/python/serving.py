@@ -17,7 +17,7 @@ def started(build_dir: Path, *options: object, before: str = "", **environment: 
     that is on process.stderr; it is killed when it has not ended by then."""
     environment = os.environ | {"PYTHONPATH": str(build_dir / "python"), "OMP_WAIT_POLICY": "passive"} | environment
     environment.pop("LIVEKV_API_KEY", None)
-    code = f"{before}\nimport sys\nfrom livekv.serve.__main__ import main\nsys.exit(main())"
+    code = f"{before}\nimport runpy\nrunpy.run_module('livekv.serve', run_name='__main__', alter_sys=True)"
     command = [sys.executable, *(["-c", code] if before else ["-m", "livekv.serve"]), "--port", "0", *map(str, options)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:

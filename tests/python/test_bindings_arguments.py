@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 BIG = 2**70
+FLOATS = np.ones((1, 9, 8), np.float32)  # an array where something else is meant
 
 CALLS = {
     "session(n_ctx=1.5)": "n_ctx is 1.5; it must be a whole number",
@@ -61,6 +62,36 @@ CALLS = {
     "livekv.kv.GuidedLayer(livekv.kv.GuidedMethod(level_bits=8), layer=0, n_layer=1, n_prompt=9)": "level_bits: 8 is not",
     "livekv.kv.GuidedLayer(livekv.kv.GuidedMethod(guide=8), layer=0, n_layer=1, n_prompt=9)": "guide: there is no 8",
     "livekv.kv.GuidedLayer(layer='x', n_layer=1, n_prompt=9)": "layer is 'x'; it must be a whole number",
+    "livekv.kv.GuidedLayer(livekv.KVOptions(), layer=0, n_layer=1, n_prompt=9)": "it must be a livekv.kv.GuidedMethod",
+    "livekv.kv.GuidedLayer(layer=0, n_layer=1, n_prompt=9).add(F, None, F)": "a chunk must be a numpy array, not NoneType",
+    "livekv.kv.GuidedLayer(layer=0, n_layer=1, n_prompt=9).add(F, F, F, positions=['a'])": "positions[0] is 'a'; it must",
+    "livekv.kv.guided_statistics(F, 5)": "; it must be a livekv.kv.GuidedChunk",
+    "livekv.kv.guided_statistics(5, 5)": "layers is 5; it must be a list for each layer of",
+    "livekv.kv.stream_statistics(SEALED, SEALED)": "it must be a livekv.kv.Streamed",
+    "livekv.kv.stream_statistics(iter([]), iter([]))": "there are no chunks",
+    "livekv.Sampler(livekv.Engine(model))": "it must be a livekv.Model",
+    "livekv.Sampler(5)": "model is 5; it must be a livekv.Model",
+    "livekv.Session(5, 64, None, None)": "model is 5; it must be a livekv.Model",
+    "livekv.TextStream('m.gguf')": "model is 'm.gguf'; it must be a livekv.Model",
+    "livekv.Engine('m.gguf')": "model is 'm.gguf'; it must be a livekv.Model",
+    "livekv.fidelity('m.gguf', 'a')": "model is 'm.gguf'; it must be a livekv.Model",
+    "livekv.Model(model.path, store=F)": "store is a value of type ndarray; it must be a livekv.ChunkStore",
+    "livekv.ChunkStore('/none', remote=F)": "remote is a value of type ndarray; it must be a URL",
+    "livekv.kv.KeyStream(F)": "options is a value of type ndarray; it must be livekv.KVOptions",
+    "livekv.remote.open_remote(5)": "url is 5; it must be text",
+    "list(livekv.Engine(model).generate_batch(['a']))": "a text of the batch is 'a'; it must be a livekv.Generation",
+    "step([('s', [1])])": "the session of item 0 of the batch is 's'; it must be a livekv.Session",
+    "step([5])": "item 0 of the batch is not a session and its tokens",
+    "livekv.KVOptions(policy='\\ud800')": "policy is '\\ud800'; it must be text",
+    "livekv.KVOptions(kv_bits='\\udcff')": "kv_bits is '\\udcff'; it must be text",
+    "livekv.Model(model.path, rope_scaling='\\ud800')": "rope_scaling is '\\ud800'; it must be text",
+    "livekv.parse_kv_list(5)": "a list of caches is 5; it must be text",
+    "tokenize(5)": "the text is 5; it must be text",
+    "apply_chat_template([], tokenize=F)": "tokenize is a value of type ndarray; it must be True or False",
+    "session(n_ctx=F)": "n_ctx is a value of type ndarray; it must be a whole number",
+    "token_piece(np.array('a'))": "token is array('a', dtype='<U1'); it must be a whole number",
+    "rope(F)": "layer is a value of type ndarray; it must be a whole number",
+    "eval([1], all_logits=F)": "all_logits is a value of type ndarray; it must be True or False",
 }  # fmt: skip
 
 
@@ -73,7 +104,8 @@ def test_a_wrong_argument_is_named_in_one_line(livekv, model, call):
         owner = next((o for o in (s, model, engine) if hasattr(o, name)), None)
         with pytest.raises(livekv.Error) as problem:
             eval(call if owner is None else f"owner.{call}",
-                 {"owner": owner, "livekv": livekv, "model": model, "s": s, "BIG": BIG})  # fmt: skip
+                 {"owner": owner, "livekv": livekv, "model": model, "s": s, "BIG": BIG, "np": np, "F": FLOATS,
+                  "SEALED": [livekv.kv.KeyStream().seal(FLOATS)]})  # fmt: skip
         assert CALLS[call] in str(problem.value) and len(str(problem.value).splitlines()) == 1
         assert s.n_tokens == 1 or call.startswith("verify")  # nothing has happened
 
@@ -89,12 +121,25 @@ def test_right_ones_are_taken_as_before(livekv, model):
         assert s.kv == livekv.KVOptions.preset("small")
 
 
-def test_what_a_callback_raises_is_its_own(model):
+@pytest.mark.parametrize("kind", [TypeError, ValueError, RuntimeError])
+def test_what_a_callback_raises_is_its_own(model, kind):
     def choose(logits):
-        raise TypeError("verify(): incompatible with anything")
+        raise kind("verify(): incompatible with anything")
 
-    with model.session(n_ctx=64) as s, pytest.raises(TypeError, match="incompatible with anything"):
+    with model.session(n_ctx=64) as s, pytest.raises(kind, match="incompatible with anything"):
         s.verify([1], choose)
+
+
+def test_statistics_take_what_can_be_read_once(livekv):
+    one = livekv.kv.KeyStream(livekv.KVOptions(policy="kvstream")).seal(FLOATS)
+    assert livekv.kv.stream_statistics(iter([one]), iter([one])) == livekv.kv.stream_statistics([one], (one,))
+
+
+def test_layers_for_a_gpu_that_is_not_there_are_warned_of(livekv, model):
+    if livekv.system_info()["gpu"]:
+        pytest.skip("there is one")
+    with pytest.warns(UserWarning, match="no GPU in this build or machine, n_gpu_layers is ignored"):
+        livekv.Model(model.path, n_gpu_layers=1)
 
 
 def test_every_call_of_the_extension_is_wrapped_and_every_type_it_takes_has_a_name(livekv):

@@ -192,7 +192,7 @@ def test_what_is_refused_changes_nothing(livekv, tiny, model, ids, engine):
         ([(one, ids[:5]), (other, [0.5])], "token 0 is 0.5, not a whole number"),
         ([(one, ids[:5]), other], "item 1 of the batch is not a session and its tokens"),
         ([(one, ids[:5]), (other, [1], 2)], "item 1 of the batch is not a session and its tokens"),
-        ([(tiny, ids[:5])], "item 0 of the batch is not a session and its tokens"),
+        ([(tiny, ids[:5])], "the session of item 0 of the batch is "),
     ]:
         with pytest.raises(livekv.Error) as raised:
             engine.step(batch)

@@ -200,7 +200,7 @@ def test_arguments_out_of_range_are_errors(livekv, model, session, tmp_path):
             call()
     with pytest.raises(livekv.Error, match="^n_ctx is '64'; it must be a whole number$"):
         model.session(n_ctx="64")
-    with pytest.raises(TypeError):
+    with pytest.raises(livekv.Error, match="^the text is 5; it must be text$"):
         model.tokenize(5)
 
 

@@ -138,6 +138,13 @@ def test_a_model_without_a_template_says_how_to_go_on(chat):
         assert len(said) == (mark is not None) and all(mark in line and f"{name} chats" in line for line in said)
 
 
+def test_a_template_that_reads_no_messages_is_passed_over_in_words(chat):
+    done, _ = chat("'[INST] ' + content", b"hi\n")
+    assert done.returncode == 0
+    (line,) = notes(done)
+    assert line.endswith("the model's chat template reads no messages, by its marks its chats are of the family mistral")
+
+
 def test_what_a_template_refuses_is_one_line(chat):
     template = "{{ raise_exception('no ' + messages[0].role + ' here') }}"
     done, _ = chat(template, b"hi\n")

@@ -108,6 +108,7 @@ def test_what_a_message_may_be(livekv, models):
         ({"role": "user", "content": ["a"]}, "a part of message 0"),
         ({"role": "user", "content": "\ud800"}, "message 0 cannot be given to a template"),
         ({"role": "user", "content": "a", "name": b"x"}, "message 0 cannot be given to a template"),
+        ({"role": "user", "content": "a", True: 1}, "message 0 cannot be given to a template: a key is bool, not text"),
         ({"role": None, "content": "a"}, "the role of message 0 is NoneType"),
         ({"role": "wizard", "content": "a"}, "the role 'wizard' is not supported"),
         ({"role": "user"}, "message 0 is not a mapping with role and content"),

@@ -128,6 +128,97 @@ def test_a_template_for_tools_is_taken_where_there_are_tools(livekv, tmp_path):
     assert model.apply_chat_template(question, tools=TOOLS) == "hi with 2"
 
 
+def test_a_template_for_tools_alone_is_taken_for_tools_and_otherwise_passed_over_in_words(livekv, tmp_path, capsys):
+    named = [{"name": "tool_use", "template": "{{ messages[0].content }} with {{ tools | length }}"}]
+    model = model_with(livekv, tmp_path / "model", named)
+    assert "note: the chat templates (tool_use) have no default" in capsys.readouterr().err
+    question = [{"role": "user", "content": "hi"}]
+    assert model.has_chat_template
+    assert model.apply_chat_template(question, tools=TOOLS) == "hi with 2"
+    with pytest.raises(livekv.Error, match="the model has no chat template, nor the marks of a family"):
+        model.apply_chat_template(question)
+
+
+def test_a_template_that_reads_no_messages_is_passed_over_in_words(livekv, tmp_path, capsys):
+    model = model_with(livekv, tmp_path / "model", "'[INST] ' + content")
+    assert "note: the chat template reads no messages" in capsys.readouterr().err
+    question = [{"role": "user", "content": "hi"}]
+    for variables in ({}, {"tools": TOOLS}):
+        with pytest.warns(UserWarning, match="^the model's chat template reads no messages; that of the family mistral is"):
+            assert model.apply_chat_template(question, **variables) == "[INST] hi [/INST]"
+
+
+NONE = [
+    {"content": "What's the sky?", "role": "user"},
+    {"role": "assistant", "tool_calls": [CALL], "content": None, "name": None},
+    {"role": "tool", "content": "ok", "tool_call_id": "call_1"},
+]
+READS_NONE = {
+    # DeepSeek-R1-Distill's shape: calls are written where there is no content.
+    "is none": "{% for m in messages %}{% if m['content'] is none %}{% for c in m['tool_calls'] %}"
+    "{{ '<call>' + c['function']['name'] }}{% endfor %}{% else %}{{ '[' + m['role'] + ']' + m['content'] }}{% endif %}"
+    "{% endfor %}",
+    "is not none": "{% for m in messages %}{% if m.content is not none %}[{{ m.role }}]{{ m.content }}[/]{% endif %}"
+    "{% endfor %}",
+    "== none": "{% for m in messages %}{{ 'N' if m.content == none else m.content }}{% endfor %}",
+    "is string": "{% for m in messages %}{% set c = m.content if m.content is string else '-' %}{{ c }}{% endfor %}",
+    "false": "{% for m in messages %}{% if m.content %}{{ m.content }}{% else %}-{% endif %}{% endfor %}",
+    "default": "{% for m in messages %}{{ m.content | default('d', true) }}{{ m.content or '' }}{% endfor %}",
+    "tojson": "{% for m in messages %}{{ m | tojson }}{% endfor %}",
+    "keys": "{% for m in messages %}{% for key in m %}{{ key }},{% endfor %}{% endfor %}",
+    "whole": "{% for m in messages %}{{ m }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", READS_NONE)
+def test_a_content_that_is_none_is_none_to_a_template_and_keys_keep_their_order(livekv, tmp_path, name):
+    right = transformers_text(READS_NONE[name], NONE, add_generation_prompt=True)
+    assert model_with(livekv, tmp_path / "model", READS_NONE[name]).apply_chat_template(NONE) == right
+
+
+@pytest.mark.parametrize(
+    "write",
+    ["m.content", "m.content | trim", "('' ~ m.content)", "('' + m.content)", "m.content.strip()", "m.content | string"],
+)
+def test_a_template_that_needs_text_gets_an_empty_one_for_none(livekv, tmp_path, write):
+    """transformers writes None there, or fails."""
+    template = "{% for m in messages %}[" + "{{ " + write + " }}]{{ (m.tool_calls or []) | length }}{% endfor %}"
+    model = model_with(livekv, tmp_path / "model", template)
+    assert model.apply_chat_template(NONE) == "[What's the sky?]0[]1[ok]0"
+
+
+def test_only_the_message_whose_none_is_written_becomes_a_text(livekv, tmp_path):
+    template = "{% for m in messages %}{% if m.tool_calls %}{{ m.content is none }}{% else %}[{{ m.content }}]{% endif %}"
+    model = model_with(livekv, tmp_path / "model", template + "{% endfor %}")
+    assert model.apply_chat_template([NONE[1], {"role": "user", "content": None}]) == "True[]"
+
+
+def test_a_template_that_refuses_none_itself_refuses_it(livekv, tmp_path):
+    template = "{% for m in messages %}{% if m.content is none %}{{ raise_exception('no text') }}{% endif %}{% endfor %}"
+    with pytest.raises(livekv.Error, match="^the model's chat template: no text$"):
+        model_with(livekv, tmp_path / "model", template).apply_chat_template(NONE)
+
+
+def test_families_take_none_for_an_empty_text(livekv, tmp_path):
+    model = model_with(livekv, tmp_path / "model", "'<|im_start|>'")
+    with pytest.warns(UserWarning, match="reads no messages"):
+        text = model.apply_chat_template(NONE[:2], add_generation_prompt=False)
+    assert text == "<|im_start|>user\nWhat's the sky?<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+
+
+def test_arguments_of_transformers_that_are_not_ours_are_refused_by_name(livekv, model):
+    import inspect
+
+    theirs = inspect.signature(transformers.PreTrainedTokenizerBase.apply_chat_template).parameters
+    ours = inspect.signature(livekv.Model.apply_chat_template).parameters
+    foreign = {n for n, p in theirs.items() if p.kind != p.VAR_KEYWORD} - set(ours) - {"documents"}
+    assert {"continue_final_message", "chat_template", "max_length", "truncation", "return_dict"} <= foreign
+    for name in foreign:
+        with pytest.raises(TypeError, match=rf"^apply_chat_template\(\) takes no {name}, which is transformers' ") as raised:
+            model.apply_chat_template(TALK, **{name: None})
+        assert "\n" not in str(raised.value)
+
+
 def test_what_a_variable_may_be(livekv, model):
     question = [{"role": "user", "content": "hi"}]
     for variables, part in [
@@ -138,6 +229,8 @@ def test_what_a_variable_may_be(livekv, model):
         ({"tools": [{"f": float("nan")}]}, "the variables tools cannot be given to a template"),
         ({"x": b"a"}, "the variables x cannot be given to a template"),
         ({"x": "\ud800"}, "the variables x cannot be given to a template"),
+        ({"x": {1: 2}}, "the variables x cannot be given to a template: a key is int, not text"),
+        ({"tools": [{"f": [{None: 1}]}]}, "a key is NoneType, not text"),
         ({"bos_token": "a"}, "the variable 'bos_token' of a chat template is given"),
         ({"eos_token": "a"}, "the variable 'eos_token' of a chat template is given"),
     ]:

@@ -209,6 +209,20 @@ def test_tokenize_works_on_vocabulary_only_files(cli, shared):
     assert_refused(cli("-p", "Hello", m=shared / "vocab" / "ggml-vocab-llama-spm.gguf"), 1, "a vocabulary-only file?")
 
 
+@pytest.mark.parametrize("option", [("-n", 5), ("-c", 100), ("--kv-bits", 3), ("--temp", 0), ("--stats", "s.json"),
+                                    ("--kv-store", "."), ("--keep", 4), ("--ignore-eos",), ("-ngl", 1)])  # fmt: skip
+def test_what_tokenize_does_not_read_is_refused(cli, tmp_path, option):
+    done = cli("--tokenize", "-p", "Hello", *option, cwd=tmp_path)
+    assert_refused(done, 2, "has no effect with --tokenize")
+    assert option[0].strip("-") in done.stderr.decode() or option[0] in ("-n", "-t", "-ngl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_no_model(cli, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert_refused(cli("-p", "Hello", m=tmp_path / "fifo"), 1, "fifo' is not a file")  # and nobody waits for a writer
+
+
 def test_interrupt_ends_cleanly_with_timings(tools, model):
     command = [tools.bin_dir / "livekv-cli", "-m", model, "-p", "a", "-n", "-1", "-c", "2000000", "--ignore-eos", "-t", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -225,3 +225,17 @@ def test_a_byte_level_tokenizer_without_merges_is_refused(small, tmp_path, merge
     tiny_models.write_json(small / "tokenizer.json", tokenizer | {"model": tokenizer["model"] | {"merges": merges}})
     done = run(small, tmp_path / "out.gguf")
     assert done.returncode == 1 and f"tokenizer.json: model.merges is {merges}, expected at least one" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "GemmaTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("merges", [None, [], [["\u2581", " "]]])
+def test_a_sentencepiece_tokenizer_without_merges_is_refused(small, tmp_path, kind, merges):
+    """transformers would leave all pieces apart; the scores, which are all that is left, would join them."""
+    tokenizer, settings = tiny_tokenizers.spm_json()
+    tokenizer["model"]["merges"] = merges
+    tokenizer["model"]["vocab"] |= {" ": 3, "\u2581 ": 4} if merges else {}
+    tiny_models.write_json(small / "tokenizer.json", tokenizer)
+    tiny_models.write_json(small / "tokenizer_config.json", settings | {"tokenizer_class": kind})
+    done = run(small, tmp_path / "out.gguf")
+    assert done.returncode == 1 and "tokenizer.json: model.merges is " in done.stderr and done.stderr.count("\n") == 1
+    assert "expected at least one merge" in done.stderr

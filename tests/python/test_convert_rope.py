@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import random
 
 import convert_hf
 import hf_config
@@ -88,6 +90,12 @@ def check(livekv, folder, config) -> bool:
     return True
 
 
+def drawn(n, *places):
+    """n of all combinations, the same ones every time; with LIVEKV_EXHAUSTIVE=1 all of them, which takes minutes."""
+    every = list(itertools.product(*places))
+    return every if n is None or os.environ.get("LIVEKV_EXHAUSTIVE") else random.Random(1).sample(every, n)
+
+
 OTHERS = ("MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
@@ -97,7 +105,8 @@ OTHERS = ("MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 def test_each_place_of_a_key_is_read_as_in_transformers(livekv, folders, architecture, kind):
     plain = plain_config(architecture)
     names = (("rope_scaling",), ("rope_parameters",), ("rope_scaling", "rope_parameters"))
-    keys = itertools.product(names, ("rope_type", "type"), (None, 64), (None, 128), (None, 700.0), (None, 300.0))
+    few = None if architecture == "LlamaForCausalLM" else 24  # which are read by the same code
+    keys = drawn(few, names, ("rope_type", "type"), (None, 64), (None, 128), (None, 700.0), (None, 300.0))
     n_same = 0
     for objects, type_key, inside, top, theta_inside, theta_top in keys:
         config = {k: v for k, v in plain.items() if k != "rope_theta"}
@@ -108,7 +117,7 @@ def test_each_place_of_a_key_is_read_as_in_transformers(livekv, folders, archite
             rope |= {ORIGINAL: inside * (i + 1)} if inside else {}
             config[name] = rope | ({"rope_theta": theta_inside * (i + 1)} if theta_inside else {})
         n_same += check(livekv, folders[architecture], config)
-    assert n_same == 96  # each of them
+    assert n_same == len(keys) > 20
 
 
 @pytest.mark.parametrize("kind", list(SCALED))
@@ -133,14 +142,15 @@ def test_each_place_of_a_key_of_gemma3_is_read_as_in_transformers_or_refused(liv
         {FULL: scaled, WINDOW: window, "factor": 2.0},
     )
     n_same = 0
-    for scaling, rope, top, theta in itertools.product(scalings, parameters, (None, 128), (True, False)):
+    combinations = drawn(120, scalings, parameters, (None, 128), (True, False))
+    for scaling, rope, top, theta in combinations:
         config = plain | ({} if scaling is None else {"rope_scaling": scaling})
         config |= {} if rope is None else {"rope_parameters": rope}
         config |= {ORIGINAL: top} if top else {}
         if not theta:
             del config["rope_theta"], config["rope_local_base_freq"]
         n_same += check(livekv, folders["Gemma3ForCausalLM"], config)
-    assert n_same > 100
+    assert n_same > len(combinations) // 4
 
 
 def test_each_place_of_a_key_of_phi3_is_read_as_in_transformers_or_refused(livekv, folders):
@@ -148,15 +158,15 @@ def test_each_place_of_a_key_of_phi3_is_read_as_in_transformers_or_refused(livek
     rope = {k: v for k, v in tiny_models.longrope(32, 16).items() if k not in ("rope_type", ORIGINAL)}
     kinds = ({"rope_type": "longrope"}, {"type": "longrope"}, {"type": "su"}, {"type": "yarn"}, {"rope_type": "linear"})
     n_same = 0
-    for name, kind, inside, top, factor, theta in itertools.product(
-        ("rope_scaling", "rope_parameters"), kinds, (None, 64), (None, 32, 600), (None, 9.0), (None, 300.0)
-    ):
+    names = ("rope_scaling", "rope_parameters")
+    combinations = drawn(120, names, kinds, (None, 64), (None, 32, 600), (None, 9.0), (None, 300.0))
+    for name, kind, inside, top, factor, theta in combinations:
         config = plain | ({ORIGINAL: top} if top else {})
         config[name] = rope | kind | ({ORIGINAL: inside} if inside else {})
         config[name] |= {"factor": factor} if factor else {}
         config[name] |= {"rope_theta": theta} if theta else {}
         n_same += check(livekv, folders["Phi3ForCausalLM"], config)
-    assert n_same == 168
+    assert n_same > len(combinations) // 2  # 168 of all 240
 
 
 @pytest.mark.parametrize("architecture, rope, message", [

@@ -90,14 +90,18 @@ def test_torch_checkpoints_of_parameters_give_the_same_bytes(tmp_path):
         ({"state_dict": {}}, "state_dict is no tensor, but a dict"),
         ([1, 2], "holds no tensors by name, but a list"),
         ({"a": 1.5}, "a is no tensor, but a float"),
-        (b"", "cannot be read"),
-        (b"\x80\x04K\x01.", "cannot be read"),
+        (b"", "pytorch_model.bin is no file that torch.save wrote: it is empty"),
+        (b"<html>404", "is no file that torch.save wrote: it begins with b'<html>404'"),
+        (b"\x80\x04K\x01.", "is no file that torch.save wrote: it begins with"),
+        (b"PK\x03\x04", "cannot be read"),
+        ("nested", "a is stored as a nested tensor"),
         ("int8", "a is stored as torch.int8"),
         ("sparse", "a is stored as torch.sparse_coo torch.float32"),
         ("empty", "a is stored as torch.float32 [0, 2]"),
         ("float8", "a is stored as torch.float8_e4m3fn"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 def test_torch_checkpoints_that_hold_something_else_are_refused(tmp_path, content, message):
     torch = pytest.importorskip("torch")
     tensors = {
@@ -105,6 +109,7 @@ def test_torch_checkpoints_that_hold_something_else_are_refused(tmp_path, conten
         "sparse": torch.zeros(2, 2).to_sparse(),
         "empty": torch.zeros(0, 2),
         "float8": torch.zeros(2, 2).to(torch.float8_e4m3fn),
+        "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
     }
     folder = tiny_models.make(tmp_path / "m", GQA, {})
     if isinstance(content, bytes):
@@ -173,3 +178,37 @@ def test_torch_checkpoints_without_values_and_of_old_torch_say_what_to_do(tmp_pa
         folder, _ = bin_folder(tmp_path, change)
         with pytest.raises(ConvertError, match=message):
             convert_hf.convert(folder, tmp_path / "a.gguf", "f32")
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda begin, end: [begin - 4, end - 4], "4 bytes that another tensor has too"),
+        (lambda begin, end: [0, end - begin], "bytes that another tensor has too"),
+        (lambda begin, end: None, "lost bytes before it"),
+    ],
+)
+def test_tensors_of_safetensors_share_no_bytes_and_leave_none(tmp_path, wrong, message):
+    folder = tiny_models.make(tmp_path / "m", GQA)
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    n = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + n])
+    name = "model.layers.1.mlp.up_proj.weight"
+    offsets = wrong(*header[name]["data_offsets"])
+    header[name]["data_offsets"] = offsets
+    if offsets is None:
+        del header[name]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + n :])
+    with pytest.raises(ConvertError, match=message) as refused:
+        convert(folder)
+    assert "model.safetensors: " in str(refused.value)
+
+
+def test_bytes_behind_the_last_tensor_are_refused(tmp_path):
+    folder = tiny_models.make(tmp_path / "m", GQA)
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"abc")
+    with pytest.raises(ConvertError, match="model.safetensors has 3 bytes that are of no tensor"):
+        convert(folder)

@@ -231,7 +231,7 @@ def test_drafts_change_nothing(livekv, model, tokens):
         (("--alpha", "nan"), "--alpha"),
         (("--guide", "first"), "--guide"),
         (("--ema-decay", "0.8"), "--ema-decay is an option of --kv kvstream, not of guided"),
-        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, fastkv, not of guided"),
+        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, fastkv, kvquant, not of guided"),
         (("--preset", "small"), "--preset: 'small' is none of the cache guided"),
         (("--early-ratio", "0.9"), "--early-ratio has no effect with --propagate off"),
         (("--later-ratio", "0.4"), "--later-ratio has no effect with --propagate off"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -110,6 +111,15 @@ def test_files_that_cannot_be_trusted_are_refused_with_the_reason(cli, saved, mo
     assert_refused(load(good, m="other"), 1, "bad.kv': made with another model: its ")
     assert_refused(load(good, m="q8"), 1, "made with another model: the shape is the same, the weights are not")
     assert_refused(load(good, m="renamed"), 1, "another model: the weights are the same, the vocabulary is not")
+    changed = cli("-n", 5, "--kv-load", saved, "--rope-base", 500, *GREEDY)
+    assert_refused(changed, 1, "made with other rotary positions: rope_freq_base was 10000, here it is 500")
+    changed = cli("-n", 5, "--kv-load", saved, "--rope-scaling", "yarn", "--rope-scale", 4, *GREEDY)
+    assert_refused(changed, 1, "made with other rotary positions: RoPE was scaled otherwise")
+    scaled = tmp_path / "scaled.kv"
+    assert cli("-p", "x", "-n", 5, "--kv-save", scaled, "--rope-scaling", "yarn", "--rope-scale", 4, *GREEDY).returncode == 0
+    assert_refused(cli("-n", 5, "--kv-load", scaled, *GREEDY), 1, "rotary positions: RoPE was scaled otherwise")
+    os.mkfifo(tmp_path / "fifo")
+    assert_refused(cli("-n", 5, "--kv-load", tmp_path / "fifo"), 1, "fifo' is not a file")
     for n in (10, 1000, len(good) // 2, len(good) - 1):
         assert_refused(load(good[:n]), 1, "bad.kv")
     edited = bytearray(good)

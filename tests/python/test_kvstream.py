@@ -187,7 +187,7 @@ def test_measured_noise_is_that_of_the_arrays(livekv, model, tokens):
         (("--outlier-threshold-relative", "10"), "can never flag a channel with ema-decay 0.9: it must be below 10"),
         (("--ema-decay", "1"), "--ema-decay"),
         (("--outlier-threshold-relative", "1"), "--outlier-threshold-relative"),
-        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, fastkv, not of kvstream"),
+        (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, fastkv, kvquant, not of kvstream"),
         (("--preset", "small"), "--preset: 'small' is none of the cache kvstream"),
     ],
 )

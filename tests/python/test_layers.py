@@ -54,6 +54,8 @@ BESIDE_THE_PUBLIC_HEADER = {
     "bindings/guided.cpp kv/guided_layer.h": "or a layer's by a guide",
     "bindings/fastkv.cpp kv/kv_fastkv.h": "or by the last tokens",
     "bindings/finch.cpp kv/finch_layer.h": "or by a question",
+    "bindings/kvquant.cpp kv/kv_kvquant.h": "or by a calibration",
+    "bindings/kvquant.cpp store/kv_calibration.h": "which is a file",
 }
 
 

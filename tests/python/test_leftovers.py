@@ -130,3 +130,66 @@ def test_the_converter_writes_no_key_that_the_engine_leaves_out(tmp_path):
         prefix = reader.get_field("general.architecture").contents() + "."
         written = {key.replace(prefix, "{arch}.", 1) for key in reader.fields if key.startswith(prefix)}
         assert len(written) > 10 and written <= READ | HARMLESS | READ_BY_SOME
+
+
+# Of the tokenizer: what the engine reads, and ids of tokens that no text gets by itself.
+TOKENIZER_READ = {
+    Keys.Tokenizer.MODEL,
+    Keys.Tokenizer.PRE,
+    Keys.Tokenizer.LIST,
+    Keys.Tokenizer.TOKEN_TYPE,
+    Keys.Tokenizer.SCORES,
+    Keys.Tokenizer.MERGES,
+    Keys.Tokenizer.BOS_ID,
+    Keys.Tokenizer.EOS_ID,
+    Keys.Tokenizer.EOT_ID,
+    Keys.Tokenizer.EOM_ID,
+    Keys.Tokenizer.UNK_ID,
+    Keys.Tokenizer.ADD_BOS,
+    Keys.Tokenizer.ADD_EOS,
+    Keys.Tokenizer.ADD_PREFIX,
+    Keys.Tokenizer.REMOVE_EXTRA_WS,
+}
+TOKENIZER_REFUSED = {Keys.Tokenizer.ADD_SEP, Keys.Tokenizer.PRECOMPILED_CHARSMAP}
+TOKENIZER_ALL = {key for key in vars(Keys.Tokenizer).values() if str(key).startswith("tokenizer.ggml.")}
+
+
+def test_harmless_keys_of_the_tokenizer_are_passed_over(livekv, source, with_key):
+    text = "The <s> and the\n other."
+    plain = livekv.Model(source.data.filename, n_threads=1).tokenize(text, parse_special=True)
+    harmless = TOKENIZER_ALL - TOKENIZER_READ - TOKENIZER_REFUSED
+    assert len(harmless) >= 13
+    for key in harmless | {"tokenizer.ggml.cls_token_id", "tokenizer.ggml.separator_token_id"}:
+        changed = livekv.Model(with_key(key, 9, gguf.GGUFValueType.UINT32), n_threads=1)
+        assert changed.tokenize(text, parse_special=True) == plain, key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Keys.Tokenizer.ADD_SEP,
+        "tokenizer.ggml.normalizer.lowercase",
+        "tokenizer.ggml.suppress_tokens",
+        "tokenizer.ggml.treat_whitespace_as_suffix",
+        "tokenizer.ggml.no_such_key",
+        "livekv.tokenizer.no_such_key",
+        "livekv.no_such_key",
+    ],
+)
+def test_a_key_of_the_tokenizer_that_is_not_read_is_refused_by_name_unless_off(livekv, with_key, key):
+    types = gguf.GGUFValueType
+    for value, type_, shown in ((True, types.BOOL, "1"), (7, types.UINT32, "7"), ("some", types.STRING, "a text")):
+        with pytest.raises(livekv.Error, match=f"key '{key}' is {shown}, which is not supported and may change what a text"):
+            livekv.Model(with_key(key, value, type_), n_threads=1)
+    with pytest.raises(livekv.Error, match=f"key '{key}' is an array"):
+        livekv.Model(with_key(key, [1, 2], types.ARRAY, types.INT32), n_threads=1)
+    livekv.Model(with_key(key, False, types.BOOL), n_threads=1)
+
+
+def test_flags_of_added_tokens_without_the_tokens_are_refused(livekv, tmp_path, with_key):
+    reader = GGUFReader(with_key("livekv.tokenizer.added_tokens", 0, gguf.GGUFValueType.UINT32))
+    assert reader.get_field("livekv.tokenizer.added_token_flags") is not None
+    out = tmp_path / "flags.gguf"
+    out.write_bytes(bytes(reader.data).replace(b"livekv.tokenizer.added_tokens", b"general.xxxxx.tokenizer.added"))
+    with pytest.raises(livekv.Error, match="added_token_flags is there without livekv.tokenizer.added_tokens"):
+        livekv.Model(out, n_threads=1)

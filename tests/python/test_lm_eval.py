@@ -49,6 +49,32 @@ def greedy(context, n, stop=()):
     return Generate(list(context), n, tuple(stop), 0.0, 0, 1.0, 0.0, 1.0, 0)
 
 
+def test_kept_answers_are_of_one_model_and_cache(livekv, story, tmp_path):
+    from lm_eval.api.model import CachingLM
+
+    from python_eval.lm_eval.model import LiveKV
+
+    file = tmp_path / "answers.db"
+
+    def opened(**options):
+        CachingLM(LiveKV(**{"path": str(story), "kv": "f16", "n_ctx": 64} | options), str(file)).dbdict.close()
+
+    for _ in range(2):
+        opened(batch=2)
+    other = tmp_path / story.name
+    other.write_bytes(story.read_bytes() + b"0")
+    for options, field in (({"kv": "q8_0"}, "cache"), ({"n_ctx": 65}, "n_ctx"), ({"path": str(other)}, "model.bytes")):
+        with pytest.raises(EvalError, match=f"answers.db: was run with {field} = "):
+            opened(**options)
+    opened()
+    file.unlink()
+    with CachingLM(LiveKV(path=str(story)), str(file)).dbdict as answers:
+        del answers["livekv config"]
+        answers["a request's hash"] = 1
+    with pytest.raises(EvalError, match="answers.db: does not say which model gave its answers"):
+        opened()
+
+
 # --- the engine ---
 
 
@@ -378,7 +404,7 @@ def test_workers_answer_as_one_process_does(harness, story, monkeypatch):
     [
         ({"kv": "q5"}, "'q5' is neither a policy nor a preset"),
         ({"colour": "red"}, "unknown model argument 'colour'"),
-        ({"path": "nowhere.gguf"}, "nowhere.gguf: no such model file"),
+        ({"path": "nowhere.gguf"}, "nowhere.gguf: no such file"),
         ({"path": ""}, "which model"),
         ({"batch": 0}, "batch is 0; it must be 1 or more"),
     ],

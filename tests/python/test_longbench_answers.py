@@ -58,6 +58,8 @@ def test_a_context_without_room_is_refused(model):
     sample = data.Sample(("x",), (), 1, context=TEXT, input="")
     with pytest.raises(tasks.LongBenchError, match="a context that leaves -12 tokens to a prompt is too short"):
         prepare.prepare(model, tasks.task("gov_report"), sample, 500)
+    with pytest.raises(tasks.LongBenchError, match="--max-length is 1; what is left of a prompt is at least 2 tokens"):
+        prepare.prepare(model, tasks.task("gov_report"), sample, 4000, 1)
 
 
 def test_an_answer_is_the_command_lines(livekv, model, tools, tmp_path):

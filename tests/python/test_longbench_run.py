@@ -205,7 +205,7 @@ def test_the_small_data_set_runs_with_the_shipped_model(shared, tmp_path, capsys
         ({"--tasks": "lcc"}, "lcc.jsonl: no such file"),
         ({"--kv": "f16,q5"}, "'q5' is neither a policy nor a preset"),
         ({"--kv": "livekv:kv-bits=9"}, "kv-bits"),
-        ({"--model": "nowhere.gguf"}, "nowhere.gguf: no such model file"),
+        ({"--model": "nowhere.gguf"}, "nowhere.gguf: no such file"),
         ({"--n-ctx": "60"}, "is too short"),
         ({"--model": __file__}, "GGUF"),
     ],

@@ -51,7 +51,8 @@ MODES = {
 def test_tools_on_a_full_disk(tools, story, text, mode):
     name, *arguments = MODES[mode]
     arguments = [str(text) if word == "TEXT" else word for word in arguments]
-    command = [tools.bin_dir / name, "-m", story, "-t", "1", *arguments]
+    threads = [] if "--tokenize" in arguments else ["-t", "1"]
+    command = [tools.bin_dir / name, "-m", story, *threads, *arguments]
     done = into(FULL, command)
     last = done.stderr.decode().splitlines()[-1]
     assert (done.returncode, last) == (1, f"{name}: cannot write to stdout: No space left on device")

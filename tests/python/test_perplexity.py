@@ -208,7 +208,7 @@ def test_dequantized_weights_are_another_measurement(tmp_path, measured):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "none.gguf"], "none.gguf: no such model file"),
+        (["--model", "none.gguf"], "none.gguf: no such file"),
         (["--data", "none.txt"], "none.txt: no such file"),
         (["--data", "bad.txt"], "bad.txt: not UTF-8 at byte 3"),
         (["--data", "short.txt"], "short.txt: 4 tokens are too few for 2 windows of 512"),

@@ -95,6 +95,47 @@ def tiny(root):
     return root / "tests" / "models" / "tiny.gguf"
 
 
+def text_file(path, *more: bytes):
+    sentences = "".join(f"The {n}th dog runs home. " for n in range(200))
+    path.write_bytes(sentences.encode() + b"".join(more))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:no GPU in this build")
+def test_a_folder_is_of_one_model_and_one_text_by_their_content(tiny, livekv, tmp_path, capsys):
+    model = tmp_path / "m.gguf"
+    model.write_bytes(tiny.read_bytes())
+    haystack = text_file(tmp_path / "hay.txt")
+    arguments = ["--model", str(model), "--haystack", str(haystack), "--lengths", "256", "--depths", "0", "--samples",
+                 "1", "--tasks", "single_key", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(arguments) == 0
+    answers = (tmp_path / "run" / "answers.jsonl").read_bytes()
+    changed = bytearray(tiny.read_bytes())
+    changed[-1] ^= 1
+    for path, content, field in ((model, changed, "model.sha256_of_edges"), (haystack, b" More.", "haystack.bytes")):
+        before = path.read_bytes()
+        path.write_bytes(content if path == model else before + content)
+        capsys.readouterr()
+        assert main(arguments) == 1
+        said = capsys.readouterr()
+        assert f"was run with {field} = " in said.err and said.err.count("\n") == 1 and said.out == ""
+        path.write_bytes(before)
+    assert main(arguments) == 0
+    assert main([*arguments, "--gpu-layers", "1"]) == 1
+    assert "was run with n_gpu_layers = 0, now it is 1" in capsys.readouterr().err
+    assert (tmp_path / "run" / "answers.jsonl").read_bytes() == answers
+
+
+def test_a_haystack_that_is_no_text_is_refused(tiny, livekv, tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    latin = text_file(tmp_path / "latin.txt", b"Caf\xe9.")
+    for path, why in ((latin, f"not UTF-8 at byte {latin.stat().st_size - 2}"), (tmp_path / "fifo", "no file, but"),
+                      (tmp_path, "is a folder, not a text"), (tmp_path / "none", "no such file")):  # fmt: skip
+        assert main(["--model", str(tiny), "--haystack", str(path)]) == 1
+        said = capsys.readouterr()
+        assert f"{path}: {why}" in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
 def retrieve(root, livekv, *arguments):
     command = [sys.executable, "-m", "python_eval.retrieval", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(Path(livekv.__file__).parents[1])}

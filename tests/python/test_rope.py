@@ -151,7 +151,7 @@ def test_a_saved_cache_belongs_to_its_positions(livekv, plain, tmp_path):
     session.save(kept)
     for options in ({}, {"rope_scale": 4.0}, {"rope_scaling": "yarn", "rope_scale": 8.0}, {"rope_base": 700.0}):
         other = livekv.Model(plain, n_threads=1, **options).session(n_ctx=64)
-        with pytest.raises(livekv.Error, match="another model"):
+        with pytest.raises(livekv.Error, match="other rotary positions"):
             other.load(kept)
     again = livekv.Model(plain, n_threads=1, rope_scaling="yarn", rope_scale=4.0).session(n_ctx=64)
     again.load(kept)

@@ -33,6 +33,14 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert json.loads((tmp_path / "a" / "run" / "config.json").read_text()) == CONFIG
 
 
+def test_every_tools_folder_says_what_it_is_of_in_one_form(root):
+    users = [path for path in (root / "python_eval").rglob("*.py")
+             if "RunFolder(" in path.read_text() and path.name != "run_folder.py"]  # fmt: skip
+    assert len(users) >= 7
+    for path in users:
+        assert "run_config(" in path.read_text() or "measuring.config_of(" in path.read_text(), path
+
+
 def test_records_are_on_the_disk_when_append_returns(tmp_path):
     script = (
         "import os, signal, sys; from python_eval.run_folder import RunFolder\n"

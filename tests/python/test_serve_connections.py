@@ -111,6 +111,26 @@ def test_what_does_not_come_in_time_is_not_waited_for(livekv, build_dir, tiny):
         assert process.communicate(timeout=30)[1] == ""
 
 
+def test_who_takes_nothing_of_an_answer_is_let_go(livekv, build_dir, tiny):
+    body = json.dumps({"content": " q!" * 800_000}).encode()
+    whole = HEAD.replace(b"/v1/completions", b"/tokenize").replace(b"1000", str(len(body)).encode())
+    with started(build_dir, "-m", tiny, "-c", 1 << 17, "-t", 1, "--timeout", 1) as (process, address):
+        url = urlsplit(address)
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.settimeout(30)
+            slow.connect((url.hostname, url.port))
+            slow.sendall(whole + b"\r\n" + body)
+            head = slow.recv(1024)
+            time.sleep(4)
+            said = head + everything(slow)
+        length = int(said.split(b"content-length: ")[1].split(b"\r\n")[0])
+        assert said.startswith(b"HTTP/1.1 200 ") and len(said) < length
+        assert answered(address)
+        process.terminate()
+        assert process.communicate(timeout=30)[1] == ""
+
+
 def test_what_is_no_request_is_said_once(livekv, build_dir, tiny):
     with started(build_dir, "-m", tiny, "-t", 1) as (process, address):
         for _ in range(20):

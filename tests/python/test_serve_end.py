@@ -56,6 +56,43 @@ class Client(threading.Thread):
         return json.loads(self.said.decode().strip().splitlines()[-1].removeprefix("data: "))
 
 
+LONG = 70_000
+SLOW = f"""import sys, time, livekv
+plain = livekv.Model.tokenize
+def tokenize(self, text, *rest, **more):
+    if len(text) >= {LONG}:
+        print("begun", text[:2], file=sys.stderr, flush=True)
+        time.sleep(int(text[:2]))
+    return plain(self, text, *rest, **more)
+livekv.Model.tokenize = tokenize"""
+
+
+def test_long_texts_keep_neither_others_nor_the_end(livekv, build_dir, tiny):
+    """Those of clients that have gone are not begun."""
+    with started(build_dir, "-m", tiny, "-c", 8192, "-t", 1, before=SLOW) as (process, address):
+        url = urlsplit(address)
+
+        def asking(seconds):
+            one = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+            one.request("POST", "/tokenize", json.dumps({"content": seconds + "x" * LONG}), JSON)
+            return one
+
+        waiting = [asking("03") for _ in range(6)]
+        assert process.stderr.readline() == "begun 03\n"
+        prompt = json.dumps({"prompt": "Once", "max_tokens": 2}).encode()
+        asked = urllib.request.Request(f"{address}/v1/completions", prompt, JSON)
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert answer.status == 200
+        for one in waiting:
+            one.close()
+        time.sleep(1)
+        last = asking("60")
+        assert process.stderr.readline() == "begun 60\n"
+        process.terminate()
+        assert process.communicate(timeout=20)[1] == "" and process.returncode == 0
+        last.close()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_everybody_is_told_and_nothing_is_left(livekv, build_dir, tiny, opening, tmp_path, number):
     pytest.importorskip("fsspec", reason="fsspec is not installed: requirements/store.txt")

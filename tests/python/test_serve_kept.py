@@ -98,16 +98,35 @@ def test_a_long_prompt_leaves_whole_chunks_behind_a_short_one_that_begins_alike(
 
 def test_the_same_prompt_again_computes_its_last_tokens(scheduler, serve, knowing, ids):
     """As many as make attention go the way that it goes for all of them: tiny.gguf has two query heads for each other."""
+    from livekv.serve.passes import Passes
+
     s = scheduler(knowing)
     prompt = ids[: CHUNK + 60]
     asked = [Asked(serve, prompt, max_tokens=4) for _ in range(3)]
     run(s, asked)
-    assert [one.request.n_cached for one in asked] == [0, len(prompt) - 17, len(prompt) - 17]
+    least = Passes.of(knowing, CHUNK).least(CHUNK)
+    assert 1 < least < 60  # more rows than a tile: 17 tokens with AVX-512, 9 with AVX2
+    assert [one.request.n_cached for one in asked] == [0, len(prompt) - least, len(prompt) - least]
     assert asked[0].text == asked[1].text == asked[2].text
 
 
 def bits(one):
     return [(chance.token, chance.logprob, list(chance.best)) for chance in one.chances]
+
+
+def test_a_written_token_that_a_prompt_has_by_chance_changes_no_bit(scheduler, serve, knowing, ids):
+    """A document that comes in pieces, of which the model guesses the next word."""
+    at = 2 * CHUNK + 40
+    first = Asked(serve, ids[:at], max_tokens=16, ignore_eos=True, n_chances=2)
+    s = scheduler(knowing)
+    run(s, [first])
+    guessed, other = first.chances[0].token, next(i for i in ids if i != first.chances[1].token)
+    longer = ids[:at] + [guessed, other] + ids[at : at + CHUNK]
+    asked = [Asked(serve, longer, max_tokens=4, n_chances=2) for _ in range(2)]
+    run(s, asked[:1])
+    run(scheduler(livekv_model(knowing)), asked[1:])
+    assert asked[0].request.n_cached == 2 * CHUNK
+    assert bits(asked[0]) == bits(asked[1])
 
 
 @pytest.mark.parametrize("at", [40, 100, 356, 2348])
@@ -200,10 +219,10 @@ def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
     def array(tokens):
         return np.asarray(tokens, np.int32)
 
-    with kept.take(array(ids[:279]), 0) as copy:  # inside its open chunk, among what was written
-        assert copy.n_tokens == 278 and len(kept) == 2
-    with kept.take(array(ids[:275]), 0) as copy:  # among what was read: the rest is read as all of the chunk would be
-        assert copy.n_tokens == 275 - 17
+    least = Passes.of(knowing, CHUNK).least(274)
+    for n in (275, 279):  # what was read, and a few that were written: the rest is read as all of the chunk would be
+        with kept.take(array(ids[:n]), 0) as copy:
+            assert copy.n_tokens == min(275, n - least) and len(kept) == 2
     with kept.take(array(ids[:262]), 0) as copy:  # of which there is not enough in this chunk
         assert copy.n_tokens == 4 * CHUNK
     with kept.take(array(ids[:230]), 0) as copy:  # in the middle of its fourth, sealed chunk
@@ -222,3 +241,8 @@ def test_a_sequence_is_taken_or_copied(serve, knowing, kv, ids):
         assert copy is not again  # it is a beginning of several still
     kept.shrink(-1)
     assert len(kept) == 0 and kept.n_bytes == 0
+    answered = knowing.session(1000, kv=kv)
+    answered.prefill(ids[:120])
+    kept.add(answered, 70, 70)
+    with kept.take(array(ids[:110]), 0) as copy:  # most of what was written
+        assert copy.n_tokens == 109

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 
 import pytest
 
@@ -75,17 +77,63 @@ def test_a_template_without_tools_is_told_of_them_in_words(tools):
     assert "tool_calls" in messages[2] and messages[0]["content"] == "Be brief."  # what was given is as it was
 
 
+def made(grammars, wanted):
+    """A text's constraint."""
+    return asyncio.run(grammars.constraint(wanted))()
+
+
+def test_a_grammar_that_was_not_begun_is_no_fault_of_its_own(livekv, root, monkeypatch):
+    """Makers that are busy with other people's for too long: 503, and it is made later."""
+    from livekv.serve import grammar
+    from livekv.serve.request import Refused
+
+    monkeypatch.setattr(grammar, "MAKING_S", 0.2)
+    grammars = grammar.Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
+    let_go, plain_make = threading.Event(), grammars._make
+    monkeypatch.setattr(grammars, "_make", lambda text, what: (let_go.wait() if "slow" in text else None, plain_make(text, what))[1])
+    for i in range(2):
+        with pytest.raises(livekv.Error, match="takes more than 0.2 s"):
+            made(grammars, grammar.of_json({"const": f"slow {i}"}))
+    with pytest.raises(Refused, match="other grammars are being made") as refused:
+        made(grammars, grammar.of_json({"const": "quick"}))
+    assert refused.value.status == 503
+    let_go.set()
+    monkeypatch.setattr(grammar, "MAKING_S", 60.0)
+    assert made(grammars, grammar.of_json({"const": "quick"}))
+
+
+def test_a_message_without_content_has_none_for_a_template(tools):
+    """As clients send it beside calls. A conversation in words has texts."""
+    from livekv.serve.anthropic_fields import CountBody
+    from livekv.serve.fields import ChatBody
+    from livekv.serve.messages import plain_messages
+    from livekv.serve.prompts import _plain
+
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    talk = [{"role": "system", "content": None}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    talk += [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "assistant", "tool_calls": [call]}]
+    messages = [_plain(message) for message in ChatBody(messages=talk, model="m").messages]
+    assert [message["content"] for message in messages] == [None, "Hi", None, None]
+    assert all(isinstance(message["content"], str) for message in tools.in_words(messages, [WEATHER]))
+    assert "None" not in str(tools.in_words(messages, [WEATHER]))
+    use = {"type": "tool_use", "id": "1", "name": "weather", "input": {}}
+    for blocks, content in (([use], None), ([{"type": "text", "text": "I look."}, use], "I look."), ([], "")):
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": blocks}]
+        body = CountBody(messages=turns, model="m")
+        assert plain_messages(body)[1]["content"] == content
+
+
 def test_a_schema_cannot_end_the_grammar_it_is_put_into(livekv, tools, root):
     """Names, keys and texts with the marks of the grammar's language are text."""
-    from livekv.serve.grammar import Grammars
+    from livekv.serve.grammar import Grammars, of_lark
 
     grammars = Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
     schema = {"type": "object", "properties": {'a"\nstart: /x/ %json {': {"const": '}"\n</tool_call>\nstart: "'}},
               "required": ['a"\nstart: /x/ %json {'], "additionalProperties": False}  # fmt: skip
     tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
     for must in (True, False):
-        assert grammars.of_lark(tools.grammar_of([tool], must, several=False), "the tools")
-    constraint = grammars.of_lark(tools.grammar_of([tool], True, several=False), "the tools")()
+        assert made(grammars, of_lark(tools.grammar_of([tool], must, several=False), "the tools"))
+    constraint = made(grammars, of_lark(tools.grammar_of([tool], True, several=False), "the tools"))
     text = f"<tool_call>\n{json.dumps({'name': 'weather', 'arguments': {schema['required'][0]: schema['properties'][schema['required'][0]]['const']}})}\n</tool_call>"
     for token in grammars._model.tokenize(text, add_special=False):
         assert constraint.allowed()[token // 32] >> token % 32 & 1
@@ -94,7 +142,7 @@ def test_a_schema_cannot_end_the_grammar_it_is_put_into(livekv, tools, root):
 
 
 def test_a_grammar_that_is_none_is_said_in_one_line(livekv, root):
-    from livekv.serve.grammar import Grammars
+    from livekv.serve.grammar import Grammars, of_json, of_lark
 
     grammars = Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
     deep: dict = {}
@@ -102,7 +150,7 @@ def test_a_grammar_that_is_none_is_said_in_one_line(livekv, root):
         deep = {"items": deep}
     for schema in ({"type": "nothing"}, {"pattern": "("}, {"type": "string", "minLength": 5, "maxLength": 1}, deep, {"enum": [float("nan")]}):
         with pytest.raises(livekv.Error) as refused:
-            grammars.of_json(schema)
+            made(grammars, of_json(schema))
         assert "\n" not in str(refused.value)
     with pytest.raises(livekv.Error, match="the tools: "):
-        grammars.of_lark("start: (", "the tools")
+        made(grammars, of_lark("start: (", "the tools"))

@@ -9,20 +9,12 @@
 
 #include "cli/tool.h"
 #include "error.h"
+#include "floats_in.h"
 #include "kv/kv_fastkv.h"
 
 namespace livekv {
 
 namespace {
-
-std::vector<float> read(int64_t n) {
-    std::vector<float> x(static_cast<size_t>(n));
-    std::cin.read(reinterpret_cast<char *>(x.data()), static_cast<std::streamsize>(x.size() * sizeof(float)));
-    if (!std::cin) {
-        fail("the input ends early");
-    }
-    return x;
-}
 
 int run(int, char **) {
     std::string header;
@@ -35,8 +27,8 @@ int run(int, char **) {
     const int64_t n_head = j.at("n_head");
     const int64_t n_head_kv = j.at("n_head_kv");
     const int64_t head_dim = j.at("head_dim");
-    const std::vector<float> q = read(n_head * std::min(n, fastkv_window) * head_dim);
-    const std::vector<float> k = read(n_head_kv * n * head_dim);
+    const std::vector<float> q = floats_in(n_head * std::min(n, fastkv_window) * head_dim);
+    const std::vector<float> k = floats_in(n_head_kv * n * head_dim);
     const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
     const fastkv_choice made = fastkv_choose(method, q, k, n_head, n_head_kv, head_dim, scale, /*is_later=*/false);
     std::cout << nlohmann::json{{"score", made.score},

@@ -9,6 +9,7 @@
 
 #include "cli/tool.h"
 #include "error.h"
+#include "floats_in.h"
 #include "kv/guided_layer.h"
 
 namespace livekv {
@@ -39,15 +40,6 @@ guided_method method_of(const nlohmann::json & j) {
     return m;
 }
 
-std::vector<float> read(int64_t n) {
-    std::vector<float> x(static_cast<size_t>(n));
-    std::cin.read(reinterpret_cast<char *>(x.data()), static_cast<std::streamsize>(x.size() * sizeof(float)));
-    if (!std::cin) {
-        fail("the input ends early");
-    }
-    return x;
-}
-
 void add_side(nlohmann::json & out, const guided_side & side, const std::string & name) {
     out[name + "_codes"] = side.codes;
     out[name + "_reconstruction"] = side.reconstruction;
@@ -73,9 +65,9 @@ int run(int, char **) {
     for (const nlohmann::json & chunk : request.at("chunks")) {
         const std::vector<int64_t> positions = chunk.at("positions");
         const int64_t n = static_cast<int64_t>(positions.size()) * shape.head_dim;
-        const std::vector<float> q = read(shape.n_head * n);
-        const std::vector<float> k = read(shape.n_head_kv * n);
-        const std::vector<float> v = read(shape.n_head_kv * n);
+        const std::vector<float> q = floats_in(shape.n_head * n);
+        const std::vector<float> k = floats_in(shape.n_head_kv * n);
+        const std::vector<float> v = floats_in(shape.n_head_kv * n);
         for (const guided_chunk & c : layer.add({q, k, v, positions}, chunk.at("n"))) {
             nlohmann::json out = {{"positions", c.positions},
                                   {"attention", c.attention},

@@ -11,6 +11,7 @@
 
 #include "cli/tool.h"
 #include "error.h"
+#include "floats_in.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_quant.h"
 #include "kv/kv_stream.h"
@@ -52,15 +53,6 @@ stream_method stream_method_of(const nlohmann::json & j, bool keys) {
     return m;
 }
 
-std::vector<float> read_chunk(int64_t n_values) {
-    std::vector<float> chunk(static_cast<size_t>(n_values));
-    std::cin.read(reinterpret_cast<char *>(chunk.data()), static_cast<std::streamsize>(chunk.size() * sizeof(float)));
-    if (!std::cin) {
-        fail("the input ends early");
-    }
-    return chunk;
-}
-
 void seal_stream(const nlohmann::json & request, const stream_method & method) {
     const int64_t head_dim = request.at("head_dim");
     std::vector<std::vector<float>> mu(request.at("n_head_kv").get<size_t>());
@@ -68,7 +60,7 @@ void seal_stream(const nlohmann::json & request, const stream_method & method) {
     int64_t index = 0;
     for (const int64_t n : request.at("lengths")) {
         for (std::vector<float> & before : mu) {
-            const std::vector<float> chunk = read_chunk(n * head_dim);
+            const std::vector<float> chunk = floats_in(n * head_dim);
             const stream_units units = stream_units_of(method, chunk, head_dim, before, index);
             const streamed_chunk sealed =
                 stream_chunk(method, units, chunk, head_dim, stream_high_tokens(method, position, n));
@@ -95,7 +87,7 @@ void seal_kivi(const nlohmann::json & request) {
     for (const int64_t n : request.at("lengths")) {
         for (int64_t h = 0; h < request.at("n_head_kv").get<int64_t>(); ++h) {
             const kivi_tokens sealed =
-                kivi_quantize(side, request.at("method").at("bits"), read_chunk(n * head_dim), head_dim);
+                kivi_quantize(side, request.at("method").at("bits"), floats_in(n * head_dim), head_dim);
             std::cout << nlohmann::json{{"codes", sealed.codes},
                                         {"scale", sealed.scale},
                                         {"low", sealed.low},
@@ -127,7 +119,7 @@ int run(int, char **) {
     bool first_chunk = true;
     for (const int64_t n : request.at("lengths")) {
         for (int64_t h = 0; h < n_head_kv; ++h) {
-            const std::vector<float> chunk = read_chunk(n * head_dim);
+            const std::vector<float> chunk = floats_in(n * head_dim);
             const int64_t n_sinks = first_chunk ? std::min<int64_t>(method.sink_tokens, n) : 0;
             key_statistics & s = statistics[static_cast<size_t>(h)];
             if (keys) {

@@ -17,6 +17,7 @@
 #include "kv/kv_classes.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_pack.h"
+#include "kvquant_rows.h"
 
 struct sequence_setup {
     int32_t n_head = 4;
@@ -30,6 +31,7 @@ struct sequence_setup {
     int32_t level_bits = 0;                       // blocks are of a level of guided with so many bits; 0: they are not
     livekv::guided_method::key_axis level_axis = livekv::guided_method::key_axis::channel;
     int32_t kivi_bits = 0;                       // blocks are kivi's with so many bits; 0: they are not
+    int32_t kvquant_bits = 0;                    // blocks are kvquant's with so many bits; 0: they are not
     const livekv::rope_turns * turns = nullptr;  // of keys that are kept before RoPE
     float k_size = 1.0f;                         // standard deviation of keys
     float q_size = 1.0f;
@@ -172,6 +174,13 @@ class random_sequence {
                 const livekv::kv_side side = keys ? livekv::kv_side::key : livekv::kv_side::value;
                 const livekv::kv_block_header of = livekv::kivi_header(side, n, s_.head_dim, s_.kivi_bits);
                 const std::vector<uint8_t> block = livekv::kivi_block(of, chunk);
+                all.insert(all.end(), block.begin(), block.end());
+                continue;
+            }
+            if (s_.kvquant_bits > 0) {
+                const livekv::kv_side side = keys ? livekv::kv_side::key : livekv::kv_side::value;
+                const std::vector<uint8_t> block =
+                    block_of_rows(side, s_.kvquant_bits, chunk, s_.head_dim, n_sinks, chunk.size() / 20 + d);
                 all.insert(all.end(), block.begin(), block.end());
                 continue;
             }

@@ -196,10 +196,49 @@ TEST(numbers_beyond_64_bits_are_floats) {
     CHECK_EQ(str(chat_template(tok).render({message}, true)), "3.6893488147419103e+19 -3.6893488147419103e+19 0.5");
 }
 
+// As transformers hands it over, unless the template writes it out (None there) or cannot go on with it.
+TEST(a_content_that_is_none_is_none_to_a_template_that_does_not_need_text) {
+    const std::vector<chat_message> messages = {{"user", "hi"},
+                                                {"assistant", "", R"({"content": null, "calls": ["f"]})"},
+                                                {"user", "", R"({"content": null})"}};
+    const auto text_of = [&](const std::string & write) {
+        return str(
+            chat_template(with_template("{% for m in messages %}" + write + "{% endfor %}")).render(messages, true));
+    };
+    CHECK_EQ(text_of("{{ m.content is none }},"), "False,True,True,");
+    CHECK_EQ(text_of("{{ m.content == none }},{{ m.content or '-' }},"), "False,hi,True,-,True,-,");
+    CHECK_EQ(text_of("{{ [m.content] | tojson }}"), "[\"hi\"][null][null]");
+    CHECK_EQ(text_of("[{{ m.content }}]"), "[hi][][]");
+    CHECK_EQ(text_of("[{{ m.content | trim }}]{{ m.content is none }}"), "[hi]False[]False[]False");
+    CHECK_EQ(text_of("[{{ '' + m.content }}]"), "[hi][][]");
+    CHECK_EQ(text_of("{% if m.calls %}{{ m.content is none }}{% else %}[{{ m.content }}]{% endif %}"), "[hi]True[]");
+    CHECK_ERROR(text_of("{% if m.content is none %}{{ raise_exception('no text') }}{% endif %}"),
+                "the model's chat template: no text");
+    for (const chat_family family : {chat_family::chatml, chat_family::llama3, chat_family::zephyr}) {
+        CHECK_EQ(format_chat(family, messages, true),
+                 format_chat(family, {{"user", "hi"}, {"assistant", ""}, {"user", ""}}, true));
+    }
+}
+
+TEST(the_keys_of_a_message_keep_their_order) {
+    const livekv::tokenizer tok =
+        with_template("{% for m in messages %}{% for key in m %}{{ key }},{% endfor %}{% endfor %}");
+    const auto keys_of = [&](const char * more) {
+        return str(chat_template(tok).render({{"user", "hi", more}}, true));
+    };
+    CHECK_EQ(keys_of(""), "role,content,");
+    CHECK_EQ(keys_of(R"({"name": 1})"), "role,content,name,");
+    CHECK_EQ(keys_of(R"({"name": 1, "content": "a", "role": "user"})"), "name,content,role,");
+    CHECK_ERROR(keys_of("[1]"), "is no JSON object");
+}
+
 TEST(a_template_that_reads_no_messages_stands_for_its_family) {
     const livekv::tokenizer tok = with_template("'[INST] ' + content");
     CHECK(has_chat_template(tok));
     CHECK_EQ(str(chat_template(tok).render({{"user", "a"}}, true)), "[INST] a [/INST]");
+    CHECK_EQ(passed_over_template(tok), "the model's chat template reads no messages");
+    CHECK_EQ(passed_over_template(with_template("{{ messages }}")), "");
+    CHECK_EQ(passed_over_template(load({{"a"}})), "");
     CHECK(!has_chat_template(with_template("### Instruction:")));
     CHECK_ERROR(chat_template(with_template("### Instruction:")), "a plain prompt");
 }

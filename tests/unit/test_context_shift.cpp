@@ -6,8 +6,10 @@
 #include "check.h"
 #include "engine/engine.h"
 #include "error.h"
+#include "policy/kv_policies.h"
 #include "saved_sequence.h"
 #include "session/generate.h"
+#include "tiny_calibration.h"
 
 using namespace livekv;
 using namespace tiny_sequences;
@@ -15,10 +17,11 @@ using namespace tiny_sequences;
 namespace {
 
 constexpr int64_t chunk = 32;
-const std::vector<std::string> policies = {"f16", "q8_0", "q4_0_rot", "livekv", "livekv, 8 bits", "kvstream", "kivi"};
+const std::vector<std::string> policies = {"f16",      "q8_0", "q4_0_rot", "livekv", "livekv, 8 bits",
+                                           "kvstream", "kivi", "kvquant"};
 
 bool is_chunked(const std::string & kv) {
-    return kv.starts_with("livekv") || kv == "kvstream" || kv == "kivi";
+    return kv.starts_with("livekv") || kv == "kvstream" || kv == "kivi" || kv == "kvquant";
 }
 
 tiny_spec spec_of(const std::string & arch) {
@@ -34,8 +37,8 @@ tiny_spec spec_of(const std::string & arch) {
     return spec;
 }
 
-session_params short_params(const std::string & kv, int64_t n_ctx) {
-    session_params p = tiny_sequences::params_of(kv.substr(0, kv.find(',')), chunk, n_ctx);
+session_params short_params(const model & m, const std::string & kv, int64_t n_ctx) {
+    session_params p = calibrated_params(m, kv.substr(0, kv.find(',')), chunk, n_ctx);
     if (kv == "livekv, 8 bits") {
         p.kv.bits = 8;
         p.kv.key_alloc = kv_key_alloc::off;
@@ -63,7 +66,7 @@ TEST(what_stays_has_the_keys_of_its_new_positions) {
         const int64_t d = m->hp.head_dim(0);
         for (const std::string & kv : policies) {
             IN(arch, " ", kv);
-            session s(m, short_params(kv, 310));
+            session s(m, short_params(*m, kv, 310));
             const std::vector<int32_t> tokens = some_tokens(310);
             s.prefill(tokens);
             const std::vector<float> logits(s.last_logits().begin(), s.last_logits().end());
@@ -97,15 +100,18 @@ TEST(what_stays_has_the_keys_of_its_new_positions) {
 
 TEST(keys_before_rope_move_without_a_bit_of_loss) {
     const auto m = tiny_model(spec_of("llama"));
-    session s(m, short_params("kvstream", 310));
-    s.prefill(some_tokens(310));
-    const kv_layer_dump before = s.cache().dump(1);
-    const int64_t gone = s.make_room(1, 1);
-    const kv_layer_dump after = s.cache().dump(1);
-    const int64_t row = static_cast<int64_t>(after.k.stored.size()) / (m->hp.n_head_kv(1) * s.n_tokens());
-    const int64_t n = (s.n_tokens() - chunk) * row;
-    CHECK(same_bits(part(after.k.stored, m->hp.n_head_kv(1), chunk * row, n),
-                    part(before.k.stored, m->hp.n_head_kv(1), (chunk + gone) * row, n)));
+    for (const char * kv : {"kvstream", "kvquant"}) {
+        IN(kv);
+        session s(m, short_params(*m, kv, 310));
+        s.prefill(some_tokens(310));
+        const kv_layer_dump before = s.cache().dump(1);
+        const int64_t gone = s.make_room(1, 1);
+        const kv_layer_dump after = s.cache().dump(1);
+        const int64_t row = static_cast<int64_t>(after.k.stored.size()) / (m->hp.n_head_kv(1) * s.n_tokens());
+        const int64_t n = (s.n_tokens() - chunk) * row;
+        CHECK(same_bits(part(after.k.stored, m->hp.n_head_kv(1), chunk * row, n),
+                        part(before.k.stored, m->hp.n_head_kv(1), (chunk + gone) * row, n)));
+    }
 }
 
 TEST(a_shifted_sequence_can_be_forked_saved_restored_and_shortened) {
@@ -114,14 +120,14 @@ TEST(a_shifted_sequence_can_be_forked_saved_restored_and_shortened) {
         for (const std::string & kv : policies) {
             IN(arch, " ", kv);
             const auto e = std::make_shared<engine>(m, 2, size_t(1) << 24);
-            session s(e, short_params(kv, 360));
+            session s(e, short_params(*m, kv, 360));
             s.prefill(some_tokens(350));
             CHECK(s.make_room(30, 33) > 0);
             const std::vector<int32_t> more = some_tokens(30, 9);
             s.prefill(more);
             const std::unique_ptr<session> copy = s.fork();
             session restored(e, s.params());
-            if (is_chunked(kv)) {
+            if (find_kv_policy(s.params().kv.policy).saves()) {
                 const temporary_file file(".kv");
                 s.save(file.path());
                 restored.load(file.path());
@@ -144,7 +150,7 @@ TEST(a_shifted_sequence_can_be_forked_saved_restored_and_shortened) {
 TEST(nobody_shares_what_has_seen_more_than_its_tokens) {
     const auto m = tiny_model(spec_of("llama"));
     const auto e = std::make_shared<engine>(m, 2, size_t(1) << 24);
-    session s(e, short_params("livekv", 320));
+    session s(e, short_params(*m, "livekv", 320));
     s.prefill(some_tokens(10 * chunk));
     CHECK_EQ(s.make_room(8 * chunk, chunk + 1), 8 * chunk);  // what comes next begins a chunk of its own
     s.prefill(some_tokens(4 * chunk, 6));
@@ -164,11 +170,11 @@ TEST(a_text_goes_on_where_the_context_ends) {
                 params.ignore_eos = true;
                 params.sampling.temperature = 0.0;
                 params.n_lookup = n_lookup;
-                session ends(m, short_params(kv, 200));
+                session ends(m, short_params(*m, kv, 200));
                 const generate_result full = generate(ends, some_tokens(50), params, {});
                 CHECK(full.reason == stop_reason::context_full && full.n_forgotten == 0);
                 params.n_keep = 20;
-                session s(m, short_params(kv, 200));
+                session s(m, short_params(*m, kv, 200));
                 const generate_result r = generate(s, some_tokens(50), params, {});
                 CHECK(r.reason == stop_reason::n_predict);
                 CHECK_EQ(r.n_generated, 500);
@@ -181,22 +187,22 @@ TEST(a_text_goes_on_where_the_context_ends) {
 
 TEST(what_cannot_leave_says_so_or_ends_the_text) {
     const auto m = tiny_model(spec_of("llama"));
-    session_params turned = short_params("kvstream", 200);
+    session_params turned = short_params(*m, "kvstream", 200);
     turned.kv.pre_rope = false;
     session s(m, turned);
     generate_params params;
     params.n_keep = 4;
     CHECK_ERROR(generate(s, some_tokens(5), params, {}), "sealed after RoPE");
-    session guided(m, short_params("guided", 200));
+    session guided(m, short_params(*m, "guided", 200));
     CHECK_ERROR(generate(guided, some_tokens(5), params, {}), "cannot leave a cache of policy guided: how its tokens");
     params.n_keep = -1;
     CHECK_ERROR(generate(s, some_tokens(5), params, {}), "n_keep");
     params.n_keep = 1;
     params.n_predict = 100;
     params.ignore_eos = true;
-    session small(m, short_params("livekv", 40));  // one chunk and a tail: nothing is between
+    session small(m, short_params(*m, "livekv", 40));  // one chunk and a tail: nothing is between
     CHECK(generate(small, some_tokens(5), params, {}).reason == stop_reason::context_full);
-    session all(m, short_params("livekv", 200));
+    session all(m, short_params(*m, "livekv", 200));
     params.n_keep = 190;
     CHECK(generate(all, some_tokens(150), params, {}).reason == stop_reason::context_full);
     CHECK_ERROR(generate(all, some_tokens(201), params, {}), "the context holds");

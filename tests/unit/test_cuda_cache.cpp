@@ -11,6 +11,7 @@
 #include "kernels/cuda/simt_emulated.h"
 #include "run/chunked_cache.h"
 #include "session/session.h"
+#include "tiny_calibration.h"
 #include "tiny_model.h"
 
 using namespace livekv;
@@ -33,7 +34,7 @@ tiny_spec spec() {
     return s;
 }
 
-std::shared_ptr<const model> tiny(int64_t n_gpu_layers = 0) {
+std::shared_ptr<const model> small_model(int64_t n_gpu_layers = 0) {
     static temporary_file file(".gguf");
     static const bool written = (write_tiny_model(spec(), file.path()), true);
     (void)written;
@@ -53,7 +54,7 @@ session_params params(const std::function<void(kv_options &)> & edit = {}) {
 
 std::unique_ptr<session> make(bool on_device, const session_params & p) {
     simt::emulated::set_stands_in(on_device);
-    auto s = std::make_unique<session>(tiny(), p);
+    auto s = std::make_unique<session>(small_model(), p);
     simt::emulated::set_stands_in(false);
     return s;
 }
@@ -299,10 +300,8 @@ TEST(broken_queries_are_reported_of_any_cache) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
-    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "finch"}) {
-        session_params p;
-        p.n_ctx = 1024;
-        p.kv.policy = policy;
+    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "finch", "kvquant"}) {
+        session_params p = tiny_sequences::calibrated_params(*small_model(), policy, 128, 1024);
         CHECK_ERROR(make(true, p), "policy: the cache " + std::string(policy) + " is computed on the CPU only");
     }
 }

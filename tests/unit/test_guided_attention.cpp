@@ -5,13 +5,11 @@
 #include <cstring>
 #include <random>
 
+#include "attention_setups.h"
 #include "check.h"
-#include "kernels/attention_job.h"
 #include "kernels/guide_weights.h"
 #include "kv/kv_check.h"
 #include "random_rows.h"
-#include "random_sequence.h"
-#include "worst_nmse.h"
 
 using namespace livekv;
 using axis = guided_method::key_axis;
@@ -94,29 +92,17 @@ TEST(levels_beside_each_other_rows_and_what_a_trim_leaves) {
 
 TEST(grouped_queries_head_sizes_and_awkward_lengths) {
     for (const axis keys : {axis::channel, axis::token}) {
-        for (const int32_t head_dim : {64, 128, 80}) {
-            for (const int32_t group : {1, 2, 3, 4, 7, 8}) {
-                for (const int32_t n : {1, 15, 17, 31, 32, 47, 65}) {
-                    for (const int32_t n_new : {1, 3}) {
-                        IN("axis=", static_cast<int>(keys), " head_dim=", head_dim, " group=", group, " n=", n,
-                           " new=", n_new);
-                        sequence_setup s;
-                        s.n_head_kv = 1;
-                        s.n_head = group;
-                        s.head_dim = head_dim;
-                        s.n_new = n_new;
-                        s.level_bits = 3;
-                        s.level_axis = keys;
-                        random_sequence seq(s);
-                        seq.add(n, true, true);
-                        seq.set_level(5);
-                        seq.add(n, true, true);
-                        seq.add(std::max(n, n_new), false, false);
-                        check_worst(seq, limit_of(keys));
-                    }
-                }
-            }
-        }
+        IN("axis=", static_cast<int>(keys));
+        for_awkward_shapes([&](sequence_setup s, int32_t n) {
+            s.level_bits = 3;
+            s.level_axis = keys;
+            random_sequence seq(s);
+            seq.add(n, true, true);
+            seq.set_level(5);
+            seq.add(n, true, true);
+            seq.add(std::max(n, s.n_new), false, false);
+            check_worst(seq, limit_of(keys));
+        });
     }
 }
 

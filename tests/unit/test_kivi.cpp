@@ -5,14 +5,13 @@
 #include <cstring>
 #include <random>
 
+#include "attention_setups.h"
 #include "check.h"
 #include "kernels/seal_kivi.h"
 #include "kv/kv_check.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_pack.h"
 #include "random_rows.h"
-#include "random_sequence.h"
-#include "worst_nmse.h"
 
 using namespace livekv;
 
@@ -98,47 +97,24 @@ TEST(blocks_beside_rows_and_what_a_trim_leaves) {
 }
 
 TEST(grouped_queries_head_sizes_and_awkward_lengths) {
-    for (const int32_t head_dim : {64, 128, 80}) {
-        for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8}) {
-            for (const int32_t n : {1, 15, 17, 31, 32, 47, 65}) {
-                for (const int32_t n_new : {1, 3}) {
-                    for (const int32_t bits : all_bits) {
-                        IN("head_dim=", head_dim, " group=", group, " n=", n, " new=", n_new, " bits=", bits);
-                        sequence_setup s;
-                        s.n_head_kv = 4;  // the error of one row alone is a matter of chance
-                        s.n_head = 4 * group;
-                        s.head_dim = head_dim;
-                        s.n_new = n_new;
-                        s.kivi_bits = bits;
-                        random_sequence seq(s);
-                        seq.add(n, true, true);
-                        seq.add(n, true, false);
-                        seq.add(n, true, true);
-                        seq.add(2 * std::max(n, n_new), false, false);
-                        check_worst(seq, rounded_nmse);
-                    }
-                }
-            }
-        }
+    for (const int32_t bits : all_bits) {
+        IN("bits=", bits);
+        for_awkward_shapes([&](sequence_setup s, int32_t n) {
+            s.n_head_kv = 4;  // the error of one row alone is a matter of chance
+            s.n_head *= 4;
+            s.kivi_bits = bits;
+            random_sequence seq(s);
+            seq.add(n, true, true);
+            seq.add(n, true, false);
+            seq.add(n, true, true);
+            seq.add(2 * std::max(n, s.n_new), false, false);
+            check_worst(seq, rounded_nmse);
+        });
     }
 }
 
 TEST(long_contexts_in_spans_and_windows) {
-    for (const int32_t n_new : {1, 20}) {
-        for (const int64_t window : {0, 300}) {
-            IN("new=", n_new, " window=", window);
-            sequence_setup s;
-            s.n_new = n_new;
-            s.window = window;
-            s.kivi_bits = 4;
-            random_sequence seq(s);
-            for (int32_t i = 0; i < 20; ++i) {
-                seq.add(128, true, true);
-            }
-            seq.add(33, false, false);
-            check_worst(seq, rounded_nmse);
-        }
-    }
+    check_long_contexts(rounded_nmse, [](sequence_setup & s) { s.kivi_bits = 4; });
 }
 
 TEST(heavy_channels_and_channels_of_zeros) {

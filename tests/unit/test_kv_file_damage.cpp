@@ -87,7 +87,8 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
     spec = four_layer_spec();
     spec.edit_keys = [](gguf_context * g) { gguf_set_val_f32(g, "llama.rope.freq_base", 5e5f); };
     session other_rope(tiny_model(spec), params_of());
-    CHECK_ERROR(other_rope.load(file.path()), "its rope_freq_base was 10000, this one's is 500000");
+    CHECK_ERROR(other_rope.load(file.path()),
+                "made with other rotary positions: rope_freq_base was 10000, here it is 500000");
     spec = four_layer_spec();
     spec.zeroed_tensor = "blk.2.ffn_up.weight";
     session other_weights(tiny_model(spec), params_of());

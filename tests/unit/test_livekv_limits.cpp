@@ -195,8 +195,8 @@ TEST(an_option_that_the_policy_does_not_read_is_refused_by_name) {
         p.kv.policy = policy;
         session(m, p).prefill(some_tokens(5));  // the chunk's size is everybody's
         p.kv.bits = 2;
-        CHECK_ERROR(session(m, p),
-                    "kv_bits: the cache " + std::string(policy) + " does not read it, livekv, kivi, fastkv do");
+        CHECK_ERROR(session(m, p), "kv_bits: the cache " + std::string(policy) +
+                                       " does not read it, livekv, kivi, fastkv, kvquant do");
         p.kv = p.kv.for_policy(policy);
         session(m, p).prefill(some_tokens(5));
     }

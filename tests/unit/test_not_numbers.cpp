@@ -6,7 +6,7 @@
 #include "error.h"
 #include "session/fidelity.h"
 #include "session/generate.h"
-#include "tiny_sequences.h"
+#include "tiny_calibration.h"
 
 using namespace livekv;
 using namespace tiny_sequences;
@@ -52,7 +52,7 @@ TEST(the_logit_and_its_position_are_named_and_nothing_is_added) {
     for (const float bad : {static_cast<float>(NAN), INFINITY, -INFINITY}) {
         const auto m = one_bad_logit(bad);
         for (const std::string & kv : prompt_policies()) {
-            session s(m, params_of(kv, 32));
+            session s(m, calibrated_params(*m, kv, 32));
             // A product of an infinite weight is infinite or, with a zero, NaN: either is refused.
             CHECK_ERROR(s.prefill(good_tokens(20)),
                         "the model's logits are not numbers: that of token 40 after "
@@ -68,7 +68,7 @@ TEST(the_logit_and_its_position_are_named_and_nothing_is_added) {
             s.reset();
             CHECK_ERROR(generate(s, good_tokens(20), {}, {}), "the model's logits are not numbers");
             fidelity_params p;
-            p.test = params_of(kv, 32, 64);
+            p.test = calibrated_params(*m, kv, 32, 64);
             CHECK_ERROR(measure_fidelity(m, good_tokens(128), p), "that of token 40 after position 32 is ");
             p.kl_base = p.test.kv;
             CHECK_ERROR(measure_fidelity(m, good_tokens(128), p), "the model's logits are not numbers");
@@ -82,8 +82,8 @@ TEST(a_sequence_goes_on_after_a_pass_that_was_refused) {
         const auto m = breaks_at_a_token(bad);
         for (const std::string & kv : prompt_policies()) {
             for (const int n_bad : {1, 140}) {
-                session s(m, params_of(kv, 256, 400));
-                session fresh(m, params_of(kv, 256, 400));
+                session s(m, calibrated_params(*m, kv, 256, 400));
+                session fresh(m, calibrated_params(*m, kv, 256, 400));
                 last_logits(s, good_tokens(57));
                 last_logits(fresh, good_tokens(57));
                 CHECK_ERROR(s.prefill(std::vector<int32_t>(static_cast<size_t>(n_bad), broken_token)), " not ");

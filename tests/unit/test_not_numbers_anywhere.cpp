@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "error.h"
-#include "tiny_sequences.h"
+#include "tiny_calibration.h"
 
 using namespace livekv;
 using namespace tiny_sequences;
@@ -44,7 +44,7 @@ std::shared_ptr<const model> broken(tiny_spec spec, const std::string & tensor, 
 
 // What is said to a prompt or to the token after it.
 std::string refusal(const std::shared_ptr<const model> & m, const std::string & kv, int n_tokens) {
-    session_params p = params_of(kv, 64);
+    session_params p = calibrated_params(*m, kv, 64);
     p.n_threads = 1;
     session s(m, p);
     try {

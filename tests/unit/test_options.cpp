@@ -69,7 +69,8 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-m", "a", "--top-p", "1.1"}, "0..1");
     refuses({"-m", "a", "--chunk-size", "0"}, "32..4096");
     refuses({"-m", "a", "--chunk-size", "100"}, "multiple of 32");
-    refuses({"-m", "a", "--kv", "q5"}, "one of livekv, kvstream, guided, kivi, fastkv, finch, f16, q8_0, q4_0");
+    refuses({"-m", "a", "--kv", "q5"},
+            "one of livekv, kvstream, guided, kivi, fastkv, finch, kvquant, f16, q8_0, q4_0");
     refuses({"-m", "a", "-p", "x", "-f", "y"}, "choose one");
     refuses({"-m", "a", "--system", "x"}, "needs -cnv");
     refuses({"-m", "a", "--prefix-cache", "1M"}, "it needs -cnv");
@@ -84,9 +85,9 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
 
 TEST(options_that_the_policy_does_not_read_are_usage_errors_that_say_whose_they_are) {
     refuses({"-m", "a", "--kv", "f16", "--kv-bits", "2"},
-            "--kv-bits is an option of --kv livekv, kivi, fastkv, not of f16");
+            "--kv-bits is an option of --kv livekv, kivi, fastkv, kvquant, not of f16");
     refuses({"-m", "a", "--kv", "f16", "--kv-bits", "4"},
-            "--kv-bits is an option of --kv livekv, kivi, fastkv");  // its default
+            "--kv-bits is an option of --kv livekv, kivi, fastkv, kvquant");  // its default
     refuses({"-m", "a", "--preset", "small", "--kv", "q8_0"},
             "--preset is an option of --kv livekv, kvstream, guided, not of q8_0");
     refuses({"-m", "a", "--kv-error", "--kv", "q4_0"}, "--kv-error is an option of");

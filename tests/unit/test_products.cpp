@@ -12,20 +12,11 @@
 #include "check.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/products.h"
+#include "weight_type_pairs.h"
 
 using namespace livekv;
 
 namespace {
-
-struct type_pair {
-    weight_type ours;
-    ggml_type theirs;
-};
-constexpr type_pair types[] = {
-    {weight_type::q4_0, GGML_TYPE_Q4_0}, {weight_type::q4_1, GGML_TYPE_Q4_1}, {weight_type::q5_0, GGML_TYPE_Q5_0},
-    {weight_type::q5_1, GGML_TYPE_Q5_1}, {weight_type::q8_0, GGML_TYPE_Q8_0}, {weight_type::q4_k, GGML_TYPE_Q4_K},
-    {weight_type::q5_k, GGML_TYPE_Q5_K}, {weight_type::q6_k, GGML_TYPE_Q6_K},
-};
 
 std::vector<const cpu_kernels *> levels() {
     std::vector<const cpu_kernels *> all;
@@ -128,7 +119,7 @@ void check_product(const cpu_kernels & kernels, const matrix & m, const std::vec
 
 TEST(products_agree_with_double_precision) {
     for (const cpu_kernels * kernels : levels()) {
-        for (const type_pair & type : types) {
+        for (const type_pair & type : type_pairs) {
             const int64_t span = format_of(type.ours).span;
             for (const int64_t n_in : {span, 3 * span}) {
                 for (const int64_t n_out : {1, 16, 39}) {
@@ -147,7 +138,7 @@ TEST(products_agree_with_double_precision) {
 // Where sums have 16 bits, these are the largest.
 TEST(the_largest_codes_times_the_largest_bytes_fit) {
     for (const cpu_kernels * kernels : levels()) {
-        for (const type_pair & type : types) {
+        for (const type_pair & type : type_pairs) {
             for (const float first : {-1.0f, 1.0f}) {  // of 16; where all are equal, some types have codes of 0
                 for (const float others : {-1.0f, 1.0f}) {
                     std::vector<float> values(16 * 256, others);
@@ -167,7 +158,7 @@ TEST(the_largest_codes_times_the_largest_bytes_fit) {
 
 TEST(a_row_does_not_depend_on_the_others) {
     for (const cpu_kernels * kernels : levels()) {
-        for (const type_pair & type : types) {
+        for (const type_pair & type : type_pairs) {
             IN(kernels->name, " ", ggml_type_name(type.theirs));
             const matrix m = random_matrix(type, 256, 32);
             const std::vector<float> x = random_numbers(13 * 256, 5, 0.0f);
@@ -188,7 +179,7 @@ TEST(what_is_not_a_number_stays_none_in_its_row_and_a_row_of_zeros_gives_zeros) 
         for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                                 -std::numeric_limits<float>::infinity()}) {
             IN(kernels->name, " ", bad);
-            const matrix m = random_matrix(types[5], 256, 16);
+            const matrix m = random_matrix(type_pairs[5], 256, 16);
             std::vector<float> x = random_numbers(3 * 256, 5, 0.0f);
             x[256 + 77] = bad;
             std::fill(x.begin() + 512, x.end(), 0.0f);
@@ -208,7 +199,7 @@ TEST(the_vector_levels_give_the_same_bits) {
     if (!a || !b) {
         SKIP("this machine runs fewer than two");
     }
-    for (const type_pair & type : types) {
+    for (const type_pair & type : type_pairs) {
         IN(ggml_type_name(type.theirs));
         const matrix m = random_matrix(type, 512, 48);
         const std::vector<float> x = random_numbers(5 * 512, 3, 0.0f);

@@ -4,11 +4,9 @@
 #include <cmath>
 #include <random>
 
+#include "attention_setups.h"
 #include "check.h"
-#include "kernels/attention_job.h"
 #include "random_rows.h"
-#include "random_sequence.h"
-#include "worst_nmse.h"
 
 using namespace livekv;
 
@@ -16,67 +14,38 @@ namespace {
 
 constexpr double exact_nmse = 1e-6;  // nothing is rounded but sums in f32, and turns
 
-rope_params rope_of(rope_order order, int64_t n_rot) {
-    rope_params rope;
-    rope.order = order;
-    rope.n_rot = n_rot;
-    return rope;
-}
-
 }  // namespace
 
 TEST(blocks_of_every_width_before_and_after_their_turn) {
-    std::mt19937 rng(1);
-    const int32_t widths[] = {2, 3, 4, 5, 8};
-    const rope_tiles normal(rope_of(rope_order::normal, 64));
-    const rope_tiles neox(rope_of(rope_order::neox, 64));
-    for (const int32_t bits : widths) {
+    for (const int32_t bits : {2, 3, 4, 5, 8}) {
         for (const int32_t high : {bits, 8, 16}) {
-            for (const rope_turns * turns :
-                 {static_cast<const rope_turns *>(nullptr), &normal.turns(), &neox.turns()}) {
-                for (const int32_t n_new : {1, 5, 40}) {
-                    IN("bits=", bits, ",", high, " turns=", turns == nullptr ? -1 : turns->neighbours, " new=", n_new);
-                    sequence_setup s;
-                    s.n_new = n_new;
-                    s.turns = turns;
-                    s.stream.emplace();
-                    s.stream->bits = bits;
-                    s.stream->high_bits = high;
-                    random_sequence seq(s);
-                    seq.add(4, false, false);
-                    seq.add(96, true, true, 4);
-                    seq.add(33, true, true);
-                    seq.add(70, true, true, 0, 96);
-                    seq.add(40, false, false);
-                    check_worst(seq, exact_nmse);
-                }
-            }
+            IN("bits=", bits, ",", high);
+            for_each_turn([&](sequence_setup s) {
+                s.stream.emplace();
+                s.stream->bits = bits;
+                s.stream->high_bits = high;
+                random_sequence seq(s);
+                seq.add(4, false, false);
+                seq.add(96, true, true, 4);
+                seq.add(33, true, true);
+                seq.add(70, true, true, 0, 96);
+                seq.add(40, false, false);
+                check_worst(seq, exact_nmse);
+            });
         }
     }
 }
 
 TEST(grouped_queries_head_sizes_and_awkward_lengths) {
-    for (const int32_t head_dim : {64, 128, 80}) {
-        const rope_tiles tiles(rope_of(rope_order::neox, head_dim));
-        for (const int32_t group : {1, 2, 3, 4, 7, 8}) {
-            for (const int32_t n : {1, 15, 17, 31, 32, 47, 65}) {
-                for (const int32_t n_new : {1, 3}) {
-                    IN("head_dim=", head_dim, " group=", group, " n=", n, " new=", n_new);
-                    sequence_setup s;
-                    s.n_head_kv = 1;
-                    s.n_head = group;
-                    s.head_dim = head_dim;
-                    s.n_new = n_new;
-                    s.turns = &tiles.turns();
-                    s.stream.emplace();
-                    random_sequence seq(s);
-                    seq.add(n, true, true);
-                    seq.add(std::max(n, n_new), false, false);
-                    check_worst(seq, exact_nmse);
-                }
-            }
-        }
-    }
+    for_awkward_shapes([](sequence_setup s, int32_t n) {
+        const rope_tiles tiles(rope_of(rope_order::neox, s.head_dim));
+        s.turns = &tiles.turns();
+        s.stream.emplace();
+        random_sequence seq(s);
+        seq.add(n, true, true);
+        seq.add(std::max(n, s.n_new), false, false);
+        check_worst(seq, exact_nmse);
+    });
 }
 
 TEST(turns_of_some_channels_with_a_magnitude_and_far_positions) {

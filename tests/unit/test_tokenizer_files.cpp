@@ -1,5 +1,6 @@
 // What a file says of its tokenizer is done, and what contradicts itself is an error.
 
+#include <algorithm>
 #include <limits>
 
 #include "check.h"
@@ -54,6 +55,37 @@ TEST(flags_of_added_tokens_are_checked) {
     CHECK_ERROR(with({mark}, {32}), "has 32, expected 0 to 31");
     CHECK_ERROR(with({mark}, {0, 0}), "has 2 values, expected 1");
     CHECK_ERROR(with({5000}, {0}), "has 5000, expected less than");
+}
+
+// As a file of Hugging Face has it that lists a piece as a special word: the piece still takes part in merges.
+TEST(a_piece_that_is_a_control_token_joins_others_and_comes_of_no_text) {
+    static constexpr int32_t single_word_of_the_vocabulary = 4 + 16;
+    const auto with_control = [](const std::string & text) {
+        std::vector<fixtures::token> tokens = fixtures::spm_tokens();
+        const auto found = std::ranges::find(tokens, text, &fixtures::token::text);
+        const auto id = static_cast<int32_t>(found - tokens.begin());
+        found->type = 3;
+        fixtures::vocab_builder vocab("llama", tokens);
+        std::vector<const char *> merges = {"a b", "ab c"};
+        gguf_set_arr_str(vocab.gguf, "livekv.tokenizer.merges", merges.data(), merges.size());
+        gguf_set_val_str(vocab.gguf, "livekv.tokenizer.prepend_scheme", "never");
+        gguf_set_arr_data(vocab.gguf, "livekv.tokenizer.added_tokens", GGUF_TYPE_INT32, &id, 1);
+        gguf_set_arr_data(vocab.gguf, "livekv.tokenizer.added_token_flags", GGUF_TYPE_INT32,
+                          &single_word_of_the_vocabulary, 1);
+        return load(vocab);
+    };
+    const tokenizer of_one = with_control("b");
+    const int32_t byte_b = of_one.find("<0x62>");
+    for (const bool parse_special : {false, true}) {
+        CHECK_EQ(show(of_one.encode("abc", false, parse_special)), show({of_one.find("abc")}));
+        CHECK_EQ(show(of_one.encode("cb", false, parse_special)), show({of_one.find("c"), byte_b}));
+    }
+    CHECK_EQ(show(of_one.encode("b", false, true)), show({of_one.find("b")}));
+    CHECK_EQ(show(of_one.encode("b", false, false)), show({byte_b}));
+    const tokenizer of_two = with_control("ab");
+    CHECK_EQ(show(of_two.encode("abc", false, false)), show({of_two.find("abc")}));
+    CHECK_EQ(show(of_two.encode("cab", false, true)), show({of_two.find("c"), of_two.find("a"), of_two.find("b")}));
+    CHECK_EQ(show(of_two.encode("ab", false, false)), show({of_two.find("a"), of_two.find("b")}));
 }
 
 TEST(phi3s_tokens_take_the_white_space_behind_them_along) {

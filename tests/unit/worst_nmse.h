@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "kernels/attention_job.h"
+#include "random_rows.h"
 #include "random_sequence.h"
 
 // The largest error against double precision.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -67,7 +68,7 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
         longer = f"{args.ctx_size} tokens is longer than the {model.n_ctx_train} the model was trained on"
         print(f"livekv.serve: warning: a context of {longer}", file=sys.stderr)
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
-    connections = Connections(most_connections(), args.read_timeout)
+    connections = Connections(most_connections(), args.read_timeout, args.timeout)
     whole = connections.limited(ToldTheEnd(app))
     config = uvicorn.Config(
         whole,
@@ -102,4 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+        sys.stderr.flush()
+    os._exit(status)  # all is closed; a thread that reads somebody's long text would be waited for

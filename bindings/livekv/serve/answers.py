@@ -24,6 +24,8 @@ from livekv.serve.worker import Worker, events
 T = TypeVar("T")
 FETCH_S = 10.0
 """A prompt begins without what has not come by then."""
+LONG = 1 << 16
+"""Bytes of a body whose text takes a tokenizer long: it takes them one at a time, so that short ones need not wait."""
 
 
 @dataclass
@@ -39,7 +41,10 @@ class Service:
 
     def __post_init__(self) -> None:
         longest = max(len(self.model.token_piece(token)) for token in range(self.model.n_vocab))
+        # None is asyncio's own, whose threads are waited for at the end.
         self._fetchers = ThreadPoolExecutor(4, "livekv-fetch")
+        self._texts = ThreadPoolExecutor(4, "livekv-text")
+        self._long_texts = ThreadPoolExecutor(1, "livekv-long-text")
         self._most_text = 4 * longest * self.worker.scheduler.n_ctx  # 4: a tokenizer may compose characters
 
     @property
@@ -72,10 +77,12 @@ class Service:
                 404, f"there is no model {name[:100]!r} here, only {self.name!r}", "model", "model_not_found"
             )
 
-    async def off_loop(self, work: Callable[[], T]) -> T:
-        """What takes a while, in another thread. Raises ApiError 400 for what the library refuses."""
+    async def off_loop(self, http: HttpRequest, work: Callable[[], T]) -> T:
+        """What a body's text takes, in another thread. Raises ApiError 400 for what the library refuses; ClientGone,
+        for whom nothing is begun."""
+        pool = self._texts if http.state.n_bytes <= LONG else self._long_texts
         try:
-            return await asyncio.to_thread(work)
+            return await unless_gone(http, asyncio.get_running_loop().run_in_executor(pool, work))
         except Error as problem:
             raise ApiError(400, str(problem)) from None
 

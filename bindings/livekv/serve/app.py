@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -75,19 +77,24 @@ def make_app(
         service.check_name(model_name)
         return model_facts()
 
-    @app.post("/tokenize")
-    async def tokenize(body: Tokenize) -> dict[str, Any]:
-        service.check_name(body.model)
-        tokens = await service.off_loop(
-            lambda: service.model.tokenize(body.content, body.add_special, body.parse_special)
+    async def written(http: Request, work: Callable[[], dict[str, Any]]) -> Response:
+        """As JSON, which is written off the loop too."""
+        return Response(
+            await service.off_loop(http, lambda: json.dumps(work()).encode()), media_type="application/json"
         )
-        return {"tokens": tokens}
 
-    @app.post("/detokenize")
-    async def detokenize(body: Detokenize) -> dict[str, Any]:
+    @app.post("/tokenize", response_model=None)
+    async def tokenize(body: Tokenize, http: Request) -> Response:
         service.check_name(body.model)
-        text = await service.off_loop(lambda: service.model.detokenize(body.tokens, body.skip_special))
-        return {"content": text}
+        service.check_length(len(body.content))
+        tokens = functools.partial(service.model.tokenize, body.content, body.add_special, body.parse_special)
+        return await written(http, lambda: {"tokens": tokens()})
+
+    @app.post("/detokenize", response_model=None)
+    async def detokenize(body: Detokenize, http: Request) -> Response:
+        service.check_name(body.model)
+        text = functools.partial(service.model.detokenize, body.tokens, body.skip_special)
+        return await written(http, lambda: {"content": text()})
 
     @app.get("/health")
     async def health() -> dict[str, str]:

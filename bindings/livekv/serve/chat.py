@@ -15,7 +15,7 @@ from livekv.serve.answers import Service, sse, streamed, token_text, unless_gone
 from livekv.serve.bodies import body_as
 from livekv.serve.errors import ApiError
 from livekv.serve.fields import ChatBody
-from livekv.serve.prompts import Conversation, conversation_of
+from livekv.serve.prompts import Conversation, constraint_of, conversation_of
 from livekv.serve.request import Piece, TokenChance
 from livekv.serve.request import Request as Asked
 
@@ -56,10 +56,11 @@ def chat(service: Service) -> APIRouter:
         service.check_name(body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs", "top_logprobs")
-        talk = await service.off_loop(lambda: conversation_of(service, body))
+        talk = await service.off_loop(http, lambda: conversation_of(service, body))
+        constraint = await unless_gone(http, constraint_of(service, talk))
         max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         n_chances = (body.top_logprobs or 0) if body.logprobs else None
-        asked = service.request_of(body, talk.prompt, max_tokens, n_chances, talk.constraint)
+        asked = service.request_of(body, talk.prompt, max_tokens, n_chances, constraint)
         if body.stream:
             return await stream(http, body, talk, asked)
         choices = []

@@ -87,7 +87,7 @@ def completions(service: Service) -> APIRouter:
     @router.post("/v1/completions", response_model=None)
     async def complete(body: Body, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
-        prompts = await service.off_loop(lambda: prompts_of(service, body.prompt))
+        prompts = await service.off_loop(http, lambda: prompts_of(service, body.prompt))
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         asked = [service.request_of(body, prompt, max_tokens, body.logprobs) for prompt in prompts]
         if body.echo:

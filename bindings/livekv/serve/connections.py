@@ -1,5 +1,6 @@
-"""What connections may do before there is a request: their number is limited, and so is the time that a head takes.
-uvicorn waits for ever, and an idle connection costs a file descriptor, without which no other one is taken."""
+"""What connections may do before there is a request, and while their answer is sent: their number is limited, and so is
+the time that a head takes, and the time in which nothing is taken of an answer. uvicorn waits for ever, and an idle
+connection costs a file descriptor, without which no other one is taken."""
 
 from __future__ import annotations
 
@@ -40,12 +41,14 @@ class Connections:
     """Those of a server, which know each other by the client's address. Where there are too many, the one that has been
     without a whole request for the longest goes; where all have one, the newest is answered 503.
 
-    head_s: from the first moment, or the last answer, to the end of a request's head.
+    head_s: from the first moment, or the last answer, to the end of a request's head. stalled_s: in which a client must
+    take some of an answer that is waiting for it.
     """
 
-    def __init__(self, most: int, head_s: float) -> None:
+    def __init__(self, most: int, head_s: float, stalled_s: float) -> None:
         self._most = most
         self._head_s = head_s
+        self._stalled_s = stalled_s
         self._all: dict[Any, asyncio.Transport] = {}
         self._asked: Counter[Any] = Counter()  # requests under way
         self._waiting: dict[Any, asyncio.TimerHandle] = {}  # without a whole request, the oldest first
@@ -113,6 +116,7 @@ class Connections:
 
         class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             taken = False
+            stalled: asyncio.TimerHandle | None = None
 
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 one = cast(asyncio.Transport, transport)
@@ -128,7 +132,21 @@ class Connections:
                 if self.taken:
                     super().data_received(data)
 
+            def pause_writing(self) -> None:
+                super().pause_writing()
+                self.stalled = asyncio.get_running_loop().call_later(connections._stalled_s, self.transport.abort)
+
+            def resume_writing(self) -> None:
+                self.flows()
+                super().resume_writing()
+
+            def flows(self) -> None:
+                if self.stalled:
+                    self.stalled.cancel()
+                    self.stalled = None
+
             def connection_lost(self, problem: Exception | None) -> None:
+                self.flows()
                 if self.taken:
                     connections.close(self.name)
                     super().connection_lost(problem)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from livekv._livekv import Error
 from livekv.model import Model
-from livekv.serve.request import U32
+from livekv.serve.request import U32, Refused
 
 # As models are used to write JSON; free white space would let a small one go on with it for ever.
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -24,6 +25,8 @@ MOST_SCHEMA = 1 << 18
 """Characters of a schema as JSON."""
 MOST_PATTERNS = 8
 """Of a schema with allOf: what a text must match all of takes twice the time for each more."""
+MOST_OPTIONAL = 498
+"""Properties of one object that need not be there, which llguidance takes 10 s to find too many of."""
 MAKING_S = 10.0
 """A grammar that takes longer to make is refused."""
 _KEPT = 64
@@ -87,8 +90,18 @@ class _Vocabulary:
         return self._model.tokenize(text.decode("utf-8", "replace"), add_special=False)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A grammar that is not made yet."""
+
+    text: str
+    """As llguidance has it."""
+    what: str
+    """It is of, in messages."""
+
+
 class Grammars:
-    """Of one model. Every function returns what makes a text's constraint, and raises Error for no such grammar."""
+    """Of one model."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -97,28 +110,22 @@ class Grammars:
         self._makers = ThreadPoolExecutor(2, "livekv-grammar")
         self._made: OrderedDict[str, LLMatcher] = OrderedDict()  # by grammar, the one used last is the last
 
-    def of_json(self, schema: Mapping[str, Any]) -> Callable[[], Grammar]:
-        """JSON that a schema describes."""
-        text = schema_text(schema)
-        return self._of(LLMatcher.grammar_from_json_schema(text, defaults=_JSON), "the JSON schema")  # type: ignore[arg-type]
-
-    def of_lark(self, text: str, what: str) -> Callable[[], Grammar]:
-        """Text of a grammar in llguidance's form of Lark. what: it is of, in messages."""
-        return self._of(LLMatcher.grammar_from_lark(text), what)
-
-    def _of(self, grammar: str, what: str) -> Callable[[], Grammar]:
-        with self._lock:
-            matcher = self._made.get(grammar)
+    async def constraint(self, wanted: Wanted) -> Callable[[], Grammar]:
+        """What makes a text's constraint. Raises Error for no such grammar, and Refused where those of others are made
+        for so long that this one was not begun. One loop's."""
+        matcher = self._made.get(wanted.text)
         if matcher is None:
+            making = self._makers.submit(self._make, wanted.text, wanted.what)
             try:
-                matcher = self._makers.submit(self._make, grammar, what).result(MAKING_S)
-            except TookTooLong:
-                raise Error(f"{what}: it takes more than {MAKING_S:g} s to make a grammar of it") from None
-        with self._lock:
-            self._made[grammar] = matcher
-            self._made.move_to_end(grammar)
-            while len(self._made) > _KEPT:
-                self._made.popitem(last=False)
+                matcher = await asyncio.wait_for(asyncio.wrap_future(making), MAKING_S)
+            except asyncio.TimeoutError:  # noqa: UP041 (Python 3.10's is another than TimeoutError)
+                if making.cancelled():
+                    raise Refused(503, "other grammars are being made; try again later", int(MAKING_S)) from None
+                raise Error(f"{wanted.what}: it takes more than {MAKING_S:g} s to make a grammar of it") from None
+        self._made[wanted.text] = matcher
+        self._made.move_to_end(wanted.text)
+        while len(self._made) > _KEPT:
+            self._made.popitem(last=False)
         return lambda: Grammar(matcher.deep_copy())
 
     def _make(self, grammar: str, what: str) -> LLMatcher:
@@ -151,20 +158,42 @@ class Grammars:
             return self._tokenizer
 
 
+def of_json(schema: Mapping[str, Any]) -> Wanted:
+    """JSON that a schema describes. Raises Error, as schema_text."""
+    return Wanted(LLMatcher.grammar_from_json_schema(schema_text(schema), defaults=_JSON), "the JSON schema")  # type: ignore[arg-type]
+
+
+def of_lark(text: str, what: str) -> Wanted:
+    """Text of a grammar in llguidance's form of Lark. what: it is of, in messages."""
+    return Wanted(LLMatcher.grammar_from_lark(text), what)
+
+
 def embedded(schema: Mapping[str, Any]) -> str:
     """A schema as a part of a Lark grammar."""
-    return "%json " + schema_text({"x-guidance": _JSON, **schema})
+    return "%json " + schema_text(schema, {"x-guidance": _JSON})
 
 
-def schema_text(schema: Mapping[str, Any]) -> str:
-    """As JSON. Raises Error for what is none, and for what would take too long to make a grammar of."""
+def schema_text(schema: Mapping[str, Any], ours: Mapping[str, Any] | None = None) -> str:
+    """As JSON, with fields of ours. Raises Error for what is none, and for what would take too long to make a grammar
+    of."""
     try:
-        text = json.dumps(schema, allow_nan=False)
+        text = json.dumps({**(ours or {}), **schema}, allow_nan=False)
     except (ValueError, RecursionError) as problem:
         raise Error(f"the JSON schema: {_line(str(problem))}") from None
     if len(text) > MOST_SCHEMA:
         raise Error(f"the JSON schema has {len(text)} characters; at most {MOST_SCHEMA} are possible")
-    names = list(_names(schema))
+    parts = list(_objects(schema))
+    for part in parts:
+        properties, required = part.get("properties"), part.get("required")
+        n_required = len(required) if isinstance(required, list) else 0
+        if isinstance(properties, Mapping) and len(properties) - n_required > MOST_OPTIONAL:
+            raise Error(
+                f"the JSON schema has an object with {len(properties)} properties, of which more than {MOST_OPTIONAL} "
+                "are not required"
+            )
+    if any("x-guidance" in part for part in parts):
+        raise Error("the JSON schema: x-guidance is not supported")
+    names = [name for part in parts for name in part]
     n_patterns = sum(map(names.count, ("pattern", "patternProperties", "format", "not")))
     if n_patterns > MOST_PATTERNS and "allOf" in names:
         raise Error(
@@ -173,17 +202,19 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return text
 
 
-def _names(schema: Any) -> Iterator[str]:
-    """Of all its fields."""
+def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """All of its parts that have fields."""
     parts = [schema]
     while parts:
         part = parts.pop()
         if isinstance(part, Mapping):
-            yield from part
+            yield part
             parts += part.values()
         elif isinstance(part, list):
             parts += part
 
 
 def _line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0][:300]
+    """The first, with the last where that says alone what is wrong."""
+    lines = text.strip().splitlines() or ["no reason given"]
+    return (f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0])[:300]

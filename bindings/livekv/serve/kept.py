@@ -36,8 +36,9 @@ class _Sequence:
     def usable(self, prompt: Ids, passes: Passes) -> int:
         """Tokens that a prompt need not compute; its last ones are computed for its logits."""
         n = min(common(self.tokens, prompt), len(prompt) - 1)
-        if n <= self.n_prompt:
-            n = passes.cut(min(n, self.n_same), len(prompt))
+        # A few tokens that were written may agree by chance with a prompt that is no answer's continuation.
+        if n <= self.n_prompt or n < min(len(self.tokens), self.n_prompt + WORTH):
+            n = passes.cut(min(n, self.n_prompt, self.n_same), len(prompt))
         return n if n == len(self.tokens) else self.session.exact_trim(n)
 
 

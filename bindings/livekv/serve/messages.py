@@ -15,7 +15,7 @@ from livekv.sampling import drawn_seed
 from livekv.serve.answers import Service, sse, streamed, unless_gone, whole
 from livekv.serve.anthropic_fields import CountBody, MessagesBody, TextBlock, ToolResult, ToolUse, Turn
 from livekv.serve.bodies import body_as
-from livekv.serve.prompts import Conversation, prompt_of, with_tools
+from livekv.serve.prompts import Conversation, constraint_of, prompt_of, with_tools
 from livekv.serve.request import Piece
 from livekv.serve.request import Request as Asked
 from livekv.serve.tools import Messages, PlainReader
@@ -73,7 +73,9 @@ def _plain(turn: Turn) -> Messages:
         for block in turn.content
         if isinstance(block, ToolUse)
     ]
-    said: dict[str, Any] = {"role": turn.role, "content": text} | ({"tool_calls": calls} if calls else {})
+    said: dict[str, Any] = {"role": turn.role, "content": text}
+    if calls:
+        said |= {"content": text or None, "tool_calls": calls}
     return results + ([said] if text or calls or not results else [])
 
 
@@ -148,14 +150,15 @@ def messages(service: Service) -> APIRouter:
     @router.post("/v1/messages", response_model=None)
     async def answer(body: Body, http: Request) -> Response | dict[str, Any]:
         service.check_name(body.model)
-        talk = await service.off_loop(lambda: conversation_of(service, body))
+        talk = await service.off_loop(http, lambda: conversation_of(service, body))
+        constraint = await unless_gone(http, constraint_of(service, talk))
         asked = Asked(
             prompt=talk.prompt,
             max_tokens=body.max_tokens,
             seed=drawn_seed(None),
             sampling=body.sampling(),
             stop=body.stop_sequences or (),
-            constraint=talk.constraint,
+            constraint=constraint,
         )
         if body.stream:
             return await stream(http, talk, asked)
@@ -168,9 +171,9 @@ def messages(service: Service) -> APIRouter:
         return message(asked, content, _reason(one.reason, one.stop, bool(reader.calls)), one.stop)
 
     @router.post("/v1/messages/count_tokens")
-    async def count(body: Counted) -> dict[str, int]:
+    async def count(body: Counted, http: Request) -> dict[str, int]:
         service.check_name(body.model)
-        talk = await service.off_loop(lambda: conversation_of(service, body))
+        talk = await service.off_loop(http, lambda: conversation_of(service, body))
         return {"input_tokens": len(talk.prompt)}
 
     async def stream(http: Request, talk: Conversation, asked: Asked) -> StreamingResponse:

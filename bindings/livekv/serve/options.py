@@ -87,8 +87,13 @@ def store_name(args: argparse.Namespace) -> str | None:
 
 
 def _shared_caches() -> str:
-    policies = kv_options_table()[0].range.split("|")
-    *names, last = [name for name in policies if KVOptions(policy=name).can_be_stored]
+    def stored(name: str) -> bool:
+        try:
+            return KVOptions(policy=name).can_be_stored
+        except Error:  # it needs more than its name
+            return False
+
+    *names, last = filter(stored, kv_options_table()[0].range.split("|"))
     return f"{', '.join(names)} and {last} caches"
 
 

@@ -1,20 +1,14 @@
 """Which passes give the same bits. Attention takes few rows one way and many another, and cuts a long context into
-spans by their number (engine/kernels/attention_job.cpp, cpu/attention_step.h); a row's result does not depend on the
-other rows beyond that. So the last chunk of a prompt may be read in parts, if none is too short. One that is sealed may
-not: of parts that came before, queries are kept in fewer bits, and sealing reads them."""
+spans by their number; a row's result does not depend on the other rows beyond that (docs/architecture.md). So the last
+chunk of a prompt may be read in parts, if none is too short. One that is sealed may not: of parts that came before,
+queries are kept in fewer bits, and sealing reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from livekv import _livekv
 from livekv.model import Model
-
-_ROW_TILE = 32
-"""Rows, which are query heads of a key/value head, that are taken at once; up to as many go the other way. Half of it
-where there is no AVX-512, which asks for less."""
-_TILE_TOKENS = 32
-_SPAN_TILES = 32
-"""Two spans need twice as many tiles of a context."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +25,8 @@ class Passes:
     def least(self, n: int) -> int:
         """Tokens of a part, at least, of the chunk that token n is in."""
         end = self._end(n)
-        n_tiles = end // _TILE_TOKENS + end // self.chunk_size + 2  # chunks may end within a tile
-        rows = _ROW_TILE + 1
-        if n_tiles >= 2 * _SPAN_TILES:  # so many tiles of rows that they are not cut
-            pieces = min(max(n_tiles // 128, 16), 256)
-            rows = max(rows, (-(-pieces // self.n_head_kv) - 1) * _ROW_TILE + 1)
-        return -(-rows // self.group)
+        n_segments = end // self.chunk_size + 1  # and the first tokens
+        return -(-_livekv.least_rows_alike(self.n_head_kv, end, n_segments) // self.group)
 
     def same(self, first: int, end: int) -> bool:
         """Whether a pass over these tokens makes of each what a longer one of its chunk does."""

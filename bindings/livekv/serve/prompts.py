@@ -12,8 +12,9 @@ from livekv._livekv import Error
 from livekv.model import Model
 from livekv.serve.answers import Service
 from livekv.serve.bodies import parsed
+from livekv.serve.errors import ApiError
 from livekv.serve.fields import ChatBody, Message, NamedTool
-from livekv.serve.grammar import Grammars
+from livekv.serve.grammar import Grammars, Wanted, of_json, of_lark
 from livekv.serve.request import Constraint
 from livekv.serve.tools import Messages, PlainReader, Reader, grammar_of, in_words, writes_tools
 
@@ -21,7 +22,8 @@ from livekv.serve.tools import Messages, PlainReader, Reader, grammar_of, in_wor
 @dataclass(frozen=True)
 class Conversation:
     prompt: Sequence[int]
-    constraint: Callable[[], Constraint] | None
+    grammar: Wanted | None
+    """That an answer keeps to."""
     reader: Callable[[], Reader]
     """Makes what finds the calls in one answer."""
 
@@ -45,7 +47,7 @@ def conversation_of(service: Service, body: ChatBody) -> Conversation:
     elif choice == "required" and not tools:
         raise Error("tool_choice is required, and there are no tools")
     if not tools or choice == "none":
-        return Conversation(prompt_of(model, messages, []), _format_of(model, body), PlainReader)
+        return Conversation(prompt_of(model, messages, []), _format_of(body), PlainReader)
     if body.response_format and body.response_format.type != "text":
         raise Error("response_format and tools cannot be had together")
     return with_tools(model, messages, tools, choice if isinstance(choice, str) else choice.function.name,
@@ -60,9 +62,18 @@ def with_tools(
     must = choice != "auto"
     offered = tools if choice in ("auto", "required") else [t for t in tools if t["function"]["name"] == choice]
     lark = grammar_of(offered, must, several=not must if parallel is None else parallel)
-    constraint = grammars_of(model).of_lark(lark, "the tools")
     names = [tool["function"]["name"] for tool in tools]
-    return Conversation(prompt_of(model, messages, tools), constraint, functools.partial(Reader, names))
+    return Conversation(prompt_of(model, messages, tools), of_lark(lark, "the tools"), functools.partial(Reader, names))
+
+
+async def constraint_of(service: Service, talk: Conversation) -> Callable[[], Constraint] | None:
+    """Raises ApiError, 400 for a grammar that is none."""
+    if talk.grammar is None:
+        return None
+    try:
+        return await grammars_of(service.model).constraint(talk.grammar)
+    except Error as problem:
+        raise ApiError(400, str(problem)) from None
 
 
 def prompt_of(model: Model, messages: Messages, tools: list[dict[str, Any]]) -> list[int]:
@@ -75,15 +86,15 @@ def prompt_of(model: Model, messages: Messages, tools: list[dict[str, Any]]) -> 
     return model.apply_chat_template(messages, tokenize=True, tools=tools or None)
 
 
-def _format_of(model: Model, body: ChatBody) -> Callable[[], Constraint] | None:
+def _format_of(body: ChatBody) -> Wanted | None:
     wanted = body.response_format
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
-        return grammars_of(model).of_json({"type": "object"})
+        return of_json({"type": "object"})
     if wanted.json_schema is None:
         raise Error("response_format is json_schema without a json_schema")
-    return grammars_of(model).of_json(wanted.json_schema.schema_)
+    return of_json(wanted.json_schema.schema_)
 
 
 def _texts(body: ChatBody) -> Iterator[str]:
@@ -99,11 +110,11 @@ def _texts(body: ChatBody) -> Iterator[str]:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """As templates read it: arguments of calls are objects, parts of text are joined."""
+    """As templates read it: arguments of calls are objects, parts of text are joined, no content is none."""
     content = message.content
     plain: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
-        "content": "".join(part.text for part in content) if isinstance(content, list) else content or "",
+        "content": "".join(part.text for part in content) if isinstance(content, list) else content,
     }
     if message.name is not None:
         plain["name"] = message.name

@@ -45,7 +45,7 @@ def in_words(messages: Messages, tools: Sequence[dict[str, Any]]) -> Messages:
     )
     told: Messages = []
     if messages[0]["role"] == "system":
-        told.append({"role": "system", "content": f"{messages[0]['content']}\n\n{system}"})
+        told.append({"role": "system", "content": f"{messages[0]['content'] or ''}\n\n{system}"})
         messages = messages[1:]
     else:
         told.append({"role": "system", "content": system})

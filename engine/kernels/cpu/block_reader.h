@@ -27,6 +27,12 @@ class block_reader {
     // Of version 3, which has scales, widths and rows of bricks as version 2 does.
     bool has_channels() const { return h_.has_channels(); }
 
+    // Of version 7, whose bricks and outliers are those of version 1's keys.
+    bool has_codebook() const { return h_.has_codebook(); }
+    const uint16_t * levels() const { return section16(map_.levels); }  // [2^bits]
+    const uint16_t * half_ranges(int32_t i) const { return section16(map_.scales) + i; }
+    const uint16_t * middles(int32_t i) const { return section16(map_.minima) + i; }
+
     // Of versions 4 and 6, whose bricks are those of version 1. grid: of a token's, where version 4 has one.
     bool has_tokens() const { return h_.has_tokens(); }
     bool has_groups() const { return h_.has_groups(); }
@@ -38,7 +44,7 @@ class block_reader {
     }
 
     // Read a tile at a time, as floats.
-    bool in_floats() const { return has_channels() || has_tokens(); }
+    bool in_floats() const { return has_channels() || has_tokens() || has_codebook(); }
 
     // Of version 2.
     bool has_classes() const { return h_.has_classes(); }
@@ -77,7 +83,7 @@ class block_reader {
         int32_t n = 0;
     };
     key_outliers key_outliers_of(int32_t tile) const {
-        if (h_.n_outliers == 0) {
+        if (map_.n_outlying == 0) {
             return {};
         }
         uint32_t range[2];

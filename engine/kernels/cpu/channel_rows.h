@@ -15,6 +15,7 @@ using f32 = lanes::f32;
 struct channel_scratch {
     float * x = nullptr;         // [head_dim, kv_tile_tokens] of keys
     float * scales = nullptr;    // [head_dim]
+    float * middles = nullptr;   // [head_dim]
     float * base_cos = nullptr;  // [head_dim / 2] of a tile's first position
     float * base_sin = nullptr;
     uint8_t * codes = nullptr;  // [kv_tile_tokens * head_dim]
@@ -24,6 +25,7 @@ struct channel_scratch {
     void place(size_t d, F take) {
         x = take(kv_tile_tokens * d);
         scales = take(d);
+        middles = take(d);
         base_cos = take(d);
         base_sin = take(d);
         codes = reinterpret_cast<uint8_t *>(take(kv_tile_tokens * d / sizeof(float)));

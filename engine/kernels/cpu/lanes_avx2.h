@@ -58,10 +58,9 @@ struct lanes : lanes_of_4 {
     static bytes join(bytes a, bytes b) { return _mm256_or_si256(a, b); }
     static constexpr int32_t product_rows = 4;
     static dot_sum dot(dot_sum acc, bytes u, bytes s) {
-        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(u, s));
-        // An addition that the compiler may not move: gcc regroups long sums, and spills every product before the
-        // first.
-        __asm__("" : "+x"(acc));
+        // The addition in place, which the compiler may not move: gcc regroups long sums, spills every product before
+        // the first, and copies each sum.
+        __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(_mm256_maddubs_epi16(u, s)));
         return acc;
     }
     static i32 dot_i32(dot_sum acc, int16_t times) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(times)); }

@@ -49,8 +49,8 @@ class row_keys {
                 return multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
             }
             columns_of_rows(s_.rows, static_cast<size_t>(d_), d_, s_.channels);
-        } else if (block_.has_tokens()) {
-            token_rows(block_, kv_side::key, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
+        } else if (!block_.has_channels()) {
+            float_rows(block_, kv_side::key, tile, d_, s_.channels, s_.rows, static_cast<size_t>(d_));
             if (!args_.turns) {
                 return multiply_add(s_.rows, static_cast<size_t>(d_), 1, n, d_, s_.q, s_.scores);
             }

@@ -16,6 +16,10 @@ __attribute__((noinline)) inline void block_values(const block_reader & block, i
     const int8_t * centres = block.value_centres(first);
     lanes::to_f32(block.value_scales(first), s.scales,
                   static_cast<size_t>(block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens));
+    float middles[tile_tokens] = {};
+    for (int32_t t = 0; centres && t < n; ++t) {
+        middles[t] = static_cast<float>(centres[t]);
+    }
     f32 step[n_vec];
     for (int32_t v = 0; v < n_vec; ++v) {
         const float * column = s.scores + v * lanes::n;
@@ -25,7 +29,7 @@ __attribute__((noinline)) inline void block_values(const block_reader & block, i
             const f32 w = lanes::mul(lanes::load(column + t * n_rows_tile), lanes::set(s.scales[t]));
             largest = lanes::max(largest, w);
             if (centres) {
-                offset = lanes::fma(w, lanes::set(static_cast<float>(centres[t])), offset);
+                offset = lanes::fma(w, lanes::set(middles[t]), offset);
             }
         }
         lanes::store(s.v_offset + v * lanes::n, offset);

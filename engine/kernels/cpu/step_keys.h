@@ -67,7 +67,7 @@ class step_keys {
             if (block_->has_channels()) {
                 channel_columns(*block_, tile, d_, s_.channels);
             } else {
-                token_rows(*block_, kv_side::key, tile, d_, s_.channels, s_.rows, s_.d32);
+                float_rows(*block_, kv_side::key, tile, d_, s_.channels, s_.rows, s_.d32);
                 columns_of_rows(s_.rows, s_.d32, d_, s_.channels);
             }
             return scores_of_columns(segment.first + tile * tile_tokens, scores);
