@@ -88,7 +88,8 @@ int64_t append_question(const cli_options & options, const tokenizer & vocab, st
     }
     require_utf8(*options.question, "the question");
     const text_part whole{*options.question, /*parse_special=*/true};
-    const std::vector<int32_t> tokens = vocab.encode({&whole, 1}, {.add_eos = false, .behind = prompt.back()});
+    const int32_t behind = prompt.empty() ? -1 : prompt.back();
+    const std::vector<int32_t> tokens = vocab.encode({&whole, 1}, {.add_eos = false, .behind = behind});
     prompt.insert(prompt.end(), tokens.begin(), tokens.end());
     return std::ssize(tokens);
 }

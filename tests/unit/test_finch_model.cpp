@@ -63,12 +63,11 @@ TEST(of_tokens_looked_at_alike_the_first_are_kept) {
     session first(m, finch_params(32, 300));
     asked(s, some_tokens(32), some_tokens(20, 11));  // one of four
     asked(first, some_tokens(8), some_tokens(20, 11));
-    for (size_t il = 0; il < 1; ++il) {  // later layers' rows have seen the others
-        const kv_chunk & kept = layers_of(s)[il].chunks.front();
-        const kv_chunk & expected = layers_of(first)[il].chunks.front();
-        CHECK_EQ(kept.v.bytes->bytes(), expected.v.bytes->bytes());
-        CHECK(std::equal(kept.v.bytes->data(), kept.v.bytes->data() + kept.v.bytes->bytes(), expected.v.bytes->data()));
-    }
+    // Of the first layer: later ones' rows have seen the others.
+    const page & kept = *layers_of(s).front().chunks.front().v.bytes;
+    const page & expected = *layers_of(first).front().chunks.front().v.bytes;
+    CHECK_EQ(kept.bytes(), expected.bytes());
+    CHECK(std::equal(kept.data(), kept.data() + kept.bytes(), expected.data()));
 }
 
 TEST(a_target_beyond_the_context_keeps_all) {
