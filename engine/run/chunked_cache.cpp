@@ -189,9 +189,6 @@ int64_t chunked_cache::exact_trim(int64_t n) const {
     if (prompt_ && n < prompt_->n_tokens()) {  // what is kept of the prompt is all of its tokens' choice
         return 0;
     }
-    if (n < context_.n_tokens) {  // likewise of a context
-        return 0;
-    }
     for (bool settled = false; !settled;) {  // to where all layers can
         settled = true;
         for (size_t il = 0; il < layers_.size(); ++il) {
