@@ -31,14 +31,16 @@ bool go_on(int64_t) {
     return true;
 }
 
-py::array_t<float> prefill(session_handle & h, const py::object & tokens) {
+// question: None, or of policy finch its tokens.
+py::array_t<float> prefill(session_handle & h, const py::object & tokens, const py::object & question) {
     const std::vector<int32_t> ids = tokens_from(tokens);
+    const std::vector<int32_t> asked = question.is_none() ? std::vector<int32_t>() : tokens_from(question);
     held_session s(h);
     s.note_change();
     std::span<const float> logits;
     {
         const gil_released released;
-        logits = s->prefill(ids, go_on);
+        logits = question.is_none() ? s->prefill(ids, go_on) : s->prefill(ids, asked, go_on);
     }
     return array_of(logits, {static_cast<py::ssize_t>(logits.size())});
 }
@@ -210,6 +212,10 @@ py::dict stats(session_handle & h) {
     if (r.fastkv) {
         visit_numbers(*r.fastkv, [&](const char * name, double x) { fastkv[name] = static_cast<int64_t>(x); });
     }
+    py::dict finch;
+    if (r.finch) {
+        visit_numbers(*r.finch, [&](const char * name, double x) { finch[name] = static_cast<int64_t>(x); });
+    }
     return py::dict(py::arg("n_tokens") = s->n_tokens(), py::arg("bits_per_value") = s->kv_bits_per_value(),
                     py::arg("f16_bytes") = s->get_model().hp.kv_f16_bytes_per_token() * s->n_tokens(),
                     py::arg("bytes") = bytes, py::arg("workspace_bytes") = r.workspace,
@@ -218,7 +224,8 @@ py::dict stats(session_handle & h) {
                     py::arg("seal_s") = r.seal_seconds, py::arg("measured") = r.has_error, py::arg("snr_k") = k,
                     py::arg("snr_v") = v, py::arg("stream") = r.streams.empty() ? py::object(py::none()) : stream,
                     py::arg("guided") = r.guided.empty() ? py::object(py::none()) : guided,
-                    py::arg("fastkv") = r.fastkv ? py::object(fastkv) : py::none());
+                    py::arg("fastkv") = r.fastkv ? py::object(fastkv) : py::none(),
+                    py::arg("finch") = r.finch ? py::object(finch) : py::none());
 }
 
 py::tuple dump(session_handle & h, int64_t il) {
@@ -250,7 +257,7 @@ auto reading(F f) {
 void bind_session(py::module_ & module) {
     py::class_<session_handle, handle>(module, "Session")
         .def(py::init(&open), py::arg("model"), py::arg("n_ctx"), py::arg("n_threads"), py::arg("kv"))
-        .def("prefill", &prefill, py::arg("tokens"))
+        .def("prefill", &prefill, py::arg("tokens"), py::arg("question"))
         .def("eval", &eval, py::arg("tokens"), py::arg("all_logits"))
         .def("reuse", &reuse, py::arg("tokens"))
         .def(

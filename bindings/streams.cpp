@@ -25,6 +25,9 @@ class stream {
         if (options.policy == "fastkv") {
             fail("the policy fastkv keeps a prompt's tokens by attention; livekv.kv.fastkv_choose has it");
         }
+        if (options.policy == "finch") {
+            fail("the policy finch keeps a context's tokens by a question; livekv.kv.FinchLayer has it");
+        }
         if (options.policy == "kvquant") {
             fail("the policy kvquant seals by a calibration; livekv.kv.kvquant_keys and kvquant_values have it");
         }

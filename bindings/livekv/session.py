@@ -99,10 +99,14 @@ class Session:
         """float32 [n_vocab], of the sequence's last token; None when they are not known: after trim and reset."""
         return self._core.last_logits()
 
-    def prefill(self, tokens: Tokens) -> F32:
+    def prefill(self, tokens: Tokens, *, question: Tokens | None = None) -> F32:
         """Appends tokens, chunk by chunk: the last one's logits, float32 [n_vocab]. Raises Error, before the first is
-        processed, when they do not fit into the context, an id is not in the vocabulary, or there are none."""
-        return self._core.prefill(tokens)
+        processed, when they do not fit into the context, an id is not in the vocabulary, or there are none.
+
+        question: of an empty session whose policy is finch, which needs one; of other sessions None. Of the tokens,
+        which are read in chunks with the question behind each, it keeps what the question looks at, and then it reads
+        the question, whose last token's logits these are. Raises Error too when nothing would be kept so."""
+        return self._core.prefill(tokens, question)
 
     def eval(self, tokens: Tokens, all_logits: bool = False) -> F32:
         """The same: logits of every token, float32 [len(tokens), n_vocab], or of the last one, [1, n_vocab]."""

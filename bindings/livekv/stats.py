@@ -68,6 +68,10 @@ class KVStats:
     """Of fastkv, once its prompt is complete: prompt_tokens, tokens_going_on to the later layers, tokens_kept by each
     kv head of a layer up to the one that chose, tokens_kept_later by one of a later layer, and peak_bytes of the cache
     while the prompt was read."""
+    finch: dict[str, int] | None = None
+    """Of finch, once there is a context: context_tokens that were read, tokens_kept of these in each layer,
+    question_tokens behind each chunk, factor (of so many tokens one is kept), and peak_bytes of the cache while a chunk
+    was condensed."""
 
 
 def kv_stats_from(raw: dict[str, Any]) -> KVStats:
@@ -93,4 +97,5 @@ def kv_stats_from(raw: dict[str, Any]) -> KVStats:
         stream=raw["stream"],
         guided=raw["guided"],
         fastkv=raw["fastkv"],
+        finch=raw["finch"],
     )

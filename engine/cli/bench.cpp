@@ -193,6 +193,7 @@ int run(int argc, char ** argv) {
         return 0;
     }
     options.engine.check(table, options.kv);
+    engine_options::refuse_questions(options.kv);
     const auto m = options.engine.load();
     std::vector<row> rows;
     for (const int64_t depth : options.depths) {

@@ -76,6 +76,8 @@ void cli_options::declare(option_table & table) {
     table.group("Prompt and text");
     table.text("-p,--prompt", prompt, "TEXT", "the prompt");
     table.text("-f,--file", prompt_file, "FILE", "read the prompt from a file; without -p and -f, from stdin");
+    table.text("--question", question, "TEXT",
+               "what the prompt is read for (--kv finch): it comes behind each chunk, and once more at the end");
     table.integer("-n,--predict", n_predict, -1, INT32_MAX,
                   "tokens to generate; -1: until the text or the context ends");
     table.integer(
@@ -138,6 +140,7 @@ void cli_options::check(const option_table & table) {
     if (prompt && prompt_file) {
         throw usage_error("-p and -f both give a prompt; choose one");
     }
+    check_question();
     if (conversation && (tokenize || prompt_file)) {
         throw usage_error("-cnv reads its turns from stdin; it goes with neither -f nor --tokenize");
     }
@@ -168,6 +171,26 @@ void cli_options::check(const option_table & table) {
     }
     if (seed < 0) {
         seed = static_cast<int64_t>(std::random_device()() >> 1);
+    }
+}
+
+// A prompt of policy finch has one, others have none.
+void cli_options::check_question() const {
+    const bool condenses = find_kv_policy(engine.kv.policy).is_finch;
+    if (question && !condenses) {
+        throw usage_error("--question is what --kv finch reads a prompt for, not " + engine.kv.policy);
+    }
+    if (condenses && (conversation || !kv_load_path.empty())) {
+        throw usage_error("--kv finch reads one prompt for one question; it goes with neither -cnv nor --kv-load");
+    }
+    if (question && tokenize) {
+        throw usage_error("--tokenize prints the prompt's tokens; it goes without --question");
+    }
+    if (condenses && !question && !tokenize) {
+        throw usage_error("--kv finch reads the prompt for a question, which is missing; --question TEXT gives it");
+    }
+    if (question && question->empty()) {
+        throw usage_error("--question is empty");
     }
 }
 

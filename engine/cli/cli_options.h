@@ -10,6 +10,7 @@ struct cli_options {
     engine_options engine;
     std::optional<std::string> prompt;
     std::optional<std::string> prompt_file;
+    std::optional<std::string> question;
     std::optional<std::string> system_prompt;
     std::string chat_template = "own";  // own: the file's; otherwise a family's name
     int64_t n_predict = 128;
@@ -35,6 +36,9 @@ struct cli_options {
     void check(const option_table & table);
 
     generate_params generation() const;
+
+  private:
+    void check_question() const;
 };
 
 }  // namespace livekv

@@ -150,4 +150,12 @@ void engine_options::check(const option_table & table, const std::vector<std::st
         [&](const char * field, auto, const auto &, const char *) { refuse_idle(table, kv, field, policies); });
 }
 
+void engine_options::refuse_questions(const std::vector<std::string> & policies) {
+    for (const std::string & name : policies) {
+        if (find_kv_policy(name).is_finch) {
+            throw usage_error("--kv " + name + " reads a prompt for a question, which this tool has not");
+        }
+    }
+}
+
 }  // namespace livekv

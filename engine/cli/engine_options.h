@@ -35,6 +35,9 @@ struct engine_options {
     // Throws usage_error when a required option is missing, or a cache option is wrong for, or read by none of, the
     // policies at work. table: that has parsed them.
     void check(const option_table & table, const std::vector<std::string> & policies) const;
+
+    // Throws usage_error where one of these policies reads a prompt for a question, for a tool that asks none.
+    static void refuse_questions(const std::vector<std::string> & policies);
 };
 
 }  // namespace livekv

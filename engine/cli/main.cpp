@@ -81,6 +81,19 @@ std::vector<int32_t> encode_prompt(const cli_options & options, const tokenizer 
     return tokens;
 }
 
+// The question behind a prompt, appended to it; how many tokens it has.
+int64_t append_question(const cli_options & options, const tokenizer & vocab, std::vector<int32_t> & prompt) {
+    if (!options.question) {
+        return 0;
+    }
+    require_utf8(*options.question, "the question");
+    const text_part whole{*options.question, /*parse_special=*/true};
+    const int32_t behind = prompt.empty() ? -1 : prompt.back();
+    const std::vector<int32_t> tokens = vocab.encode({&whole, 1}, {.add_eos = false, .behind = behind});
+    prompt.insert(prompt.end(), tokens.begin(), tokens.end());
+    return std::ssize(tokens);
+}
+
 // What was printed is what a run from the file goes on from: the last token, which no pass has seen yet, is added.
 void save(session & s, const cli_options & options, const generate_result & result) {
     if (result.last_token >= 0 && result.reason != stop_reason::end_of_text) {
@@ -139,7 +152,8 @@ int run(int argc, char ** argv) {
         warn_of_overruled(options.engine.kv, saved_options(*saved));
     }
     const size_t n_held = saved ? saved->tokens().size() : 0;
-    const std::vector<int32_t> prompt = encode_prompt(options, m->vocab, n_held > 0 ? saved->tokens().back() : -1);
+    std::vector<int32_t> prompt = encode_prompt(options, m->vocab, n_held > 0 ? saved->tokens().back() : -1);
+    const int64_t n_question = append_question(options, m->vocab, prompt);
     const int64_t n_ctx = choose_n_ctx(options, m->hp, static_cast<int64_t>(n_held + prompt.size()));
     const session_params params = options.engine.params(n_ctx, options.engine.kv.policy);
     session s(std::make_shared<engine>(m, params.n_threads, static_cast<size_t>(options.prefix_cache_bytes), store),
@@ -151,7 +165,8 @@ int run(int argc, char ** argv) {
             fail("'", options.kv_load_path, "' was saved where no text was to follow; -p gives it some");
         }
     }
-    const generate_params generation = options.generation();
+    generate_params generation = options.generation();
+    generation.n_question = n_question;
     catch_interrupt();
     const generate_result result =
         options.conversation ? converse(s, options) : generate_visibly(s, prompt, generation);

@@ -80,6 +80,7 @@ int run(int argc, char ** argv) {
         policies.push_back(options.kl_base);
     }
     options.engine.check(table, policies);
+    engine_options::refuse_questions(policies);
     if (options.text_path.empty()) {
         throw usage_error("no text given (-f FILE)");
     }

@@ -76,6 +76,9 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
     if (report.fastkv) {
         visit_numbers(*report.fastkv, [&](const char * name, double x) { j["fastkv"][name] = x; });
     }
+    if (report.finch) {
+        visit_numbers(*report.finch, [&](const char * name, double x) { j["finch"][name] = x; });
+    }
     j["seal_time_share"] = or_null(share_of(r.seal_s, r.prefill_s));
     return j;
 }

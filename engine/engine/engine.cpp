@@ -162,6 +162,13 @@ void engine::locked_step(std::span<const batch_item> batch) {
         LIVEKV_ASSERT(item.cache && !item.tokens.empty() && item.n_outputs >= 0 &&
                       item.n_outputs <= static_cast<int64_t>(item.tokens.size()));
         require_ids(item.tokens);
+        require_ids(item.question);
+        if (!item.question.empty() && !item.cache->takes_question()) {
+            fail("a question comes with a context, at the beginning of a sequence of policy finch");
+        }
+        if (item.question.empty() && item.origin == token_origin::prompt && item.cache->needs_question()) {
+            fail("policy finch reads a context for a question, and there is none");
+        }
         if (model_->hp.is_long(item.cache->n_ctx()) != model_->hp.is_long(batch.front().cache->n_ctx())) {
             fail("contexts of up to ", model_->hp.long_beyond,
                  " tokens and longer ones have other positions in this model, and cannot be in one batch");
@@ -195,13 +202,23 @@ void engine::pass(std::span<const batch_item * const> items) {
     positions_.clear();
     outputs_.clear();
     for (const batch_item * item : items) {
-        const int64_t n_before = item->cache->n_tokens();
-        for (size_t i = 0; i < item->tokens.size(); ++i) {
-            tokens_.push_back(item->tokens[i]);
-            positions_.push_back(static_cast<int32_t>(n_before + static_cast<int64_t>(i)));
+        auto position = static_cast<int32_t>(item->cache->next_position());
+        for (const std::span<const int32_t> text : {item->tokens, item->question}) {
+            for (const int32_t token : text) {
+                tokens_.push_back(token);
+                positions_.push_back(position++);
+            }
         }
-        parts.push_back({item->cache, static_cast<int64_t>(item->tokens.size()), item->origin, item->end_of_prompt,
-                         item->n_prompt, item->n_outputs});
+        const auto n_question = static_cast<int64_t>(item->question.size());
+        LIVEKV_ASSERT(n_question == 0 || item->n_outputs == 0);
+        parts.push_back({item->cache,
+                         static_cast<int64_t>(item->tokens.size()) + n_question,
+                         item->origin,
+                         item->end_of_prompt,
+                         item->n_prompt,
+                         item->n_outputs,
+                         {},
+                         n_question});
     }
     runner_.begin(parts);
     for (size_t i = 0; i < items.size(); ++i) {

@@ -24,7 +24,8 @@ struct batch_item {
     bool end_of_prompt = false;  // the sequence's next tokens will be generated
     int64_t n_outputs = 0;       // its last tokens whose logits are wanted
     float * logits = nullptr;    // where they go: f32 [n_outputs, n_vocab]
-    int64_t n_prompt = 0;        // pass_part::n_prompt
+    int64_t n_prompt = 0;        // pass_part::n_prompt; of a context that comes with a question, that one's tokens
+    std::span<const int32_t> question = {};  // read behind the tokens and forgotten (policy finch); no logits are known
 };
 
 // What sequences of one model share: devices, their workspace, and the passes in which several advance together. Calls

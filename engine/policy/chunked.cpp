@@ -84,6 +84,15 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
         plan.v_rotation = plan.seals ? rotation_of(shape.head_dim, 64) : 0;
         return plan;
     }
+    if (find_kv_policy(options.policy).is_finch) {
+        plan.finch = options.finch();
+        plan.seals = false;
+        plan.method.scale_method = kv_method::scale::range;  // no state
+        plan.method.key_classes = false;
+        plan.method.sink_tokens = 0;
+        plan.warmup_chunks = 0;
+        return plan;
+    }
     if (find_kv_policy(options.policy).is_kvquant) {
         plan.method = {};
         plan.method.scale_method = kv_method::scale::range;  // no state
@@ -112,7 +121,7 @@ void number_layers(const kv_options & options, std::vector<chunk_plan> & plans) 
             plan.fastkv->layer = static_cast<int64_t>(il);
             plan.fastkv->tsp_layer = options.fastkv_layer(static_cast<int64_t>(plans.size()));
         }
-        if ((plan.guided || plan.fastkv) && plan.window > 0) {
+        if ((plan.guided || plan.fastkv || plan.finch) && plan.window > 0) {
             throw kv_option_error(
                 "policy", "the cache " + options.policy + " keeps no positions of its tokens, which the window of " +
                               std::to_string(plan.window) + " tokens in layer " + std::to_string(il) + " needs");
@@ -215,7 +224,7 @@ std::vector<chunk_plan> plan_chunks(const kv_options & options, const kv_shape &
     if (policy.is_kvquant) {
         calibrate(options, shape, plans);
     }
-    if (policy.is_kvquant || (policy.streams && options.pre_rope)) {
+    if (policy.is_kvquant || policy.is_finch || (policy.streams && options.pre_rope)) {
         share_turns(shape, plans);
     }
     return plans;

@@ -1,7 +1,7 @@
 #pragma once
 
-// The policies livekv, kvstream, guided, kivi, fastkv and kvquant: a layer's tail becomes a chunk, sealed into blocks,
-// whenever it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h,
+// The policies livekv, kvstream, guided, kivi, fastkv, finch and kvquant: a layer's tail becomes a chunk, sealed into
+// blocks, whenever it is full. What is decided about chunks is here; how it is computed: chunk_seal.h, stream_seal.h,
 // guided_seal.h, kivi_seal.h, kvquant_seal.h and, on the GPU, kernels/cuda.
 
 #include <cstdint>
@@ -70,6 +70,7 @@ struct chunk_plan {
     std::optional<guided_plan> guided;        // of guided
     std::optional<kivi_method> kivi;          // of kivi
     std::optional<fastkv_plan> fastkv;        // of fastkv
+    std::optional<finch_method> finch;        // of finch
     std::optional<kvquant_plan> kvquant;      // of kvquant
     std::shared_ptr<const rope_tiles> turns;  // keys are kept before RoPE; null: after it
 

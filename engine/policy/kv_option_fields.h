@@ -172,6 +172,10 @@ void for_each_kv_option(F && f) {
     f("pooling", &o::pooling, kv_one_of{}, "what a token's score takes of the 7 around it");
     f("store", &o::store, kv_one_of{},
       "how what is kept is stored: in 16 bits, or sealed as livekv does, in kv-bits with a group's own range");
+    f("target_tokens", &o::target_tokens, kv_whole{2, 10000000},
+      "the most that each layer keeps of a context and the question that it is read for");
+    f("normalize", &o::normalize, kv_on_off{},
+      "weights of the question's tokens times the share of keys that each sees");
     f("calibration", &o::calibration, kv_file_name{},
       "what python -m python_eval.calibrate made of the model for as many bits; keys and values are looked up one by "
       "one while they are read, which is slow");

@@ -181,7 +181,9 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         if (compresses && of != owner) {
             owner = of;
             const bool has_bits = of == "kivi" || of == "fastkv" || of == "kvquant";
-            const char * const shared = has_bits ? "kv-bits" : "sink-tokens";  // with livekv
+            const char * const shared = has_bits        ? "kv-bits"
+                                        : of == "finch" ? "chunk-size"
+                                                        : "sink-tokens";  // with livekv
             table.group(
                 "Compression (" + dashes + "kv " +
                 (of == "livekv" ? policies_that_read(field) : of + ", which reads " + dashes + shared + " too") + ")");
@@ -193,10 +195,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
             }
         }
         if (of != "livekv" && compresses) {
-            table.since(of == "kvstream"                    ? 5
-                        : of == "fastkv" || of == "kvquant" ? in_no_file
-                                                            : 6,
-                        table.all().back().initial);
+            const bool in_none = of == "fastkv" || of == "finch" || of == "kvquant";
+            table.since(of == "kvstream" ? 5 : in_none ? in_no_file : 6, table.all().back().initial);
         }
     });
 }

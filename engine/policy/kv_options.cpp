@@ -247,6 +247,18 @@ int64_t kv_options::fastkv_layer(int64_t n_layer) const {
     return layer;
 }
 
+void kv_options::require_room_for(int64_t n_context, int64_t n_question) const {
+    if (target_tokens <= n_question) {
+        refuse("target_tokens", target_tokens, " leave no room for a context beside the question, which has ",
+               n_question, " tokens");
+    }
+    const int64_t factor = finch().factor(n_context, n_question);
+    if (factor > std::min(chunk_size, n_context)) {
+        refuse("target_tokens", target_tokens, " beside a question of ", n_question, " tokens keep one of ", factor,
+               " tokens of the context, which is none of a chunk of ", chunk_size);
+    }
+}
+
 int64_t kv_options::chunk_tokens() const {
     return find_kv_policy(policy).is_kivi ? residual : chunk_size;
 }

@@ -7,6 +7,7 @@
 #include "error.h"
 #include "kv/kv_block.h"
 #include "kv/kv_fastkv.h"
+#include "kv/kv_finch.h"
 #include "kv/kv_guided.h"
 #include "kv/kv_kivi.h"
 #include "kv/kv_method.h"
@@ -115,6 +116,9 @@ struct kv_options {
     fastkv_method::pooling pooling = fastkv_method::pooling::max;
     kv_store_as store = kv_store_as::f16;
 
+    // Of finch (kv/kv_finch.h).
+    int64_t target_tokens = 1024;
+    bool normalize = true;
     std::string calibration = {};  // of kvquant (store/kv_calibration.h): a file
 
     bool measure_error = false;
@@ -135,6 +139,11 @@ struct kv_options {
     guided_method guided() const;
     kivi_method kivi() const;
     fastkv_method fastkv() const { return {retain_rate, tsp_rate, pooling}; }
+    finch_method finch() const { return {target_tokens, normalize}; }
+
+    // Throws kv_option_error where finch would keep nothing of a context, or of its chunks, for a question of so many
+    // tokens.
+    void require_room_for(int64_t n_context, int64_t n_question) const;
 
     // Tokens of a chunk that is full, and the most of a prompt that are processed together.
     int64_t chunk_tokens() const;

@@ -20,6 +20,7 @@ constexpr std::array<std::string_view, 17> of_guides = {
     "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm"};
 constexpr std::array<std::string_view, 3> of_kivi = {"kv_bits", "residual", "measure_error"};
 constexpr std::array<std::string_view, 5> of_fastkv = {"retain_rate", "tsp_rate", "tsp_layer", "pooling", "store"};
+constexpr std::array<std::string_view, 2> of_finch = {"target_tokens", "normalize"};
 constexpr std::array<std::string_view, 4> of_kvquant = {"chunk_size", "kv_bits", "calibration", "measure_error"};
 constexpr std::array<std::string_view, 4> of_chunks = {"chunk_size", "sink_tokens", "measure_error", "preset"};
 
@@ -56,6 +57,9 @@ bool kv_policy::reads(const std::string & option) const {
     if (is_fastkv) {
         return option == "chunk_size" || option == "kv_bits" || is_among(of_fastkv, option);
     }
+    if (is_finch) {
+        return option == "chunk_size" || is_among(of_finch, option);
+    }
     if (is_kvquant) {
         return is_among(of_kvquant, option);
     }
@@ -63,7 +67,7 @@ bool kv_policy::reads(const std::string & option) const {
         return is_among(of_chunks, option) || (streams ? is_among(of_streams, option) : is_among(of_guides, option));
     }
     return !is_among(of_streams, option) && !is_among(of_guides, option) && !is_among(of_fastkv, option) &&
-           option != "residual" && option != "calibration";
+           !is_among(of_finch, option) && option != "residual" && option != "calibration";
 }
 
 bool kv_policy::has_preset(const std::string & preset) const {
@@ -77,6 +81,7 @@ const std::vector<kv_policy> & kv_policies() {
         {.name = "guided", .compresses = true, .guides = true},
         {.name = "kivi", .compresses = true, .is_kivi = true},
         {.name = "fastkv", .compresses = true, .is_fastkv = true},
+        {.name = "finch", .compresses = true, .is_finch = true},
         {.name = "kvquant", .compresses = true, .is_kvquant = true},
         {"f16", false, "f16"},
         {"q8_0", false, "q8_0"},

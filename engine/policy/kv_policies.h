@@ -15,17 +15,18 @@ struct kv_policy {
     bool guides = false;         // gives a prompt's tokens widths by what a guide makes of them
     bool is_kivi = false;        // compresses as KIVI
     bool is_fastkv = false;      // keeps of a prompt what its last tokens look at, as FastKV
+    bool is_finch = false;       // keeps of a context what a question looks at, as Finch
     bool is_kvquant = false;     // compresses by a calibration, as KVQuant
 
     // option: a field of kv_options, or preset.
     bool reads(const std::string & option) const;
     bool has_preset(const std::string & preset) const;
     // Whether sequences that begin alike may have chunks in common: not where these depend on the whole prompt's
-    // length, or on a file that may become another.
-    bool shares() const { return compresses && !guides && !is_fastkv && !is_kvquant; }
-    // Whether a sequence may be written to a file: not where heads keep different tokens, nor where it goes on as
-    // another file says.
-    bool saves() const { return compresses && !is_fastkv && !is_kvquant; }
+    // length, on a question, or on a file that may become another.
+    bool shares() const { return compresses && !guides && !is_fastkv && !is_finch && !is_kvquant; }
+    // Whether a sequence may be written to a file: not where heads, or layers, keep different tokens, nor where it goes
+    // on as another file says.
+    bool saves() const { return compresses && !is_fastkv && !is_finch && !is_kvquant; }
 };
 
 // The policies, in the order help shows them.

@@ -37,4 +37,29 @@ rope_tiles::rope_tiles(const rope_params & params) : params_(params) {
     turns_.tile_sin = tile_sin_.data();
 }
 
+void turn_tile(const rope_turns & turns, int64_t position, std::span<float> tile) {
+    const auto n_pairs = static_cast<size_t>(turns.n_pairs);
+    constexpr auto n = static_cast<size_t>(rope_tile);
+    for (size_t i = 0; i < n_pairs; ++i) {
+        float base_cos = turns.magnitude;
+        float base_sin = 0.0f;
+        size_t at = i;  // in the digit's table
+        for (int64_t left = position; left > 0; left /= rope_tile, at += n * n_pairs) {
+            const size_t of_digit = at + static_cast<size_t>(left % rope_tile) * n_pairs;
+            const float x = base_cos;
+            base_cos = x * turns.digit_cos[of_digit] - base_sin * turns.digit_sin[of_digit];
+            base_sin = x * turns.digit_sin[of_digit] + base_sin * turns.digit_cos[of_digit];
+        }
+        float * const a = tile.data() + (turns.neighbours ? 2 * i : i) * n;
+        float * const b = a + (turns.neighbours ? 1 : n_pairs) * n;
+        for (size_t t = 0; t < n; ++t) {
+            const float cos = base_cos * turns.tile_cos[i * n + t] - base_sin * turns.tile_sin[i * n + t];
+            const float sin = base_cos * turns.tile_sin[i * n + t] + base_sin * turns.tile_cos[i * n + t];
+            const float x = a[t];
+            a[t] = x * cos - b[t] * sin;
+            b[t] = x * sin + b[t] * cos;
+        }
+    }
+}
+
 }  // namespace livekv

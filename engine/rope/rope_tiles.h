@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "rope/rope.h"
@@ -38,5 +39,8 @@ class rope_tiles {
     std::vector<float> tile_sin_;
     rope_turns turns_;
 };
+
+// Turns a tile of keys, f32 [channels, rope_tile], the first of which has this position.
+void turn_tile(const rope_turns & turns, int64_t position, std::span<float> tile);
 
 }  // namespace livekv

@@ -64,6 +64,7 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
     // The plans are shared, not made anew: what they were made of may be a file that has changed.
     std::unique_ptr<chunked_cache> copy(new chunked_cache(options_, shape_, plans_, layers_));
     copy->prompt_ = prompt_;
+    copy->context_ = context_;
     return copy;
 }
 
@@ -90,6 +91,10 @@ int64_t chunked_cache::max_drafted() const {
 void chunked_cache::begin(const pass_part & part) {
     const int64_t n_new = part.n_new;
     at_hand_ = {part.layers.first, std::min(part.layers.end, shape_.n_layer())};
+    next_context_ = context_;
+    if (part.n_question > 0) {
+        return begin_condensing(part);
+    }
     const int64_t room = options_.chunk_tokens() - layers_[static_cast<size_t>(at_hand_.first)].n_tail;
     LIVEKV_ASSERT(n_new >= 1 && n_new <= room);
     const bool is_prompt = part.origin == token_origin::prompt;
@@ -120,11 +125,30 @@ void chunked_cache::begin(const pass_part & part) {
     }
 }
 
+void chunked_cache::begin_condensing(const pass_part & part) {
+    LIVEKV_ASSERT(takes_question() && part.n_question < part.n_new);
+    const finch_method & method = *plans_->front().finch;
+    const int64_t n_chunk = part.n_new - part.n_question;
+    if (next_context_.n_tokens == 0) {
+        next_context_.n_question = part.n_question;
+        next_context_.factor = method.factor(part.n_prompt, part.n_question);
+    }
+    next_context_.n_tokens += n_chunk;
+    next_context_.n_kept += n_chunk / next_context_.factor;
+    size_t peak_bytes = bytes();
+    for (layer_step & step : steps_) {
+        step.begin_condensing(part.n_new, part.n_question, next_context_.n_kept);
+        peak_bytes += step.closed.k.bytes->bytes() + step.closed.v.bytes->bytes();
+    }
+    next_context_.peak_bytes = std::max(next_context_.peak_bytes, peak_bytes);
+}
+
 void chunked_cache::commit(double seal_seconds) noexcept {
     for (int64_t il = at_hand_.first; il < at_hand_.end; ++il) {
         steps_[static_cast<size_t>(il)].commit();
     }
     seal_seconds_ += seal_seconds;
+    context_ = next_context_;
     if (judges_prompt() && at_hand_.end - at_hand_.first == shape_.n_layer()) {
         prompt_->complete_without();
     }
@@ -149,6 +173,9 @@ void chunked_cache::trim(int64_t n) noexcept {
     }
     if (prompt_ && n == 0) {
         prompt_->reset();
+    }
+    if (n == 0) {
+        context_ = {};
     }
     for (kv_layer & layer : layers_) {
         layer.trim(n);
@@ -177,7 +204,7 @@ token_run chunked_cache::shiftable(int64_t n_keep, int64_t n_wanted) const {
     token_run run;
     for (size_t il = 0; il < layers_.size(); ++il) {
         const chunk_plan & plan = (*plans_)[il];
-        if (plan.guided || plan.fastkv) {
+        if (plan.guided || plan.fastkv || plan.finch) {
             fail("the oldest tokens cannot leave a cache of policy ", options_.policy,
                  ": how its tokens are kept depends on their places in the whole prompt");
         }
@@ -232,6 +259,9 @@ kv_report chunked_cache::report() const {
             r.fastkv = {n, n_going_on, method.n_kept(n, false), method.n_kept(n_going_on, true), prompt_->peak_bytes()};
         }
     }
+    if (context_.n_tokens > 0) {
+        r.finch = context_;
+    }
     r.seal_seconds = seal_seconds_;
     r.has_error = options_.measure_error;
     return r;
@@ -246,9 +276,9 @@ std::vector<kv_layer> chunked_cache::layers_on_host() const {
 }
 
 kv_layer_dump chunked_cache::dump(int64_t il) const {
-    if (prompt_) {
-        fail("what a cache of policy ", options_.policy,
-             " holds is of other tokens in each head; there is no dump of it");
+    if (prompt_ || condensed()) {
+        fail("what a cache of policy ", options_.policy, " holds is of other tokens in each ",
+             prompt_ ? "head" : "layer", "; there is no dump of it");
     }
     return without_bad_alloc("the dump of a layer", [&]() -> kv_layer_dump {
         const chunk_plan & plan = plans_->at(static_cast<size_t>(il));

@@ -27,6 +27,7 @@ class chunked_cache : public kv_cache {
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     int64_t n_ctx() const override { return shape_.n_ctx; }
     bool judges_prompt() const override { return prompt_ && !prompt_->is_complete(); }
+    const kv_finch_context * condensed() const override { return plans_->front().finch ? &context_ : nullptr; }
     size_t bytes() const override;
     void trim(int64_t n) noexcept override;
     int64_t exact_trim(int64_t n) const override;
@@ -67,6 +68,8 @@ class chunked_cache : public kv_cache {
     // Of plans that were made of the same.
     chunked_cache(const kv_options & options, const kv_shape & shape, layer_plans plans, std::vector<kv_layer> layers);
     void make_steps();
+    // A chunk of policy finch's context and the question behind it.
+    void begin_condensing(const pass_part & part);
     void take_layers(std::vector<kv_layer> layers);
 
     kv_options options_;
@@ -78,6 +81,8 @@ class chunked_cache : public kv_cache {
     std::vector<std::unique_ptr<device_step>> device_steps_;  // [n_layer], null where the layer is in the host's memory
     std::unique_ptr<going_on> going_;                         // of the pass at hand; null: all its tokens go on
     std::optional<fastkv_prompt> prompt_;                     // of policy fastkv
+    kv_finch_context context_;                                // of policy finch
+    kv_finch_context next_context_;                           // when the pass at hand is over
     layer_run at_hand_;                                       // layers of the pass
     double seal_seconds_ = 0.0;
 };

@@ -35,6 +35,7 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
     reads_queries_ = false;
     keeps_unturned_ = false;
     guides_.clear();
+    questions_.clear();
     layers_ = {0, shape_.n_layer()};
     judges_ = false;
     seal_seconds_ = 0.0;
@@ -53,6 +54,10 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
             cache.begin(p);
             parts_.push_back({&cache, cache.step(layers_.first).close});
             n_rows += p.n_new;
+            if (p.n_question > 0) {
+                const auto most_heads = std::ranges::max_element(shape_.layers, {}, &kv_layer_shape::n_head);
+                questions_.add(parts_.size() - 1, cache.step(layers_.first), most_heads->n_head);
+            }
             chooses_ = chooses_ || cache.step(layers_.first).going;
             for (int64_t il = layers_.first; il < layers_.end; ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
@@ -99,8 +104,9 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     }
     // A node's result orders it before the next one; the values are nobody's concern.
     ggml_tensor * qkv[] = {k, v, keeps_unturned_ ? k_unturned : k, q};
-    ggml_tensor * stored = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, qkv, attends || reads_queries_ ? 4 : 3,
-                                          store_node, GGML_N_TASKS_MAX, &n);
+    ggml_tensor * stored =
+        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, qkv, attends || reads_queries_ || condenses() ? 4 : 3,
+                       store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
     if (attends || weighs_guide()) {
@@ -115,6 +121,11 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     if (judges_) {
         ggml_tensor * args[] = {q, before};
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, judge_node, GGML_N_TASKS_MAX, &n);
+    }
+    if (condenses()) {
+        ggml_tensor * args[] = {q, before};
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, question_node, GGML_N_TASKS_MAX, &n);
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, keep_node, /*n_tasks=*/1, &n);
     }
     if (chooses_in(il)) {
         ggml_tensor * chosen =
@@ -242,6 +253,49 @@ void chunked_runner::judge_node(ggml_tensor * dst, int ith, int nth, void * data
     });
 }
 
+void chunked_runner::question_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (r.bad_.any()) {
+        return;
+    }
+    r.guarded([&] {
+        int64_t first = 0;  // of a part's jobs among all
+        for (size_t part = 0; part < r.parts_.size(); ++part) {
+            const layer_step & step = r.parts_[part].cache->step(n.il);
+            if (!step.condenses()) {
+                continue;
+            }
+            const attention_args & call = r.calls_[part];
+            const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
+            const int64_t first_row = r.rows_.first(n.il, part) + step.n_rows() - step.n_question;
+            const query_rows queries = {row_of(dst->src[0], first_row), call.n_head};
+            for (int64_t head = 0; head < call.n_head; ++head) {
+                if ((first + head) % nth == ith) {
+                    r.questions_.weigh(part, step, r.kernels_, segments, queries, n.scale, head);
+                }
+            }
+            first += call.n_head;
+        }
+    });
+}
+
+// One thread does it: ggml calls a node of one task from all of them.
+void chunked_runner::keep_node(ggml_tensor * /* dst */, int ith, int /* nth */, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (ith > 0 || r.bad_.any()) {
+        return;
+    }
+    r.guarded([&] {
+        for (size_t part = 0; part < r.parts_.size(); ++part) {
+            if (const layer_step & step = r.parts_[part].cache->step(n.il); step.condenses()) {
+                r.questions_.choose(part, step, r.calls_[part].n_head);
+            }
+        }
+    });
+}
+
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -253,6 +307,10 @@ void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data)
         int64_t first = 0;  // of a part's jobs among all
         for (size_t part = 0; part < r.parts_.size(); ++part) {
             layer_step & step = r.parts_[part].cache->step(n.il);
+            if (step.condenses()) {
+                r.questions_.copy(part, step, ith, nth);
+                continue;
+            }
             const int64_t n_head = r.shape_.layers[static_cast<size_t>(n.il)].n_head;
             query_rows queries;
             if (step.plan->reads_queries()) {
@@ -339,7 +397,7 @@ void chunked_runner::commit() noexcept {
 }
 
 size_t chunked_runner::workspace_bytes() const {
-    return passing_.bytes() + job_.bytes() + device_workspace_.bytes() + guides_.bytes();
+    return passing_.bytes() + job_.bytes() + device_workspace_.bytes() + guides_.bytes() + questions_.bytes();
 }
 
 }  // namespace livekv

@@ -16,6 +16,7 @@
 #include "run/guide_step.h"
 #include "run/pass_rows.h"
 #include "run/passing_rows.h"
+#include "run/question_step.h"
 
 namespace livekv {
 
@@ -45,6 +46,8 @@ class chunked_runner {
     // The layers of the pass, and whether their rows are of a prompt that its cache judges (policy fastkv).
     layer_run layers() const { return layers_; }
     bool judges() const { return judges_; }
+    // Whether some are of a context that a question condenses (policy finch).
+    bool condenses() const { return questions_.any(); }
 
     // Throws livekv::error when the pass failed.
     void check();
@@ -71,6 +74,8 @@ class chunked_runner {
     static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void choose_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void judge_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void question_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void keep_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void run_on_device(const device_node & node, ggml_tensor * dst, device::stream s);
 
@@ -101,6 +106,7 @@ class chunked_runner {
     bool judges_ = false;
     std::vector<attention_args> calls_;  // of the layer being computed
     guide_weigher guides_;
+    question_step questions_;
     double seal_seconds_ = 0.0;
     bad_rows bad_;
     std::atomic<bool> failed_{false};

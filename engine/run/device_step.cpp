@@ -106,12 +106,13 @@ void device_step::require_supported(const chunk_plan & plan) {
             "chunk_size", std::to_string(plan.chunk_size) + " tokens, but this GPU seals chunks of up to " +
                               std::to_string(device::longest_chunk()) + "; use a smaller one, or compute on the CPU");
     }
-    if (plan.stream || plan.guided || plan.kivi || plan.fastkv || plan.kvquant) {
+    if (plan.stream || plan.guided || plan.kivi || plan.fastkv || plan.finch || plan.kvquant) {
         throw kv_option_error("policy", std::string("the cache ") +
                                             (plan.stream   ? "kvstream"
                                              : plan.guided ? "guided"
                                              : plan.kivi   ? "kivi"
                                              : plan.fastkv ? "fastkv"
+                                             : plan.finch  ? "finch"
                                                            : "kvquant") +
                                             " is computed on the CPU only; use -ngl 0");
     }

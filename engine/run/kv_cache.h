@@ -40,6 +40,17 @@ class kv_cache {
     // part in its steps, and of its tokens the last one's logits alone are known.
     virtual bool judges_prompt() const { return false; }
 
+    // Of policy finch, what was made of the sequence's beginning, the context, which comes with a question
+    // (pass_part::n_question) and is forgotten as a whole or not at all; null: of another policy.
+    virtual const kv_finch_context * condensed() const { return nullptr; }
+    // Of policy finch: there is nothing yet, so that a prompt has to come with a question; and it still may.
+    bool needs_question() const { return condensed() && n_tokens() == 0; }
+    bool takes_question() const { return condensed() && n_tokens() == condensed()->n_tokens; }
+    // The position of the next token.
+    int64_t next_position() const {
+        return n_tokens() - (condensed() ? condensed()->n_tokens - condensed()->n_kept : 0);
+    }
+
     // Bytes the cache holds now, from its allocations.
     virtual size_t bytes() const = 0;
 
@@ -75,6 +86,7 @@ struct pass_part {
     int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: this pass's are the last
     int64_t n_outputs = 0;       // its last tokens whose logits are wanted
     layer_run layers = {};       // that the pass computes; a prompt's of policy fastkv not all at once
+    int64_t n_question = 0;      // of n_new, the last ones: a question, which is forgotten (policy finch)
 };
 
 }  // namespace livekv

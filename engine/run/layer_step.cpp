@@ -118,6 +118,7 @@ void seal_late_values(const layer_step & step, const cpu_kernels & kernels, int6
 void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt, going_on * goes) {
     n_new = n;
     n_prompt = prompt;
+    n_question = 0;
     going = goes;
     n_tail_rows = layer->n_tail_rows();
     close = closes;
@@ -169,6 +170,24 @@ void layer_step::begin(int64_t n, bool closes, bool seal, int64_t prompt, going_
     }
 }
 
+void layer_step::begin_condensing(int64_t n, int64_t of_question, int64_t n_kept) {
+    n_new = n;
+    n_prompt = 0;
+    n_question = of_question;
+    going = nullptr;
+    n_tail_rows = 0;
+    close = true;
+    closed = {};
+    sinks = {};
+    late.clear();
+    closed.n_stored = static_cast<int32_t>(n_kept);
+    closed.n_tokens = static_cast<int32_t>(layer->n_chunked + n - of_question);
+    closed.n_absent = closed.n_tokens - closed.n_stored;
+    closed.k = make_side(*plan, kv_side::key, /*sealed=*/false, n_kept, *layer->where);
+    closed.v = make_side(*plan, kv_side::value, /*sealed=*/false, n_kept, *layer->where);
+    layer->chunks.reserve(8);  // so that commit allocates nothing
+}
+
 std::span<kv_error_sums> layer_step::errors_of(kv_side side) {
     const size_t n = errors.empty() ? 0 : static_cast<size_t>(plan->n_head_kv);
     return std::span(errors).subspan(side == kv_side::key ? 0 : n, n);
@@ -201,6 +220,13 @@ void layer_step::commit() noexcept {
         layer->n_tail += n_new;
         return;
     }
+    if (condenses()) {
+        layer->chunks.clear();
+        layer->n_chunked = closed.n_tokens;
+        layer->chunks.push_back(std::move(closed));
+        ++layer->n_edits;
+        return;
+    }
     if (closed.n_sinks > 0) {
         layer->sinks = std::move(sinks);
     }
@@ -228,7 +254,7 @@ std::span<const kv_segment> host_step::segments(const layer_step & step) {
         n_edits_ = layer.n_edits;
     }
     kv_segment & open = segments_.back();
-    open.first = layer.n_chunked;
+    open.first = layer.n_chunked - layer.n_absent();
     open.n_tokens = static_cast<int32_t>(step.n_open_rows());
     open.k_rows = step.k_rows;
     open.v_rows = step.v_rows;

@@ -22,6 +22,13 @@ struct layer_step {
     // which of them come into the layer, of policy guided with propagate layers; null: all. Throws std::bad_alloc.
     void begin(int64_t n_new, bool close, bool seal, int64_t n_prompt = 0, going_on * going = nullptr);
 
+    // The same of policy finch: of the tokens the last n_question are a question, by which n_kept stay of the others
+    // and of what the layer has, its one chunk. Which ones is for the pass to find (run/question_step.h).
+    void begin_condensing(int64_t n_new, int64_t n_question, int64_t n_kept);
+    bool condenses() const { return n_question > 0; }
+    int64_t n_kept_before() const { return layer->n_chunked - layer->n_absent(); }
+    int64_t n_columns() const { return n_kept_before() + n_new - n_question; }
+
     // Whether the tokens are a chunk of their own, whose rows are needed for this pass alone: they go where
     // use_rows says, [n_open_rows()] of them.
     bool passes_through() const { return close && layer->n_tail == 0; }
@@ -51,6 +58,7 @@ struct layer_step {
     const chunk_plan * plan;
     int64_t n_new = 0;
     int64_t n_prompt = 0;
+    int64_t n_question = 0;
     going_on * going = nullptr;
     int64_t n_tail_rows = 0;
     bool close = false;

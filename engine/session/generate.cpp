@@ -146,10 +146,17 @@ std::string generation::next(const session::progress & on_prefill) {
             return verify(drafted);
         }
         session_.append(tokens.front());
-    } else if (!tokens.empty() && session_.prefill(tokens, on_prefill).empty()) {
+    } else if (!tokens.empty() && prefill(tokens, on_prefill).empty()) {
         return interrupt();
     }
     return end_step();
+}
+
+std::span<const float> generation::prefill(std::span<const int32_t> tokens, const session::progress & on_prefill) {
+    const auto n_question = static_cast<size_t>(params_.n_question);
+    return n_question == 0
+               ? session_.prefill(tokens, on_prefill)
+               : session_.prefill(tokens.first(tokens.size() - n_question), tokens.last(n_question), on_prefill);
 }
 
 // With a token behind them, as many as may still be sampled, and as the chunk has room for.

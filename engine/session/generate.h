@@ -22,9 +22,10 @@ struct generate_params {
     bool ignore_eos = false;
     sampler_params sampling;
     std::vector<std::string> stop;  // the text ends before the first of these
-    int64_t n_lookup = 0;  // most tokens drafted at a time from what the text said before (prompt_lookup.h); 0: none
-    int64_t n_keep = 0;    // where the context is full, its oldest tokens but these first ones leave
-                           // (session::make_room); 0: the text ends there
+    int64_t n_lookup = 0;    // most tokens drafted at a time from what the text said before (prompt_lookup.h); 0: none
+    int64_t n_keep = 0;      // where the context is full, its oldest tokens but these first ones leave
+                             // (session::make_room); 0: the text ends there
+    int64_t n_question = 0;  // of the prompt, the last tokens: what the others are read for (policy finch); 0: none
 };
 
 enum class stop_reason { end_of_text, stop_string, n_predict, context_full, interrupted };
@@ -85,6 +86,7 @@ class generation {
 
   private:
     void measure_prefill();
+    std::span<const float> prefill(std::span<const int32_t> tokens, const session::progress & on_prefill);
     void make_room(size_t n_new);
     std::span<const int32_t> draft();
     std::string verify(std::span<const int32_t> drafted);

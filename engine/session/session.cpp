@@ -49,6 +49,10 @@ int64_t session::exact_trim(int64_t n) const {
 
 void session::trim(int64_t n) {
     const int64_t exact = exact_trim(n);
+    if (const kv_finch_context * context = cache_->condensed(); context && n > 0 && n < context->n_tokens) {
+        fail("of a context that was read for a question (policy finch) a trim forgets all ", context->n_tokens,
+             " tokens or none; ", n, " is within it");
+    }
     if (exact < n) {  // on a copy, which takes this one's place when it is whole
         const std::unique_ptr<session> copy = fork();
         copy->trim(exact);
@@ -136,8 +140,8 @@ void session::pass(engine & e, std::span<const share> shares) {
             s.tokens_.insert(s.tokens_.end(), x.tokens.begin(), x.tokens.end());
             s.logits_.resize(static_cast<size_t>(x.n_outputs) * n_vocab);
             s.last_logits_.reserve(n_vocab);
-            items.push_back(
-                {s.cache_.get(), x.tokens, x.origin, x.end_of_prompt, x.n_outputs, s.logits_.data(), x.n_prompt});
+            items.push_back({s.cache_.get(), x.tokens, x.origin, x.end_of_prompt, x.n_outputs, s.logits_.data(),
+                             x.n_prompt, x.question});
         }
         e.step(items);
     } catch (...) {
@@ -235,6 +239,40 @@ std::span<const float> session::prefill(std::span<const int32_t> tokens, const p
         }
     }
     return logits;
+}
+
+std::span<const float> session::prefill(std::span<const int32_t> context, std::span<const int32_t> question,
+                                        const progress & on_chunk) {
+    if (!cache_->condensed()) {
+        fail("a question is for a cache of policy finch, not ", params_.kv.policy);
+    }
+    if (n_tokens() > 0) {
+        fail("a context that is read for a question comes first, not behind ", n_tokens(), " tokens");
+    }
+    if (context.empty() || question.empty()) {
+        fail("there are no tokens of the ", context.empty() ? "context" : "question");
+    }
+    const auto n_context = static_cast<int64_t>(context.size());
+    require_room(context.size() + question.size());
+    engine_->require_ids(context);
+    engine_->require_ids(question);
+    params_.kv.require_room_for(n_context, static_cast<int64_t>(question.size()));
+    for (int64_t done = 0; done < n_context;) {
+        const int64_t n = pass_size(n_context - done);
+        const share chunk = {this,
+                             context.subspan(static_cast<size_t>(done), static_cast<size_t>(n)),
+                             0,
+                             token_origin::prompt,
+                             /*end_of_prompt=*/false,
+                             n_context,
+                             question};
+        pass(*engine_, {&chunk, 1});
+        done += n;
+        if (on_chunk && !on_chunk(done)) {
+            return {};
+        }
+    }
+    return prefill(question, [&](int64_t n_done) { return !on_chunk || on_chunk(n_context + n_done); });
 }
 
 session::eval_rows session::eval_pass(std::span<const int32_t> tokens, int64_t n_done, int64_t first_wanted) {

@@ -45,6 +45,11 @@ class session {
     // the first is processed) or an id is not in the vocabulary; then nothing has changed.
     std::span<const float> prefill(std::span<const int32_t> tokens, const progress & on_chunk = {});
 
+    // The same of an empty session of policy finch: a context, of which it keeps what the question looks at, and the
+    // question, whose last token's logits these are. Throws kv_option_error too, where nothing would be kept.
+    std::span<const float> prefill(std::span<const int32_t> context, std::span<const int32_t> question,
+                                   const progress & on_chunk = {});
+
     // Tokens of the last prefill that were not computed: the engine knew them as the beginning of another prompt.
     int64_t n_reused() const { return n_reused_; }
 
@@ -86,6 +91,7 @@ class session {
         token_origin origin = token_origin::prompt;
         bool end_of_prompt = false;  // the sequence's next tokens will be generated
         int64_t n_prompt = 0;        // of a prompt: tokens of the sequence once it is complete; 0: these are the last
+        std::span<const int32_t> question = {};  // as batch_item's
     };
 
     // One pass of the model for sessions of engine e, each listed once. Throws livekv::error; then every session is
@@ -145,8 +151,8 @@ class session {
     // read them in the same passes; in longer or shorter ones their last digits may be others. Where that cannot be had
     // by forgetting (inside a sealed chunk), up to a chunk, and within the warm-up all of its chunks, are computed
     // again. Of policy guided, whose chunks depend on the prompt's length, it is what a session would hold that was
-    // told of as many tokens as this one has, and stopped there.
-    // Throws livekv::error; then nothing has changed.
+    // told of as many tokens as this one has, and stopped there. A context of policy finch is forgotten as a whole
+    // only. Throws livekv::error; then nothing has changed.
     void trim(int64_t n_tokens);
     void reset() { trim(0); }
 
@@ -157,7 +163,7 @@ class session {
     std::unique_ptr<session> fork() const;
 
     // Writes the sequence to a file that load restores, last logits included; path is complete or untouched. Throws
-    // livekv::error when the policy is not livekv, nothing is in the cache, or the file cannot be written.
+    // livekv::error when the policy cannot be saved, nothing is in the cache, or the file cannot be written.
     void save(const std::string & path) const;
 
     // Makes this empty session the saved one, which goes on bit for bit as that would have. The file's cache options

@@ -117,7 +117,7 @@ void kv_layer::append_segments(std::vector<kv_segment> & out) const {
     for (const kv_chunk & c : chunks) {
         kv_segment s;
         s.first = first;
-        first += c.n_tokens;
+        first += c.n_tokens - c.n_absent;
         if (c.given_back()) {
             continue;
         }

@@ -28,7 +28,8 @@ struct kv_chunk {
     std::shared_ptr<page> state;  // the policy's running state after this chunk; null: it has none, or not known
     int32_t n_stored = 0;         // tokens in the pages
     int32_t n_tokens = 0;         // of these, what a trim left
-    int32_t n_absent = 0;         // of these, those that have nothing in the pages: a prompt's of policy fastkv
+    int32_t n_absent = 0;         // of these, those that have nothing in the pages: a prompt's of policy fastkv, or a
+                                  // context's of finch
     int32_t n_sinks = 0;          // of these, first ones that live in kv_layer::sinks
     bool from_one_pass =
         false;  // read as a prompt, all of it in one pass: another sequence's would have the same bytes
@@ -63,6 +64,8 @@ struct kv_layer {
 
     size_t row() const { return static_cast<size_t>(n_head_kv * head_dim); }
     int64_t n_tokens() const { return n_chunked + n_tail; }
+    // Of these, those that nothing is kept of (kv_chunk::n_absent), in the first chunk.
+    int64_t n_absent() const { return chunks.empty() ? 0 : chunks.front().n_absent; }
     // Of the tail's tokens, those that have rows: all but what tail_weights say is not there.
     int64_t n_tail_rows() const;
 

@@ -51,6 +51,17 @@ struct kv_fastkv_prompt {
     size_t peak_bytes = 0;     // of the cache while it was read, what waits for the later layers included
 };
 
+// What policy finch has made of a context so far.
+struct kv_finch_context {
+    int64_t n_tokens = 0;    // read
+    int64_t n_kept = 0;      // of these, in each layer
+    int64_t n_question = 0;  // tokens of the question behind each chunk
+    int64_t factor = 0;      // of so many tokens one is kept
+    size_t peak_bytes = 0;   // of the cache while a chunk was condensed
+
+    bool operator==(const kv_finch_context &) const = default;
+};
+
 // Where a cache's bytes are, and what sealing did. Parts sum up to all of them.
 struct kv_report {
     struct parts {
@@ -87,6 +98,7 @@ struct kv_report {
     std::vector<kv_stream_layer> streams;    // [n_layer] of policy kvstream, else empty
     std::vector<kv_guided_layer> guided;     // [n_layer] of policy guided, else empty
     std::optional<kv_fastkv_prompt> fastkv;  // of policy fastkv, once the prompt is complete
+    std::optional<kv_finch_context> finch;   // of policy finch, once there is a context
 };
 
 // Streams in the numbers that the published system reports: visit(its name, number), none as long as there is no chunk.
@@ -179,6 +191,15 @@ void visit_numbers(const kv_fastkv_prompt & prompt, const Visit & visit) {
     visit("tokens_kept", static_cast<double>(prompt.n_kept));
     visit("tokens_kept_later", static_cast<double>(prompt.n_kept_later));
     visit("peak_bytes", static_cast<double>(prompt.peak_bytes));
+}
+
+template <typename Visit>
+void visit_numbers(const kv_finch_context & context, const Visit & visit) {
+    visit("context_tokens", static_cast<double>(context.n_tokens));
+    visit("tokens_kept", static_cast<double>(context.n_kept));
+    visit("question_tokens", static_cast<double>(context.n_question));
+    visit("factor", static_cast<double>(context.factor));
+    visit("peak_bytes", static_cast<double>(context.peak_bytes));
 }
 
 // The parts, each once and in order: f(name, member).

@@ -63,13 +63,18 @@ def chosen_tasks(text: str) -> list[str]:
 
 
 def answer(session: livekv.Session, sample: Sample) -> Iterator[Record]:
-    """Reads the context once and asks each question of it, greedily."""
+    """Reads the context once and asks each question of it, greedily; with policy finch, once for each question."""
     session.reset()
-    session.prefill(sample.context)
+    condenses = session.kv.policy == "finch"
+    if not condenses:
+        session.prefill(sample.context)
     for number, asked in enumerate(sample.questions):
         last = number + 1 == len(sample.questions)
-        generation = (session if last else session.fork()).generate(
-            asked.prompt, max_tokens=len(asked.answer), temperature=0.0, add_special=False
+        if condenses:
+            session.reset()
+            session.prefill(sample.context, question=asked.prompt)
+        generation = (session if last or condenses else session.fork()).generate(
+            None if condenses else asked.prompt, max_tokens=len(asked.answer), temperature=0.0, add_special=False
         )
         for _ in generation:
             pass

@@ -201,5 +201,5 @@ def test_chunks_that_are_none_are_errors(livekv):
         stream.seal(good)
         with pytest.raises(livekv.Error, match=message):
             stream.seal(chunk)
-    with pytest.raises(livekv.Error, match="only the policies livekv, kvstream, guided, kivi, fastkv and kvquant seal"):
+    with pytest.raises(livekv.Error, match="only the policies livekv, kvstream, guided, kivi, fastkv, finch and kvquant seal"):
         livekv.kv.KeyStream(livekv.KVOptions(policy="f16"))

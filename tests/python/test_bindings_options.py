@@ -57,7 +57,7 @@ def test_the_type_stub_has_the_tables_fields_and_types(livekv, root):
         ("chunk_size", 0, ("--chunk-size", "0"), "0 is not a multiple of 32 in 32..4096"),
         ("chunk_size", 64.5, ("--chunk-size", "64.5"), "64.5 is not a whole number in 32..4096"),
         ("chunk_size", 2**64 + 64, ("--chunk-size", str(2**64 + 64)), "is not a whole number in 32..4096"),
-        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, guided, kivi, fastkv, kvquant, f16, "),
+        ("policy", "q5_0", ("--kv", "q5_0"), "'q5_0' is not one of livekv, kvstream, guided, kivi, fastkv, finch, kvquant, f16, "),
         ("outlier_ratio", 0.2, ("--outlier-ratio", "0.2"), "0.2 is not in 0..0.1"),
         ("v_outlier_ratio", "x", ("--v-outlier-ratio", "x"), "'x' is not same or a number in 0..0.1"),
         ("v_outlier_ratio", -1.0, ("--v-outlier-ratio", "-1"), "-1.0 is not same or a number in 0..0.1"),
@@ -167,7 +167,7 @@ def test_specs_are_what_they_say(livekv):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, guided, kivi, fastkv, kvquant, f16, "),
+        ("", "'' is neither a policy nor a preset; there are livekv, kvstream, guided, kivi, fastkv, finch, kvquant, f16, "),
         ("f32", "'f32' is neither a policy nor a preset"),
         ("livekv:bits=4", "there is no option 'bits'"),
         ("livekv:help", "there is no option 'help'"),
@@ -199,6 +199,7 @@ OF_GUIDED = {
     "middle_ratio", "later_ratio", "budget", "protect", "keep_last", "key_axis", "min_class",
 }  # fmt: skip
 OF_FASTKV = {"retain_rate", "tsp_rate", "tsp_layer", "pooling", "store"}
+OF_FINCH = {"target_tokens", "normalize"}
 
 
 SHARED = {"sink_tokens": "livekv, kvstream, guided do", "kv_bits": "livekv, kivi, fastkv, kvquant do", "residual": "kivi does",
@@ -216,7 +217,7 @@ def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose
             with pytest.raises(livekv.Error) as raised:
                 livekv.KVOptions.parse(spec)
             own = {**dict.fromkeys(OF_KVSTREAM, "kvstream does"), **dict.fromkeys(OF_GUIDED, "guided does"),
-                   **dict.fromkeys(OF_FASTKV, "fastkv does"), **SHARED}  # fmt: skip
+                   **dict.fromkeys(OF_FASTKV, "fastkv does"), **dict.fromkeys(OF_FINCH, "finch does"), **SHARED}  # fmt: skip
             whose = own.get(row.field, "livekv does")
             assert str(raised.value) == f"cache '{spec}': {row.field}: the cache {policy} does not read it, {whose}"
     assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")

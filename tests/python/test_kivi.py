@@ -161,7 +161,7 @@ def test_measured_noise_is_that_of_the_arrays(livekv, model, tokens):
         (("--kv-bits", "4,8"), "--kv-bits: 8 is neither 2 nor 4, which the cache kivi has"),
         (("--residual", "33"), "'33' is not a multiple of 32"),
         (("--residual", "0"), "'0' is not a whole number in 32..4096"),
-        (("--chunk-size", "64"), "--chunk-size is an option of --kv livekv, kvstream, guided, fastkv, kvquant, f16, q8_0, q4_0, q8_0_rot, q4_0_rot, "
+        (("--chunk-size", "64"), "--chunk-size is an option of --kv livekv, kvstream, guided, fastkv, finch, kvquant, f16, q8_0, q4_0, q8_0_rot, q4_0_rot, "
                                  "not of kivi"),
         (("--sink-tokens", "4"), "--sink-tokens is an option of --kv livekv, kvstream, guided, not of kivi"),
         (("--rotate", "v"), "--rotate is an option of --kv livekv, not of kivi"),

@@ -159,6 +159,20 @@ def test_a_run_killed_between_two_questions_counts_each_once(livekv, tiny, tmp_p
         assert len(answers.read_text().splitlines()) == 5  # the question that was begun with is asked again
 
 
+def test_finch_reads_a_context_for_each_question(livekv, tiny, tmp_path):
+    """With a target beyond the context it keeps all of it, and answers as the whole cache does."""
+    arguments = ["--model", str(tiny), "--kv", "f16,finch:target-tokens=4096", "--lengths", "256", "--depths", "0,1",
+                 "--samples", "3", "--tasks", "multi_key,people", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(arguments) == 0
+    lines = map(json.loads, (tmp_path / "run" / "answers.jsonl").read_text().splitlines())
+    by_cache: dict[str, list] = {}
+    for line in lines:
+        by_cache.setdefault(line.pop("kv"), []).append(line)
+    assert len(by_cache) == 2
+    f16, finch = by_cache.values()
+    assert finch == f16
+
+
 def test_a_run_writes_its_tables_and_goes_on_where_it_stopped(root, livekv, tiny, tmp_path):
     arguments = ("--model", tiny, "--kv", "f16,q8_0", "--lengths", "256,512", "--depths", "0,1", "--samples", 2,
                  "--tasks", "single_key,few_shot", "--out", tmp_path / "run", "--json", "-")  # fmt: skip

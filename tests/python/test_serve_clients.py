@@ -289,6 +289,7 @@ def test_tokens_and_health(raw, address, livekv, tiny):
         (("--host", "0.0.0.0"), "can be reached from other machines; that needs an --api-key"),
         (("-m", "nothing.gguf"), "nothing.gguf"),
         (("--kv", "none"), "none"),
+        (("--kv", "finch"), "--kv finch reads a prompt for a question, which requests do not have"),
         (("--host", "", "--api-key", "k"), "--host is empty"),
         (("--memory", "1K", "--prefix-cache", "1K"), "all of the 1024"),
         (("--memory", "1K"), "--memory is 1024 bytes; caches need"),

@@ -1,25 +1,20 @@
 #pragma once
 
-// A small LLaMA in double precision whose cache is FastKV's, written to be read: what the engine's is held against.
-// Only keys and values are rounded, to the f16 that both store.
+// A small LLaMA in double precision whose cache is FastKV's: what the engine's is held against. Only keys and values
+// are rounded, to the f16 that both store.
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
-#include "engine/model.h"
-#include "kv/f16.h"
+#include "double_llama.h"
 #include "kv/kv_fastkv.h"
 
 namespace fastkv_reference {
 
 using namespace livekv;
-using row = std::vector<double>;
+using double_llama::row;
 
-class sequence {
+class sequence : double_llama::model_parts {
   public:
     sequence(const model & m, const fastkv_method & method, int64_t tsp_layer)
-        : hp_(m.hp), w_(m.tensors), method_(method), tsp_layer_(tsp_layer), caches_(w_.layers.size()) {}
+        : model_parts(m), method_(method), tsp_layer_(tsp_layer), caches_(w_.layers.size()) {}
 
     // The prompt, all of it; the last token's logits.
     row read(const std::vector<int32_t> & tokens) {
@@ -68,51 +63,7 @@ class sequence {
         std::vector<row> q;  // of the pass, [n_head * head_dim]
     };
 
-    static row row_of(const ggml_tensor * t, int64_t i) {
-        const auto * from = static_cast<const float *>(t->data) + i * t->ne[0];
-        return {from, from + t->ne[0]};
-    }
-
-    static row times(const ggml_tensor * matrix, const row & x) {
-        row y;
-        for (int64_t i = 0; i < matrix->ne[1]; ++i) {
-            const row weights = row_of(matrix, i);
-            double sum = 0.0;
-            for (size_t c = 0; c < x.size(); ++c) {
-                sum += weights[c] * x[c];
-            }
-            y.push_back(sum);
-        }
-        return y;
-    }
-
-    row normed(const row & x, const ggml_tensor * weight) const {
-        double squares = 0.0;
-        for (const double value : x) {
-            squares += value * value;
-        }
-        const double scale = 1.0 / std::sqrt(squares / static_cast<double>(x.size()) + hp_.norm_rms_eps);
-        row y = row_of(weight, 0);
-        for (size_t c = 0; c < x.size(); ++c) {
-            y[c] *= x[c] * scale;
-        }
-        return y;
-    }
-
-    // RoPE over neighbouring channels.
-    void turn(row & x, int32_t position, int64_t head_dim) const {
-        for (size_t c = 0; c < x.size(); c += 2) {
-            const double pair = static_cast<double>(c % static_cast<size_t>(head_dim));
-            const double angle = position * std::pow(10000.0, -pair / static_cast<double>(head_dim));
-            const double a = x[c];
-            const double b = x[c + 1];
-            x[c] = a * std::cos(angle) - b * std::sin(angle);
-            x[c + 1] = a * std::sin(angle) + b * std::cos(angle);
-        }
-    }
-
     std::vector<row> layer(int64_t il, const std::vector<row> & x, const std::vector<int32_t> & positions) {
-        const layer_weights & w = w_.layers[static_cast<size_t>(il)];
         cache & c = caches_[static_cast<size_t>(il)];
         const auto n_kv = static_cast<size_t>(hp_.n_head_kv(il));
         const auto d = static_cast<size_t>(hp_.head_dim(il));
@@ -121,67 +72,15 @@ class sequence {
         c.q.clear();
         std::vector<row> out;
         for (size_t i = 0; i < x.size(); ++i) {
-            const row h = normed(x[i], w.attn_norm);
-            row q = times(w.wq, h);
-            row k = times(w.wk, h);
-            const row v = times(w.wv, h);
-            turn(q, positions[i], hp_.head_dim(il));
-            turn(k, positions[i], hp_.head_dim(il));
+            projections of = project(il, x[i]);
+            turn(of.q, positions[i], hp_.head_dim(il));
+            turn(of.k, positions[i], hp_.head_dim(il));
             for (size_t head = 0; head < n_kv; ++head) {
-                row of_k;
-                row of_v;
-                for (size_t e = head * d; e < (head + 1) * d; ++e) {
-                    of_k.push_back(f16_to_f32(f32_to_f16(static_cast<float>(k[e]))));
-                    of_v.push_back(f16_to_f32(f32_to_f16(static_cast<float>(v[e]))));
-                }
-                c.k[head].push_back(of_k);
-                c.v[head].push_back(of_v);
+                c.k[head].push_back(stored(of.k, head, d));
+                c.v[head].push_back(stored(of.v, head, d));
             }
-            c.q.push_back(q);
-            row y = times(w.wo, attention(c, q, d));
-            for (size_t e = 0; e < y.size(); ++e) {
-                y[e] += x[i][e];
-            }
-            const row f = normed(y, w.ffn_norm);
-            row gate = times(w.ffn_gate, f);
-            const row up = times(w.ffn_up, f);
-            for (size_t e = 0; e < gate.size(); ++e) {
-                gate[e] *= up[e] / (1.0 + std::exp(-gate[e]));
-            }
-            const row down = times(w.ffn_down, gate);
-            for (size_t e = 0; e < y.size(); ++e) {
-                y[e] += down[e];
-            }
-            out.push_back(y);
-        }
-        return out;
-    }
-
-    // Of the newest token, over all rows.
-    static row attention(const cache & c, const row & q, size_t d) {
-        const size_t group = q.size() / d / c.k.size();
-        row out(q.size());
-        for (size_t head = 0; head < q.size() / d; ++head) {
-            const std::vector<row> & k = c.k[head / group];
-            const std::vector<row> & v = c.v[head / group];
-            std::vector<double> weights;
-            for (const row & key : k) {
-                double score = 0.0;
-                for (size_t e = 0; e < d; ++e) {
-                    score += q[head * d + e] * key[e];
-                }
-                weights.push_back(score / std::sqrt(static_cast<double>(d)));
-            }
-            const double largest = *std::ranges::max_element(weights);
-            double sum = 0.0;
-            for (double & weight : weights) {
-                sum += weight = std::exp(weight - largest);
-            }
-            for (size_t t = 0; t < k.size(); ++t) {
-                for (size_t e = 0; e < d; ++e) {
-                    out[head * d + e] += weights[t] / sum * v[t][e];
-                }
-            }
+            c.q.push_back(of.q);
+            out.push_back(behind(il, x[i], attention(c.k, c.v, of.q, d)));
         }
         return out;
     }
@@ -221,10 +120,6 @@ class sequence {
         }
     }
 
-    row logits(const row & x) const { return times(w_.output, normed(x, w_.output_norm)); }
-
-    const hparams & hp_;
-    const weights & w_;
     fastkv_method method_;
     int64_t tsp_layer_;
     std::vector<cache> caches_;  // [n_layer]

@@ -300,7 +300,7 @@ TEST(broken_queries_are_reported_of_any_cache) {
 TEST(what_the_device_does_not_do_is_refused) {
     CHECK_ERROR(make(true, params([](kv_options & o) { o.measure_error = true; })),
                 "measure_error: the cache's error is measured on the CPU");
-    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "kvquant"}) {
+    for (const char * policy : {"kvstream", "guided", "kivi", "fastkv", "finch", "kvquant"}) {
         session_params p = tiny_sequences::calibrated_params(*small_model(), policy, 128, 1024);
         CHECK_ERROR(make(true, p), "policy: the cache " + std::string(policy) + " is computed on the CPU only");
     }

@@ -4,7 +4,6 @@
 
 #include "check.h"
 #include "error.h"
-#include "policy/kv_policies.h"
 #include "session/fidelity.h"
 #include "session/generate.h"
 #include "tiny_calibration.h"
@@ -52,7 +51,7 @@ std::vector<int32_t> good_tokens(int n, uint32_t seed = 3) {
 TEST(the_logit_and_its_position_are_named_and_nothing_is_added) {
     for (const float bad : {static_cast<float>(NAN), INFINITY, -INFINITY}) {
         const auto m = one_bad_logit(bad);
-        for (const std::string & kv : kv_policy_names()) {
+        for (const std::string & kv : prompt_policies()) {
             session s(m, calibrated_params(*m, kv, 32));
             // A product of an infinite weight is infinite or, with a zero, NaN: either is refused.
             CHECK_ERROR(s.prefill(good_tokens(20)),
@@ -81,7 +80,7 @@ TEST(the_logit_and_its_position_are_named_and_nothing_is_added) {
 TEST(a_sequence_goes_on_after_a_pass_that_was_refused) {
     for (const float bad : {static_cast<float>(NAN), INFINITY}) {
         const auto m = breaks_at_a_token(bad);
-        for (const std::string & kv : kv_policy_names()) {
+        for (const std::string & kv : prompt_policies()) {
             for (const int n_bad : {1, 140}) {
                 session s(m, calibrated_params(*m, kv, 256, 400));
                 session fresh(m, calibrated_params(*m, kv, 256, 400));

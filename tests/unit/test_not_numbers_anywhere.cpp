@@ -6,7 +6,6 @@
 
 #include "check.h"
 #include "error.h"
-#include "policy/kv_policies.h"
 #include "tiny_calibration.h"
 
 using namespace livekv;
@@ -49,7 +48,11 @@ std::string refusal(const std::shared_ptr<const model> & m, const std::string & 
     p.n_threads = 1;
     session s(m, p);
     try {
-        s.prefill(some_tokens(n_tokens));
+        if (kv == "finch") {
+            s.prefill(some_tokens(n_tokens), some_tokens(4, 11));
+        } else {
+            s.prefill(some_tokens(n_tokens));
+        }
         s.append(40);
     } catch (const error & problem) {
         return problem.what();

@@ -69,7 +69,8 @@ TEST(impossible_values_are_usage_errors_that_say_what_is_possible) {
     refuses({"-m", "a", "--top-p", "1.1"}, "0..1");
     refuses({"-m", "a", "--chunk-size", "0"}, "32..4096");
     refuses({"-m", "a", "--chunk-size", "100"}, "multiple of 32");
-    refuses({"-m", "a", "--kv", "q5"}, "one of livekv, kvstream, guided, kivi, fastkv, kvquant, f16, q8_0, q4_0");
+    refuses({"-m", "a", "--kv", "q5"},
+            "one of livekv, kvstream, guided, kivi, fastkv, finch, kvquant, f16, q8_0, q4_0");
     refuses({"-m", "a", "-p", "x", "-f", "y"}, "choose one");
     refuses({"-m", "a", "--system", "x"}, "needs -cnv");
     refuses({"-m", "a", "--prefix-cache", "1M"}, "it needs -cnv");

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "policy/kv_policies.h"
 #include "session/session.h"
 #include "tiny_model.h"
 
@@ -29,6 +30,13 @@ inline session_params params_of(const std::string & kv, int64_t chunk_size, int6
     p.kv.policy = kv;
     (kv == "kivi" ? p.kv.residual : p.kv.chunk_size) = chunk_size;
     return p;
+}
+
+// The policies that read a prompt without a question.
+inline std::vector<std::string> prompt_policies() {
+    std::vector<std::string> names = kv_policy_names();
+    std::erase(names, "finch");
+    return names;
 }
 
 // <s> and byte tokens; never </s>.

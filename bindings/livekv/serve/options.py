@@ -130,6 +130,8 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
     from livekv.serve.worker import Worker
 
     kv = KVOptions.parse(args.kv)
+    if kv.policy == "finch":
+        raise Error("--kv finch reads a prompt for a question, which requests do not have")
     shares = KVOptions(policy=kv.policy).can_be_stored
     if args.prefix_cache and not shares:
         raise Error(f"--prefix-cache keeps {_shared_caches()} only, not --kv {args.kv}")
