@@ -171,7 +171,8 @@ class _Stream:
         """Seals the sequence's next tokens: Sealed, with kvstream Streamed, with kivi Grouped. chunk: float32
         [n_head_kv, n, head_dim], contiguous, finite. Raises Error when it is anything else, or of other heads than the
         chunks before. query_squares: [n_head_kv, head_dim], the mean square of each channel of the queries so far, over
-        the heads that share the kv head; livekv's keys alone."""
+        the heads that share the kv head; livekv's keys alone, which are rounded without error feedback here: that takes
+        mean queries."""
         if self._made is Sealed:
             return Sealed(**self._core.seal(chunk, query_squares))
         if query_squares is not None:

@@ -22,6 +22,12 @@ int32_t rotation_of(int64_t head_dim, int32_t limit) {
     return run;
 }
 
+// Channels of one width, and so rounded without error feedback: what is not policy livekv's keys.
+void clear_classes(kv_method & m) {
+    m.key_classes = false;
+    m.key_feedback = false;
+}
+
 // Layers kept at higher precision are blocks too: 8 bits, a scale for 128 keys of a channel, nothing stored apart.
 kv_method bypass_method(const kv_options & options) {
     kv_method m = options.method();
@@ -29,8 +35,7 @@ kv_method bypass_method(const kv_options & options) {
     m.scale_method = kv_method::scale::range;
     m.key_group = options.chunk_size % 128 == 0 ? 128 : 0;
     m.zero_point = false;
-    m.key_classes = false;
-    m.key_feedback = false;
+    clear_classes(m);
     m.outlier_ratio = 0.0;
     m.v_outlier_ratio = -1.0;
     return m;
@@ -50,14 +55,14 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
     plan.method = bypass ? bypass_method(options) : options.method();
     if (find_kv_policy(options.policy).guides) {
         plan.guided = guided_plan{options.guided()};
-        plan.method.key_classes = false;  // livekv's
+        clear_classes(plan.method);
         plan.method.sink_tokens = static_cast<int32_t>(plan.guided->method.n_exact());
         plan.warmup_chunks = 0;
         return plan;
     }
     if (find_kv_policy(options.policy).streams) {
         plan.stream = {options.stream(kv_side::key), options.stream(kv_side::value)};
-        plan.method.key_classes = false;  // livekv's
+        clear_classes(plan.method);
         plan.warmup_chunks = 0;
         if (options.value_quant_groups > 0 && shape.head_dim % options.value_quant_groups != 0) {
             throw kv_option_error("value_quant_groups", std::to_string(options.value_quant_groups) +
@@ -78,7 +83,7 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
         plan.fastkv = fastkv_plan{options.fastkv()};
         plan.seals = options.store == kv_store_as::livekv;
         plan.method.scale_method = kv_method::scale::range;  // no state: tokens that are kept are no neighbours
-        plan.method.key_classes = false;
+        clear_classes(plan.method);
         plan.method.sink_tokens = 0;
         plan.warmup_chunks = 0;
         plan.v_rotation = plan.seals ? rotation_of(shape.head_dim, 64) : 0;

@@ -47,6 +47,9 @@ inline std::array<const char *, 4> names_of(kv_rotate) {
 inline std::array<const char *, 3> names_of(kv_key_alloc) {
     return {"off", "block", "auto"};
 }
+inline std::array<const char *, 3> names_of(kv_key_feedback) {
+    return {"off", "on", "auto"};
+}
 inline std::array<const char *, 3> names_of(stream_method::range) {
     return {"cover", "ema", "own"};
 }
@@ -93,9 +96,9 @@ void for_each_kv_option(F && f) {
       "widths of key channels, 0 to 6 bits, kv-bits on the average: chosen for each block by what queries make of a "
       "channel, or off; auto: chosen unless kv-bits is 8, or keys have outliers, a rotation or no zero point");
     f("key_quarters", &o::key_quarters, kv_whole{0, 3}, "quarters of a bit beyond that average (key-alloc)");
-    f("key_feedback", &o::key_feedback, kv_on_off{},
-      "round a key's channels one after the other, so that errors cancel in what the mean query makes of them "
-      "(key-alloc)");
+    f("key_feedback", &o::key_feedback, kv_one_of{},
+      "round a key's channels one after the other, so that errors cancel in what the mean query makes of them; auto: "
+      "where channels have widths of their own (key-alloc)");
     f("outlier_ratio", &o::outlier_ratio, kv_real{0.0, 0.1}, "share of entries kept apart in 16 bits; 0: none");
     f("v_outlier_ratio", &o::v_outlier_ratio, kv_real{0.0, 0.1, "same", -1.0},
       "that share of values, where it differs");

@@ -138,7 +138,7 @@ void kv_options::check() const {
         refuse("key_quarters", key_quarters, " is for channels with widths of their own",
                excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
     }
-    if (key_feedback && !has_key_classes()) {
+    if (key_feedback == kv_key_feedback::on && !has_key_classes()) {
         refuse("key_feedback", "it is for channels with widths of their own",
                excluded.empty() ? " (key-alloc auto or block)" : ": " + excluded);
     }
@@ -179,6 +179,10 @@ bool kv_options::has_key_classes() const {
            (key_alloc == kv_key_alloc::automatic && excludes_classes(*this).empty());
 }
 
+bool kv_options::has_key_feedback() const {
+    return key_feedback != kv_key_feedback::off && has_key_classes();
+}
+
 kv_method kv_options::method() const {
     kv_method m;
     m.k_bits = static_cast<int32_t>(bits.k);
@@ -193,7 +197,7 @@ kv_method kv_options::method() const {
     m.scale_method = scale_method;
     m.key_classes = has_key_classes();
     m.key_quarters = static_cast<int32_t>(key_quarters);
-    m.key_feedback = key_feedback;
+    m.key_feedback = has_key_feedback();
     return m;
 }
 

@@ -33,6 +33,7 @@ enum class kv_bypass { q8_0, f16 };
 
 // Whether key channels have widths of their own, chosen for each block; automatic: where no other option excludes it.
 enum class kv_key_alloc { off, block, automatic };
+enum class kv_key_feedback { off, on, automatic };
 
 // What becomes of the tokens that fastkv keeps: rows of 16 bits, or blocks as livekv seals.
 enum class kv_store_as { f16, livekv };
@@ -70,7 +71,7 @@ struct kv_options {
     kv_rotate rotate = kv_rotate::v;
     kv_key_alloc key_alloc = kv_key_alloc::automatic;
     int64_t key_quarters = 0;
-    bool key_feedback = false;
+    kv_key_feedback key_feedback = kv_key_feedback::automatic;
     bool seal_decode = true;
 
     // Of kvstream (kv/kv_stream.h).
@@ -131,8 +132,9 @@ struct kv_options {
     // The same with every field that the policy `name` does not read at its default.
     kv_options for_policy(const std::string & name) const;
 
-    // Whether key channels have widths of their own.
+    // Whether key channels have widths of their own, and whether they are rounded by error feedback too.
     bool has_key_classes() const;
+    bool has_key_feedback() const;
 
     kv_method method() const;
     stream_method stream(kv_side side) const;

@@ -21,8 +21,7 @@
 //           blk.N.tail.q          i8 [head_dim * n_head_kv, n_tail], where widths of channels follow queries: root mean
 //                                 squares (query_squares::pack), with key-feedback one head's query (query_means::pack)
 //           blk.N.tail.w          f32 [n_tail], of policy guided: weights on the guide, 0 to 1; -1: generated text;
-//           with
-//                                 propagate layers also what tail_weights.h has for tokens that are not in the layer
+//                                 with propagate layers also what tail_weights.h has for tokens not in the layer
 //           blk.N.tail.k, .v      f16 [head_dim * n_head_kv, n_tail]; n_tail is what chunks leave of the tokens, less
 //                                 those that are not in the layer
 // What would be empty is absent.

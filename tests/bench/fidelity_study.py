@@ -89,7 +89,7 @@ STUDY = {
     "widths, 5,4 bits (quality)": WIDTHS + "--key-alloc block --kv-bits 5,4",
     "widths, 3 bits (small)": WIDTHS + "--key-alloc block --kv-bits 3",
     "widths, 2.25,2 bits (tiny)": WIDTHS + "--key-alloc block --kv-bits 2 --key-quarters 1",
-    "widths, 3 bits, feedback": WIDTHS + "--key-alloc block --kv-bits 3 --key-feedback on",
+    "widths, 3 bits, no feedback": WIDTHS + "--key-alloc block --kv-bits 3 --key-feedback off",
     # bits
     "zero, 128, 4,3 bits": FLAT + OWN + " --kv-bits 4,3",
     "zero, 64, 4,3 bits": FLAT + OWN + " --kv-bits 4,3 --key-group 64",

@@ -158,7 +158,7 @@ void write_sequences(const fs::path & out) {
           "livekv:chunk-size=32:warmup-keep=on:seal-decode=off:bypass-layers=1:bypass-type=q8_0",
           "livekv:chunk-size=64:key-group=chunk:scale-method=range:zero-point=off",
           "livekv:chunk-size=32:key-alloc=block:outlier-ratio=0:kv-bits=3:key-quarters=1",
-          "livekv:chunk-size=32:key-alloc=block:outlier-ratio=0:kv-bits=3:key-feedback=on"}) {
+          "livekv:chunk-size=32:key-alloc=block:outlier-ratio=0:kv-bits=3:key-feedback=off"}) {
         livekv::session_params params = fuzz::kv_params();
         params.kv = livekv::parse_kv_spec(spec);
         livekv::session s(fuzz::kv_engine(), params);

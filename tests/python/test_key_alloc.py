@@ -10,7 +10,7 @@ from sequences import go_on
 SPEC = "livekv:chunk-size=32:warmup-chunks={}:key-alloc=block:outlier-ratio=0:kv-bits=3:key-quarters=1:key-group=32"
 
 
-@pytest.fixture(params=[(0, ""), (2, ""), (2, ":key-feedback=on")], ids=lambda p: f"warm-up {p[0]}{p[1]}")
+@pytest.fixture(params=[(0, ""), (2, ""), (2, ":key-feedback=off")], ids=lambda p: f"warm-up {p[0]}{p[1]}")
 def kv(livekv, request):
     warmup, more = request.param
     return livekv.KVOptions.parse(SPEC.format(warmup) + more)
@@ -135,6 +135,6 @@ def test_a_stream_refuses_squares_that_are_none(livekv, kv):
     ):
         with pytest.raises(livekv.Error, match=why):
             stream.seal(chunk, squares)
-    for other in (livekv.kv.ValueStream(kv), livekv.kv.KeyStream(kv.replace(key_alloc="off", key_quarters=0, key_feedback=False))):
+    for other in (livekv.kv.ValueStream(kv), livekv.kv.KeyStream(kv.replace(key_alloc="off", key_quarters=0, key_feedback="auto"))):
         with pytest.raises(livekv.Error, match="query_squares is for keys"):
             other.seal(chunk, np.ones((2, 16)))

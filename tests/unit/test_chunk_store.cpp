@@ -94,7 +94,7 @@ TEST(what_another_process_has_read_goes_on_as_if_it_had_been_read_here) {
     const std::vector<row> rows = {
         {"default", nothing, 288, 288},
         {"small", nothing, 288, 288},
-        {"tiny:key-feedback=on", nothing, 288, 288},
+        {"tiny:key-feedback=off", nothing, 288, 288},
         {"kvstream", nothing, 288, 288},
         {"kivi", nothing, 288, 288},
         {"reference", nothing, 288, 288},

@@ -162,7 +162,7 @@ TEST(files_from_before_error_feedback_had_none) {
     options.outlier_ratio = 0.0;
     kv_texts texts = texts_of(options);
     CHECK_EQ(texts.erase("key-feedback"), 1u);
-    CHECK(!options_from(texts, 4).key_feedback);
+    CHECK(options_from(texts, 4).key_feedback == kv_key_feedback::off);
     CHECK_ERROR(options_from(texts, 5), "its option 'key-feedback' is missing");
 }
 

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "error.h"
+#include "policy/kv_option_table.h"
 #include "tiny_sequences.h"
 
 using namespace livekv;
@@ -154,7 +155,7 @@ TEST(options_set_from_code_are_checked_as_those_of_the_command_line_are) {
     refuses(
         [](kv_options & o) {
             o.key_alloc = kv_key_alloc::off;
-            o.key_feedback = true;
+            o.key_feedback = kv_key_feedback::on;
         },
         "key_feedback: it is for channels with widths of their own (key-alloc auto or block)");
     allocates([](kv_options & o) { o.key_quarters = 4; }, "key_quarters: 4 is not in 0..3");
@@ -185,6 +186,23 @@ TEST(channels_have_widths_of_their_own_unless_another_option_excludes_them) {
     CHECK(!has([](kv_options & o) { o.rotate = kv_rotate::k; }));
     CHECK(!has([](kv_options & o) { o.zero_point = false; }));
     CHECK(!has([](kv_options & o) { o.scale_method = kv_method::scale::ema_minmax; }));
+}
+
+TEST(channels_with_widths_of_their_own_are_rounded_by_error_feedback_unless_told_otherwise) {
+    const auto has = [](const std::function<void(kv_options &)> & edit) {
+        kv_options o;
+        edit(o);
+        o.check();
+        CHECK(o.method().key_feedback == o.has_key_feedback());
+        return o.has_key_feedback();
+    };
+    CHECK(has([](kv_options &) {}));
+    CHECK(has([](kv_options & o) { o.key_feedback = kv_key_feedback::on; }));
+    CHECK(!has([](kv_options & o) { o.key_feedback = kv_key_feedback::off; }));
+    CHECK(!has([](kv_options & o) { o.key_alloc = kv_key_alloc::off; }));
+    CHECK(!has([](kv_options & o) { o.bits = 8; }));
+    CHECK(!has([](kv_options & o) { apply_kv_preset("reference", o); }));
+    CHECK(has([](kv_options & o) { apply_kv_preset("tiny", o); }));
 }
 
 TEST(an_option_that_the_policy_does_not_read_is_refused_by_name) {
