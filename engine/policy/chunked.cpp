@@ -93,7 +93,7 @@ chunk_plan plan_of(const kv_options & options, const kv_layer_shape & shape, boo
         plan.finch = options.finch();
         plan.seals = false;
         plan.method.scale_method = kv_method::scale::range;  // no state
-        plan.method.key_classes = false;
+        clear_classes(plan.method);
         plan.method.sink_tokens = 0;
         plan.warmup_chunks = 0;
         return plan;
