@@ -295,7 +295,7 @@ def test_tokens_and_health(raw, address, livekv, tiny):
         (("--memory", "1K"), "--memory is 1024 bytes; caches need"),
         (("--read-timeout", "0"), "--read-timeout is 0; it must be above 0"),
         (("--wait-timeout", "-1"), "--wait-timeout is -1; it must be above 0"),
-        (("--kv", "f16", "--prefix-cache", "1M"), "--prefix-cache keeps livekv, kvstream and kivi caches only, not --kv f16"),
+        (("--kv", "f16", "--prefix-cache", "1M"), "--prefix-cache keeps livekv, kvstream and kivi caches only, without kv-error, not --kv f16"),
         (("--lookup", "65"), "--lookup is 65; it must be in 0..64"),
         (("--parallel", "0"), "--parallel is 0"),
         (("--store", "x", "--kv", "f16"), "keeps livekv, kvstream and kivi caches only, without kv-error, not --kv f16"),
@@ -310,6 +310,25 @@ def test_what_it_does_not_start_with(livekv, tiny, capsys, monkeypatch, options,
     assert main(["-m", str(tiny), *options]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("livekv.serve: ") and part in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("kv", "told"), [("livekv", False), ("f16", True), ("fastkv", True)])
+def test_a_cache_that_goes_on_from_no_other_prompt_says_so(tiny, capsys, monkeypatch, kv, told):
+    import uvicorn
+    from livekv.serve.__main__ import main
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    assert main(["-m", str(tiny), "-c", "512", "--kv", kv, "--port", "0"]) == 0
+    assert (f"livekv.serve: --kv {kv}: every prompt is read from its beginning\n" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize("value", [[], [7], list(range(11)), "", "ab\"\\\n", "caf\u00e9 \U0001f600 \u2028" * 3])
+@pytest.mark.parametrize("size", [1, 4, 1 << 16])
+def test_long_answers_are_written_in_slices_of_the_same_json(livekv, monkeypatch, value, size):
+    from livekv.serve import app
+
+    monkeypatch.setattr(app, "SLICE", size)
+    assert app.json_of("name", value) == json.dumps({"name": value}).encode()
 
 
 def test_a_context_longer_than_the_models_is_warned_of(livekv, tiny, capsys, monkeypatch):

@@ -125,6 +125,7 @@ OPTIONAL = {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i 
         ({"$ref": "#"}, "the JSON schema: no text keeps to it"),
         ({"allOf": [{"$ref": "#"}]}, "the JSON schema: no text keeps to it"),
         (OPTIONAL, "900 properties, of which more than 498 are not required"),
+        (OPTIONAL | {"required": [f"q{i}" for i in range(500)] + ["p1"] * 500}, "900 properties, of which more than 498 are not"),
         ({"items": {"x-guidance": {"whitespace_flexible": True}}}, "x-guidance is not supported"),
         ({"allOf": [{"type": "string", "pattern": f".*{chr(97 + i)}.*"} for i in range(20)]}, "20 patterns"),
         ({"enum": ["a" * 1000] * 300}, "characters; at most"),

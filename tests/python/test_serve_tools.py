@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 
@@ -100,6 +101,42 @@ def test_a_grammar_that_was_not_begun_is_no_fault_of_its_own(livekv, root, monke
     let_go.set()
     monkeypatch.setattr(grammar, "MAKING_S", 60.0)
     assert made(grammars, grammar.of_json({"const": "quick"}))
+
+
+def test_the_time_that_a_grammar_waits_is_not_counted_as_its_making(livekv, root, monkeypatch):
+    from livekv.serve import grammar
+
+    grammars = grammar.Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
+    assert made(grammars, grammar.of_json({"const": "tokens are read once"}))
+    monkeypatch.setattr(grammar, "MAKING_S", 4.0)
+    plain_make = grammars._make
+    monkeypatch.setattr(grammars, "_make", lambda text, what: (time.sleep(2.5), plain_make(text, what))[1])
+
+    async def together():
+        wanted = [grammar.of_json({"const": f"number {i}"}) for i in range(4)]
+        return await asyncio.gather(*map(grammars.constraint, wanted))
+
+    assert all(constraint() for constraint in asyncio.run(together()))  # the last two after 5 s
+
+
+def test_a_grammar_of_somebody_who_has_gone_is_not_begun(livekv, root, monkeypatch):
+    from livekv.serve import grammar
+
+    grammars = grammar.Grammars(livekv.Model(root / "tests" / "models" / "tiny.gguf", n_threads=1))
+    let_go, begun = threading.Event(), []
+    monkeypatch.setattr(grammars, "_make", lambda text, what: (begun.append(text), let_go.wait()))
+
+    async def leave():
+        tasks = [asyncio.create_task(grammars.constraint(grammar.of_json({"const": i}))) for i in range(3)]
+        await asyncio.sleep(0.2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        let_go.set()
+        await asyncio.to_thread(grammars._makers.shutdown, wait=True)
+
+    asyncio.run(leave())
+    assert len(begun) == 2
 
 
 def test_a_message_without_content_has_none_for_a_template(tools):

@@ -67,6 +67,8 @@ def serve(args: argparse.Namespace, ended: contextlib.ExitStack) -> None:
     if args.ctx_size > model.n_ctx_train:
         longer = f"{args.ctx_size} tokens is longer than the {model.n_ctx_train} the model was trained on"
         print(f"livekv.serve: warning: a context of {longer}", file=sys.stderr)
+    if not worker.scheduler.kv.can_be_stored:
+        print(f"livekv.serve: --kv {args.kv}: every prompt is read from its beginning", file=sys.stderr)
     print(f"livekv.serve: listening at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
     connections = Connections(most_connections(), args.read_timeout, args.timeout)
     whole = connections.limited(ToldTheEnd(app))

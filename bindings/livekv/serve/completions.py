@@ -91,6 +91,8 @@ def completions(service: Service) -> APIRouter:
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         asked = [service.request_of(body, prompt, max_tokens, body.logprobs) for prompt in prompts]
         if body.echo:
+            if body.logprobs is not None and service.worker.scheduler.kv.policy == "fastkv":
+                raise ApiError(400, "the cache fastkv leaves a prompt's tokens without probabilities", "echo")
             for one in asked:
                 one.scores_prompt = one.n_chances is not None
         if body.stream:

@@ -115,13 +115,22 @@ class Grammars:
         for so long that this one was not begun. One loop's."""
         matcher = self._made.get(wanted.text)
         if matcher is None:
-            making = self._makers.submit(self._make, wanted.text, wanted.what)
+            loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+            def make() -> LLMatcher:
+                loop.call_soon_threadsafe(begun.set)
+                return self._make(wanted.text, wanted.what)
+
+            making = self._makers.submit(make)
             try:
+                await asyncio.wait_for(begun.wait(), MAKING_S)
                 matcher = await asyncio.wait_for(asyncio.wrap_future(making), MAKING_S)
             except asyncio.TimeoutError:  # noqa: UP041 (Python 3.10's is another than TimeoutError)
-                if making.cancelled():
+                if not begun.is_set():
                     raise Refused(503, "other grammars are being made; try again later", int(MAKING_S)) from None
                 raise Error(f"{wanted.what}: it takes more than {MAKING_S:g} s to make a grammar of it") from None
+            finally:
+                making.cancel()  # of who has gone, or is answered that it was not begun
         self._made[wanted.text] = matcher
         self._made.move_to_end(wanted.text)
         while len(self._made) > _KEPT:
@@ -185,8 +194,8 @@ def schema_text(schema: Mapping[str, Any], ours: Mapping[str, Any] | None = None
     parts = list(_objects(schema))
     for part in parts:
         properties, required = part.get("properties"), part.get("required")
-        n_required = len(required) if isinstance(required, list) else 0
-        if isinstance(properties, Mapping) and len(properties) - n_required > MOST_OPTIONAL:
+        needed = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+        if isinstance(properties, Mapping) and len(properties.keys() - needed) > MOST_OPTIONAL:
             raise Error(
                 f"the JSON schema has an object with {len(properties)} properties, of which more than {MOST_OPTIONAL} "
                 "are not required"

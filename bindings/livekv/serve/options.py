@@ -132,10 +132,9 @@ def worker_of(args: argparse.Namespace, ended: contextlib.ExitStack) -> Worker:
     kv = KVOptions.parse(args.kv)
     if kv.policy == "finch":
         raise Error("--kv finch reads a prompt for a question, which requests do not have")
-    shares = KVOptions(policy=kv.policy).can_be_stored
-    if args.prefix_cache and not shares:
-        raise Error(f"--prefix-cache keeps {_shared_caches()} only, not --kv {args.kv}")
-    kept = args.memory // 4 * shares if args.prefix_cache is None else args.prefix_cache
+    if args.prefix_cache and not kv.can_be_stored:
+        raise Error(f"--prefix-cache keeps {_shared_caches()} only, without kv-error, not --kv {args.kv}")
+    kept = args.memory // 4 * kv.can_be_stored if args.prefix_cache is None else args.prefix_cache
     if kept >= args.memory:
         raise Error(f"--prefix-cache takes {kept} bytes, all of the {args.memory} of --memory")
     if args.memory < LEAST_MEMORY:
