@@ -235,3 +235,14 @@ def test_what_it_has_not_is_refused_in_a_line(livekv, tools, model, story, files
 def test_options_survive_their_spec(livekv, kv):
     assert livekv.KVOptions.parse(kv.spec) == kv
     assert kv.spec == f"kvquant:chunk-size=64:calibration={kv.calibration}"
+
+
+def test_a_server_has_it(story, files, capsys, monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed: requirements/serve.txt")
+    pytest.importorskip("fastapi", reason="fastapi is not installed: requirements/serve.txt")
+    from livekv.serve.__main__ import main
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    kv = f"kvquant:calibration={files[4]}"
+    assert main(["-m", str(story), "-c", "256", "--kv", kv, "--port", "0"]) == 0
+    assert f"--kv {kv}: every prompt is read from its beginning" in capsys.readouterr().err
