@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# All of it is compiled; each command has a limit of its own.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 SCRIPT = """
 import sys
