@@ -83,7 +83,7 @@ tsan: $(VENV)/build.ok
 	cmake -G Ninja -S . -B $(BUILD)-tsan -DPython3_EXECUTABLE=$(BIN)/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DLIVEKV_SANITIZE=thread $(CMAKE_ARGS)
 	cmake --build $(BUILD)-tsan -j $(JOBS) --target $(TSAN_TESTS)
-	TSAN_OPTIONS=second_deadlock_stack=1 \
+	TSAN_OPTIONS=second_deadlock_stack=1:allocator_may_return_null=1 \
 	    ctest --test-dir $(BUILD)-tsan --output-on-failure -R "^($(subst $(eval ) ,|,$(TSAN_TESTS)))$$"
 
 # Each fuzz target for FUZZ_SECONDS, under libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer; needs clang.
