@@ -26,6 +26,7 @@ build: $(VENV)/build.ok
 	cmake -G Ninja -S . -B $(BUILD) -DPython3_EXECUTABLE=$(BIN)/python -DLIVEKV_PYTHON=$(LIVEKV_PYTHON) $(CMAKE_ARGS)
 	cmake --build $(BUILD) -j $(JOBS)
 
+# Python's tests by file in two processes: many of them wait for one core.
 test: build $(VENV)/test.ok
 	ctest --test-dir $(BUILD) --output-on-failure
 	LIVEKV_BUILD=$(BUILD) python -m pytest -q -n 2 --dist loadfile tests/python
