@@ -31,6 +31,16 @@ void compare(const std::shared_ptr<const model> & m, const session_params & p, i
     CHECK_EQ(s.n_tokens(), n + n_question + n_after);
 }
 
+// The last logits of a context that s has room for, which f16 reads whole.
+std::vector<float> asked_as_f16(session & s, session & f16) {
+    std::vector<int32_t> all = some_tokens(100);
+    const std::vector<int32_t> question = some_tokens(9, 11);
+    const std::vector<float> made = asked(s, all, question);
+    all.insert(all.end(), question.begin(), question.end());
+    CHECK(nmse(made, last_logits(f16, all)) < 1e-4);  // keys are rounded before RoPE, there after it
+    return made;
+}
+
 }  // namespace
 
 TEST(logits_are_those_of_the_reference) {
@@ -74,11 +84,7 @@ TEST(a_target_beyond_the_context_keeps_all) {
     const std::shared_ptr<const model> m = three_layers();
     session s(m, finch_params(32, 300));
     session f16(m, params_of("f16", 32));
-    std::vector<int32_t> all = some_tokens(100);
-    const std::vector<int32_t> question = some_tokens(9, 11);
-    const std::vector<float> made = asked(s, all, question);
-    all.insert(all.end(), question.begin(), question.end());
-    CHECK(nmse(made, last_logits(f16, all)) < 1e-4);  // keys are rounded before RoPE, there after it
+    const std::vector<float> made = asked_as_f16(s, f16);
     CHECK(nmse(decode(s, made, 10), decode(f16, made, 10)) < 1e-4);
 }
 
@@ -86,13 +92,9 @@ TEST(pairs_that_are_halves_apart_are_turned_too) {
     const std::shared_ptr<const model> m = three_layers(2.0f, "qwen2");
     session s(m, finch_params(32, 300));
     session f16(m, params_of("f16", 32));
-    std::vector<int32_t> all = some_tokens(100);
-    const std::vector<int32_t> question = some_tokens(9, 11);
-    const std::vector<float> made = asked(s, all, question);
-    all.insert(all.end(), question.begin(), question.end());
-    CHECK(nmse(made, last_logits(f16, all)) < 1e-4);
+    const std::vector<float> made = asked_as_f16(s, f16);
     session fewer(m, finch_params(32, 40));
-    CHECK(nmse(asked(fewer, some_tokens(100), question), made) > 1e-4);  // something is gone
+    CHECK(nmse(asked(fewer, some_tokens(100), some_tokens(9, 11)), made) > 1e-4);  // something is gone
 }
 
 TEST(memory_is_what_is_kept) {
