@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "policy/kv_option_fields.h"
@@ -38,6 +39,27 @@ void start_from(const std::string & name, kv_options & o) {
             }
         }
         fail("'", name, "' is neither a policy nor a preset; there are ", known);
+    }
+}
+
+constexpr std::string_view preset_setting = "preset=";
+
+// The preset that a setting names comes first, wherever it stands, as on the command line.
+void start_from_setting(const std::vector<std::string> & parts, kv_options & o) {
+    bool given = !o.preset.empty();
+    for (const std::string & part : parts) {
+        if (part == "preset") {
+            fail("preset needs a value");
+        }
+        if (!part.starts_with(preset_setting)) {
+            continue;
+        }
+        if (given) {
+            fail("preset is given twice");
+        }
+        given = true;
+        require_read(o.policy, "preset");
+        apply_kv_preset(part.substr(preset_setting.size()), o);
     }
 }
 
@@ -79,11 +101,14 @@ kv_options parse_kv_spec(const std::string & spec) {
     kv_options o;
     try {
         start_from(parts.front(), o);
+        start_from_setting(parts, o);
         option_table table;
         declare_kv_options(table, o, /*dashes=*/"", /*with_policy=*/false);
         std::set<std::string> given;
         for (size_t i = 1; i < parts.size(); ++i) {
-            set(table, o, parts[i], given);
+            if (!parts[i].starts_with(preset_setting)) {
+                set(table, o, parts[i], given);
+            }
         }
         o.check();
     } catch (const error & problem) {

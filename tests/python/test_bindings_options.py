@@ -172,7 +172,6 @@ def test_specs_are_what_they_say(livekv):
         ("livekv:bits=4", "there is no option 'bits'"),
         ("livekv:help", "there is no option 'help'"),
         ("livekv:kv=f16", "there is no option 'kv'"),
-        ("livekv:preset=small", "there is no option 'preset'"),
         ("livekv:kv-bits", "kv-bits needs a value"),
         ("livekv:kv-bits=", ": kv-bits: '' is not"),
         ("livekv:kv-bits=4:kv-bits=3", "kv-bits is given twice"),
@@ -223,6 +222,21 @@ def test_an_option_that_a_specs_policy_does_not_read_is_an_error_that_says_whose
     assert livekv.KVOptions.parse("f16:chunk-size=512") == livekv.KVOptions(policy="f16")
     with pytest.raises(livekv.Error, match="preset: the cache f16 does not read it, livekv, kvstream, guided do"):
         livekv.KVOptions.preset("default", policy="f16")
+
+
+def test_a_preset_of_a_policy_in_a_text_is_where_the_others_start_from(livekv):
+    parse, preset = livekv.KVOptions.parse, livekv.KVOptions.preset
+    assert parse("guided:preset=reference") == preset("reference", policy="guided") != livekv.KVOptions(policy="guided")
+    assert parse("livekv:preset=small") == parse("small")
+    assert parse("livekv:kv-bits=4:preset=tiny") == parse("tiny:kv-bits=4") != parse("tiny")
+    for bad, message in [("f16:preset=default", "preset: the cache f16 does not read it"),
+                         ("guided:preset=small", "'small' is none of the cache guided"),
+                         ("livekv:preset=no", "preset: 'no' is not one of default, reference"),
+                         ("livekv:preset=small:preset=tiny", "preset is given twice"),
+                         ("small:preset=tiny", "preset is given twice"),
+                         ("livekv:preset", "preset needs a value")]:  # fmt: skip
+        with pytest.raises(livekv.Error, match=message):
+            parse(bad)
 
 
 def test_a_number_in_a_list_of_caches_continues_the_value_before_it(livekv):
