@@ -161,7 +161,7 @@ void write_calibration(const std::string & path, const shared_model & shared, in
     const model & m = *shared.get();
     kv_calibration calibration;
     calibration.bits = bits_from(bits);
-    calibration.model = model_fingerprint(m.file, m.hp, /*is_long=*/false);
+    calibration.model = m.fingerprint(/*is_long=*/false);
     if (static_cast<int64_t>(layers.size()) != m.hp.n_layer) {
         fail("a calibration of ", layers.size(), " layers is none of a model of ", m.hp.n_layer);
     }

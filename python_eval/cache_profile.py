@@ -27,6 +27,7 @@ from . import measuring
 from .arguments import positive
 from .distributions import layer_distributions
 from .errors import EvalError, run_tool
+from .identity import require_same_calibrations
 from .run_folder import Record, RunFolder
 from .specs import canonical
 from .tables import Row, markdown, write_tables
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     config |= {"step": options.step, "f16_bytes_per_token": 4 * model.n_layer * model.n_head_kv * model.head_dim}
     tokens = list(window.tokens)
     with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
+        require_same_calibrations(folder, caches)
         there = {record["label"]: record for record in folder.records("growth")}
         for label, spec in caches.items():
             if there.get(label, {"spec": spec})["spec"] != spec:

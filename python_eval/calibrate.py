@@ -24,7 +24,7 @@ import livekv
 from .arguments import named, output, positive
 from .errors import EvalError, run_tool
 from .measuring import progress_bar
-from .model_file import fingerprint
+from .model_file import require_model_file
 from .texts import read_text
 
 COMMAND = "calibrate"
@@ -114,7 +114,7 @@ def calibrate(
 
 def run(options: argparse.Namespace) -> int:
     """Reads, calibrates, writes."""
-    fingerprint(options.model)
+    require_model_file(options.model)
     text = read_text(options.text)
     model = livekv.Model(options.model, n_threads=options.threads)
     out = options.out or options.model.with_suffix(f".kvquant{options.bits}")

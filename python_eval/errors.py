@@ -9,7 +9,8 @@ from .convert_folder import CONVERT_FOLDERS
 
 sys.path.extend(CONVERT_FOLDERS)
 
-from convert_error import printable, run
+from convert_error import printable as printable
+from convert_error import run
 
 
 class EvalError(Exception):

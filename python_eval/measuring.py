@@ -18,7 +18,7 @@ import livekv
 from .arguments import named, output, positive
 from .errors import EvalError
 from .identity import run_config
-from .model_file import fingerprint
+from .model_file import require_model_file
 from .run_folder import default_folder
 from .specs import spec_of
 from .texts import Window, cut_windows
@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
 
 def open_model(options: argparse.Namespace) -> livekv.Model:
     """The model; EvalError where there is no such file."""
-    fingerprint(options.model)
+    require_model_file(options.model)
     return livekv.Model(
         options.model,
         n_gpu_layers=options.n_gpu_layers,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import EvalError
+from .errors import EvalError, printable
 from .files import require_file
 
 if TYPE_CHECKING:
@@ -16,19 +18,41 @@ if TYPE_CHECKING:
 SMALL_MODEL = 500_000_000
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Name, size and a SHA-256 over the size and the first and last MiB: enough to tell two models apart, quickly."""
+def require_model_file(path: Path) -> None:
+    """EvalError for what is no file, before it is loaded."""
     require_file(path, "a model file")
-    size, edge = path.stat().st_size, 1 << 20
-    digest = hashlib.sha256(str(size).encode())
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 of all bytes, of all parts where the model is split: whichever part was named."""
+    require_model_file(path)
+    parts = _parts_of(path)
     try:
-        with path.open("rb") as file:
-            digest.update(file.read(edge))
-            file.seek(max(0, size - edge))
-            digest.update(file.read(edge))
+        stats = [part.stat() for part in parts]
+        digest = _sha256_of_all(tuple((part, stat.st_size, stat.st_mtime_ns) for part, stat in zip(parts, stats)))
     except OSError as problem:
         raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
-    return {"file": path.name, "bytes": size, "sha256_of_edges": digest.hexdigest()}
+    return {"file": printable(parts[0].name), "bytes": sum(stat.st_size for stat in stats), "sha256": digest}
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """Those that are there; the engine names one that is missing."""
+    split = re.fullmatch(r"(.*)-\d{5}(-of-\d{5}\.gguf)", path.name, re.DOTALL)
+    if not split:
+        return [path]
+    of_it = re.compile(re.escape(split[1]) + r"-\d{5}" + re.escape(split[2]))
+    return sorted(one for one in path.parent.iterdir() if of_it.fullmatch(one.name) and one.is_file())
+
+
+@lru_cache(maxsize=4)  # a run asks more than once, of files of gigabytes
+def _sha256_of_all(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of the contents behind each other. files: each with what changes when it does."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def model_facts(model: livekv.Model) -> dict[str, Any]:

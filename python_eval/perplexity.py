@@ -19,6 +19,7 @@ import livekv
 from . import measuring
 from .divergence import all_differences, by_position, difference, summary
 from .errors import EvalError, run_tool
+from .identity import require_same_calibrations
 from .paired import mean_se
 from .run_folder import RunFolder
 from .specs import canonical, spec_of
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     windows = measuring.windows_of(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
     with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
+        require_same_calibrations(folder, caches)
         folder.write_json("caches.json", _with_earlier(folder, caches))
         with measuring.progress_bar(COMMAND) as progress:
             measure(

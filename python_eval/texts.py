@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .errors import EvalError
+from .errors import EvalError, printable
 from .files import require_file
 
 # Where `wikitext` is looked for below the data folder: the WikiText-2 test file, raw.
@@ -33,7 +33,7 @@ class Window:
 def load_text(name: str, data_dir: Path | None) -> tuple[str, str]:
     """(short name, text) of a file; of `wikitext` from `data_dir`, without one from ./data or else from the hub."""
     if name != "wikitext":
-        return Path(name).stem, read_text(Path(name))
+        return printable(Path(name).stem), read_text(Path(name))
     folder = data_dir or Path("data")
     places = [folder / place for place in WIKITEXT_PLACES]
     found = next((place for place in places if place.is_file()), None)

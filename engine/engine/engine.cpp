@@ -37,7 +37,7 @@ kv_shape engine::shape(int64_t n_ctx) const {
     kv_shape shape;
     shape.n_ctx = n_ctx;
     shape.is_long = model_->hp.is_long(n_ctx);
-    shape.model = [m = model_] { return model_fingerprint(m->file, m->hp, /*is_long=*/false); };
+    shape.model = [m = model_] { return m->fingerprint(/*is_long=*/false); };
     const hparams & hp = model_->hp;
     for (int64_t il = 0; il < hp.n_layer; ++il) {
         const bool on_gpu = model_->tensors.layers[static_cast<size_t>(il)].on_gpu;

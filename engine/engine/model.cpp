@@ -13,8 +13,16 @@ model::model(const std::string & path, int64_t n_gpu_layers, const rope_override
     }
 }
 
+model_facts model::fingerprint(bool is_long) const {
+    const fork_gate::lock lock(contents_mutex_);
+    if (contents_.empty()) {
+        contents_ = contents_hash(file);
+    }
+    return model_fingerprint(file, hp, is_long, contents_);
+}
+
 model_facts model::facts(bool is_long) const {
-    model_facts all = model_fingerprint(file, hp, is_long);
+    model_facts all = fingerprint(is_long);
     all.emplace_back("products", form == weight_form::packed ? "packed" : form == weight_form::f32 ? "f32" : "stored");
     return all;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "model/fingerprint.h"
@@ -25,11 +26,19 @@ struct model {
     // rope_option_error for a change that does not fit.
     model(const std::string & path, int64_t n_gpu_layers, const rope_override & rope, weight_form form);
 
-    // What keys and values depend on to the bit: the fingerprint, and the form. is_long: hparams::is_long.
+    // What tells this model from others (model_fingerprint). The first call reads the whole file. is_long:
+    // hparams::is_long.
+    model_facts fingerprint(bool is_long) const;
+
+    // What keys and values depend on to the bit: the fingerprint, and the form.
     model_facts facts(bool is_long) const;
 
     static std::shared_ptr<const model> load(const std::string & path, int64_t n_gpu_layers = 0,
                                              const rope_override & rope = {}, weight_form form = weight_form::packed);
+
+  private:
+    mutable std::mutex contents_mutex_;
+    mutable std::string contents_;  // contents_hash, once it was asked for
 };
 
 }  // namespace livekv

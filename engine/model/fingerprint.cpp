@@ -33,16 +33,21 @@ std::string hex(uint64_t digest) {
     return text;
 }
 
+// Its name, type and shape.
+void add_description(xxh64 & hash, const ggml_tensor * t) {
+    std::ostringstream head;
+    head << t->name << ' ' << ggml_type_name(t->type);
+    for (const int64_t n : t->ne) {
+        head << ' ' << n;
+    }
+    add_text(hash, head.str());
+}
+
 std::string weights_hash(const gguf_file & file) {
     xxh64 hash;
     for (int64_t i = 0; i < file.n_tensors(); ++i) {
         const ggml_tensor * t = file.tensor(i);
-        std::ostringstream head;
-        head << t->name << ' ' << ggml_type_name(t->type);
-        for (const int64_t n : t->ne) {
-            head << ' ' << n;
-        }
-        add_text(hash, head.str());
+        add_description(hash, t);
         const size_t size = ggml_nbytes(t);
         const size_t n = std::min(size, sample_bytes);
         hash.update({file.tensor_data(t), n});
@@ -74,7 +79,27 @@ std::string turns_hash(const hparams & hp) {
 
 }  // namespace
 
-model_facts model_fingerprint(const gguf_file & file, const hparams & hp, bool is_long) {
+std::string contents_hash(const gguf_file & file) {
+    xxh64 hash;
+    for (const std::string & key : file.keys_with(file.get_string("general.architecture") + ".")) {
+        add_text(hash, key);
+        for (const double number : file.find_numbers(key).value_or(std::vector<double>())) {
+            add_text(hash, exact_text(number));
+        }
+        if (!file.is_array(key) && !file.find_numbers(key)) {
+            add_text(hash, file.get_string(key));
+        }
+    }
+    for (int64_t i = 0; i < file.n_tensors(); ++i) {
+        const ggml_tensor * t = file.tensor(i);
+        add_description(hash, t);
+        hash.update({file.tensor_data(t), ggml_nbytes(t)});
+        file.release(t);
+    }
+    return hex(hash.digest());
+}
+
+model_facts model_fingerprint(const gguf_file & file, const hparams & hp, bool is_long, const std::string & contents) {
     const rope_params & rope = hp.ropes.front();
     const bool linear = rope.scaling == rope_scaling::linear;
     model_facts facts = {
@@ -91,6 +116,7 @@ model_facts model_fingerprint(const gguf_file & file, const hparams & hp, bool i
         {"rope_freq_base", exact_text(rope.base)},
         {"rope_freq_scale", exact_text(linear ? 1.0f / rope.factor : 1.0f)},
         {"weights", weights_hash(file)},
+        {contents_fact, contents},
         {"vocabulary", vocabulary_hash(file)},
     };
     // The numbers above and the weights' hash say the rest of what a file's RoPE is.
@@ -100,7 +126,8 @@ model_facts model_fingerprint(const gguf_file & file, const hparams & hp, bool i
     if (std::any_of(hp.layers.begin(), hp.layers.end(), [](const layer_shape & l) { return l.window > 0; })) {
         std::string windows;
         for (const layer_shape & layer : hp.layers) {
-            windows += (windows.empty() ? "" : ",") + std::to_string(layer.window);
+            windows += windows.empty() ? "" : ",";
+            windows += std::to_string(layer.window);
         }
         facts.insert(facts.begin(), {"windows", windows});
     }

@@ -121,8 +121,11 @@ guide_keys guide_of(const layer_step & step) {
 }  // namespace
 
 void choose_going_on(layer_step & step) {
+    if (!step.going) {  // of another policy, perhaps, in a pass with one that does
+        return;
+    }
     const int64_t il = step.plan->guided->layer;
-    if (!step.going || !step.going->lets_go(il)) {
+    if (!step.going->lets_go(il)) {
         return;
     }
     kv_layer & layer = *step.layer;

@@ -13,8 +13,7 @@ void session::save(const std::string & path) const {
         fail("cannot save '", path, "': only ", saving_policies(), " caches can be saved");
     }
     without_bad_alloc("the copy to be saved", [&] {
-        write_kv_file(path, model_fingerprint(get_model().file, get_model().hp, get_model().hp.is_long(n_ctx())),
-                      texts_of(cache->options()), cache->layers_on_host(), tokens_, last_logits_);
+        write_kv_file(path, get_model().fingerprint(get_model().hp.is_long(n_ctx())), texts_of(cache->options()), cache->layers_on_host(), tokens_, last_logits_);
     });
 }
 
@@ -38,7 +37,7 @@ void session::load(const kv_file & file) {
         const hparams & hp = get_model().hp;
         session_params params = params_;
         params.kv = saved_options(file);
-        file.require_model(model_fingerprint(get_model().file, hp, hp.is_long(n_ctx())));
+        file.require_model(get_model().fingerprint(hp.is_long(n_ctx())));
         file.require_room(n_ctx(), hp.n_vocab);
         params.kv.measure_error = params_.kv.measure_error;
         const kv_shape shape = engine_->shape(n_ctx());

@@ -183,12 +183,17 @@ kv_calibration read_kv_calibration(const std::string & path) {
 }
 
 void require_calibrated(const std::string & path, const kv_calibration & calibration, const model_facts & model) {
+    size_t n_older = 0;  // facts that an older file does not have
     for (const auto & [name, value] : model) {
         const auto saved = std::ranges::find(calibration.model, name, &model_facts::value_type::first);
+        if (saved == calibration.model.end() && name == contents_fact) {
+            n_older = 1;
+            continue;
+        }
         if (saved == calibration.model.end()) {
             fail("'", path, "': a calibration of another model: it says nothing of ", name);
         }
-        if (saved->second != value && (name == "weights" || name == "vocabulary")) {
+        if (saved->second != value && (name == "weights" || name == contents_fact || name == "vocabulary")) {
             fail("'", path, "': a calibration of another model: its ", name, " differ");
         }
         if (saved->second != value) {
@@ -196,7 +201,7 @@ void require_calibrated(const std::string & path, const kv_calibration & calibra
                  value);
         }
     }
-    if (calibration.model.size() != model.size()) {
+    if (calibration.model.size() + n_older != model.size()) {
         fail("'", path, "': a calibration of another model, of which more is said than of this one");
     }
 }

@@ -72,10 +72,11 @@ void kv_file::require_model(const model_facts & model) const {
     const std::string none = "none";
     const auto compare = [&](const std::string & name, const std::string & here) {
         const std::string saved = file_.find_string(kv_names::model(name)).value_or(none);
-        if (saved == here) {
+        const bool older = name == contents_fact && saved == none;
+        if (saved == here || older) {
             return;
         }
-        if (name == "weights") {
+        if (name == "weights" || name == contents_fact) {
             refuse("made with another model: the shape is the same, the weights are not");
         }
         if (name == "vocabulary") {

@@ -118,7 +118,7 @@ class LiveKV(TemplateLM):  # type: ignore[misc]
 
     @property
     def tokenizer_name(self) -> str:
-        return f"{self.identity['file']}-{self.identity['sha256_of_edges'][:16]}"
+        return f"{self.identity['file']}-{self.identity['sha256'][:16]}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         return self.model.chat_family if chat_template else None

@@ -14,7 +14,7 @@ from typing import Any
 from ..arguments import named, positive
 from ..errors import EvalError, run_tool
 from ..identity import run_config
-from ..model_file import fingerprint, model_facts
+from ..model_file import model_facts, require_model_file
 from ..run_folder import RunFolder, default_folder
 from ..workers import threads_each
 from .score import score_folder, score_v2_folder
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         else load(_tasks(options), options.data_dir, options.limit, e=options.e)
     )
     caches = {label: kv.spec for label, kv in livekv.parse_kv_list(options.kv)}
-    fingerprint(options.model)  # what is no file is said before it is loaded
+    require_model_file(options.model)  # what is no file is said before it is loaded
     model = livekv.Model(options.model)
     facts = model_facts(model)
     settings = Settings(

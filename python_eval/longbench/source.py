@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import printable
 from ..hub import longbench_folder, longbench_v2_file
 from ..identity import sha256_of
 from .data import Sample, read_samples, read_v2
@@ -46,4 +47,4 @@ def load_v2(folder: Path | None, limit: int | None) -> DataSet:
 
 
 def _identity(files: Sequence[Path], limit: int | None) -> dict[str, Any]:
-    return {"files": {path.name: sha256_of(path) for path in files}, "limit": limit}
+    return {"files": {printable(path.name): sha256_of(path) for path in files}, "limit": limit}

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..arguments import named, numbers
 from ..errors import EvalError, run_tool
 from ..identity import file_identity, run_config
-from ..model_file import fingerprint
+from ..model_file import require_model_file
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
 from ..testbed import haystack
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.samples < 1:
         raise EvalError(f"--samples is {args.samples}, expected 1 or more")
     caches = livekv.parse_kv_list(args.kv)
-    fingerprint(args.model)  # what is no file is said before it is loaded
+    require_model_file(args.model)  # what is no file is said before it is loaded
     model = livekv.Model(args.model, n_gpu_layers=args.gpu_layers, n_threads=args.threads)
     lengths = [int(n) for n in numbers(args.lengths, "--lengths", int, SHORTEST, 1 << 20)]
     depths = numbers(args.depths, "--depths", float, 0.0, 1.0)

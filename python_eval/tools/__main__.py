@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..arguments import named, numbers, positive
 from ..errors import EvalError, run_tool
 from ..identity import run_config
-from ..model_file import fingerprint, model_facts, size_warning
+from ..model_file import model_facts, require_model_file, size_warning
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
 from . import report
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.others < 0:
         raise EvalError(f"--others is {args.others}, expected 0 or more")
     caches = livekv.parse_kv_list(args.kv)
-    fingerprint(args.model)  # what is no file is said before it is loaded
+    require_model_file(args.model)  # what is no file is said before it is loaded
     model = livekv.Model(args.model, n_gpu_layers=args.gpu_layers, n_threads=args.threads)
     lengths = [int(n) for n in numbers(args.lengths, "--lengths", int, SHORTEST, 1 << 20)]
     depths = numbers(args.depths, "--depths", float, 0.0, 1.0)

@@ -8,8 +8,10 @@ import random
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import convert_hf
+import gguf
 import pytest
 import tiny_models
 from conftest import assert_refused
@@ -97,6 +99,31 @@ def test_the_files_options_hold_and_others_are_named(cli, saved, tmp_path):
 def test_a_context_that_is_too_short_is_refused(cli, saved):
     done = cli("-n", 5, "-c", 20, "--kv-load", saved, *GREEDY)
     assert_refused(done, 1, "the context only 20")
+
+
+def test_a_model_of_which_one_row_or_one_number_is_another_is_another_model(tools, models, saved, tmp_path):
+    def load(m: Path, path: Path) -> subprocess.CompletedProcess:
+        command = [tools.bin_dir / "livekv-cli", "-m", m, "-n", "1", "--kv-load", path, *GREEDY]
+        return subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+
+    whole = bytearray(models["one"].read_bytes())
+    reader = gguf.GGUFReader(models["one"])
+    embedding = next(t for t in reader.tensors if t.name == "token_embd.weight")
+    whole[int(embedding.data_offset) + int(embedding.n_bytes) // 2] ^= 1  # the last bits of a number in the middle
+    (tmp_path / "row.gguf").write_bytes(whole)
+    assert load(models["one"], saved).returncode == 0
+    message = "made with another model: the shape is the same, the weights are not"
+    assert_refused(load(tmp_path / "row.gguf", saved), 1, message)
+
+    for name, scalar in (("as_it_is", 16), ("scaled", 20)):  # nothing but what scores are multiplied by
+        config = tiny_models.make(tmp_path / name, SHAPES["gemma3"]) / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "query_pre_attn_scalar": scalar}))
+        convert_hf.convert(tmp_path / name, tmp_path / f"{name}.gguf", "f16")
+    command = [tools.bin_dir / "livekv-cli", "-m", tmp_path / "as_it_is.gguf", "-p", PROMPT, "-n", 1, "--kv-save",
+               tmp_path / "gemma.kv", *GREEDY]  # fmt: skip
+    assert subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+    assert load(tmp_path / "as_it_is.gguf", tmp_path / "gemma.kv").returncode == 0
+    assert_refused(load(tmp_path / "scaled.gguf", tmp_path / "gemma.kv"), 1, message)
 
 
 def test_files_that_cannot_be_trusted_are_refused_with_the_reason(cli, saved, models, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ import pytest
 livekv = pytest.importorskip("livekv", reason="the livekv package is not built")
 pytest.importorskip("tqdm", reason="requirements/eval.txt is not installed")
 
-from python_eval import windows  # noqa: E402
+import split_gguf  # noqa: E402
+
+from python_eval import calibrate, windows  # noqa: E402
+from python_eval.identity import run_config, sha256_of  # noqa: E402
+from python_eval.model_file import fingerprint  # noqa: E402
 from python_eval.perplexity import main  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,3 +249,43 @@ def test_each_text_has_a_folder_of_its_own_and_goes_on_there(tmp_path, monkeypat
         assert main([*fixed, "--data", f"{text}.txt", "--kv", kv]) == 0
         assert len(calls[0]) == n_measured
     assert len(list((tmp_path / "results").glob("perplexity-story-*"))) == 2
+
+
+def test_a_folder_is_of_one_calibration_by_its_content(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # specs hold no path but a name
+    kv = "f16,kvquant:calibration=c.kvquant4:chunk-size=64"
+    calibrated = ["--model", str(STORY), "--bits", "4", "--samples", "2", "--out", "c.kvquant4", "--threads", "1"]
+    assert calibrate.main([*calibrated, "--text", str(TEXT), "--length", "256"]) == 0
+    assert run(tmp_path / "out", kv=kv) == 0
+    assert run(tmp_path / "out", kv=kv) == 0
+    assert calibrate.main([*calibrated, "--text", str(TEXT), "--length", "200"]) == 0
+    capsys.readouterr()
+    assert run(tmp_path / "out", kv=kv) == 1
+    said = capsys.readouterr()
+    assert "the calibration of kvquant:calibration=c.kvquant4:chunk-size=64 was another then" in said.err
+    assert said.err.count("\n") == 1 and said.out == ""
+    config = run_config("command", "c", STORY, 0, caches={"a": "f16", "b": "kvquant:calibration=c.kvquant4"})
+    assert config["calibrations"] == {"kvquant:calibration=c.kvquant4": sha256_of(Path("c.kvquant4"))}
+    assert "calibrations" not in run_config("command", "c", STORY, 0, caches={"a": "f16"}, base="q8_0")
+
+
+def test_a_model_is_known_by_all_bytes_of_all_its_parts(tmp_path):
+    whole = fingerprint(STORY)
+    assert whole["sha256"] == sha256_of(STORY) and whole["bytes"] == STORY.stat().st_size
+    parts = split_gguf.split(STORY, tmp_path / "story", 3)
+    (tmp_path / "story-00001-of-00004.gguf").write_bytes(b"of another model")
+    first = fingerprint(parts[0])
+    assert first == fingerprint(parts[2]) and first["bytes"] == sum(part.stat().st_size for part in parts)
+    changed = bytearray(parts[1].read_bytes())
+    changed[len(changed) // 2] ^= 1
+    parts[1].write_bytes(changed)
+    assert fingerprint(parts[0]) == fingerprint(parts[2]) != first
+
+
+def test_names_that_are_no_text_are_shown_as_what_they_are(tmp_path):
+    names = [tmp_path / os.fsdecode(name) for name in (b"t\xff.txt", b"m\xff.gguf")]
+    for name, source in zip(names, (TEXT, STORY), strict=True):
+        name.write_bytes(source.read_bytes())
+    assert run(tmp_path / "out", "--model", names[1], text=names[0]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["model"]["file"] == "m\\udcff.gguf" and "t\\udcff" in json.dumps(config["texts"]).replace("\\\\", "\\")

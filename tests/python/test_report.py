@@ -24,7 +24,7 @@ from python_eval.run_folder import RunFolder
 from python_eval.tables import write_tables
 from python_eval.windows import write_arrays
 
-MODEL = {"file": "m.gguf", "bytes": 1, "sha256_of_edges": ""}
+MODEL = {"file": "m.gguf", "bytes": 1, "sha256": ""}
 MOST_BYTES = 150_000  # of a picture
 MEASURED = {"model": MODEL, "texts": {"t": {"windows": 2, "tokens_sha256": ""}}, "n_ctx": 64, "base": "f16"}
 

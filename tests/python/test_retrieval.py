@@ -111,8 +111,8 @@ def test_a_folder_is_of_one_model_and_one_text_by_their_content(tiny, livekv, tm
     assert main(arguments) == 0
     answers = (tmp_path / "run" / "answers.jsonl").read_bytes()
     changed = bytearray(tiny.read_bytes())
-    changed[-1] ^= 1
-    for path, content, field in ((model, changed, "model.sha256_of_edges"), (haystack, b" More.", "haystack.bytes")):
+    changed[len(changed) // 2] ^= 1
+    for path, content, field in ((model, changed, "model.sha256"), (haystack, b" More.", "haystack.bytes")):
         before = path.read_bytes()
         path.write_bytes(content if path == model else before + content)
         capsys.readouterr()

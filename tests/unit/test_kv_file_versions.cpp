@@ -54,7 +54,7 @@ std::vector<uint8_t> file_with(const session & s, const std::function<void(kv_la
     }
     const model & m = s.get_model();
     const temporary_file file(".kv");
-    write_kv_file(file.path(), model_fingerprint(m.file, m.hp, false), texts_of(cache.options()), layers, s.tokens(),
+    write_kv_file(file.path(), m.fingerprint(/*is_long=*/false), texts_of(cache.options()), layers, s.tokens(),
                   s.last_logits());
     return read_bytes(file.path());
 }

@@ -12,7 +12,7 @@ namespace tiny_sequences {
 inline kv_calibration tiny_calibration(const model & m, float threshold = 2.0f) {
     kv_calibration c;
     c.bits = 4;
-    c.model = model_fingerprint(m.file, m.hp, /*is_long=*/false);
+    c.model = m.fingerprint(/*is_long=*/false);
     for (int64_t il = 0; il < m.hp.n_layer; ++il) {
         kv_calibration::layer layer{m.hp.n_head_kv(il), m.hp.head_dim(il), {}, {}, {}};
         layer.keys.assign(static_cast<size_t>(layer.n_head_kv * layer.head_dim), {-threshold, threshold});
