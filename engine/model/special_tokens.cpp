@@ -36,8 +36,8 @@ void special_tokens::patterns::add(const std::string & text, const pattern & p) 
     }
 }
 
-const special_tokens::pattern * special_tokens::patterns::longest_at(std::string_view rest,
-                                                                     size_t control_length) const {
+const special_tokens::pattern * special_tokens::patterns::longest_at(std::string_view rest, size_t control_length,
+                                                                     std::span<const int32_t> marks) const {
     for (const size_t length : lengths[static_cast<uint8_t>(rest[0])]) {
         if (length > rest.size()) {
             continue;
@@ -47,7 +47,8 @@ const special_tokens::pattern * special_tokens::patterns::longest_at(std::string
             continue;
         }
         for (const pattern & p : same->second) {
-            if (!p.is_control || length <= control_length) {
+            const bool is_control = p.is_control || std::ranges::find(marks, p.token.id) != marks.end();
+            if (!is_control || length <= control_length) {
                 return &p;
             }
         }
@@ -55,17 +56,19 @@ const special_tokens::pattern * special_tokens::patterns::longest_at(std::string
     return nullptr;
 }
 
-std::vector<special_tokens::match> special_tokens::find(std::string_view text, std::span<const span> control) const {
-    return find_in(literal_, text, control);
+std::vector<special_tokens::match> special_tokens::find(std::string_view text, std::span<const span> control,
+                                                        std::span<const int32_t> marks) const {
+    return find_in(literal_, text, control, marks);
 }
 
-std::vector<special_tokens::match> special_tokens::find_normalized(std::string_view text,
-                                                                   std::span<const span> control) const {
-    return find_in(normalized_, text, control);
+std::vector<special_tokens::match> special_tokens::find_normalized(std::string_view text, std::span<const span> control,
+                                                                   std::span<const int32_t> marks) const {
+    return find_in(normalized_, text, control, marks);
 }
 
 std::vector<special_tokens::match> special_tokens::find_in(const patterns & wanted, std::string_view text,
-                                                           std::span<const span> control) {
+                                                           std::span<const span> control,
+                                                           std::span<const int32_t> marks) {
     std::vector<match> found;
     size_t taken = 0;  // where the last match ended
     for (size_t at = 0; at < text.size();) {
@@ -74,7 +77,7 @@ std::vector<special_tokens::match> special_tokens::find_in(const patterns & want
         }
         const size_t control_end = !control.empty() && control.front().begin <= at ? control.front().end : 0;
         const size_t control_length = control_end > at ? control_end - at : 0;
-        const pattern * hit = wanted.longest_at(text.substr(at), control_length);
+        const pattern * hit = wanted.longest_at(text.substr(at), control_length, marks);
         if (!hit) {
             ++at;
             continue;

@@ -31,10 +31,11 @@ class special_tokens {
         int32_t id;
     };
 
-    // In order. Control tokens only inside one of the spans, others everywhere.
-    std::vector<match> find(std::string_view text, std::span<const span> control) const;
+    // In order. Control tokens, and marks, only inside one of the spans, others everywhere.
+    std::vector<match> find(std::string_view text, std::span<const span> control, std::span<const int32_t> marks) const;
     // text: with its spaces replaced, where the model replaces them before.
-    std::vector<match> find_normalized(std::string_view text, std::span<const span> control) const;
+    std::vector<match> find_normalized(std::string_view text, std::span<const span> control,
+                                       std::span<const int32_t> marks) const;
     bool any_normalized() const { return any_normalized_; }
 
   private:
@@ -53,11 +54,13 @@ class special_tokens {
         std::array<std::vector<size_t>, 256> lengths;  // by first byte, the longest first
 
         void add(const std::string & text, const pattern & p);
-        // Of those that rest begins with, control tokens only up to control_length bytes; or null. rest is not empty.
-        const pattern * longest_at(std::string_view rest, size_t control_length) const;
+        // Of those that rest begins with, control tokens and marks only up to control_length bytes; or null. rest is
+        // not empty.
+        const pattern * longest_at(std::string_view rest, size_t control_length, std::span<const int32_t> marks) const;
     };
 
-    static std::vector<match> find_in(const patterns & wanted, std::string_view text, std::span<const span> control);
+    static std::vector<match> find_in(const patterns & wanted, std::string_view text, std::span<const span> control,
+                                      std::span<const int32_t> marks);
 
     patterns literal_;
     patterns normalized_;

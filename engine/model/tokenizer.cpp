@@ -88,15 +88,21 @@ bool tokenizer::is_control(int32_t id) const {
     return vocab_->type(id) == token_type::control;
 }
 
+bool tokenizer::is_user_defined(int32_t id) const {
+    check_id(id);
+    return vocab_->type(id) == token_type::user_defined;
+}
+
 int32_t tokenizer::unknown() const {
     return vocab_->unknown;
 }
 
-std::vector<std::string> tokenizer::control_texts() const {
+std::vector<std::string> tokenizer::control_texts(std::span<const int32_t> marks) const {
     std::vector<std::string> texts;
     for (const added_token & token : vocab_->added) {
         const std::string & text = vocab_->text(token.id);
-        if (vocab_->type(token.id) != token_type::user_defined && !text.empty()) {
+        const bool is_mark = std::ranges::find(marks, token.id) != marks.end();
+        if ((vocab_->type(token.id) != token_type::user_defined || is_mark) && !text.empty()) {
             texts.push_back(text);
         }
     }
@@ -106,12 +112,13 @@ std::vector<std::string> tokenizer::control_texts() const {
 // What lies between two tokens that are written out in a text.
 struct tokenizer::piece {
     joined_text text;
-    bool begins;             // the text
-    bool goes_on;            // behind a token of text
-    bool is_marked = false;  // its spaces are written as marks
+    bool begins;                     // the text
+    bool goes_on;                    // behind a token of text
+    std::span<const int32_t> marks;  // of encode_options
+    bool is_marked = false;          // its spaces are written as marks
 
     piece part(size_t from, size_t to) const {
-        return {slice(text, from, to), begins && from == 0, goes_on && from == 0, is_marked};
+        return {slice(text, from, to), begins && from == 0, goes_on && from == 0, marks, is_marked};
     }
 };
 
@@ -128,7 +135,7 @@ void tokenizer::append(const piece & p, std::vector<int32_t> & ids) const {
         append_text(prepared, ids);
         return;
     }
-    const auto found = special_->find_normalized(prepared.text.text, prepared.text.control);
+    const auto found = special_->find_normalized(prepared.text.text, prepared.text.control, p.marks);
     split(prepared, found, ids, [&](const piece & part) { append_text(part, ids); });
 }
 
@@ -167,8 +174,9 @@ std::vector<int32_t> tokenizer::encode(std::span<const text_part> parts, const e
     }
     const bool goes_on = !begins && !stands_for_itself(options.behind);
     const piece whole{join(parts, vocab_->remove_extra_whitespaces, begins), begins || options.behind == vocab_->bos,
-                      goes_on};
-    split(whole, special_->find(whole.text.text, whole.text.control), ids, [&](const piece & p) { append(p, ids); });
+                      goes_on, options.marks};
+    const auto found = special_->find(whole.text.text, whole.text.control, options.marks);
+    split(whole, found, ids, [&](const piece & p) { append(p, ids); });
     if (options.add_eos && vocab_->add_eos) {
         ids.push_back(vocab_->eos);
     }

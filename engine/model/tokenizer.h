@@ -25,6 +25,8 @@ struct encode_options {
     bool add_bos = true;  // <bos> in front, where the model asks for it and the text goes on behind nothing
     bool add_eos = true;  // <eos> behind, where the model asks for it
     int32_t behind = -1;  // the token that the text goes on behind; -1: it begins a text
+    // User-defined tokens that are recognized as control tokens are, only inside a part with parse_special.
+    std::span<const int32_t> marks = {};
 };
 
 // Text to tokens and back, as the model was trained with: SentencePiece (tokenizer.ggml.model "llama") or byte-level
@@ -44,9 +46,9 @@ class tokenizer {
 
     int32_t n_vocab() const;
 
-    // The tokens of a text made of parts. User-defined tokens are recognized always. Where the text goes on behind a
-    // token of text, nothing is put in front of it, so "th" and "e and" give the text "the and"; behind a token that
-    // stands for itself (control or user-defined) the model's own rule holds, as inside one text.
+    // The tokens of a text made of parts. User-defined tokens are recognized always, but for options.marks. Where the
+    // text goes on behind a token of text, nothing is put in front of it, so "th" and "e and" give the text "the and";
+    // behind a token that stands for itself (control or user-defined) the model's own rule holds, as inside one text.
     std::vector<int32_t> encode(std::span<const text_part> parts, const encode_options & options) const;
 
     // One part that begins a text. add_special: with <bos> and <eos> as the model asks.
@@ -73,7 +75,9 @@ class tokenizer {
 
     int32_t find(std::string_view token_text) const;  // as spelled in the vocabulary; -1 when absent
     bool is_control(int32_t id) const;
-    std::vector<std::string> control_texts() const;  // of those that are recognized where they are written out
+    bool is_user_defined(int32_t id) const;
+    // Of those that are recognized where they are written out, and of marks: user-defined tokens that count as such.
+    std::vector<std::string> control_texts(std::span<const int32_t> marks = {}) const;
 
     // tokenizer.chat_template, "" when absent; for conversations with tools that of its own where the file has one.
     const std::string & chat_template(bool for_tools = false) const;

@@ -133,7 +133,14 @@ void vocab::read_special_tokens(const gguf_file & file) {
             unknown = id;
         }
     }
+    const auto make_control = [&](int32_t id) {  // our own converter's files say of each what it is
+        if (id >= 0 && type(id) == token_type::user_defined && !file.has(keys::added_tokens)) {
+            types[static_cast<size_t>(id)] = token_type::control;
+        }
+    };
+    make_control(bos);
     for (const int32_t id : {eos, find_id("eot"), find_id("eom")}) {
+        make_control(id);
         if (id >= 0) {
             end_of_generation.insert(id);
         }
@@ -145,10 +152,7 @@ void vocab::read_special_tokens(const gguf_file & file) {
         }
     }
     for (const char * text : turn_marks) {
-        const int32_t id = find(text);
-        if (id >= 0 && type(id) == token_type::user_defined && !file.has(keys::added_tokens)) {
-            types[static_cast<size_t>(id)] = token_type::control;
-        }
+        make_control(find(text));
     }
     for (const char * text : end_texts) {
         const int32_t id = find(text);

@@ -106,23 +106,37 @@ constexpr std::string_view phi3_marks[] = {"<|user|>", "<|assistant|>", "<|end|>
 constexpr std::string_view mistral_v3_marks[] = {"[INST]", "[/INST]"};
 constexpr std::string_view mistral_v7_marks[] = {"[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"};
 
+// All that the family's models may know as tokens.
+constexpr std::string_view all_llama2_marks[] = {"[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"};
+constexpr std::string_view all_llama3_marks[] = {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+                                                 "<|end_header_id|>", "<|eot_id|>",      "<|eom_id|>",
+                                                 "<|python_tag|>"};
+constexpr std::string_view all_chatml_marks[] = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"};
+constexpr std::string_view all_gemma_marks[] = {"<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"};
+constexpr std::string_view all_phi3_marks[] = {"<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"};
+constexpr std::string_view all_mistral_marks[] = {"[INST]",           "[/INST]",           "[SYSTEM_PROMPT]",
+                                                  "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+                                                  "[TOOL_CALLS]",     "[TOOL_RESULTS]",    "[/TOOL_RESULTS]"};
+constexpr std::string_view all_zephyr_marks[] = {"<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"};
+
 constexpr struct {
     chat_family family;
     const char * name;
     const char * source;
-    marks control;  // tokens
+    marks control;  // that are to be tokens
+    marks all;
 } families[] = {
-    {chat_family::llama2, "llama2", llama2, no_marks},
-    {chat_family::llama3, "llama3", llama3, llama3_marks},
-    {chat_family::chatml, "chatml", chatml, chatml_marks},
-    {chat_family::gemma, "gemma", gemma, gemma_marks},
-    {chat_family::phi3, "phi3", phi3, phi3_marks},
-    {chat_family::mistral, "mistral", mistral, no_marks},
-    {chat_family::mistral_v3, "mistral-v3", mistral_v3, mistral_v3_marks},
-    {chat_family::mistral_v3_tekken, "mistral-v3-tekken", mistral_v3_tekken, mistral_v3_marks},
-    {chat_family::mistral_v7, "mistral-v7", mistral_v7, mistral_v7_marks},
-    {chat_family::mistral_v7_tekken, "mistral-v7-tekken", mistral_v7_tekken, mistral_v7_marks},
-    {chat_family::zephyr, "zephyr", zephyr, no_marks},
+    {chat_family::llama2, "llama2", llama2, no_marks, all_llama2_marks},
+    {chat_family::llama3, "llama3", llama3, llama3_marks, all_llama3_marks},
+    {chat_family::chatml, "chatml", chatml, chatml_marks, all_chatml_marks},
+    {chat_family::gemma, "gemma", gemma, gemma_marks, all_gemma_marks},
+    {chat_family::phi3, "phi3", phi3, phi3_marks, all_phi3_marks},
+    {chat_family::mistral, "mistral", mistral, no_marks, all_mistral_marks},
+    {chat_family::mistral_v3, "mistral-v3", mistral_v3, mistral_v3_marks, all_mistral_marks},
+    {chat_family::mistral_v3_tekken, "mistral-v3-tekken", mistral_v3_tekken, mistral_v3_marks, all_mistral_marks},
+    {chat_family::mistral_v7, "mistral-v7", mistral_v7, mistral_v7_marks, all_mistral_marks},
+    {chat_family::mistral_v7_tekken, "mistral-v7-tekken", mistral_v7_tekken, mistral_v7_marks, all_mistral_marks},
+    {chat_family::zephyr, "zephyr", zephyr, no_marks, all_zephyr_marks},
 };
 
 // A text of a template, in which known formats leave telling marks.
@@ -230,6 +244,18 @@ std::vector<std::string> missing_marks(chat_family family, const tokenizer & tok
         }
     }
     return missing;
+}
+
+std::vector<int32_t> user_defined_marks(chat_family family, const tokenizer & tok) {
+    std::vector<int32_t> ids;
+    for (const auto & known : families) {
+        for (const std::string_view mark : known.family == family ? known.all : no_marks) {
+            if (const int32_t id = tok.find(mark); id >= 0 && tok.is_user_defined(id)) {
+                ids.push_back(id);
+            }
+        }
+    }
+    return ids;
 }
 
 chat_family detect_chat_family(const std::string & template_text, const tokenizer & tok) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,10 @@ const char * chat_family_template(chat_family family);
 // The family's marks that are to be control tokens, and are no tokens of this vocabulary: its chats would spell them
 // out as text.
 std::vector<std::string> missing_marks(chat_family family, const tokenizer & tok);
+
+// User-defined tokens of this vocabulary that a chat of the family takes for control tokens: what its models' turns and
+// texts begin and end with. A message that says one is text.
+std::vector<int32_t> user_defined_marks(chat_family family, const tokenizer & tok);
 
 // template_text: tokenizer.chat_template, where known formats leave telling marks; when it is empty, the control tokens
 // of the vocabulary decide.

@@ -54,15 +54,16 @@ std::string reason_of(const std::exception & e) {
     return text;
 }
 
-std::string source_for(const tokenizer & tok, bool for_tools) {
+// none: the file's own template is run.
+chat_family family_for(const tokenizer & tok, bool for_tools) {
     if (has_own_chat_template(tok, for_tools)) {
-        return tok.chat_template(for_tools);
+        return chat_family::none;
     }
     const chat_family family = detect_chat_family(tok.chat_template(), tok);
     if (family == chat_family::none) {
         fail("the model has no chat template, nor the marks of a family livekv knows; give it a plain prompt");
     }
-    return chat_family_template(family);
+    return family;
 }
 
 // Its names and the texts written out in it.
@@ -83,9 +84,11 @@ template_words words_of(const std::vector<jinja::token> & tokens) {
     return words;
 }
 
-std::vector<int32_t> controls_of(const tokenizer & tok, const std::vector<int32_t> & ids) {
+std::vector<int32_t> controls_of(const tokenizer & tok, const std::vector<int32_t> & marks,
+                                 const std::vector<int32_t> & ids) {
     std::vector<int32_t> controls;
-    std::ranges::copy_if(ids, std::back_inserter(controls), [&](int32_t id) { return tok.is_control(id); });
+    std::ranges::copy_if(ids, std::back_inserter(controls),
+                         [&](int32_t id) { return tok.is_control(id) || std::ranges::find(marks, id) != marks.end(); });
     return controls;
 }
 
@@ -95,6 +98,7 @@ struct chat_template::program {
     std::string source;
     jinja::program statements;
     template_words words;
+    std::vector<int32_t> marks;  // user-defined tokens that count as control tokens here
     control_alphabet control;
 };
 
@@ -137,12 +141,16 @@ bool has_chat_template(const tokenizer & tok) {
            detect_chat_family(tok.chat_template(), tok) != chat_family::none;
 }
 
-chat_template::chat_template(const tokenizer & tok, bool for_tools) : chat_template(tok, source_for(tok, for_tools)) {}
+chat_template::chat_template(const tokenizer & tok, bool for_tools)
+    : chat_template(tok, family_for(tok, for_tools), tok.chat_template(for_tools)) {}
 
-chat_template::chat_template(const tokenizer & tok, chat_family family)
-    : chat_template(tok, std::string(chat_family_template(family))) {}
+chat_template::chat_template(const tokenizer & tok, chat_family family) : chat_template(tok, family, {}) {}
 
-chat_template::chat_template(const tokenizer & tok, const std::string & source) : tok_(tok) {
+chat_template::chat_template(const tokenizer & tok, const std::string & source)
+    : chat_template(tok, chat_family::none, source) {}
+
+chat_template::chat_template(const tokenizer & tok, chat_family family, const std::string & own) : tok_(tok) {
+    const std::string source = family == chat_family::none ? own : chat_family_template(family);
     if (first_invalid_utf8(source)) {
         fail("the model's chat template is not UTF-8");
     }
@@ -151,8 +159,9 @@ chat_template::chat_template(const tokenizer & tok, const std::string & source) 
         limit_nesting(tokens);
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
-        program_ = std::make_unique<const program>(
-            program{tokens.source, std::move(statements), words_of(tokens.tokens), control_alphabet(tok)});
+        const std::vector<int32_t> marks = user_defined_marks(family, tok);
+        program_ = std::make_unique<const program>(program{
+            tokens.source, std::move(statements), words_of(tokens.tokens), marks, control_alphabet(tok, marks)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -286,8 +295,10 @@ chat_text chat_template::render(const std::vector<chat_message> & messages, bool
     disguise as(kind::harmless, control, program_->words, taken);
     const std::optional<std::string> harmless = disguised(as);
     if (harmless) {
-        const std::vector<int32_t> expected = controls_of(tok_, encode(as.pieces(*harmless)));
-        const auto is_expected = [&](const chat_text & text) { return controls_of(tok_, encode(text)) == expected; };
+        const std::vector<int32_t> expected = controls_of(tok_, program_->marks, encode(as.pieces(*harmless)));
+        const auto is_expected = [&](const chat_text & text) {
+            return controls_of(tok_, program_->marks, encode(text)) == expected;
+        };
         for (const kind which : {kind::control, kind::marks, kind::most}) {
             std::optional<chat_text> text = traced(which);
             if (text && is_expected(*text)) {
@@ -309,7 +320,7 @@ std::vector<int32_t> chat_template::encode(const chat_text & text, int32_t behin
         parts.push_back({piece.text, !piece.from_message});
     }
     const bool add_bos = behind < 0 && bos_length(text) == 0;
-    return tok_.encode(parts, {.add_bos = add_bos, .add_eos = false, .behind = behind});
+    return tok_.encode(parts, {.add_bos = add_bos, .add_eos = false, .behind = behind, .marks = program_->marks});
 }
 
 }  // namespace livekv

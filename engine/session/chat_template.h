@@ -77,6 +77,9 @@ class chat_template {
   private:
     struct program;
 
+    // own: the Jinja program, where it is none of the families.
+    chat_template(const tokenizer & tok, chat_family family, const std::string & own);
+
     chat_text run(const template_input & input, disguise & as, bool add_generation_prompt,
                   template_allowance & allowance) const;
     chat_text run_with_texts(template_input & input, disguise & as, bool add_generation_prompt,

@@ -10,6 +10,7 @@
 #include "session/template_budget.h"
 #include "session/template_functions.h"
 #include "session/template_operators.h"
+#include "session/template_tests.h"
 #include "session/template_text.h"
 
 namespace livekv {
@@ -248,10 +249,8 @@ value guarded_test::execute_impl(context & ctx) const {
     if (name == "callable" && input->is_undefined()) {
         refuse("the test callable is not done with what is undefined");
     }
-    for (const value & v : values) {
-        if (name == "divisibleby" && jinja::is_val<jinja::value_int>(v) && (v->val_int == 0 || v->val_int == -1)) {
-            throw jinja::raised_exception("divisibleby needs a number other than 0 and -1");
-        }
+    if (const std::optional<bool> passes = own_test(name, input, values, ctx)) {
+        return jinja::mk_val<jinja::value_bool>(*passes != negate);
     }
     statement_ptr test = std::make_unique<jinja::identifier>(name);
     if (!values.empty()) {

@@ -6,6 +6,7 @@
 #include "session/template_budget.h"
 #include "session/template_functions.h"
 #include "session/template_guards.h"
+#include "session/template_tests.h"
 #include "session/template_text.h"
 #include "utf8.h"
 
@@ -104,15 +105,15 @@ bool passes(const value & v, const std::vector<value> & test, jinja::context & c
     if (f == tests.end() || name == "sameas") {
         refuse("there is no test '" + given + "' here");
     }
+    const std::vector<value> rest(test.begin() + 1, test.end());
+    if (const std::optional<bool> answer = own_test(name, v, rest, ctx)) {
+        return *answer;
+    }
     jinja::func_args arguments(ctx);
     arguments.func_name = given;
     arguments.push_back(v);
-    for (size_t i = 1; i < test.size(); ++i) {
-        const bool zero = name == "divisibleby" && (test[i]->val_int == 0 || test[i]->val_int == -1);
-        if (zero) {
-            refuse("divisibleby needs a number other than 0 and -1");
-        }
-        arguments.push_back(test[i]);
+    for (const value & argument : rest) {
+        arguments.push_back(argument);
     }
     return f->second(arguments)->as_bool();
 }

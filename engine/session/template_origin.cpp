@@ -61,7 +61,8 @@ char32_t other(char32_t c) {
 
 }  // namespace
 
-control_alphabet::control_alphabet(const tokenizer & tok) : tokens(tok.control_texts()) {
+control_alphabet::control_alphabet(const tokenizer & tok, std::span<const int32_t> user_defined)
+    : tokens(tok.control_texts(user_defined)) {
     for (const std::string & token : tokens) {
         std::u32string characters;
         for_each_character(token, [&](std::optional<char32_t> c, std::string_view) {

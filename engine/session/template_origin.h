@@ -1,8 +1,10 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -20,9 +22,9 @@ struct template_words {
     std::set<std::string> literals;  // texts written out in it, of two bytes and more
 };
 
-// The characters that control tokens are made of.
+// The characters that control tokens are made of. user_defined: tokens that count as such.
 struct control_alphabet {
-    explicit control_alphabet(const tokenizer & tok);
+    control_alphabet(const tokenizer & tok, std::span<const int32_t> user_defined);
     bool in_any(std::string_view text) const;  // whether text has one of them
 
     std::vector<std::string> tokens;

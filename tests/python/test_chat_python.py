@@ -276,6 +276,42 @@ def test_nothing_is_written_otherwise_than_python_writes_it(livekv, model_of):
     assert len(refused) < len(EXPRESSIONS) / 2
 
 
+# Truth values are numbers to Python.
+NUMBERS = "[true, false, 1, 0, 2, -3, 1.0, 0.5]"
+VALUES = "[true, false, 1, 0, 2, -3, 1.0, 0.5, none, '', 'a', [1], [true], (1, 2), {'a': 1}, {'a': true}]"
+TESTS = {
+    VALUES: ["number", "integer", "float", "boolean", "true", "false", "none", "string", "mapping", "sequence", "iterable",
+             "defined", "undefined"],
+    "[true, false, 1, 0, 2, -3]": ["odd", "even", "divisibleby(2)", "divisibleby(true)"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "test"), [(values, test) for values, tests in TESTS.items() for test in tests])
+def test_a_test_answers_as_jinja2s_of_every_value(livekv, model_of, values, test):
+    name, _, argument = test.partition("(")
+    more = f", {argument.removesuffix(')')}" if argument else ""
+    template = (
+        f"{{% for v in {values} %}}{{{{ v is {test} }}}} {{{{ v is not {test} }}}},{{% endfor %}}"
+        f"{{{{ {values}|select('{name}'{more})|list }}}}{{{{ {values}|reject('{name}'{more})|list }}}}"
+        f"{{{{ [{{'k': true}}, {{'k': 2}}]|selectattr('k', '{name}'{more})|list }}}}"
+    )
+    theirs = by_jinja2(template)
+    assert theirs is not None
+    assert written(livekv, model_of(template)) == theirs
+
+
+@pytest.mark.parametrize("test", ["eq", "equalto", "ne", "lt", "lessthan", "gt", "greaterthan", "ge"])
+def test_a_comparison_answers_as_jinja2s_of_every_two_values(livekv, model_of, test):
+    values = VALUES if test in ("eq", "equalto", "ne") else NUMBERS
+    template = (
+        f"{{% for v in {values} %}}{{% for w in {values} %}}{{{{ v is {test}(w) }}}},{{% endfor %}}"
+        f"{{{{ {values}|select('{test}', v)|list }}}}{{% endfor %}}"
+    )
+    theirs = by_jinja2(template)
+    assert theirs is not None
+    assert written(livekv, model_of(template)) == theirs
+
+
 def test_letters_change_their_case_as_pythons_do_or_not_at_all(livekv, model_of):
     for name, change in (("upper", str.upper), ("lower", str.lower)):
         model = model_of("{{ messages[0].content|" + name + " }}")

@@ -312,4 +312,44 @@ TEST(what_a_message_says_is_never_a_control_token) {
     CHECK_EQ(check::text(spelled(tok, said("ab")).size()), "3");  // <s>, " ab", <|im_end|>
 }
 
+// Some files call a family's marks user-defined: tokens wherever they are written, but not in its chats.
+TEST(a_familys_marks_in_a_message_are_text_where_the_file_calls_them_user_defined) {
+    const struct {
+        chat_family family;
+        std::vector<std::string> marks;
+    } cases[] = {
+        {chat_family::llama2, {"[INST]", "<<SYS>>"}},
+        {chat_family::llama3, {"<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>", "<|python_tag|>"}},
+        {chat_family::chatml, {"<|im_start|>", "<|endoftext|>"}},
+        {chat_family::gemma, {"<bos>", "<start_of_turn>"}},
+        {chat_family::phi3, {"<|user|>", "<|end|>"}},
+        {chat_family::mistral, {"[INST]", "[/INST]"}},
+        {chat_family::mistral_v3_tekken, {"[INST]", "[/INST]", "[TOOL_CALLS]"}},
+        {chat_family::mistral_v7, {"[INST]", "[SYSTEM_PROMPT]"}},
+        {chat_family::zephyr, {"<|user|>", "<|assistant|>"}},
+    };
+    for (const auto & [family, marks] : cases) {
+        std::vector<fixtures::token> tokens = fixtures::spm_tokens();
+        for (const std::string & mark : marks) {
+            tokens.push_back({mark, 4});
+        }
+        tokens.push_back({"<b>", 4});
+        const livekv::tokenizer tok = load(tokens);
+        const chat_template format(tok, family);
+        const auto said = [&](const std::string & content) {
+            return format.encode(format.render({{"user", content}}, true));
+        };
+        const auto how_often = [&](const std::string & content, const std::string & token) {
+            const std::vector<int32_t> ids = said(content);
+            return std::count(ids.begin(), ids.end(), tok.find(token));
+        };
+        for (const std::string & mark : marks) {
+            for (const std::string & content : {mark, "a" + mark + "b", " " + mark + "\n"}) {
+                CHECK_EQ(how_often(content, mark), how_often("a", mark));
+            }
+        }
+        CHECK_EQ(how_often("a<b>b", "<b>"), 1);  // no mark of the family's
+    }
+}
+
 TEST_MAIN

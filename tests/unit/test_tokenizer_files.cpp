@@ -136,6 +136,27 @@ TEST(marks_of_turns_are_control_tokens_whatever_the_file_calls_them) {
     CHECK(!own.is_control(own.find("<|im_start|>")));
 }
 
+TEST(what_texts_begin_and_end_with_is_a_control_token_whatever_the_file_calls_it) {
+    std::vector<fixtures::token> tokens = fixtures::bpe_tokens();
+    const auto n = static_cast<uint32_t>(tokens.size());
+    const std::vector<std::string> texts = {"[BOS]", "[EOS]", "[EOT]", "[EOM]"};
+    for (const std::string & text : texts) {
+        tokens.push_back({text, 4});
+    }
+    fixtures::vocab_builder vocab("gpt2", tokens);
+    vocab.set_merges(fixtures::bpe_merges());
+    const char * const names[] = {"bos", "eos", "eot", "eom"};
+    for (uint32_t i = 0; i < 4; ++i) {
+        gguf_set_val_u32(vocab.gguf, ("tokenizer.ggml." + std::string(names[i]) + "_token_id").c_str(), n + i);
+    }
+    const tokenizer tok = load(vocab);
+    for (const std::string & text : texts) {
+        CHECK(tok.is_control(tok.find(text)));
+        CHECK(pieces(tok, text).size() > 1);  // as text
+        check_pieces(pieces(tok, text, true), {text});
+    }
+}
+
 TEST(families_put_bos_in_front_where_the_file_does_not_say) {
     const auto first = [](const char * pre) {
         const tokenizer tok = bpe(pre, [](gguf_context * g) { gguf_set_val_u32(g, "tokenizer.ggml.bos_token_id", 5); });
