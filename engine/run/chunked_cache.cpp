@@ -113,18 +113,12 @@ void chunked_cache::begin(const pass_part & part) {
         fail("the prompt in a cache of policy ", options_.policy, " is not complete: it has ", n_tokens(),
              " tokens, and generated text does not follow them");
     }
-    int64_t prompt = is_prompt ? std::max(part.n_prompt, n_tokens() + n_new) : 0;
-    going_.reset();
-    is_at_hand_ = guided_prompt_ && judges_prompt() && is_prompt;
+    is_at_hand_ = guided_prompt_ && is_prompt && !guided_prompt_->is_complete();
     const bool ends = is_at_hand_ && part.end_of_prompt;
-    if (guided_prompt_) {  // until then its tokens are stored as text that is not judged
-        if (is_at_hand_) {
-            const guided_plan & guided = *plans_->front().guided;
-            guided_place_of(guided.method, guided.layer, guided.n_layer, ends ? n_tokens() + n_new : prompt);
-        }
-        prompt = 0;
-    }
-    if (plans_->front().guided && prompt > 0) {
+    const int64_t n_all = n_tokens() + n_new;
+    const int64_t prompt = !is_prompt ? 0 : ends ? n_all : std::max(part.n_prompt, n_all);
+    going_.reset();
+    if (plans_->front().guided && is_prompt && (is_at_hand_ || !guided_prompt_)) {
         const guided_plan & guided = *plans_->front().guided;
         guided_place_of(guided.method, guided.layer, guided.n_layer, prompt);  // throws for a guide beyond its end
         if (guided.method.propagates == guided_method::propagation::layers) {
@@ -134,9 +128,11 @@ void chunked_cache::begin(const pass_part & part) {
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
     const bool seal = options_.seal_decode || is_prompt;
     const bool close = n_new == room || ends || (!options_.seal_decode && seal && part.end_of_prompt);
+    // Before a guide at the prompt's end, and behind it, tokens are stored as text that is not scored.
+    const int64_t scored = guided_prompt_ ? 0 : prompt;
     for (int64_t il = at_hand_.first; il < at_hand_.end; ++il) {
         layer_step & step = steps_[static_cast<size_t>(il)];
-        step.begin(n_new, close, seal && !judged, prompt, going_.get());
+        step.begin(n_new, close, seal && !judged, scored, going_.get());
         step.closed.from_one_pass = step.passes_through() && is_prompt;
         if (ends) {  // all of the layer is sealed anew, and that is what counts
             step.errors.assign(step.errors.size(), {});

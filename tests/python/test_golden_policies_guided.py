@@ -96,7 +96,7 @@ def test_the_engine_reproduces_the_golden_vectors_of_a_guide_at_the_end(tools, c
                 if exact:
                     np.testing.assert_allclose(actual, x, rtol=0, atol=2e-3 * np.abs(x).max())
                 else:
-                    assert ((actual - x) ** 2).mean() < 0.02 * (x**2).mean()
+                    assert ((actual - x) ** 2).mean() < 0.05 * (x**2).mean()
 
 
 @pytest.mark.parametrize("case", cases("guided"))

@@ -128,13 +128,11 @@ TEST(pieces_and_cpu_levels_change_no_byte) {
             one.read(n_prompt, piece);
             CHECK(bytes_of(one.layers) == bytes_of(whole.layers));
         }
-        for (const char * level : {"generic", "avx2", "avx512"}) {
-            if (const cpu_kernels * kernels = find_cpu_kernels(level)) {
-                IN("spec=", spec, " level=", level);
-                driven_prompt one(plans, n_head, text.q, text.k, text.v, *kernels);
-                one.read(n_prompt, chunk_size);
-                CHECK(bytes_of(one.layers) == bytes_of(whole.layers));
-            }
+        for (const cpu_kernels * kernels : cpu_levels()) {
+            IN("spec=", spec, " level=", kernels->name);
+            driven_prompt one(plans, n_head, text.q, text.k, text.v, *kernels);
+            one.read(n_prompt, chunk_size);
+            CHECK(bytes_of(one.layers) == bytes_of(whole.layers));
         }
     }
 }
