@@ -90,7 +90,7 @@ py::list step_sessions(engine_handle & h, const std::vector<listed> & batch, boo
         const int64_t first = all_logits ? 0 : n - 1;
         py::array_t<float> rows(all_logits ? std::vector<py::ssize_t>{n, n_vocab} : std::vector<py::ssize_t>{n_vocab});
         float * const out = rows.mutable_data();
-        if (to_come[i] > 0 && !generated[i] && held[i].cache().judges_prompt()) {  // none are known before its end
+        if (to_come[i] > 0 && !generated[i] && held[i].cache().reads_prompt_alone()) {  // none are known before its end
             std::fill_n(out, rows.size(), std::numeric_limits<float>::quiet_NaN());
         }
         results.append(std::move(rows));

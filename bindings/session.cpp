@@ -208,6 +208,9 @@ py::dict stats(session_handle & h) {
         guided_layers.append(one);
     }
     guided["layers"] = guided_layers;
+    if (r.guided_peak_bytes > 0) {
+        guided["peak_bytes"] = r.guided_peak_bytes;
+    }
     py::dict fastkv;
     if (r.fastkv) {
         visit_numbers(*r.fastkv, [&](const char * name, double x) { fastkv[name] = static_cast<int64_t>(x); });

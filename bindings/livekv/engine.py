@@ -80,8 +80,8 @@ class Engine:
         from the logits, which matters to caches that do not seal those (seal_decode); one for all, or one for each.
         to_come: tokens of the same prompt that later steps bring, one for all or each, which matters to caches whose
         chunks depend on the prompt's length (guided), that end a chunk with the prompt (seal_decode off), and that
-        judge a prompt when it is complete (fastkv): logits are NaN before its end, and at its end its last token's
-        alone are known.
+        judge a prompt when it is complete (guided with guide last, and fastkv, whose logits are NaN before its end, and
+        at its end its last token's alone are known).
 
         Raises Error, before anything is computed, when a session is listed twice, closed, in use by another call, of
         another model or number of threads, or has no room for its tokens, or there are none, or an id is not in the

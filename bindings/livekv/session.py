@@ -233,8 +233,8 @@ class Session:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the sequence and its cache to a file that load restores, bit for bit; path is complete or untouched.
-        Raises Error when the policy is not livekv, kvstream, guided or kivi, nothing is in the cache, or the file
-        cannot be written."""
+        Raises Error when the policy is not livekv, kvstream, guided or kivi, nothing is in the cache, its prompt is
+        not complete (guided with guide last), or the file cannot be written."""
         self._core.save(path_bytes(path))
 
     def load(self, path: str | os.PathLike[str]) -> None:

@@ -63,7 +63,7 @@ class KVStats:
     """Of guided, of the prompt's tokens in chunks: compression_ratio and overall_memory_savings of codes beside 16
     bits, high_ratio, medium_ratio, low_ratio and dropped_ratio of the tokens in all layers, once there is a chunk, and
     layers, a dict each: tokens_in, tokens_kept, bits_per_kept, score_mean, score_std, score_min, score_max and
-    budget_use."""
+    budget_use. With a guide at the end, once the prompt is complete, also peak_bytes of the cache while it was read."""
     fastkv: dict[str, int] | None = None
     """Of fastkv, once its prompt is complete: prompt_tokens, tokens_going_on to the later layers, tokens_kept by each
     kv head of a layer up to the one that chose, tokens_kept_later by one of a later layer, and peak_bytes of the cache

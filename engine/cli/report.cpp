@@ -73,6 +73,9 @@ nlohmann::ordered_json kv_json(const session & s, const generate_result & r) {
         visit_numbers(layer, [&](const char * name, double x) { one[name] = x; });
         j["guided"]["layers"].push_back(one);
     }
+    if (report.guided_peak_bytes > 0) {
+        j["guided"]["peak_bytes"] = report.guided_peak_bytes;
+    }
     if (report.fastkv) {
         visit_numbers(*report.fastkv, [&](const char * name, double x) { j["fastkv"][name] = x; });
     }

@@ -180,7 +180,7 @@ void engine::locked_step(std::span<const batch_item> batch) {
         items.push_back(&item);
     }
     for (const batch_item * item : items) {
-        if (item->cache->judges_prompt() && item->origin == token_origin::prompt) {
+        if (item->cache->reads_prompt_alone() && item->origin == token_origin::prompt) {
             if (items.size() > 1) {
                 fail("a prompt that is judged as a whole (policy fastkv) is read alone, not in a batch of ",
                      items.size());

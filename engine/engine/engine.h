@@ -40,9 +40,9 @@ class engine {
 
     // Advances every item's sequence by its tokens, all in one pass of the model. Attention does not depend on who else
     // is in the batch. Logits, and keys and values of upper layers, may differ in the last digits, as ggml's products
-    // depend on the number of columns. A prompt that its cache judges (kv_cache::judges_prompt) is alone in its step,
-    // and takes a pass over the early layers and, at its end, passes over the others. Throws livekv::error; then every
-    // sequence is what it was before.
+    // depend on the number of columns. A prompt that its cache judges (kv_cache::reads_prompt_alone) is alone in its
+    // step, and takes a pass over the early layers and, at its end, passes over the others. Throws livekv::error; then
+    // every sequence is what it was before.
     void step(std::span<const batch_item> batch);
 
     // An empty sequence of at most n_ctx tokens. Throws as make_kv_cache.

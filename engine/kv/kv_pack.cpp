@@ -321,6 +321,48 @@ sealed_chunk read_block(const uint8_t * block) {
     return sealed;
 }
 
+void unpack_rows(const uint8_t * block, int32_t first, int32_t n, float * to) {
+    const kv_block_header h = header_of(block);
+    LIVEKV_ASSERT(h.has_classes() || h.has_channels() || h.has_tokens());
+    const kv_block_map map = kv_map(h);
+    const size_t d = h.head_dim;
+    const auto number = [&](size_t section, size_t i) { return f16_to_f32(load<uint16_t>(block + section + 2 * i)); };
+    if (h.has_tokens()) {
+        for (int32_t t = 0; t < n; ++t) {
+            const float scale = number(map.scales, static_cast<size_t>(first + t));
+            const float minimum = number(map.minima, static_cast<size_t>(first + t));
+            for (size_t c = 0; c < d; ++c) {
+                const kv_place at = kv_place_of(h, first + t, static_cast<int32_t>(c));
+                const uint8_t * const brick = block + map.codes + at.brick * static_cast<size_t>(map.brick_bytes);
+                to[static_cast<size_t>(t) * d + c] =
+                    static_cast<float>(get_code(brick, h.bits, at.code)) * scale + minimum;
+            }
+        }
+        return;
+    }
+    const uint8_t * quad = block + map.codes;  // of four channels, the brick of the first 16 tokens
+    for (size_t at = 0; at < d; ++at) {
+        const int32_t width = block[map.widths + at / 4];
+        const size_t c = h.has_classes() ? load<uint16_t>(block + map.order + 2 * at) : at;
+        const int32_t middle = h.has_classes() ? 0 : 1 << (width - 1);
+        for (int32_t t = 0; t < n; ++t) {
+            const int32_t token = first + t;
+            const uint8_t * const brick = quad + static_cast<size_t>(token / 16) * 8 * h.width_sum;
+            const int32_t place = token % 16 * 4 + static_cast<int32_t>(at % 4);
+            const size_t grid = (h.has_classes() ? static_cast<size_t>(token / h.group) * d : 0) + at;
+            const float minimum = h.has_classes() ? number(map.minima, grid) : 0.0f;
+            float & x = to[static_cast<size_t>(t) * d + c];
+            if (h.has_channels() && width == 16) {
+                x = f16_to_f32(load<uint16_t>(brick + 2 * static_cast<size_t>(place)));
+            } else {
+                const int32_t code = width > 0 ? get_code(brick, width, place) - middle : 0;
+                x = static_cast<float>(code) * number(map.scales, grid) + minimum;
+            }
+        }
+        quad += at % 4 == 3 ? 8 * width : 0;
+    }
+}
+
 std::vector<float> unpack_block(const uint8_t * block) {
     if (header_of(block).has_levels()) {
         return unpack_levels(block);

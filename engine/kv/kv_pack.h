@@ -23,6 +23,9 @@ sealed_chunk read_block(const uint8_t * block);
 // What a block of any version stands for: f32 [n_tokens, head_dim].
 std::vector<float> unpack_block(const uint8_t * block);
 
+// The same of tokens first ... first + n - 1 of a block of version 2, 3 or 4, written to f32 [n, head_dim].
+void unpack_rows(const uint8_t * block, int32_t first, int32_t n, float * to);
+
 // The code u of (token, channel), 0 ... 2^bits - 1, and the way to write it; of versions 1, 4, 6 and 7.
 int32_t block_code(const uint8_t * block, int32_t token, int32_t channel);
 void set_block_code(uint8_t * block, int32_t token, int32_t channel, int32_t u);

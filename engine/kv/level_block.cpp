@@ -105,7 +105,8 @@ std::vector<float> unpack_levels(const uint8_t * block) {
         if (level.n_tokens == 0) {
             continue;
         }
-        const std::vector<float> rows = unpack_block(block + level.offset);
+        std::vector<float> rows(level.n_tokens * d);
+        unpack_rows(block + level.offset, 0, level.n_tokens, rows.data());
         auto from = rows.begin();
         for (size_t t = 0; t < h.n_tokens; ++t) {
             if (block[places_at + t] == i) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 
 #include "kv/kv_pack.h"
 #include "kv/level_block.h"
@@ -34,9 +35,8 @@ void for_each_end(State & s, F && f) {
     f(s.score_high);
 }
 
-// Counts the tokens decided on, the range's newest. bits: of each, with small levels joined.
-void count_tokens(const guided_scores & scores, std::span<const uint8_t> bits, guided_state & to) {
-    const bool begins = to.range.n == static_cast<double>(bits.size());
+// Counts the tokens decided on. bits: of each, with small levels joined; begins: they are the prompt's first.
+void count_tokens(const guided_scores & scores, std::span<const uint8_t> bits, bool begins, guided_state & to) {
     for (size_t i = 0; i < bits.size(); ++i) {
         const float score = scores.score[i];
         const bool is_first = begins && i == 0;
@@ -127,26 +127,50 @@ guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t
     for (const int64_t position : positions) {
         of_prompt.push_back(out.bits[static_cast<size_t>(position - first)]);
     }
-    count_tokens(scores, of_prompt, out.after);
+    count_tokens(scores, of_prompt, before.range.n == 0.0, out.after);
     std::fill_n(out.bits.begin(), n_sinks, uint8_t{0});
     return out;
 }
 
-kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
-                                std::span<const chunk_rows> heads, std::span<const int32_t> tokens,
-                                std::span<const uint8_t> bits, std::span<kv_error_sums> errors) {
-    const level_plan levels = plan_levels(side, method.keys, bits, heads.front().head_dim);
+std::vector<guided_decision> decide_prompt(const guided_plan & plan, std::span<const int64_t> chunks, int64_t n_sinks,
+                                           std::span<const float> attention) {
+    const auto n_prompt = static_cast<int64_t>(attention.size());
+    const guided_place place = guided_place_of(plan.method, plan.layer, plan.n_layer, n_prompt);
+    guided_state state;
+    state.range.add(attention);
+    std::vector<guided_decision> all;
+    int64_t first = 0;
+    for (const int64_t n : chunks) {
+        std::vector<int64_t> positions(static_cast<size_t>(n));
+        std::iota(positions.begin(), positions.end(), first);
+        const std::span<const float> mine = attention.subspan(static_cast<size_t>(first), positions.size());
+        const guided_scores scores = guided_scores_of(plan.method, place, state.range, positions, mine);
+        std::vector<uint8_t> bits = guided_bits_of(plan.method, place, scores, positions, n).bits;
+        std::vector<uint8_t> exact(positions.size());
+        std::fill_n(exact.begin(), first == 0 ? n_sinks : 0, uint8_t{1});
+        join_small_levels(plan.method, exact, bits);
+        count_tokens(scores, bits, first == 0, state);
+        std::fill_n(bits.begin(), first == 0 ? n_sinks : 0, uint8_t{0});
+        all.push_back({std::move(bits), state});
+        first += n;
+    }
+    return all;
+}
+
+namespace {
+
+// rows_of(h, x): writes head h's rows of all tokens that have bits into x, f32 [bits.size(), head_dim].
+template <typename F>
+kv_chunk_side seal_heads(const guided_method & method, kv_side side, size_t n_heads, size_t d,
+                         std::span<const uint8_t> bits, std::span<kv_error_sums> errors, F && rows_of) {
+    const level_plan levels = plan_levels(side, method.keys, bits, static_cast<int64_t>(d));
     const size_t block_bytes = kv_map(levels.header).bytes;
     kv_chunk_side out;
     out.header = levels.header;
-    out.bytes = std::make_shared<page>(host_memory(), heads.size() * block_bytes);
-    const size_t d = static_cast<size_t>(heads.front().head_dim);
+    out.bytes = std::make_shared<page>(host_memory(), n_heads * block_bytes);
     std::vector<float> x(bits.size() * d);
-    for (size_t h = 0; h < heads.size(); ++h) {
-        const std::vector<float> rows = heads[h].to_f32(kernels);
-        for (size_t i = 0; i < tokens.size(); ++i) {
-            std::copy_n(rows.data() + i * d, d, x.data() + static_cast<size_t>(tokens[i]) * d);
-        }
+    for (size_t h = 0; h < n_heads; ++h) {
+        rows_of(h, x);
         const std::vector<uint8_t> block = seal_levels(levels, method.keys, x);
         std::ranges::copy(block, out.bytes->data() + h * block_bytes);
         if (!errors.empty()) {
@@ -154,6 +178,29 @@ kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels 
         }
     }
     return out;
+}
+
+}  // namespace
+
+kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
+                                std::span<const chunk_rows> heads, std::span<const int32_t> tokens,
+                                std::span<const uint8_t> bits, std::span<kv_error_sums> errors) {
+    const auto d = static_cast<size_t>(heads.front().head_dim);
+    return seal_heads(method, side, heads.size(), d, bits, errors, [&](size_t h, std::vector<float> & x) {
+        const std::vector<float> rows = heads[h].to_f32(kernels);
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            std::copy_n(rows.data() + i * d, d, x.data() + static_cast<size_t>(tokens[i]) * d);
+        }
+    });
+}
+
+kv_chunk_side seal_guided_anew(const guided_method & method, kv_side side, const kv_chunk_side & held,
+                               int64_t n_head_kv, std::span<const uint8_t> bits, std::span<kv_error_sums> errors) {
+    const auto n_heads = static_cast<size_t>(n_head_kv);
+    return seal_heads(method, side, n_heads, held.header->head_dim, bits, errors,
+                      [&](size_t h, std::vector<float> & x) {
+                          x = unpack_levels(held.bytes->data() + held.bytes->bytes() / n_heads * h);
+                      });
 }
 
 }  // namespace livekv

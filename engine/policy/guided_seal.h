@@ -40,10 +40,19 @@ struct guided_decision {
 guided_decision decide_chunk(const guided_plan & plan, int64_t n_prompt, int64_t first, int64_t n_sinks,
                              std::span<const float> weights, const guided_state & before);
 
+// The same of a whole prompt whose guide is at its end, chunk by chunk. chunks: tokens of each; n_sinks: of the first
+// chunk's; attention: [all of them], what the guide gives to each. The range of every state is the whole prompt's.
+std::vector<guided_decision> decide_prompt(const guided_plan & plan, std::span<const int64_t> chunks, int64_t n_sinks,
+                                           std::span<const float> attention);
+
 // One side of the chunk in blocks of version 5. heads: [n_head_kv], rows of these tokens of the chunk, which all that
 // have bits are among; errors: [n_head_kv], or empty: not measured. Throws std::bad_alloc.
 kv_chunk_side seal_guided_chunk(const guided_method & method, const cpu_kernels & kernels, kv_side side,
                                 std::span<const chunk_rows> heads, std::span<const int32_t> tokens,
                                 std::span<const uint8_t> bits, std::span<kv_error_sums> errors);
+
+// The same of what such a side stands for, whose tokens all have bits in it, but for sinks.
+kv_chunk_side seal_guided_anew(const guided_method & method, kv_side side, const kv_chunk_side & held,
+                               int64_t n_head_kv, std::span<const uint8_t> bits, std::span<kv_error_sums> errors);
 
 }  // namespace livekv

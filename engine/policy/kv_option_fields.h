@@ -59,6 +59,9 @@ inline std::array<const char *, 2> names_of(kv_bypass) {
 inline std::array<const char *, 2> names_of(guided_method::norm) {
     return {"minmax", "zscore"};
 }
+inline std::array<const char *, 2> names_of(guided_method::guide_at) {
+    return {"first", "last"};
+}
 inline std::array<const char *, 3> names_of(guided_method::propagation) {
     return {"off", "cache", "layers"};
 }
@@ -134,8 +137,8 @@ void for_each_kv_option(F && f) {
     f("pre_rope", &o::pre_rope, kv_on_off{}, "seal keys before RoPE, and turn them while they are read");
     f("stat_reset", &o::stat_reset, kv_whole{0, 1000000}, "chunks after which running maxima start anew; 0: never");
     f("alpha", &o::alpha, kv_real{0.0, 1.0},
-      "weight in a token's score of the attention it gives to the guide, the prompt's first tokens; less in later "
-      "layers, half of it in the last one");
+      "weight in a token's score of the attention between it and the guide; less in later layers, half of it in the "
+      "last one");
     f("beta", &o::beta, kv_real{0.0, 1.0}, "weight of the position, its logarithm over that of the prompt's length");
     f("gamma", &o::gamma, kv_real{0.0, 1.0}, "weight of the guide's share of the prompt");
     f("theta_h", &o::theta_h, kv_real{-1000.0, 1000.0}, "least score of tokens of the first of level-bits");
@@ -144,6 +147,10 @@ void for_each_kv_option(F && f) {
       "bits of a code on the three levels, of 16, 8, 5, 4, 3, 2, not rising; a last one of 0: such tokens are dropped");
     f("guide_norm", &o::guide_norm, kv_one_of{},
       "what attention is brought to before it is weighed, over the layer's tokens so far");
+    f("guide", &o::guide, kv_one_of{},
+      "which tokens of the prompt are the guide: its first ones, to which tokens give weight; or its last ones, by "
+      "what "
+      "they give, when the prompt is complete");
     f("guide_tokens", &o::guide_tokens, kv_whole{1, 1000000, 1, "auto", 0},
       "length of the guide; auto: a fifth of the prompt, up to 128");
     f("propagate", &o::propagate, kv_one_of{},

@@ -196,7 +196,8 @@ void declare_kv_options(option_table & table, kv_options & o, const std::string 
         }
         if (of != "livekv" && compresses) {
             const bool in_none = of == "fastkv" || of == "finch" || of == "kvquant";
-            table.since(of == "kvstream" ? 5 : in_none ? in_no_file : 6, table.all().back().initial);
+            const int version = of == "kvstream" ? 5 : std::string(field) == "guide" ? 7 : 6;
+            table.since(in_none ? in_no_file : version, table.all().back().initial);
         }
     });
 }

@@ -90,6 +90,11 @@ void check_guided(const kv_options & o) {
     if (const auto fault = o.guided().first_fault()) {
         throw kv_option_error(fault->option, fault->why);
     }
+    if (o.guide == guided_method::guide_at::last && o.propagate == guided_method::propagation::layers) {
+        refuse("propagate",
+               "with guide last it is off or cache: which tokens go on to later layers would be known when these have "
+               "read all of them");
+    }
 }
 
 void check_kivi(const kv_options & o) {
@@ -228,6 +233,7 @@ guided_method kv_options::guided() const {
     std::ranges::transform(level_bits, m.bits.begin(), [](int64_t width) { return static_cast<int32_t>(width); });
     m.shares = {early_ratio, middle_ratio, later_ratio};
     m.normalized = guide_norm;
+    m.guide = guide;
     m.guide_tokens = guide_tokens;
     m.propagates = propagate;
     m.budget = budget;

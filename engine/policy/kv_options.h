@@ -99,6 +99,7 @@ struct kv_options {
     double middle_ratio = 0.6;
     double later_ratio = 0.4;
     guided_method::norm guide_norm = guided_method::norm::minmax;
+    guided_method::guide_at guide = guided_method::guide_at::first;
     int64_t guide_tokens = 0;
     guided_method::propagation propagate = guided_method::propagation::off;
     guided_method::budget_of budget = guided_method::budget_of::tokens;

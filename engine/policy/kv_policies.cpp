@@ -14,10 +14,10 @@ constexpr std::array<std::string_view, 12> of_streams = {
     "ema_decay",         "key_bits_normal",    "value_bits_normal",          "key_bits_sink_outlier",
     "stream_range",      "pre_rope",           "value_bits_sink_outlier",    "outlier_threshold_abs",
     "outlier_detection", "value_quant_groups", "outlier_threshold_relative", "stat_reset"};
-constexpr std::array<std::string_view, 17> of_guides = {
-    "alpha",       "beta",         "gamma",       "theta_h",      "theta_m",   "level_bits",
-    "early_ratio", "middle_ratio", "later_ratio", "guide_tokens", "propagate", "budget",
-    "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm"};
+constexpr std::array<std::string_view, 18> of_guides = {
+    "alpha",       "beta",         "gamma",       "theta_h",      "theta_m",    "level_bits",
+    "early_ratio", "middle_ratio", "later_ratio", "guide_tokens", "propagate",  "budget",
+    "protect",     "keep_last",    "key_axis",    "min_class",    "guide_norm", "guide"};
 constexpr std::array<std::string_view, 3> of_kivi = {"kv_bits", "residual", "measure_error"};
 constexpr std::array<std::string_view, 5> of_fastkv = {"retain_rate", "tsp_rate", "tsp_layer", "pooling", "store"};
 constexpr std::array<std::string_view, 2> of_finch = {"target_tokens", "normalize"};

@@ -29,6 +29,9 @@ chunked_cache::chunked_cache(const kv_options & options, const kv_shape & shape,
     if (plans_->front().fastkv) {
         prompt_.emplace(*plans_, shape);
     }
+    if (plans_->front().guided && plans_->front().guided->method.guide == guided_method::guide_at::last) {
+        guided_prompt_.emplace(*plans_, shape);
+    }
     if (!layers.empty()) {
         take_layers(std::move(layers));
     }
@@ -45,6 +48,12 @@ void chunked_cache::take_layers(std::vector<kv_layer> layers) {
     }
     if (prompt_ && n_tokens() > 0) {
         prompt_->complete_without();  // what the layers have is what was kept, unless a prompt is copied with them
+    }
+    if (guided_prompt_ && n_tokens() > 0) {
+        const std::vector<kv_chunk> & chunks = layers_.front().chunks;
+        const page * const state = chunks.empty() ? nullptr : chunks.back().state.get();
+        const double n_prompt = guided_state::load(state ? state->as<float>() : nullptr).range.n;
+        guided_prompt_->complete_without(static_cast<int64_t>(n_prompt));
     }
 }
 
@@ -64,6 +73,7 @@ std::unique_ptr<kv_cache> chunked_cache::fork() const {
     // The plans are shared, not made anew: what they were made of may be a file that has changed.
     std::unique_ptr<chunked_cache> copy(new chunked_cache(options_, shape_, plans_, layers_));
     copy->prompt_ = prompt_;
+    copy->guided_prompt_ = guided_prompt_;
     copy->context_ = context_;
     return copy;
 }
@@ -98,14 +108,17 @@ void chunked_cache::begin(const pass_part & part) {
     const int64_t room = options_.chunk_tokens() - layers_[static_cast<size_t>(at_hand_.first)].n_tail;
     LIVEKV_ASSERT(n_new >= 1 && n_new <= room);
     const bool is_prompt = part.origin == token_origin::prompt;
-    const bool judged = judges_prompt() && is_prompt;
+    const bool judged = reads_prompt_alone() && is_prompt;
     if (judges_prompt() && !is_prompt && n_tokens() > 0) {
         fail("the prompt in a cache of policy ", options_.policy, " is not complete: it has ", n_tokens(),
              " tokens, and generated text does not follow them");
     }
-    const int64_t prompt = is_prompt ? std::max(part.n_prompt, n_tokens() + n_new) : 0;
+    is_at_hand_ = guided_prompt_ && is_prompt && !guided_prompt_->is_complete();
+    const bool ends = is_at_hand_ && part.end_of_prompt;
+    const int64_t n_all = n_tokens() + n_new;
+    const int64_t prompt = !is_prompt ? 0 : ends ? n_all : std::max(part.n_prompt, n_all);
     going_.reset();
-    if (plans_->front().guided && is_prompt) {
+    if (plans_->front().guided && is_prompt && (is_at_hand_ || !guided_prompt_)) {
         const guided_plan & guided = *plans_->front().guided;
         guided_place_of(guided.method, guided.layer, guided.n_layer, prompt);  // throws for a guide beyond its end
         if (guided.method.propagates == guided_method::propagation::layers) {
@@ -114,15 +127,37 @@ void chunked_cache::begin(const pass_part & part) {
     }
     // With sealing of generated text off, a prompt's rest is sealed as the short chunk it is, and what follows is not.
     const bool seal = options_.seal_decode || is_prompt;
-    const bool close = n_new == room || (!options_.seal_decode && seal && part.end_of_prompt);
+    const bool close = n_new == room || ends || (!options_.seal_decode && seal && part.end_of_prompt);
+    // Before a guide at the prompt's end, and behind it, tokens are stored as text that is not scored.
+    const int64_t scored = guided_prompt_ ? 0 : prompt;
     for (int64_t il = at_hand_.first; il < at_hand_.end; ++il) {
         layer_step & step = steps_[static_cast<size_t>(il)];
-        step.begin(n_new, close, seal && !judged, prompt, going_.get());
+        step.begin(n_new, close, seal && !judged, scored, going_.get());
         step.closed.from_one_pass = step.passes_through() && is_prompt;
+        if (ends) {  // all of the layer is sealed anew, and that is what counts
+            step.errors.assign(step.errors.size(), {});
+        }
     }
     if (judged) {
         prompt_->begin(steps_, at_hand_, part.end_of_prompt);
     }
+    if (is_at_hand_) {
+        guided_prompt_->begin(steps_, ends);
+    }
+}
+
+void chunked_cache::finish() {
+    if (!is_at_hand_) {
+        return;
+    }
+    size_t n = bytes();
+    for (const layer_step & step : steps_) {
+        for (const std::shared_ptr<page> & made : {step.closed.k.bytes, step.closed.v.bytes, step.closed.state}) {
+            n += made ? made->bytes() : 0;
+        }
+        n += step.sinks.bytes();
+    }
+    guided_prompt_->note_peak(n);
 }
 
 void chunked_cache::begin_condensing(const pass_part & part) {
@@ -149,14 +184,19 @@ void chunked_cache::commit(double seal_seconds) noexcept {
     }
     seal_seconds_ += seal_seconds;
     context_ = next_context_;
-    if (judges_prompt() && at_hand_.end - at_hand_.first == shape_.n_layer()) {
+    if (reads_prompt_alone() && at_hand_.end - at_hand_.first == shape_.n_layer()) {
         prompt_->complete_without();
+    }
+    if (is_at_hand_) {
+        guided_prompt_->commit(layers_);
+    } else if (guided_prompt_ && !guided_prompt_->is_complete()) {
+        guided_prompt_->complete_without(0);
     }
 }
 
 int64_t chunked_cache::position_of(int64_t il, int64_t i) const {
     const layer_step & step = steps_[static_cast<size_t>(il)];
-    if (judges_prompt() && step.plan->fastkv->is_later()) {
+    if (reads_prompt_alone() && step.plan->fastkv->is_later()) {
         return prompt_->going_on()[static_cast<size_t>(step.layer->n_tokens() + i)];
     }
     return n_tokens() + step.token_of_row(i);
@@ -168,11 +208,14 @@ void chunked_cache::complete_prompt() {
 }
 
 void chunked_cache::trim(int64_t n) noexcept {
-    if (judges_prompt() && n == n_tokens()) {
+    if (reads_prompt_alone() && n == n_tokens()) {
         return;  // later layers have none of them yet
     }
     if (prompt_ && n == 0) {
         prompt_->reset();
+    }
+    if (guided_prompt_ && n == 0) {
+        guided_prompt_->reset();
     }
     if (n == 0) {
         context_ = {};
@@ -186,7 +229,8 @@ void chunked_cache::trim(int64_t n) noexcept {
 }
 
 int64_t chunked_cache::exact_trim(int64_t n) const {
-    if (prompt_ && n < prompt_->n_tokens()) {  // what is kept of the prompt is all of its tokens' choice
+    const int64_t n_judged = prompt_ ? prompt_->n_tokens() : guided_prompt_ ? guided_prompt_->n_tokens() : 0;
+    if (n < n_judged) {  // what is kept of the prompt is all of its tokens' choice
         return 0;
     }
     for (bool settled = false; !settled;) {  // to where all layers can
@@ -258,6 +302,10 @@ kv_report chunked_cache::report() const {
             const int64_t n_going_on = prompt_->n_going_on();
             r.fastkv = {n, n_going_on, method.n_kept(n, false), method.n_kept(n_going_on, true), prompt_->peak_bytes()};
         }
+    }
+    if (guided_prompt_) {
+        r.bytes.tail += guided_prompt_->bytes();
+        r.guided_peak_bytes = guided_prompt_->is_complete() ? guided_prompt_->peak_bytes() : 0;
     }
     if (context_.n_tokens > 0) {
         r.finch = context_;

@@ -7,6 +7,7 @@
 #include "policy/going_on.h"
 #include "run/device_step.h"
 #include "run/fastkv_prompt.h"
+#include "run/guided_prompt.h"
 #include "run/kv_cache.h"
 #include "run/layer_step.h"
 
@@ -26,7 +27,10 @@ class chunked_cache : public kv_cache {
     int64_t max_drafted() const override;
     int64_t n_tokens() const override { return layers_.front().n_tokens(); }
     int64_t n_ctx() const override { return shape_.n_ctx; }
-    bool judges_prompt() const override { return prompt_ && !prompt_->is_complete(); }
+    bool judges_prompt() const override {
+        return reads_prompt_alone() || (guided_prompt_ && !guided_prompt_->is_complete());
+    }
+    bool reads_prompt_alone() const override { return prompt_ && !prompt_->is_complete(); }
     const kv_finch_context * condensed() const override { return plans_->front().finch ? &context_ : nullptr; }
     size_t bytes() const override;
     void trim(int64_t n) noexcept override;
@@ -52,9 +56,14 @@ class chunked_cache : public kv_cache {
     device_step & on_device(int64_t il) { return *device_steps_[static_cast<size_t>(il)]; }
     // Where row i of the pass is in the sequence.
     int64_t position_of(int64_t il, int64_t i) const;
+    // The pass was computed; throws std::bad_alloc. Then it is part of the sequence.
+    void finish();
     void commit(double seal_seconds) noexcept;
 
-    // Of a cache that judges prompts. A step is a pass over the early layers, then, where the prompt ends with it,
+    // Of policy guided with a guide at the end, the prompt that the pass at hand is of; null: it is of none.
+    guided_prompt * prompt_at_hand() { return is_at_hand_ ? &*guided_prompt_ : nullptr; }
+
+    // Of a cache that reads prompts alone. A step is a pass over the early layers, then, where the prompt ends with it,
     // passes over the later ones; then one of these: there is more to come; the prompt is complete (throws
     // std::bad_alloc, and then nothing has changed); the step failed, and the sequence is what it was before it.
     fastkv_prompt & prompt() { return *prompt_; }
@@ -81,6 +90,8 @@ class chunked_cache : public kv_cache {
     std::vector<std::unique_ptr<device_step>> device_steps_;  // [n_layer], null where the layer is in the host's memory
     std::unique_ptr<going_on> going_;                         // of the pass at hand; null: all its tokens go on
     std::optional<fastkv_prompt> prompt_;                     // of policy fastkv
+    std::optional<guided_prompt> guided_prompt_;              // of policy guided with a guide at the end
+    bool is_at_hand_ = false;                                 // that prompt's tokens are in the pass
     kv_finch_context context_;                                // of policy finch
     kv_finch_context next_context_;                           // when the pass at hand is over
     layer_run at_hand_;                                       // layers of the pass

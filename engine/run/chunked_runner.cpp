@@ -38,6 +38,7 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
     questions_.clear();
     layers_ = {0, shape_.n_layer()};
     judges_ = false;
+    waits_for_guide_ = false;
     seal_seconds_ = 0.0;
     bad_.clear();
     failed_ = false;
@@ -49,7 +50,7 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
             auto & cache = static_cast<chunked_cache &>(*p.cache);
             growing = p.cache;
             layers_ = {p.layers.first, std::min(p.layers.end, shape_.n_layer())};
-            judges_ = cache.judges_prompt() && p.origin == token_origin::prompt;
+            judges_ = cache.reads_prompt_alone() && p.origin == token_origin::prompt;
             LIVEKV_ASSERT(parts.size() == 1 || !judges_);
             cache.begin(p);
             parts_.push_back({&cache, cache.step(layers_.first).close});
@@ -59,6 +60,7 @@ void chunked_runner::begin(std::span<const pass_part> parts, int64_t n_others) {
                 questions_.add(parts_.size() - 1, cache.step(layers_.first), most_heads->n_head);
             }
             chooses_ = chooses_ || cache.step(layers_.first).going;
+            waits_for_guide_ = waits_for_guide_ || cache.prompt_at_hand();
             for (int64_t il = layers_.first; il < layers_.end; ++il) {
                 reads_queries_ = reads_queries_ || cache.plan(il).reads_queries();
                 keeps_unturned_ = keeps_unturned_ || cache.plan(il).turns;
@@ -104,9 +106,9 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     }
     // A node's result orders it before the next one; the values are nobody's concern.
     ggml_tensor * qkv[] = {k, v, keeps_unturned_ ? k_unturned : k, q};
+    const bool checks_queries = attends || reads_queries_ || condenses() || waits_for_guide_;
     ggml_tensor * stored =
-        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, qkv, attends || reads_queries_ || condenses() ? 4 : 3,
-                       store_node, GGML_N_TASKS_MAX, &n);
+        ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, qkv, checks_queries ? 4 : 3, store_node, GGML_N_TASKS_MAX, &n);
     ggml_tensor * out = nullptr;
     ggml_tensor * before = stored;
     if (attends || weighs_guide()) {
@@ -126,6 +128,11 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
         ggml_tensor * args[] = {q, before};
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, question_node, GGML_N_TASKS_MAX, &n);
         before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, keep_node, /*n_tasks=*/1, &n);
+    }
+    if (waits_for_guide_) {
+        ggml_tensor * args[] = {q, before};
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, last_guide_node, GGML_N_TASKS_MAX, &n);
+        before = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, &before, 1, decide_node, /*n_tasks=*/1, &n);
     }
     if (chooses_in(il)) {
         ggml_tensor * chosen =
@@ -253,6 +260,48 @@ void chunked_runner::judge_node(ggml_tensor * dst, int ith, int nth, void * data
     });
 }
 
+void chunked_runner::last_guide_node(ggml_tensor * dst, int ith, int nth, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (r.bad_.any()) {
+        return;
+    }
+    r.guarded([&] {
+        int64_t first = 0;  // of a part's jobs among all
+        for (size_t part = 0; part < r.parts_.size(); ++part) {
+            chunked_cache & cache = *r.parts_[part].cache;
+            if (!cache.prompt_at_hand()) {
+                continue;
+            }
+            const attention_args & call = r.calls_[part];
+            const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
+            const query_rows queries = {row_of(dst->src[0], r.rows_.first(n.il, part)), call.n_head};
+            for (int64_t head = 0; head < call.n_head_kv; ++head) {
+                if ((first + head) % nth == ith) {
+                    cache.prompt_at_hand()->weigh(cache.step(n.il), r.kernels_, segments, queries, n.scale, head);
+                }
+            }
+            first += call.n_head_kv;
+        }
+    });
+}
+
+// One thread does it: ggml calls a node of one task from all of them.
+void chunked_runner::decide_node(ggml_tensor * /* dst */, int ith, int /* nth */, void * data) {
+    const node & n = *static_cast<node *>(data);
+    chunked_runner & r = *n.runner;
+    if (ith > 0 || r.bad_.any()) {
+        return;
+    }
+    r.guarded([&] {
+        for (const part & p : r.parts_) {
+            if (guided_prompt * const prompt = p.cache->prompt_at_hand(); prompt && prompt->ends()) {
+                prompt->decide(p.cache->step(n.il));
+            }
+        }
+    });
+}
+
 void chunked_runner::question_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -319,10 +368,12 @@ void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data)
             for (int64_t i = ith; queries.q && !step.close && i < step.n_rows(); i += nth) {
                 host_step::keep_queries(step, i, queries);
             }
-            const int64_t n_jobs = host_step::n_seal_jobs(step);
+            guided_prompt * const prompt = r.parts_[part].cache->prompt_at_hand();
+            const bool anew = prompt && prompt->ends();
+            const int64_t n_jobs = anew ? prompt->n_seal_jobs(step) : host_step::n_seal_jobs(step);
             for (int64_t job = 0; job < n_jobs; ++job) {
                 if ((first + job) % nth == ith) {
-                    host_step::seal(step, r.kernels_, job, queries);
+                    anew ? prompt->seal(step, r.kernels_, job) : host_step::seal(step, r.kernels_, job, queries);
                 }
             }
             first += n_jobs;
@@ -377,6 +428,9 @@ void chunked_runner::check() {
         const size_t i = rows_.part_of(first->il, first->row);
         chunked_cache & cache = *parts_[i].cache;
         bad_rows::refuse(first->il, cache.position_of(first->il, first->row - rows_.first(first->il, i)));
+    }
+    for (const part & p : parts_) {
+        p.cache->finish();
     }
 }
 

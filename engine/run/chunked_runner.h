@@ -43,6 +43,8 @@ class chunked_runner {
     bool reads_queries() const { return reads_queries_; }
     bool keeps_unturned() const { return keeps_unturned_; }
     bool weighs_guide() const { return guides_.any(); }
+    // Whether some are of prompts whose guide is at the end.
+    bool waits_for_guide() const { return waits_for_guide_; }
     // The layers of the pass, and whether their rows are of a prompt that its cache judges (policy fastkv).
     layer_run layers() const { return layers_; }
     bool judges() const { return judges_; }
@@ -74,6 +76,8 @@ class chunked_runner {
     static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void choose_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void judge_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void last_guide_node(ggml_tensor * dst, int ith, int nth, void * node);
+    static void decide_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void question_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void keep_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void seal_node(ggml_tensor * dst, int ith, int nth, void * node);
@@ -104,6 +108,7 @@ class chunked_runner {
     bool keeps_unturned_ = false;
     layer_run layers_;
     bool judges_ = false;
+    bool waits_for_guide_ = false;       // some part
     std::vector<attention_args> calls_;  // of the layer being computed
     guide_weigher guides_;
     question_step questions_;

@@ -74,6 +74,20 @@ void write_kept(const chunk_plan & plan, const cpu_kernels & kernels, const kv_c
     }
 }
 
+// What kv_fastkv.h calls the score of a kv head, of the n_before tokens before the window.
+std::vector<float> window_scores(const cpu_kernels & kernels, const last_queries & window,
+                                 std::span<const kv_segment> segments, int64_t head, size_t n_before,
+                                 fastkv_method::pooling pool) {
+    const int64_t group = window.n_head / window.n_head_kv;
+    std::vector<float> a(static_cast<size_t>(group) * n_before);
+    sum_key_weights(kernels, window, segments, /*turns=*/nullptr, head * group, group, a);
+    std::vector<float> score(n_before);
+    for (size_t g = 0; g < static_cast<size_t>(group); ++g) {
+        fastkv_add_pooled(pool, std::span(a).subspan(g * n_before, n_before), score);
+    }
+    return score;
+}
+
 }  // namespace
 
 fastkv_prompt::fastkv_prompt(std::span<const chunk_plan> plans, const kv_shape & shape)
@@ -122,10 +136,10 @@ void fastkv_prompt::judge(const layer_step & step, const cpu_kernels & kernels, 
         return;
     }
     const int64_t n = step.layer->n_tokens() + step.n_new;
-    std::vector<float> score(static_cast<size_t>(n) - n_window);
-    const window_queries window = {
+    const last_queries window = {
         l.next_queries.data(), static_cast<int64_t>(n_window), queries.n_head, plan.n_head_kv, plan.head_dim, scale};
-    window_scores(kernels, window, segments, head, plan.fastkv->method.pool, score);
+    const std::vector<float> score =
+        window_scores(kernels, window, segments, head, static_cast<size_t>(n) - n_window, plan.fastkv->method.pool);
     if (!l.scores.empty()) {
         std::ranges::copy(score, l.scores.begin() + head * static_cast<int64_t>(score.size()));
     }

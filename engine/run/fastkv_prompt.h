@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/window_scores.h"
+#include "kernels/key_weights.h"
 #include "run/kv_cache.h"
 #include "run/layer_step.h"
 

@@ -139,7 +139,6 @@ void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     const bool key = side == kv_side::key;
     const kv_layer & layer = *step.layer;
     kv_chunk & closed = step.closed;
-    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
     const page * const before = layer.chunks.empty() ? nullptr : layer.chunks.back().state.get();
     const std::span weights(layer.tail_weights.data(), static_cast<size_t>(closed.n_stored));
     const guided_decision decided = decide_chunk(*plan.guided, step.n_prompt, layer.n_chunked, closed.n_sinks, weights,
@@ -147,14 +146,23 @@ void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side si
     if (key) {
         decided.after.store(closed.state->as<float>());
     }
+    seal_guided_rows(step, kernels, side, decided.bits, step.errors_of(side));
+}
+
+void seal_guided_rows(layer_step & step, const cpu_kernels & kernels, kv_side side, std::span<const uint8_t> bits,
+                      std::span<kv_error_sums> errors) {
+    const chunk_plan & plan = *step.plan;
+    const bool key = side == kv_side::key;
+    kv_chunk & closed = step.closed;
+    const uint16_t * const rows = key ? step.k_rows : step.v_rows;
     row_buffer & sinks = key ? step.sinks.k : step.sinks.v;
     std::copy_n(rows, sinks.size(), sinks.data());
     std::vector<chunk_rows> heads;
     for (int64_t h = 0; h < plan.n_head_kv; ++h) {
         heads.push_back({rows + h * plan.head_dim, plan.row(), step.n_open_rows(), plan.head_dim, closed.n_sinks});
     }
-    (key ? closed.k : closed.v) = seal_guided_chunk(plan.guided->method, kernels, side, heads, tokens_of_rows(step),
-                                                    decided.bits, step.errors_of(side));
+    (key ? closed.k : closed.v) =
+        seal_guided_chunk(plan.guided->method, kernels, side, heads, tokens_of_rows(step), bits, errors);
 }
 
 void guide_weigher::clear() {

@@ -17,6 +17,11 @@ void choose_going_on(layer_step & step);
 // One side of a chunk that closes. The keys' moves the state. Throws std::bad_alloc.
 void seal_guided_side(layer_step & step, const cpu_kernels & kernels, kv_side side);
 
+// The same of one whose tokens' bits are known (guided_decision), and nothing else. errors: [n_head_kv], or empty: not
+// measured.
+void seal_guided_rows(layer_step & step, const cpu_kernels & kernels, kv_side side, std::span<const uint8_t> bits,
+                      std::span<kv_error_sums> errors);
+
 // The weights that the tokens of a pass give to their guides.
 class guide_weigher {
   public:

@@ -36,9 +36,12 @@ class kv_cache {
     virtual int64_t n_tokens() const = 0;
     virtual int64_t n_ctx() const = 0;  // the most tokens the sequence may have
 
-    // Whether a prompt that comes now is judged as a whole when it is complete (policy fastkv): no other sequence takes
-    // part in its steps, and of its tokens the last one's logits alone are known.
+    // Whether a prompt that comes now is judged as a whole when it is complete (policies fastkv, and guided with a
+    // guide at the end): what else is wanted follows it.
     virtual bool judges_prompt() const { return false; }
+    // Whether it is read alone, too (policy fastkv): no other sequence takes part in its steps, and of its tokens the
+    // last one's logits alone are known.
+    virtual bool reads_prompt_alone() const { return false; }
 
     // Of policy finch, what was made of the sequence's beginning, the context, which comes with a question
     // (pass_part::n_question) and is forgotten as a whole or not at all; null: of another policy.

@@ -32,9 +32,9 @@ void pass_runner::begin(std::span<const pass_part> parts) {
     chunked_.begin(parts.first(n_chunked_), dense_.n_rows());
     key_ = "chunked " + chunked_.rows_key() + (chunked_.chooses() ? " choosing" : "") +
            (chunked_.reads_queries() ? " with queries" : "") + (chunked_.keeps_unturned() ? " unturned" : "") +
-           (chunked_.weighs_guide() ? " guided" : "") + (chunked_.judges() ? " judged" : "") +
-           (chunked_.condenses() ? " condensed" : "") + " layers " + std::to_string(layers().first) + " to " +
-           std::to_string(layers().end) + dense_.graph_key();
+           (chunked_.weighs_guide() ? " guided" : "") + (chunked_.waits_for_guide() ? " waiting" : "") +
+           (chunked_.judges() ? " judged" : "") + (chunked_.condenses() ? " condensed" : "") + " layers " +
+           std::to_string(layers().first) + " to " + std::to_string(layers().end) + dense_.graph_key();
 }
 
 int64_t pass_runner::end_of_part(int64_t il, size_t i) const {

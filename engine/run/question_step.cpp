@@ -4,7 +4,7 @@
 
 #include "error.h"
 #include "finite.h"
-#include "kernels/question_scores.h"
+#include "kernels/key_weights.h"
 
 namespace livekv {
 
@@ -31,9 +31,9 @@ void question_step::weigh(size_t part, const layer_step & step, const cpu_kernel
                           std::span<const kv_segment> segments, const query_rows & q, float scale, int64_t query_head) {
     const chunk_plan & plan = *step.plan;
     scratch & s = of(part);
-    const question_queries queries = {q.q, step.n_question, q.n_head, plan.n_head_kv, plan.head_dim, scale, s.factors};
+    const last_queries queries = {q.q, step.n_question, q.n_head, plan.n_head_kv, plan.head_dim, scale, s.factors};
     const auto n = static_cast<size_t>(step.n_columns());
-    question_scores(kernels, queries, segments, &plan.turns->turns(), query_head,
+    sum_key_weights(kernels, queries, segments, &plan.turns->turns(), query_head, /*n_heads=*/1,
                     std::span(s.scores).subspan(static_cast<size_t>(query_head) * n, n));
 }
 

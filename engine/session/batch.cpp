@@ -45,7 +45,7 @@ std::vector<session::share> next_pass(std::vector<progress> & waiting, std::vect
         const session_step & work = *p.work;
         const int64_t n = work.who->pass_size(p.n_left());
         const bool dense = !pass_runner::comes_first(work.who->cache());
-        const bool alone = work.who->cache().judges_prompt() && work.origin == token_origin::prompt;
+        const bool alone = work.who->cache().reads_prompt_alone() && work.origin == token_origin::prompt;
         const bool too_long = n > 1 && n_rows + n > most_prompt_rows;
         if (has_all ||
             (!shares.empty() && (alone || too_long || (dense && n_dense == pass_runner::most_dense_parts)))) {

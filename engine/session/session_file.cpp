@@ -12,6 +12,9 @@ void session::save(const std::string & path) const {
     if (!cache || !find_kv_policy(cache->options().policy).saves()) {
         fail("cannot save '", path, "': only ", saving_policies(), " caches can be saved");
     }
+    if (cache->judges_prompt() && n_tokens() > 0) {
+        fail("cannot save '", path, "': its prompt is not complete, and the guide at its end is not known yet");
+    }
     without_bad_alloc("the copy to be saved", [&] {
         write_kv_file(path, get_model().fingerprint(get_model().hp.is_long(n_ctx())), texts_of(cache->options()), cache->layers_on_host(), tokens_, last_logits_);
     });

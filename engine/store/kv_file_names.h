@@ -30,6 +30,8 @@
 //           livekv.before         i32 [n_before]: the tokens that its own go on behind; absent: none
 // so that nobody takes it for a whole one.
 //
+// Version 6 had no option guide.
+//
 // Version 5 had no policies guided and kivi, none of their options, and no blocks of versions 4, 5 and 6.
 //
 // Version 4 had f32 states everywhere, which are rounded where f16 is kept now, no options only-layer and key-feedback,
@@ -47,7 +49,7 @@
 
 namespace livekv::kv_names {
 
-constexpr uint32_t file_version = 6;
+constexpr uint32_t file_version = 7;
 constexpr uint32_t oldest_version = 2;  // 1 lacked the vocabulary among the model's facts
 constexpr uint32_t f16_states_version = 5;
 constexpr int32_t given_back = -1;  // in the place of keys sealed and values sealed

@@ -20,8 +20,8 @@ struct kv_chunk_side {
     bool sealed() const { return header.has_value(); }
 };
 
-// Consecutive tokens of a layer that were closed together. Nothing of it changes but n_tokens, by a trim, and exact
-// keys or values that are sealed late.
+// Consecutive tokens of a layer that were closed together. Nothing of it changes but n_tokens, by a trim, exact keys or
+// values that are sealed late, and a prompt's that is sealed anew when it is complete (policy guided).
 struct kv_chunk {
     kv_chunk_side k;
     kv_chunk_side v;

@@ -71,7 +71,7 @@ struct kv_report {
         size_t sinks = 0;
         size_t warm_up = 0;  // keys and values in f16 chunks: warm-up, or unsealed generated text
         size_t bypass = 0;   // layers kept at higher precision, all of theirs
-        size_t tail = 0;     // raw, and of a prompt of policy fastkv what waits for the later layers
+        size_t tail = 0;     // raw, and of a prompt that is judged as a whole what waits for its end
         size_t statistics = 0;
         size_t padding = 0;
 
@@ -97,6 +97,7 @@ struct kv_report {
 
     std::vector<kv_stream_layer> streams;    // [n_layer] of policy kvstream, else empty
     std::vector<kv_guided_layer> guided;     // [n_layer] of policy guided, else empty
+    size_t guided_peak_bytes = 0;            // of the cache while its prompt was read, where the guide is at the end
     std::optional<kv_fastkv_prompt> fastkv;  // of policy fastkv, once the prompt is complete
     std::optional<kv_finch_context> finch;   // of policy finch, once there is a context
 };

@@ -128,6 +128,7 @@ LEVELS = (
 )
 EXTENSIONS = (
     Setting("as published", "budget=bits:protect=off:key-axis=token:min-class=0"),
+    Setting("guide at the end", "guide=last"),
     Setting("z scores", "guide-norm=zscore"),
     Setting("budget of bits", "budget=bits"),
     Setting("nothing protected", "protect=off"),

@@ -194,7 +194,7 @@ OF_KVSTREAM = {
     "outlier_threshold_relative", "outlier_threshold_abs", "outlier_detection", "value_quant_groups", "pre_rope", "stat_reset",
 }  # fmt: skip
 OF_GUIDED = {
-    "alpha", "beta", "gamma", "theta_h", "theta_m", "level_bits", "guide_norm", "guide_tokens", "propagate", "early_ratio",
+    "alpha", "beta", "gamma", "theta_h", "theta_m", "level_bits", "guide", "guide_norm", "guide_tokens", "propagate", "early_ratio",
     "middle_ratio", "later_ratio", "budget", "protect", "keep_last", "key_axis", "min_class",
 }  # fmt: skip
 OF_FASTKV = {"retain_rate", "tsp_rate", "tsp_layer", "pooling", "store"}

@@ -3,6 +3,8 @@ as those of other policies. What a chunk becomes is held to the scalar reference
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ TAIL = 3  # livekv.kv.TAIL
 SPECS = ["guided:chunk-size=64", "guided:chunk-size=32:propagate=cache:min-class=4:guide-norm=zscore",
          "guided:chunk-size=32:level-bits=16,5,0:theta-m=0.45:key-axis=token:sink-tokens=0",
          "guided:chunk-size=32:propagate=cache:budget=bits:protect=off:key-axis=token:min-class=0",
-         "guided:chunk-size=32:propagate=layers:min-class=4"]  # fmt: skip
+         "guided:chunk-size=32:propagate=layers:min-class=4",
+         "guided:chunk-size=32:guide=last:propagate=cache:min-class=4"]  # fmt: skip
 
 
 @pytest.fixture(params=SPECS)
@@ -125,6 +128,54 @@ def test_the_whole_prompts_length_is_told_before_its_first_chunk(livekv, model, 
     same_dumps(model, evaluated, whole)
 
 
+def test_a_guide_at_the_end_is_the_end_of_all_that_was_told_to_come(livekv, model, tokens):
+    kv = livekv.KVOptions(policy="guided", guide="last", chunk_size=64)
+    assert livekv.KVOptions.parse("guided:guide=last:chunk-size=64") == kv
+    whole, told, first = (model.session(400, kv=kv) for _ in range(3))
+    logits = whole.prefill(tokens[:230])
+    engine = livekv.Engine(model)
+    for start in (0, 64, 128, 192):
+        assert "peak_bytes" not in told.kv_stats().guided and told.kv_stats().guided["layers"][0]["tokens_in"] == 0
+        (last,) = engine.step([(told, tokens[start : min(start + 64, 230)])], to_come=max(166 - start, 0))
+    np.testing.assert_array_equal(last, logits)
+    same_dumps(model, told, whole)
+    assert told.kv_stats().guided == whole.kv_stats().guided
+    assert whole.kv_stats().guided["peak_bytes"] > whole.kv_stats().bytes.total
+    evaluated = model.session(400, kv=kv)
+    evaluated.eval(tokens[:230])
+    same_dumps(model, evaluated, whole)
+    first.prefill(tokens[:64])  # a prompt, which ends here
+    first.prefill(tokens[64:230])
+    assert [one.kv_stats().guided["layers"][0]["tokens_in"] for one in (whole, first)] == [230, 64]
+    same_scores = model.session(400, kv=livekv.KVOptions(policy="guided", chunk_size=64))
+    same_scores.prefill(tokens[:230])
+    assert same_scores.kv_stats().guided["layers"][0]["score_mean"] != whole.kv_stats().guided["layers"][0]["score_mean"]
+
+
+def test_a_prompt_that_waits_for_its_guide_has_no_file_and_no_next_token(livekv, model, tokens, tmp_path):
+    session = model.session(400, kv=livekv.KVOptions.parse("guided:guide=last:chunk-size=32"))
+    livekv.Engine(model).step([(session, tokens[:70])], to_come=50)
+    for what, said in [
+        (lambda: session.save(tmp_path / "s.kv"), "its prompt is not complete, and the guide at its end is not known"),
+        (lambda: list(session.generate(None, max_tokens=3)), "is not complete: it has 70 tokens, and generated text"),
+    ]:
+        with pytest.raises(livekv.Error, match=said):
+            what()
+    assert session.n_tokens == 70 and not list(tmp_path.iterdir())
+    session.prefill(tokens[70:120])
+    session.save(tmp_path / "s.kv")
+
+
+def test_the_command_line_says_what_a_guide_at_the_end_took(tools, story, opening, tmp_path):
+    path = tmp_path / "stats.json"
+    tools.run("livekv-cli", "-m", story, "-f", opening, "-n", "4", "--temp", "0", "--kv", "guided", "--guide", "last",
+              "--propagate", "cache", "--chunk-size", "64", "--stats", path)  # fmt: skip
+    stats = json.loads(path.read_text())
+    guided = stats["kv"]["guided"]
+    assert guided["peak_bytes"] > stats["kv"]["bytes"]["total"] and guided["dropped_ratio"] > 0.2
+    assert all(layer["tokens_in"] == stats["n_prompt"] for layer in guided["layers"])
+
+
 def test_no_decompressed_copy_is_kept(livekv, model, tokens):
     session = model.session(400, kv=livekv.KVOptions(policy="guided", chunk_size=32))
     session.prefill(tokens[:96])
@@ -149,7 +200,10 @@ def test_a_saved_session_goes_on_bit_for_bit(model, tokens, kv, tmp_path):
     for one in (loaded, fork):
         np.testing.assert_array_equal(go_on(one, tokens[80:170]), expected)
         same_dumps(model, one, session)
-        assert one.kv_stats().guided == session.kv_stats().guided
+        said, expected_of = (x.kv_stats().guided for x in (one, session))
+        peaks = [stats.pop("peak_bytes", None) for stats in (said, expected_of)]
+        assert said == expected_of
+        assert peaks[0] == (None if one is loaded else peaks[1])  # a file does not say what reading took
 
 
 def test_a_trimmed_session_that_reads_the_rest_again_is_what_it_was(model, tokens, kv):
@@ -165,6 +219,8 @@ def test_a_trimmed_session_that_reads_the_rest_again_is_what_it_was(model, token
 
 def test_a_session_trimmed_within_a_chunk_keeps_the_chunks_before(model, tokens, kv):
     """What is left of the chunk is read again, as raw rows; the last digits of a row may depend on its pass."""
+    if kv.guide == "last":
+        pytest.skip("what is kept of any chunk is the whole prompt's choice")
     session, whole = (model.session(n_ctx=400, kv=kv) for _ in range(2))
     for one in (session, whole):
         one.prefill(tokens[:230])
@@ -229,7 +285,8 @@ def test_drafts_change_nothing(livekv, model, tokens):
         (("--propagate", "first"), "'first' is not one of off, cache, layers"),
         (("--propagate", "layers", "--budget", "bits"), "--budget: bits are counted with propagate cache only"),
         (("--alpha", "nan"), "--alpha"),
-        (("--guide", "first"), "--guide"),
+        (("--guide", "middle"), "'middle' is not one of first, last"),
+        (("--guide", "last", "--propagate", "layers"), "--propagate: with guide last it is off or cache"),
         (("--ema-decay", "0.8"), "--ema-decay is an option of --kv kvstream, not of guided"),
         (("--kv-bits", "4"), "--kv-bits is an option of --kv livekv, kivi, fastkv, kvquant, not of guided"),
         (("--preset", "small"), "--preset: 'small' is none of the cache guided"),
@@ -267,6 +324,8 @@ def test_options_of_guided_are_refused_by_the_others(livekv):
         livekv.KVOptions(alpha=0.5)
     with pytest.raises(livekv.Error, match="the cache kvstream does not read it, guided does"):
         livekv.KVOptions.parse("kvstream:level-bits=8,4,2")
+    with pytest.raises(livekv.Error, match="guide: the cache fastkv does not read it, guided does"):
+        livekv.KVOptions(policy="fastkv", guide="last")
     with pytest.raises(livekv.Error, match="rotate: the cache guided does not read it, livekv does"):
         livekv.KVOptions(policy="guided", rotate="none")
     for bad in ((8, 4), (8, 4, 2, 2), (8, 4, 1), "8", 8, (4, 8, 2)):
@@ -290,8 +349,7 @@ def test_the_reference_preset_is_the_published_method(livekv):
     )
     assert livekv.KVOptions.preset("reference", policy="guided") == published
     assert livekv.KVOptions.preset("default", policy="guided") == livekv.KVOptions(policy="guided")
-    fields = set(vars(livekv.kv.GuidedMethod())) - {"guide"}
-    for name in fields:  # the reference's defaults are the engine's, but for what later layers see
+    for name in vars(livekv.kv.GuidedMethod()):  # the reference's defaults are the engine's, but for what later layers see
         mine, theirs = getattr(livekv.KVOptions(policy="guided"), name), getattr(livekv.kv.GuidedMethod(), name)
         assert mine == theirs or (name, mine, theirs) in {("propagate", "off", "layers"), ("guide_tokens", "auto", 0)}
 

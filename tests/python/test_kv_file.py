@@ -153,10 +153,10 @@ def test_files_that_cannot_be_trusted_are_refused_with_the_reason(cli, saved, mo
     edited[len(good) - 1000] ^= 1
     assert_refused(load(bytes(edited)), 1, "its checksum is wrong: the file was changed or damaged")
     other_version = bytearray(good)
-    other_version[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 7
-    assert_refused(load(bytes(other_version)), 1, "written by a newer livekv (file version 7, this one reads 2 to 6)")
+    other_version[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 8
+    assert_refused(load(bytes(other_version)), 1, "written by a newer livekv (file version 8, this one reads 2 to 7)")
     other_version[good.index(b"livekv.file_version") + len(b"livekv.file_version") + 4] = 1
-    assert_refused(load(bytes(other_version)), 1, "written by an older livekv (file version 1, this one reads 2 to 6)")
+    assert_refused(load(bytes(other_version)), 1, "written by an older livekv (file version 1, this one reads 2 to 7)")
     assert_refused(load(models["one"].read_bytes()), 1, "not a saved cache")
     assert_refused(load(b"some text"), 1, "not a GGUF file")
     assert_refused(cli("-p", "x", "--kv-load", tmp_path / "none.kv"), 1, "No such file")

@@ -3,14 +3,19 @@
 // stdin: one JSON line {"method": {...}, "layer": l, "n_layer": L, "n_prompt": T, "n_head": H, "n_head_kv": K,
 // "head_dim": D, "chunks": [{"positions": [...], "n": tokens before earlier layers dropped any}, ...]}, then for each
 // chunk q [H, n, D], k and v [K, n, D] as raw float32. stdout: a JSON object a chunk, one a line.
+//
+// With "engine": true, of a guide at the end, what the engine makes of the same rows, the first chunk's length being
+// its chunk size: "bits" of each token as they are stored, of sinks 16, and what blocks stand for, [K, n, D].
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "../unit/driven_prompt.h"
 #include "cli/tool.h"
 #include "error.h"
 #include "floats_in.h"
 #include "kv/guided_layer.h"
+#include "kv/kv_pack.h"
 
 namespace livekv {
 
@@ -53,6 +58,60 @@ void add_side(nlohmann::json & out, const guided_side & side, const std::string 
     }
 }
 
+// [heads, n, D] to what passes have, [n, heads, D], behind what is there.
+void add_rows(const std::vector<float> & by_head, int64_t heads, int64_t d, std::vector<float> & to) {
+    const int64_t n = static_cast<int64_t>(by_head.size()) / (heads * d);
+    for (int64_t t = 0; t < n; ++t) {
+        for (int64_t h = 0; h < heads; ++h) {
+            const auto from = by_head.begin() + (h * n + t) * d;
+            to.insert(to.end(), from, from + d);
+        }
+    }
+}
+
+std::vector<float> stored(const kv_chunk_side & side, int64_t n_head_kv) {
+    std::vector<float> all;
+    for (int64_t h = 0; h < n_head_kv; ++h) {
+        const std::vector<float> x = unpack_block(
+            side.bytes->data() + side.bytes->bytes() / static_cast<size_t>(n_head_kv) * static_cast<size_t>(h));
+        all.insert(all.end(), x.begin(), x.end());
+    }
+    return all;
+}
+
+void run_engine(const nlohmann::json & request, const guided_method & method, const guided_layer::shape & shape) {
+    std::vector<float> q;
+    std::vector<float> k;
+    std::vector<float> v;
+    int64_t n_prompt = 0;
+    for (const nlohmann::json & chunk : request.at("chunks")) {
+        const int64_t n = chunk.at("n");
+        n_prompt += n;
+        for (const auto & [heads, to] : {std::pair(shape.n_head, &q), {shape.n_head_kv, &k}, {shape.n_head_kv, &v}}) {
+            add_rows(floats_in(heads * n * shape.head_dim), heads, shape.head_dim, *to);
+        }
+    }
+    std::vector<chunk_plan> plans(request.at("n_layer").get<size_t>());
+    for (size_t il = 0; il < plans.size(); ++il) {
+        chunk_plan & plan = plans[il];
+        plan.n_head_kv = shape.n_head_kv;
+        plan.head_dim = shape.head_dim;
+        plan.chunk_size = request.at("chunks").at(0).at("n");
+        plan.method.sink_tokens = static_cast<int32_t>(method.n_exact());
+        plan.guided = guided_plan{method, static_cast<int64_t>(il), static_cast<int64_t>(plans.size())};
+    }
+    guided_layers::driven_prompt prompt(plans, shape.n_head, q, k, v, best_cpu_kernels());
+    prompt.read(n_prompt, plans.front().chunk_size);
+    for (const kv_chunk & c : prompt.layers[request.at("layer").get<size_t>()].chunks) {
+        std::vector<uint8_t> bits = guided_layers::stored_bits(c);
+        std::fill_n(bits.begin(), c.n_sinks, uint8_t{16});
+        const nlohmann::json out = {{"bits", bits},
+                                    {"k_reconstruction", stored(c.k, shape.n_head_kv)},
+                                    {"v_reconstruction", stored(c.v, shape.n_head_kv)}};
+        std::cout << out.dump() << "\n";
+    }
+}
+
 int run(int, char **) {
     std::string header;
     std::getline(std::cin, header);
@@ -61,6 +120,10 @@ int run(int, char **) {
     const guided_place place =
         guided_place_of(method, request.at("layer"), request.at("n_layer"), request.at("n_prompt"));
     const guided_layer::shape shape = {request.at("n_head"), request.at("n_head_kv"), request.at("head_dim")};
+    if (request.contains("engine")) {
+        run_engine(request, method, shape);
+        return 0;
+    }
     guided_layer layer(method, place, shape);
     for (const nlohmann::json & chunk : request.at("chunks")) {
         const std::vector<int64_t> positions = chunk.at("positions");

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "check.h"
+#include "driven_prompt.h"
 #include "kernels/attention_job.h"
 #include "kv/guided_layer.h"
 #include "kv/kv_pack.h"
@@ -125,17 +126,6 @@ inline std::vector<uint8_t> codes_of(const kv_chunk_side & side, int64_t n) {
     return codes;
 }
 
-// The bits of each token of a chunk, as its blocks have them.
-inline std::vector<uint8_t> stored_bits(const kv_chunk & chunk) {
-    std::vector<uint8_t> bits;
-    const uint8_t * const block = chunk.k.bytes->data();
-    for (int32_t t = 0; t < chunk.n_stored; ++t) {
-        const uint8_t level = level_of_token(block, t);
-        bits.push_back(level == kv_no_level ? 0 : static_cast<uint8_t>(level_of_block(block, level).bits));
-    }
-    return bits;
-}
-
 // A layer in the host's memory and the passes over it, whose rows are a text's.
 struct driven {
     chunk_plan plan;
@@ -197,5 +187,20 @@ struct driven {
         step.commit();
     }
 };
+
+// Bytes of the chunks, their states and sinks.
+inline std::vector<uint8_t> bytes_of(const std::vector<kv_layer> & layers) {
+    std::vector<uint8_t> all;
+    for (const kv_layer & layer : layers) {
+        for (const kv_chunk & c : layer.chunks) {
+            for (const page * one : {c.k.bytes.get(), c.v.bytes.get(), c.state.get()}) {
+                all.insert(all.end(), one->data(), one->data() + one->bytes());
+            }
+        }
+        const auto * const sinks = reinterpret_cast<const uint8_t *>(layer.sinks.k.data());
+        all.insert(all.end(), sinks, sinks + 2 * layer.sinks.k.size());
+    }
+    return all;
+}
 
 }  // namespace guided_layers

@@ -4,7 +4,7 @@
 #include <random>
 
 #include "check.h"
-#include "kernels/window_scores.h"
+#include "kernels/key_weights.h"
 #include "kv/f16.h"
 
 using namespace livekv;
@@ -65,12 +65,18 @@ struct layer_rows {
     // All heads', [n_head_kv, n - window].
     std::vector<float> scores(fastkv_method::pooling pool, int64_t most) const {
         const std::vector<kv_segment> all = segments(most);
-        const window_queries queries = {q.data(), std::min(n, fastkv_window), n_head, n_head_kv, d, scale()};
+        const last_queries queries = {q.data(), std::min(n, fastkv_window), n_head, n_head_kv, d, scale()};
         const auto n_before = static_cast<size_t>(n - queries.n);
-        std::vector<float> out(static_cast<size_t>(n_head_kv) * n_before, 7.0f);
+        const auto group = static_cast<size_t>(n_head / n_head_kv);
+        std::vector<float> out(static_cast<size_t>(n_head_kv) * n_before);
         for (int64_t h = 0; h < n_head_kv; ++h) {
-            const std::span<float> mine = std::span(out).subspan(static_cast<size_t>(h) * n_before, n_before);
-            window_scores(best_cpu_kernels(), queries, all, h, pool, mine);
+            std::vector<float> a(group * n_before, 7.0f);
+            sum_key_weights(best_cpu_kernels(), queries, all, nullptr, h * static_cast<int64_t>(group),
+                            static_cast<int64_t>(group), a);
+            for (size_t g = 0; g < group; ++g) {
+                fastkv_add_pooled(pool, std::span(a).subspan(g * n_before, n_before),
+                                  std::span(out).subspan(static_cast<size_t>(h) * n_before, n_before));
+            }
         }
         return out;
     }

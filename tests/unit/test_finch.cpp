@@ -6,7 +6,7 @@
 #include <random>
 
 #include "check.h"
-#include "kernels/question_scores.h"
+#include "kernels/key_weights.h"
 #include "kv/f16.h"
 #include "kv/finch_layer.h"
 
@@ -90,11 +90,11 @@ struct layer_rows {
         const std::vector<kv_segment> all = segments(most);
         const rope_tiles tiles(rope);
         const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-        const question_queries queries = {turned.data(), n_question, n_head, n_head_kv, d, scale, factors};
+        const last_queries queries = {turned.data(), n_question, n_head, n_head_kv, d, scale, factors};
         std::vector<float> sum(static_cast<size_t>(n));
         for (int64_t h = 0; h < n_head; ++h) {
             std::vector<float> one(static_cast<size_t>(n), 7.0f);
-            question_scores(best_cpu_kernels(), queries, all, &tiles.turns(), h, one);
+            sum_key_weights(best_cpu_kernels(), queries, all, &tiles.turns(), h, 1, one);
             for (size_t i = 0; i < one.size(); ++i) {
                 sum[i] += one[i];
             }

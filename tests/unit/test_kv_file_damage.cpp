@@ -125,10 +125,10 @@ TEST(what_cannot_be_saved_or_loaded_says_why_and_changes_nothing) {
         bytes[find(bytes, key) + std::strlen(key) + after] = to;
         return bytes;
     };
-    write_bytes(bad.path(), patched("livekv.file_version", 4, 7));
-    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 7, this one reads 2 to 6)");
+    write_bytes(bad.path(), patched("livekv.file_version", 4, 8));
+    CHECK_ERROR(fresh.load(bad.path()), "written by a newer livekv (file version 8, this one reads 2 to 7)");
     write_bytes(bad.path(), patched("livekv.file_version", 4, 1));
-    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2 to 6)");
+    CHECK_ERROR(fresh.load(bad.path()), "written by an older livekv (file version 1, this one reads 2 to 7)");
     write_bytes(bad.path(), patched("livekv.option.sink-tokens", 12, '5'));
     CHECK_ERROR(fresh.load(bad.path()), "its checksum is wrong");
     std::vector<uint8_t> edited = patched("livekv.option.sink-tokens", 12, 'x');
