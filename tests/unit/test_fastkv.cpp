@@ -6,6 +6,7 @@
 #include "check.h"
 #include "kernels/key_weights.h"
 #include "kv/f16.h"
+#include "kv/kv_fastkv.h"
 
 using namespace livekv;
 

@@ -54,6 +54,12 @@ bool is_complete(const session & s) {
     return !s.cache().judges_prompt();
 }
 
+// Of the prompt's tokens, by the last layer.
+int64_t n_decided(const session & s) {
+    const kv_report report = s.cache().report();
+    return report.guided.back().n_tokens;
+}
+
 }  // namespace
 
 TEST(a_prompt_in_pieces_is_the_prompt_in_one_call) {
@@ -71,7 +77,7 @@ TEST(a_prompt_in_pieces_is_the_prompt_in_one_call) {
             }
             CHECK(is_complete(s));
             if (piece == 20) {  // products of other numbers of rows may differ in the last digits
-                CHECK_EQ(s.cache().report().guided.back().n_tokens, 150);
+                CHECK_EQ(n_decided(s), 150);
                 continue;
             }
             CHECK(held(s) == held(whole));
@@ -111,7 +117,7 @@ TEST(prompts_of_any_length_work) {
             }
             decode(s, 40, 5);
             CHECK_EQ(s.n_tokens(), n + 40);
-            CHECK_EQ(s.cache().report().guided.back().n_tokens, n);
+            CHECK_EQ(n_decided(s), n);
         }
     }
 }
@@ -145,13 +151,13 @@ TEST(what_is_wanted_follows_the_prompt) {
     int64_t n_rows = 0;
     s.eval(tokens, 70, [&](int64_t, int64_t n, std::span<const float>) { n_rows += n; });
     CHECK_EQ(n_rows, 50);
-    CHECK_EQ(s.cache().report().guided.front().n_tokens, 70);
+    CHECK_EQ(n_decided(s), 70);
     CHECK(held(s) == held(prompt));
 }
 
 TEST(the_peak_is_said_and_is_what_was_held) {
     const std::vector<int32_t> tokens = some_tokens(300);
-    session s(four_layers(), last_params());
+    session s(four_layers(), last_params(":propagate=cache:min-class=3:guide-tokens=8"));
     size_t largest = 0;
     s.prefill(tokens, [&](int64_t n_done) {
         largest = std::max(largest, s.cache().bytes());
@@ -160,9 +166,13 @@ TEST(the_peak_is_said_and_is_what_was_held) {
     });
     const size_t peak = s.cache().report().guided_peak_bytes;
     const size_t now = s.cache().bytes();
-    // Until the layers take them, what was held and what is kept are there at once, with the guide's queries.
-    CHECK(now < largest && largest < peak);
-    CHECK(peak > largest + now / 2 && peak < largest + 2 * now);
+    // Until the layers take them, what was held and what is kept are there at once, with the guide's queries and sums.
+    const hparams & hp = s.get_model().hp;
+    const int64_t n_floats = hp.n_head(0) * (8 * hp.head_dim(0) + 300);
+    const size_t expected = largest + now + sizeof(float) * static_cast<size_t>(n_floats);
+    CHECK(now < largest);
+    IN("peak=", peak, " expected=", expected);
+    CHECK(peak > expected - expected / 50 && peak < expected + expected / 50);
     decode(s, 5, 4);
     CHECK_EQ(s.cache().report().guided_peak_bytes, peak);
     const auto copy = s.fork();
@@ -191,7 +201,7 @@ TEST(nothing_grows_with_the_square_of_the_prompt) {
     const taken few = read_so_many(512);
     const taken many = read_so_many(2048);
     CHECK(many.peak < 1.1 * few.peak);
-    CHECK_EQ(many.workspace, few.workspace);
+    CHECK(many.workspace < 2 * few.workspace);  // spans of a longer context, up to so many
 }
 
 TEST(a_fork_goes_on_bit_for_bit) {
@@ -359,7 +369,7 @@ TEST(a_guide_longer_than_the_prompt_is_refused_and_changes_nothing) {
     s.prefill(some_tokens(36));
     CHECK(is_complete(s));
     s.prefill(some_tokens(5));  // behind the prompt
-    CHECK_EQ(s.cache().report().guided.front().n_tokens, 100);
+    CHECK_EQ(n_decided(s), 100);
 }
 
 TEST(a_bad_number_is_named_by_its_place) {
