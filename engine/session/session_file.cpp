@@ -16,7 +16,8 @@ void session::save(const std::string & path) const {
         fail("cannot save '", path, "': its prompt is not complete, and the guide at its end is not known yet");
     }
     without_bad_alloc("the copy to be saved", [&] {
-        write_kv_file(path, get_model().fingerprint(get_model().hp.is_long(n_ctx())), texts_of(cache->options()), cache->layers_on_host(), tokens_, last_logits_);
+        write_kv_file(path, get_model().fingerprint(get_model().hp.is_long(n_ctx())), texts_of(cache->options()),
+                      cache->layers_on_host(), tokens_, last_logits_);
     });
 }
 
