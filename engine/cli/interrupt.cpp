@@ -2,16 +2,19 @@
 
 #include <signal.h>
 
+#include <atomic>
 #include <csignal>
 
 namespace livekv {
 
 namespace {
 
-volatile std::sig_atomic_t noted = 0;
+// Whichever thread of the process gets the signal, another may ask.
+std::atomic<bool> noted = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "else a signal's handler may not write it");
 
 void note(int) {
-    noted = 1;
+    noted = true;
     std::signal(SIGINT, SIG_DFL);
 }
 
@@ -25,11 +28,11 @@ void catch_interrupt() {
 }
 
 bool interrupted() {
-    return noted != 0;
+    return noted;
 }
 
 void clear_interrupt() {
-    noted = 0;
+    noted = false;
     catch_interrupt();
 }
 

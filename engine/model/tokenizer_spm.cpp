@@ -13,7 +13,7 @@ tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens), merges_(to
         std::string_view text = tokens.text(id);
         if (tokens.type(id) == token_type::byte) {
             by_byte_[tokens.byte_value(id)] = id;
-        } else if ((tokens.may_be_merged(id) || is_symbol_alone(id)) && !text.empty()) {
+        } else if ((tokens.may_be_merged(id) || is_symbol_alone(id) || is_unknown_piece(id)) && !text.empty()) {
             if (!tokens.is_text(id)) {
                 text = marked_.emplace_back(mark_spaces(text, false));
             }
@@ -31,6 +31,11 @@ tokenizer_spm::tokenizer_spm(const vocab & tokens) : tokens_(tokens), merges_(to
 // A control token that the vocabulary has as a piece: what a list of merges joins, and never what they end with.
 bool tokenizer_spm::is_symbol_alone(int32_t id) const {
     return !merges_.empty() && tokens_.type(id) == token_type::control && tokens_.added_in_vocabulary.contains(id);
+}
+
+// With a list of merges the piece that stands for what is unknown is one like others, should a text spell it.
+bool tokenizer_spm::is_unknown_piece(int32_t id) const {
+    return !merges_.empty() && tokens_.type(id) == token_type::unknown;
 }
 
 int32_t tokenizer_spm::find(std::string_view text) const {

@@ -27,6 +27,7 @@ class tokenizer_spm final : public text_encoder {
 
   private:
     bool is_symbol_alone(int32_t id) const;
+    bool is_unknown_piece(int32_t id) const;
     int32_t find(std::string_view text) const;  // -1 when it is no token of text
     // first: where the text's tokens begin in out.
     void append_merged(symbol_merger & merger, size_t first, std::vector<int32_t> & out) const;

@@ -137,6 +137,9 @@ FOLDERS = {
     "null": folder_of(LLAMA | {"add_prefix_space": None, "legacy": None}),
     "code llama": folder_of({"tokenizer_class": "CodeLlamaTokenizerFast"}),
     "a word is unknown": folder_of(LLAMA | {"unk_token": "the"}),
+    "a letter is unknown": folder_of(
+        {"unk_token": {"__type": "AddedToken", "content": "t", "single_word": True, "special": True}}, model_type="gemma3_text"
+    ),
     "eos is unknown": folder_of(LLAMA | {"unk_token": "</s>"}),
     "gemma": folder_of({}, model_type="gemma3_text"),
     "class in config.json": folder_of({}, **{"config.json": {"model_type": "llama"} | LLAMA}),

@@ -1,11 +1,16 @@
 // Threads that do with sessions whatever sessions can do, of one engine and of several, while another loads models:
-// each text is what it is alone. `make tsan` looks for data races in it.
+// each text is what it is alone; and Ctrl-C meanwhile. `make tsan` looks for data races in it.
 
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <functional>
 #include <latch>
 #include <thread>
 
 #include "check.h"
+#include "cli/interrupt.h"
 #include "session/generate.h"
 #include "tiny_sequences.h"
 
@@ -112,6 +117,50 @@ TEST(texts_of_several_threads_are_those_of_each_alone) {
         CHECK(!together[i].text.empty());
     }
     CHECK(!loaded[0].empty() && loaded[0] == loaded[1]);
+}
+
+// The signal reaches whichever thread of the process, and text comes of another.
+TEST(ctrl_c_ends_a_text_that_can_go_on) {
+    const temporary_file file(".gguf");
+    write_tiny_model({}, file.path());
+    const auto m = model::load(file.path());
+    const std::vector<int32_t> prompt = some_tokens(50);
+    session s(m, params_of("livekv", 32));
+    generate_params p;
+    p.ignore_eos = true;
+    p.sampling.temperature = 0.0;
+    std::latch begun(1);
+    int n_asked = 0;
+    generate_callbacks callbacks;
+    callbacks.interrupted = [&] {
+        if (++n_asked == 10) {
+            begun.count_down();
+        }
+        while (n_asked >= 10 && !interrupted()) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        return interrupted();
+    };
+    catch_interrupt();
+    std::thread hand([&] {
+        begun.wait();
+        ::kill(::getpid(), SIGINT);
+    });
+    const generate_result cut = generate(s, prompt, p, callbacks);
+    hand.join();
+    CHECK(interrupted());
+    clear_interrupt();
+    CHECK(cut.reason == stop_reason::interrupted);
+    CHECK(cut.n_generated > 0);
+
+    session undisturbed(m, params_of("livekv", 32));
+    last_logits(undisturbed, prompt);
+    const std::vector<int32_t> all(s.tokens().begin(), s.tokens().end());
+    for (size_t i = prompt.size(); i < all.size(); ++i) {
+        undisturbed.append(all[i]);
+    }
+    const std::vector<int32_t> next = {5};
+    CHECK(last_logits(s, next) == last_logits(undisturbed, next));
 }
 
 TEST_MAIN
