@@ -17,6 +17,8 @@
 #include "session/template_limits.h"
 #include "session/template_nodes.h"
 #include "session/template_origin.h"
+#include "session/template_scope.h"
+#include "session/template_tokens.h"
 #include "utf8.h"
 
 namespace livekv {
@@ -155,7 +157,7 @@ chat_template::chat_template(const tokenizer & tok, chat_family family, const st
         fail("the model's chat template is not UTF-8");
     }
     try {
-        const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        const jinja::lexer_result tokens = template_tokens(source);
         limit_nesting(tokens);
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
@@ -190,6 +192,7 @@ chat_text chat_template::run(const template_input & input, disguise & as, bool a
             all->push_back(value);
         }
         const template_budget budget(all, allowance);
+        const entered_scope scope(nullptr);
         context.set_val("tools", jinja::mk_val<jinja::value_none>());
         context.set_val("documents", jinja::mk_val<jinja::value_none>());
         context.set_val("messages", list);

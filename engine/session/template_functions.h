@@ -38,8 +38,15 @@ std::optional<jinja::value> list_function(const std::string & name, call_kind ki
 std::optional<jinja::value> own_function(const std::string & name, call_kind kind, const jinja::value & input,
                                          const std::vector<jinja::value> & arguments, jinja::context & ctx);
 
+// A method of texts that text_function has and the engine not.
+bool is_own_method(const std::string & name);
+
 // Takes from the budget of the run what looking at all of a text, or of a list's texts, costs.
 void step_for(const jinja::value & v);
+
+// The items that Python's iter gives: of an object its keys, of a text its characters, of what is undefined none.
+// function: for the message where there are none.
+std::vector<jinja::value> items_of(const jinja::value & v, const std::string & function);
 
 jinja::value text_value(jinja::string text);
 

@@ -6,6 +6,7 @@
 #include "session/template_budget.h"
 #include "session/template_functions.h"
 #include "session/template_guards.h"
+#include "session/template_strings.h"
 #include "session/template_tests.h"
 #include "session/template_text.h"
 #include "utf8.h"
@@ -47,30 +48,6 @@ value attribute_of(value v, const value & attribute) {
     return v;
 }
 
-// The items that Python's iter gives.
-std::vector<value> items_of(const value & v, const std::string & function) {
-    if (jinja::is_val<jinja::value_array>(v)) {
-        return v->val_arr;
-    }
-    std::vector<value> items;
-    if (jinja::is_val<jinja::value_object>(v)) {
-        for (const auto & [key, item] : v->val_obj) {
-            items.push_back(key);
-        }
-    } else if (jinja::is_val<jinja::value_string>(v)) {
-        const marked_text text(v->val_str);
-        const std::vector<size_t> at = text.characters();
-        constexpr double value_bytes = 320.0;
-        template_budget::running().require_room(value_bytes * static_cast<double>(at.size()));
-        for (size_t i = 0; i + 1 < at.size(); ++i) {
-            items.push_back(text_value(text.cut(at[i], at[i + 1])));
-        }
-    } else if (!v->is_undefined()) {
-        refuse("the filter " + function + " is given " + v->type());
-    }
-    return items;
-}
-
 value list_of(std::vector<value> items) {
     return jinja::mk_val<jinja::value_array>(std::move(items));
 }
@@ -81,12 +58,26 @@ value join(const value & input, const given_arguments & arguments) {
     const jinja::string between = with ? python_str(with) : jinja::string();
     jinja::string out;
     bool first = true;
-    for (const value & item : items_of(input, "join")) {
+    for (const value & item : items_of(input, "the filter join")) {
         if (!first) {
             append_text(out, between);
         }
         first = false;
         append_text(out, python_str(attribute && !attribute->is_none() ? attribute_of(item, attribute) : item));
+    }
+    return text_value(std::move(out));
+}
+
+// The method of str.
+value join_texts(const jinja::string & between, const value & list) {
+    jinja::string out;
+    bool first = true;
+    for (const value & item : list ? items_of(list, "join") : std::vector<value>{list}) {
+        if (!first) {
+            append_text(out, between);
+        }
+        first = false;
+        append_text(out, text_of(item, "join"));
     }
     return text_value(std::move(out));
 }
@@ -131,7 +122,7 @@ value select(const std::string & name, const value & input, const given_argument
         test.erase(test.begin());
     }
     std::vector<value> out;
-    for (const value & item : items_of(input, name)) {
+    for (const value & item : items_of(input, "the filter " + name)) {
         if (passes(of_attribute ? attribute_of(item, attribute) : item, test, ctx) == wanted) {
             out.push_back(item);
         }
@@ -143,7 +134,7 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     const auto attribute = arguments.by_name.find("attribute");
     const auto otherwise = arguments.by_name.find("default");
     std::vector<value> out;
-    for (const value & item : items_of(input, "map")) {
+    for (const value & item : items_of(input, "the filter map")) {
         if (attribute != arguments.by_name.end()) {
             value v = attribute_of(item, attribute->second);
             out.push_back(v->is_undefined() && otherwise != arguments.by_name.end() ? otherwise->second : v);
@@ -200,7 +191,7 @@ void sort_by(std::vector<Item> & items, bool reverse, Key key) {
 
 value sort(const value & input, const given_arguments & arguments) {
     const value attribute = arguments.get("attribute", 2);
-    std::vector<value> items = items_of(input, "sort");
+    std::vector<value> items = items_of(input, "the filter sort");
     sort_by(items, arguments.is_true("reverse", 0), [&](const value & item) {
         const bool has = attribute && !attribute->is_none();
         return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 1));
@@ -232,7 +223,7 @@ value extreme(const std::string & name, const value & input, const given_argumen
         return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 0));
     };
     value best = undefined();
-    for (const value & item : items_of(input, name)) {
+    for (const value & item : items_of(input, "the filter " + name)) {
         const bool better =
             best->is_undefined() || (name == "min" ? is_less(key(item), key(best)) : is_less(key(best), key(item)));
         best = better ? item : best;
@@ -251,7 +242,7 @@ value to_json(const value & input, const given_arguments & arguments) {
     }
     const value separators = arguments.get("separators", 2);
     if (separators && !separators->is_none()) {
-        const std::vector<value> both = items_of(separators, "tojson");
+        const std::vector<value> both = items_of(separators, "the filter tojson");
         if (both.size() != 2) {
             refuse("tojson needs two separators");
         }
@@ -269,10 +260,41 @@ value or_default(const value & input, const given_arguments & arguments) {
 
 }  // namespace
 
+std::vector<value> items_of(const value & v, const std::string & function) {
+    if (jinja::is_val<jinja::value_array>(v)) {
+        return v->val_arr;
+    }
+    std::vector<value> items;
+    if (jinja::is_val<jinja::value_object>(v)) {
+        for (const auto & [key, item] : v->val_obj) {
+            items.push_back(key);
+        }
+    } else if (jinja::is_val<jinja::value_string>(v)) {
+        const marked_text text(v->val_str);
+        const std::vector<size_t> at = text.characters();
+        constexpr double value_bytes = 320.0;
+        template_budget::running().require_room(value_bytes * static_cast<double>(at.size()));
+        for (size_t i = 0; i + 1 < at.size(); ++i) {
+            items.push_back(text_value(text.cut(at[i], at[i + 1])));
+        }
+    } else if (!v->is_undefined()) {
+        refuse(function + " is given " + v->type());
+    }
+    return items;
+}
+
 std::optional<value> list_function(const std::string & name, call_kind kind, const value & input,
                                    const given_arguments & arguments, jinja::context & ctx) {
+    if (kind == call_kind::method && name == "join" && jinja::is_val<jinja::value_string>(input)) {
+        arguments.require(name, 1, {});
+        return join_texts(input->val_str, arguments.get("", 0));
+    }
     if (kind == call_kind::method) {
         return std::nullopt;
+    }
+    if (name == "round" && (jinja::is_val<jinja::value_int>(input) || jinja::is_val<jinja::value_float>(input))) {
+        arguments.require(name, 2, {"precision", "method"});
+        return rounded(input, arguments);
     }
     if (name == "default") {
         arguments.require(name, 2, {"default_value", "boolean"});
@@ -299,7 +321,7 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     }
     if (name == "list" || name == "reverse") {
         arguments.require(name, 0, {});
-        std::vector<value> items = items_of(input, name);
+        std::vector<value> items = items_of(input, "the filter " + name);
         if (name == "reverse") {
             std::ranges::reverse(items);
         }
@@ -309,7 +331,7 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     }
     if (name == "first" || name == "last") {
         arguments.require(name, 0, {});
-        const std::vector<value> items = items_of(input, name);
+        const std::vector<value> items = items_of(input, "the filter " + name);
         return items.empty() ? undefined() : name == "first" ? items.front() : items.back();
     }
     if (name == "sort") {
