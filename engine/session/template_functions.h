@@ -48,6 +48,9 @@ void step_for(const jinja::value & v);
 // function: for the message where there are none.
 std::vector<jinja::value> items_of(const jinja::value & v, const std::string & function);
 
+// To be called where a template looks at what a list holds, or asks whether it is one: it is made for lists then.
+void look_into(const jinja::value & v);
+
 jinja::value text_value(jinja::string text);
 
 // One more, behind: neighbours of one origin become one part.

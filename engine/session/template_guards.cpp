@@ -171,6 +171,7 @@ value guarded_read::execute_impl(context & ctx) const {
     if (const auto * missing = jinja::cast_val<jinja::value_undefined>(v)) {
         refuse(missing->hint.empty() ? "it reads of what is undefined" : "'" + missing->hint + "' is undefined");
     }
+    look_into(v);
     if (is_slice || jinja::is_val<jinja::value_string>(v)) {
         step_for(v);
     }

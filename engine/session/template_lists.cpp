@@ -25,6 +25,7 @@ value undefined() {
 value attribute_of(value v, const value & attribute) {
     value missing = undefined();
     if (jinja::is_val<jinja::value_int>(attribute)) {
+        look_into(v);
         return jinja::is_val<jinja::value_array>(v) ? v->at(attribute, missing) : missing;
     }
     if (!jinja::is_val<jinja::value_string>(attribute)) {
@@ -35,6 +36,7 @@ value attribute_of(value v, const value & attribute) {
         const size_t to = std::min(path.find('.', from), path.size());
         const std::string name = path.substr(from, to - from);
         from = to + 1;
+        look_into(v);
         const bool is_place =
             !name.empty() && name.size() <= 9 && name.find_first_not_of("0123456789") == std::string::npos;
         if (jinja::is_val<jinja::value_object>(v)) {
@@ -261,6 +263,7 @@ value or_default(const value & input, const given_arguments & arguments) {
 }  // namespace
 
 std::vector<value> items_of(const value & v, const std::string & function) {
+    look_into(v);
     if (jinja::is_val<jinja::value_array>(v)) {
         return v->val_arr;
     }

@@ -153,6 +153,10 @@ std::optional<value> own_operation(const std::string & op, const value & a, cons
                                                 : op == ">"  ? order > 0
                                                              : order >= 0);
     }
+    if (op == "+" && jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
+        look_into(a);
+        look_into(b);
+    }
     if (op == "+" && (is_tuple(a) || is_tuple(b))) {
         if (!is_tuple(a) || !is_tuple(b)) {
             refuse("it adds a tuple and " + (is_tuple(a) ? b : a)->type());

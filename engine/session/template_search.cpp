@@ -1,7 +1,7 @@
 // The methods of Python's str that look for a text in another, and part it there.
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 #include <utility>
 
 #include "session/template_strings.h"
@@ -13,8 +13,8 @@ namespace {
 
 using jinja::value;
 
-constexpr std::array methods = {"find",      "rfind",      "index",        "count",        "splitlines",
-                                "partition", "rpartition", "removeprefix", "removesuffix", "join"};
+constexpr const char * methods[] = {"find",      "rfind",      "index",        "count",        "splitlines",
+                                    "partition", "rpartition", "removeprefix", "removesuffix", "join"};
 
 value number(int64_t n) {
     return jinja::mk_val<jinja::value_int>(n);
@@ -68,7 +68,7 @@ value split_lines(const marked_text & text) {
 }  // namespace
 
 bool is_own_method(const std::string & name) {
-    return std::ranges::find(methods, name) != methods.end();
+    return std::ranges::find(methods, name) != std::end(methods);
 }
 
 std::optional<value> search_method(const std::string & name, const jinja::string & of,

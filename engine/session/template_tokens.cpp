@@ -37,6 +37,18 @@ void join_operators(std::vector<token> & tokens) {
     tokens = std::move(joined);
 }
 
+// Behind a word of the language, which is no value, a sign is that of the number. The lexer takes the word for a name.
+void find_signs(std::vector<token> & tokens) {
+    for (size_t i = 1; i < tokens.size(); ++i) {
+        const auto follows = [&](std::string_view word) { return is_name(tokens[i - 1], word); };
+        const bool is_sign = tokens[i].t == token::additive_binary_operator && tokens[i].value != "~";
+        if (is_sign && (follows("and") || follows("or") || follows("if") || follows("elif") || follows("else") ||
+                        follows("in") || follows("not"))) {
+            tokens[i].t = token::unary_operator;
+        }
+    }
+}
+
 // Marks what goes on with a comparison. Behind a mark "in" and "not in" are operators of the parser's other kind.
 void mark_chains(std::vector<token> & tokens) {
     std::vector<token> marked;
@@ -90,6 +102,7 @@ jinja::lexer_result template_tokens(std::string source) {
     }
     jinja::lexer_result read = jinja::lexer().tokenize(source);
     join_operators(read.tokens);
+    find_signs(read.tokens);
     mark_chains(read.tokens);
     return read;
 }

@@ -67,7 +67,7 @@ VALUES = [
     "'a\\n\\n'.splitlines()", "m.content.partition('W')", "m.content.rpartition('o')", "'a'.partition('zz')", "'a'.rpartition('zz')",
     "','.join(['a', 'b'])", "','.join(messages|map(attribute='role'))", "'-'.join('abc')", "'-'.join({'a': 1, 'b': 2})",
     "'abc'.removeprefix('ab')", "'abc'.removesuffix('bc')", "'abc'.removesuffix('')", "3.14159|round(2)", "2.5|round", "3.5|round",
-    "-0.4|round", "3|round", "3|round(1)", "3.7|round(0, 'floor')", "3.21|round(1, 'ceil')", "3|round(0, 'ceil')",
+    "3 if false else -5 % 3", "1 if -1 < 0 and -2 else +2", "-1 in [-1] and not -1 in [1]", "-0.4|round", "3|round", "3|round(1)", "3.7|round(0, 'floor')", "3.21|round(1, 'ceil')", "3|round(0, 'ceil')",
 ]  # fmt: skip
 
 
