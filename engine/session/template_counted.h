@@ -2,6 +2,7 @@
 
 #include <jinja/runtime.h>
 
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -44,7 +45,7 @@ struct counted_name final : jinja::expression {
         if (v->is_undefined() && not_here.contains(name)) {
             refuse("it reads '" + name + "', which there is none of here");
         }
-        return function == functions.end() ? v : jinja::mk_val<jinja::value_func>(name, function->second);
+        return function == functions.end() ? v : std::make_shared<true_function>(name, function->second);
     }
     std::string name;
 };

@@ -41,6 +41,12 @@ std::optional<jinja::value> own_function(const std::string & name, call_kind kin
 // A method of texts that text_function has and the engine not.
 bool is_own_method(const std::string & name);
 
+// Any function: true where it is asked for, which the engine's are not.
+struct true_function : jinja::value_func_t {
+    using jinja::value_func_t::value_func_t;
+    bool as_bool() const override { return true; }
+};
+
 // Takes from the budget of the run what looking at all of a text, or of a list's texts, costs.
 void step_for(const jinja::value & v);
 

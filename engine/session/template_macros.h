@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "session/template_functions.h"
+
 namespace livekv {
 
 // Macros, called as jinja2 calls them: parameters by place or by name, those that are not given take what stands for
@@ -12,9 +14,8 @@ namespace livekv {
 // they are called.
 
 // A value_func of these is a macro, or the caller() of a {% call %}.
-struct macro_function final : jinja::value_func_t {
-    using jinja::value_func_t::value_func_t;
-    bool as_bool() const override { return true; }
+struct macro_function final : true_function {
+    using true_function::true_function;
 };
 
 struct macro_body {

@@ -109,12 +109,12 @@ class Writer:
         name = which if isinstance(which, str) else self.random.choice(MACROS)
         names, written = self.parameters()
         handed = str(self.one_of("", "", "{{ caller() if caller }}", "{{ caller(1) if caller else 'no' }}"))
-        body = self.body(depth + 1, False) if self.taken else "m" + self.written()
+        body = self.body(depth + 1, False) if self.taken else self.written()
         self.taken[name] = names, bool(handed)
         return f"{{% macro {name}({written}) %}}{body}{handed}{{% endmacro %}}" + (self.called(name) if depth < 2 else "")
 
     def called(self, name: str | None = None) -> str:
-        name = name or self.random.choice(MACROS)
+        name = name or self.random.choice(list(self.taken))
         call = f"{name}({self.arguments(name)})"
         return str(self.one_of(f"{{{{ {call} }}}}", f"{{{{ {call}|trim }}}}", f"{{% set {self.name()} = {call} %}}"))
 

@@ -29,6 +29,7 @@ SCOPES = [
     "{% macro f() %}({{ caller() }}){% endmacro %}{% for m in messages %}{% call f() %}{{ m.role }}{% endcall %}{% endfor %}",
     "{% for x in range(4) %}a{% if x == 1 %}b{% continue %}{% endif %}c{% if x == 2 %}d{% break %}{% endif %}e{% endfor %}" + END,
     "{% set range = 3 %}{{ range }}{% for dict in [1] %}{{ dict }}{% endfor %}" + END,
+    "{% if strftime_now and raise_exception %}y{% endif %}{% macro f() %}{% endmacro %}{{ 'y' if f }}" + END,
     "{% for m in messages %}{{ loop.cycle('a', 'b', 'c') }}{{ loop.previtem.role if loop.index0 }}{{ loop.revindex }}{% endfor %}",
 ]
 MACRO = "{% macro f(a, b=2, c=3) %}{{ a }}{{ b }}{{ c }}{% endmacro %}"
