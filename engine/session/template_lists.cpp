@@ -1,7 +1,8 @@
 // What templates do to lists and objects, and to values of any type: Jinja's filters of these names.
 
+#include "session/template_lists.h"
+
 #include <algorithm>
-#include <cmath>
 
 #include "session/template_budget.h"
 #include "session/template_functions.h"
@@ -9,7 +10,6 @@
 #include "session/template_strings.h"
 #include "session/template_tests.h"
 #include "session/template_text.h"
-#include "utf8.h"
 
 namespace livekv {
 
@@ -19,35 +19,6 @@ using jinja::value;
 
 value undefined() {
     return jinja::mk_val<jinja::value_undefined>();
-}
-
-// a.b.c, as the filters' attribute has it; a number is a place in a list.
-value attribute_of(value v, const value & attribute) {
-    value missing = undefined();
-    if (jinja::is_val<jinja::value_int>(attribute)) {
-        look_into(v);
-        return jinja::is_val<jinja::value_array>(v) ? v->at(attribute, missing) : missing;
-    }
-    if (!jinja::is_val<jinja::value_string>(attribute)) {
-        refuse("an attribute is no name");
-    }
-    const std::string path = attribute->val_str.str();
-    for (size_t from = 0; from <= path.size();) {
-        const size_t to = std::min(path.find('.', from), path.size());
-        const std::string name = path.substr(from, to - from);
-        from = to + 1;
-        look_into(v);
-        const bool is_place =
-            !name.empty() && name.size() <= 9 && name.find_first_not_of("0123456789") == std::string::npos;
-        if (jinja::is_val<jinja::value_object>(v)) {
-            v = v->at(name, missing);
-        } else if (jinja::is_val<jinja::value_array>(v) && is_place) {
-            v = v->at(jinja::mk_val<jinja::value_int>(std::stoll(name)), missing);
-        } else {
-            return missing;
-        }
-    }
-    return v;
 }
 
 value list_of(std::vector<value> items) {
@@ -158,81 +129,6 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     return list_of(std::move(out));
 }
 
-// Sorting needs an order: all numbers, or all texts.
-bool is_less(const value & a, const value & b) {
-    const auto is_number = [](const value & v) { return v->is_numeric(); };
-    const auto is_text = [](const value & v) { return jinja::is_val<jinja::value_string>(v); };
-    if (is_number(a) && is_number(b)) {
-        return a->val_flt < b->val_flt;
-    }
-    if (is_text(a) && is_text(b)) {
-        return a->val_str.str() < b->val_str.str();  // in UTF-8, the order of code points
-    }
-    refuse("it sorts values of several types");
-}
-
-value sort_key(const value & v, bool case_sensitive) {
-    if (std::isnan(v->is_numeric() ? v->val_flt : 0.0)) {
-        refuse("it sorts values of several types");
-    }
-    return !case_sensitive && jinja::is_val<jinja::value_string>(v) ? text_value(lower_case(v->val_str.str())) : v;
-}
-
-template <typename Item, typename Key>
-void sort_by(std::vector<Item> & items, bool reverse, Key key) {
-    std::vector<std::pair<value, Item>> keyed;
-    for (const Item & item : items) {
-        keyed.emplace_back(key(item), item);
-        is_less(keyed.front().first, keyed.back().first);  // refuses what has no order
-    }
-    std::ranges::stable_sort(keyed, [&](const auto & a, const auto & b) {
-        return reverse ? is_less(b.first, a.first) : is_less(a.first, b.first);
-    });
-    std::ranges::transform(keyed, items.begin(), [](const auto & one) { return one.second; });
-}
-
-value sort(const value & input, const given_arguments & arguments) {
-    const value attribute = arguments.get("attribute", 2);
-    std::vector<value> items = items_of(input, "the filter sort");
-    sort_by(items, arguments.is_true("reverse", 0), [&](const value & item) {
-        const bool has = attribute && !attribute->is_none();
-        return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 1));
-    });
-    return list_of(std::move(items));
-}
-
-value dictsort(const value & input, const given_arguments & arguments) {
-    const value by = arguments.get("by", 1);
-    const std::string what = by ? python_str(by).str() : "key";
-    if (what != "key" && what != "value") {
-        refuse("the filter dictsort sorts by key or value");
-    }
-    std::vector<std::pair<value, value>> items = input->val_obj;
-    sort_by(items, arguments.is_true("reverse", 2), [&](const auto & item) {
-        return sort_key(what == "key" ? item.first : item.second, arguments.is_true("case_sensitive", 0));
-    });
-    std::vector<value> pairs;
-    for (const auto & item : items) {
-        pairs.push_back(jinja::mk_val<jinja::value_tuple>(item));
-    }
-    return list_of(std::move(pairs));
-}
-
-value extreme(const std::string & name, const value & input, const given_arguments & arguments) {
-    const value attribute = arguments.get("attribute", 1);
-    const auto key = [&](const value & item) {
-        const bool has = attribute && !attribute->is_none();
-        return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 0));
-    };
-    value best = undefined();
-    for (const value & item : items_of(input, "the filter " + name)) {
-        const bool better =
-            best->is_undefined() || (name == "min" ? is_less(key(item), key(best)) : is_less(key(best), key(item)));
-        best = better ? item : best;
-    }
-    return best;
-}
-
 value to_json(const value & input, const given_arguments & arguments) {
     json_form form;
     form.ensure_ascii = arguments.is_true("ensure_ascii", 0);
@@ -261,6 +157,34 @@ value or_default(const value & input, const given_arguments & arguments) {
 }
 
 }  // namespace
+
+value attribute_of(value v, const value & attribute) {
+    value missing = jinja::mk_val<jinja::value_undefined>();
+    if (jinja::is_val<jinja::value_int>(attribute)) {
+        look_into(v);
+        return jinja::is_val<jinja::value_array>(v) ? v->at(attribute, missing) : missing;
+    }
+    if (!jinja::is_val<jinja::value_string>(attribute)) {
+        refuse("an attribute is no name");
+    }
+    const std::string path = attribute->val_str.str();
+    for (size_t from = 0; from <= path.size();) {
+        const size_t to = std::min(path.find('.', from), path.size());
+        const std::string name = path.substr(from, to - from);
+        from = to + 1;
+        look_into(v);
+        const bool is_place =
+            !name.empty() && name.size() <= 9 && name.find_first_not_of("0123456789") == std::string::npos;
+        if (jinja::is_val<jinja::value_object>(v)) {
+            v = v->at(name, missing);
+        } else if (jinja::is_val<jinja::value_array>(v) && is_place) {
+            v = v->at(jinja::mk_val<jinja::value_int>(std::stoll(name)), missing);
+        } else {
+            return missing;
+        }
+    }
+    return v;
+}
 
 std::vector<value> items_of(const value & v, const std::string & function) {
     look_into(v);
@@ -337,19 +261,7 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
         const std::vector<value> items = items_of(input, "the filter " + name);
         return items.empty() ? undefined() : name == "first" ? items.front() : items.back();
     }
-    if (name == "sort") {
-        arguments.require(name, 3, {"reverse", "case_sensitive", "attribute"});
-        return sort(input, arguments);
-    }
-    if (name == "dictsort" && jinja::is_val<jinja::value_object>(input)) {
-        arguments.require(name, 3, {"case_sensitive", "by", "reverse"});
-        return dictsort(input, arguments);
-    }
-    if (name == "min" || name == "max") {
-        arguments.require(name, 2, {"case_sensitive", "attribute"});
-        return extreme(name, input, arguments);
-    }
-    return std::nullopt;
+    return sort_function(name, input, arguments);
 }
 
 }  // namespace livekv
