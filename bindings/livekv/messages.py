@@ -42,7 +42,7 @@ def plain_variables(tools: Sequence[Mapping[str, Any]] | None, variables: Mappin
             raise Error("tools is not a list of mappings, each the JSON schema of a function")
         given["tools"] = [dict(tool) for tool in tools]
     try:
-        _check_keys(given)
+        _check(given)
         text = json.dumps(given, allow_nan=False, ensure_ascii=False) if given else ""
         text.encode()
     except (TypeError, ValueError, RecursionError) as problem:
@@ -53,35 +53,38 @@ def plain_variables(tools: Sequence[Mapping[str, Any]] | None, variables: Mappin
 def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
         raise Error(f"message {i} is not a mapping with role and content")
-    role, content = message["role"], _text(i, message["content"])
+    role, content = message["role"], _content(i, message["content"])
     if not isinstance(role, str):
         raise Error(f"the role of message {i} is {type(role).__name__}, not text")
     whole = {**message, "content": content}
     try:
-        is_plain = content is not None and list(whole) == ["role", "content"]
-        _check_keys(whole)
-        more = "" if is_plain else json.dumps(whole, allow_nan=False, ensure_ascii=False)
-        content = content if content is not None and is_plain else ""
-        "".join((role, content, more)).encode()
+        _check(whole)
+        is_plain = list(whole) == ["role", "content"]
+        text = content if isinstance(content, str) and is_plain else None
+        more = json.dumps(whole, allow_nan=False, ensure_ascii=False) if text is None else ""
+        "".join((role, text or "", more)).encode()
     except (TypeError, ValueError, RecursionError) as problem:  # no JSON, or a lone surrogate
         raise Error(f"message {i} cannot be given to a template: {problem}") from None
-    return role, content, more
+    return role, text or "", more
 
 
-def _check_keys(value: object) -> None:
-    """Raises TypeError for a key that JSON would make another one: 1, True and None are texts to it."""
+def _check(value: object) -> None:
+    """Raises TypeError for a key that JSON would make another one (1, True and None are texts to it), ValueError for a
+    whole number that a template has no room for."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"a key is {type(key).__name__}, not text")
-            _check_keys(item)
+            _check(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _check_keys(item)
+            _check(item)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number is beyond 64 bits")
 
 
-def _text(i: int, content: object) -> str | None:
-    """Text as it is, None as none, parts of text joined."""
+def _content(i: int, content: object) -> str | list[dict[str, Any]] | None:
+    """Text as it is, None as none, parts of text as a list."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
@@ -89,4 +92,4 @@ def _text(i: int, content: object) -> str | None:
     for part in content:
         if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise Error(f'a part of message {i} is not {{"type": "text", "text": ...}}')
-    return "".join(part["text"] for part in content)
+    return [dict(part) for part in content]

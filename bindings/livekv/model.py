@@ -234,8 +234,9 @@ class Model:
         it is recognized as where the file has none.
 
         messages: {"role": ..., "content": ...} each; content is text, None, or a list of {"type": "text", "text": ...}
-        parts, which are joined; other keys are the template's to read (tool_calls, name, ...). None reaches the
-        template as none; as an empty text where it writes that out or cannot go on with it. add_generation_prompt:
+        parts; other keys are the template's to read (tool_calls, name, ...). None reaches the template as none; as an
+        empty text where it writes that out or cannot go on with it. Parts reach it as a list where it looks into that
+        (a loop, an index, a filter of items, is string); as the joined text otherwise. add_generation_prompt:
         with the beginning of the assistant's answer. tools: JSON schemas of functions the model may call, as the
         template writes them. variables: what else it may read, such as enable_thinking=False or documents=[...];
         TypeError for what transformers' function takes and this one does not (continue_final_message, max_length, ...).

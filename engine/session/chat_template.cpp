@@ -5,6 +5,7 @@
 #include <jinja/runtime.h>
 
 #include <algorithm>
+#include <exception>
 #include <iterator>
 #include <optional>
 #include <set>
@@ -17,6 +18,8 @@
 #include "session/template_limits.h"
 #include "session/template_nodes.h"
 #include "session/template_origin.h"
+#include "session/template_scope.h"
+#include "session/template_tokens.h"
 #include "utf8.h"
 
 namespace livekv {
@@ -155,7 +158,7 @@ chat_template::chat_template(const tokenizer & tok, chat_family family, const st
         fail("the model's chat template is not UTF-8");
     }
     try {
-        const jinja::lexer_result tokens = jinja::lexer().tokenize(source);
+        const jinja::lexer_result tokens = template_tokens(source);
         limit_nesting(tokens);
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
@@ -190,6 +193,7 @@ chat_text chat_template::run(const template_input & input, disguise & as, bool a
             all->push_back(value);
         }
         const template_budget budget(all, allowance);
+        const entered_scope scope(nullptr);
         context.set_val("tools", jinja::mk_val<jinja::value_none>());
         context.set_val("documents", jinja::mk_val<jinja::value_none>());
         context.set_val("messages", list);
@@ -218,19 +222,30 @@ chat_text chat_template::run(const template_input & input, disguise & as, bool a
 }
 
 // A template that fails with a content that is none, or writes it out, needs texts: transformers would fail too there,
-// or write "None".
+// or write "None". So does one that does not look into a content that is a list of parts, or cannot go on with it.
 chat_text chat_template::run_with_texts(template_input & input, disguise & as, bool add_generation_prompt,
                                         template_allowance & allowance) const {
+    std::exception_ptr with_lists;  // how it failed before the lists that it looks into became texts
     for (;;) {
         try {
             chat_text text = run(input, as, add_generation_prompt, allowance);
-            if (!input.fill_nones(/*only_written=*/true)) {
+            const bool has_joined = input.join_parts(/*all=*/false);
+            if (!input.fill_nones(/*only_written=*/true) && !has_joined) {
                 return text;
             }
-        } catch (const template_refusal &) {
-            throw;
-        } catch (const error &) {
-            if (allowance.is_spent || !input.fill_nones(/*only_written=*/false)) {
+        } catch (const error & e) {
+            if (allowance.is_spent) {
+                throw;
+            }
+            const bool refuses = dynamic_cast<const template_refusal *>(&e) != nullptr;
+            if (input.join_parts(/*all=*/false) || (!refuses && input.fill_nones(/*only_written=*/false))) {
+                continue;
+            }
+            if (with_lists) {
+                std::rethrow_exception(with_lists);
+            }
+            with_lists = std::current_exception();
+            if (!input.join_parts(/*all=*/true)) {
                 throw;
             }
         }

@@ -18,7 +18,8 @@ struct chat_message {
     std::string role;  // system, user, assistant, tool, ...
     std::string content;
     // What else a template may read of it, a JSON object; empty: nothing. A content that it has takes the other's place
-    // (null: there is none), and keys come in its order, with a role and a content that it lacks in front.
+    // (null: there is none; or a list of parts), and keys come in its order, with a role and a content that it lacks in
+    // front.
     std::string more = {};
 };
 
@@ -62,8 +63,10 @@ class chat_template {
     // The conversation as text. add_generation_prompt: with what comes before the assistant's next answer, where the
     // template has such a thing. variables: what else it may read, a JSON object ("tools", "documents", ...); empty:
     // nothing. A content that is none reaches the template as none; as an empty text where it writes that out or cannot
-    // go on with it. Throws livekv::error for no messages, a role no template knows, variables that are no such object,
-    // what the template itself refuses, and where it would make a control token of what it is given to write.
+    // go on with it. A list of {"type": "text", "text": ...} parts reaches it as that where it looks into it (loops
+    // over it, takes parts of it, asks whether it is a text or a list); as the joined text otherwise. Throws
+    // livekv::error for no messages, a role no template knows, variables that are no such object, what the template
+    // itself refuses, and where it would make a control token of what it is given to write.
     chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt,
                      const std::string & variables = {}) const;
 

@@ -1,7 +1,10 @@
 // Texts made of others: lines indented, places filled, and numbers read.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 
 #include "session/template_strings.h"
 #include "session/template_text.h"
@@ -13,7 +16,19 @@ using jinja::value;
 
 namespace {
 
-// Lines as str.splitlines has them, of a text with a line break behind it.
+bool is_number(const std::string & text, bool with_point) {
+    constexpr size_t most_digits = 18;
+    std::string digits = text.substr(!text.empty() && (text[0] == '+' || text[0] == '-') ? 1 : 0);
+    const size_t point = with_point ? digits.find('.') : std::string::npos;
+    if (point != std::string::npos) {
+        digits.erase(point, 1);
+    }
+    return !digits.empty() && digits.size() <= most_digits &&
+           digits.find_first_not_of("0123456789") == std::string::npos;
+}
+
+}  // namespace
+
 std::vector<stretch> lines_of(const marked_text & text) {
     const std::vector<size_t> at = text.characters();
     std::vector<stretch> lines;
@@ -32,19 +47,6 @@ std::vector<stretch> lines_of(const marked_text & text) {
     lines.push_back({from, text.str().size()});
     return lines;
 }
-
-bool is_number(const std::string & text, bool with_point) {
-    constexpr size_t most_digits = 18;
-    std::string digits = text.substr(!text.empty() && (text[0] == '+' || text[0] == '-') ? 1 : 0);
-    const size_t point = with_point ? digits.find('.') : std::string::npos;
-    if (point != std::string::npos) {
-        digits.erase(point, 1);
-    }
-    return !digits.empty() && digits.size() <= most_digits &&
-           digits.find_first_not_of("0123456789") == std::string::npos;
-}
-
-}  // namespace
 
 jinja::string indent(const jinja::string & text, const given_arguments & arguments) {
     const value width = arguments.get("width", 0);
@@ -92,7 +94,7 @@ jinja::string format_braces(const jinja::string & form, const given_arguments & 
     return out;
 }
 
-// The filter format: Python's %, with %s, %d of an integer, and %%.
+// The filter format and the operator %: with %s, %d of an integer, and %%.
 jinja::string format_percent(const jinja::string & form, const given_arguments & arguments) {
     const marked_text whole(form);
     const std::string & text = whole.str();
@@ -107,19 +109,19 @@ jinja::string format_percent(const jinja::string & form, const given_arguments &
             continue;
         }
         if (what != 's' && what != 'd') {
-            refuse("the filter format is done with %s, %d and %% alone");
+            refuse("a format is done with %s, %d and %% alone");
         }
         if (next >= arguments.in_order.size()) {
-            refuse("the filter format has more places than arguments");
+            refuse("a format has more places than arguments");
         }
         const value & v = arguments.in_order[next++];
         if (what == 'd' && !jinja::is_val<jinja::value_int>(v)) {
-            refuse("the filter format has %d for what is no integer");
+            refuse("a format has %d for what is no integer");
         }
         append_text(out, python_str(v));
     }
     if (next < arguments.in_order.size()) {
-        refuse("the filter format has more arguments than places");
+        refuse("a format has more arguments than places");
     }
     append_text(out, whole.cut(from, text.size()));
     return out;
@@ -145,6 +147,29 @@ value number_of(const std::string & name, const jinja::string & text, const give
         return otherwise;
     }
     return name == "float" ? value(jinja::mk_val<jinja::value_float>(0.0)) : value(jinja::mk_val<jinja::value_int>(0));
+}
+
+value rounded(const value & v, const given_arguments & arguments) {
+    constexpr int64_t most_digits = 20;
+    const int64_t digits = arguments.number("precision", 0, 0);
+    const value method = arguments.get("method", 1);
+    const std::string how = method ? python_str(method).str() : "common";
+    if (digits < 0 || digits > most_digits || (how != "common" && how != "ceil" && how != "floor")) {
+        refuse("the filter round is done with 0 to 20 digits, common, ceil and floor");
+    }
+    if (how != "common") {
+        const double scale = std::pow(10.0, static_cast<double>(digits));
+        const double scaled = v->val_flt * scale;
+        return jinja::mk_val<jinja::value_float>((how == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
+    }
+    if (jinja::is_val<jinja::value_int>(v)) {
+        return v;
+    }
+    // The C library writes exact digits, and half to even, as Python does.
+    std::string text(512, '\0');
+    text.resize(
+        static_cast<size_t>(std::snprintf(text.data(), text.size(), "%.*f", static_cast<int>(digits), v->val_flt)));
+    return jinja::mk_val<jinja::value_float>(std::strtod(text.c_str(), nullptr));
 }
 
 }  // namespace livekv

@@ -75,6 +75,12 @@ void step_for(const value & v) {
     template_budget::running().step(n);
 }
 
+void look_into(const value & v) {
+    if (jinja::is_val<jinja::value_array>(v)) {
+        v->stats.used = true;
+    }
+}
+
 value text_value(jinja::string text) {
     return jinja::mk_val<jinja::value_string>(text);
 }

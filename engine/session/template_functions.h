@@ -38,8 +38,24 @@ std::optional<jinja::value> list_function(const std::string & name, call_kind ki
 std::optional<jinja::value> own_function(const std::string & name, call_kind kind, const jinja::value & input,
                                          const std::vector<jinja::value> & arguments, jinja::context & ctx);
 
+// A method of texts that text_function has and the engine not.
+bool is_own_method(const std::string & name);
+
+// Any function: true where it is asked for, which the engine's are not.
+struct true_function : jinja::value_func_t {
+    using jinja::value_func_t::value_func_t;
+    bool as_bool() const override { return true; }
+};
+
 // Takes from the budget of the run what looking at all of a text, or of a list's texts, costs.
 void step_for(const jinja::value & v);
+
+// The items that Python's iter gives: of an object its keys, of a text its characters, of what is undefined none.
+// function: for the message where there are none.
+std::vector<jinja::value> items_of(const jinja::value & v, const std::string & function);
+
+// To be called where a template looks at what a list holds, or asks whether it is one: it is made for lists then.
+void look_into(const jinja::value & v);
 
 jinja::value text_value(jinja::string text);
 

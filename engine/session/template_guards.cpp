@@ -7,8 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "session/template_blocks.h"
 #include "session/template_budget.h"
 #include "session/template_functions.h"
+#include "session/template_macros.h"
 #include "session/template_operators.h"
 #include "session/template_tests.h"
 #include "session/template_text.h"
@@ -67,6 +69,17 @@ void require_room_for_product(const value & text, const value & n) {
     }
 }
 
+value operated(const jinja::token & op, const value & l, const value & r, context & ctx) {
+    if (op.value == "*") {
+        require_room_for_product(l, r);
+        require_room_for_product(r, l);
+    }
+    if (const std::optional<value> v = own_operation(op.value, l, r)) {
+        return *v;
+    }
+    return jinja::binary_expression(op, node_of(l), node_of(r)).execute_impl(ctx);
+}
+
 // The name of a filter or a test, which stands alone or with arguments.
 std::string name_of(const statement_ptr & name_or_call) {
     const jinja::statement * node = name_or_call.get();
@@ -120,15 +133,21 @@ guarded_binary::guarded_binary(jinja::binary_expression & node)
 
 value guarded_binary::execute_impl(context & ctx) const {
     const value l = left->execute(ctx);
-    const value r = right->execute(ctx);
-    if (op.value == "*") {
-        require_room_for_product(l, r);
-        require_room_for_product(r, l);
+    return operated(op, l, right->execute(ctx), ctx);
+}
+
+value chained_comparison::execute_impl(context & ctx) const {
+    value l = first->execute(ctx);
+    value answer;
+    for (const auto & [op, node] : rest) {
+        const value r = node->execute(ctx);
+        answer = operated(op, l, r, ctx);
+        if (!answer->as_bool()) {
+            break;
+        }
+        l = r;
     }
-    if (const std::optional<value> v = own_operation(op.value, l, r)) {
-        return *v;
-    }
-    return jinja::binary_expression(op, node_of(l), node_of(r)).execute_impl(ctx);
+    return answer;
 }
 
 guarded_read::guarded_read(jinja::member_expression & node) : object(std::move(node.object)), computed(node.computed) {
@@ -152,6 +171,7 @@ value guarded_read::execute_impl(context & ctx) const {
     if (const auto * missing = jinja::cast_val<jinja::value_undefined>(v)) {
         refuse(missing->hint.empty() ? "it reads of what is undefined" : "'" + missing->hint + "' is undefined");
     }
+    look_into(v);
     if (is_slice || jinja::is_val<jinja::value_string>(v)) {
         step_for(v);
     }
@@ -171,9 +191,16 @@ value guarded_read::execute_impl(context & ctx) const {
     }
     statement_ptr what = computed ? node_of(key) : std::make_unique<jinja::identifier>(name);
     const value found = jinja::member_expression(node_of(v), std::move(what), computed).execute_impl(ctx);
+    if (found->is_undefined() && !computed && jinja::is_val<jinja::value_string>(v) && is_own_method(name)) {
+        const auto by_guard = [](const jinja::func_args &) -> value { refuse("a method is no filter"); };
+        return jinja::mk_val<jinja::value_func>(name, by_guard, v);
+    }
     const auto * loop = jinja::cast_val<jinja::value_object>(v);
     if (loop && !loop->has_builtins && !loop->val_obj.empty() && found->is_undefined() && key->is_hashable() &&
         !v->has_key(key)) {
+        if (name == "cycle") {
+            return cycle_of(v);
+        }
         refuse("a loop has no '" + python_str(key).str() + "' here");
     }
     return found->is_undefined() ? jinja::mk_val<jinja::value_undefined>(python_str(key).str()) : found;
@@ -205,7 +232,8 @@ guarded_call::guarded_call(jinja::call_expression & node)
 value guarded_call::execute_impl(context & ctx) const {
     const std::vector<value> values = evaluated(arguments, ctx);
     const value f = callee->execute(ctx);
-    if (const auto * function = jinja::cast_val<jinja::value_func>(f)) {
+    const bool is_macro = dynamic_cast<const macro_function *>(f.get()) != nullptr;  // whatever its name
+    if (const auto * function = jinja::cast_val<jinja::value_func>(f); function && !is_macro) {
         guard_function(function->name, function->arg0, values);
         if (function->arg0) {
             if (const std::optional<value> v =
@@ -220,17 +248,6 @@ value guarded_call::execute_impl(context & ctx) const {
         return is_range ? value(std::make_shared<range_list>(std::move(made->val_arr), values)) : made;
     }
     return jinja::call_expression(node_of(f), nodes_of(values)).execute_impl(ctx);
-}
-
-macro_alone::macro_alone(statement_ptr && node) : inner(std::move(node)) {}
-
-value macro_alone::execute_impl(context & ctx) const {
-    value f = inner->execute(ctx);
-    const auto * function = jinja::cast_val<jinja::value_func>(f);
-    if (function && (function->arg0 || jinja::global_builtins().contains(function->name))) {
-        throw jinja::raised_exception("a call block calls '" + function->name + "', which is no macro");
-    }
-    return f;
 }
 
 guarded_test::guarded_test(jinja::test_expression & node)

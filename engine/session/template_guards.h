@@ -3,6 +3,7 @@
 #include <jinja/runtime.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace livekv {
@@ -28,6 +29,14 @@ struct guarded_binary final : jinja::expression {
     jinja::token op;
     jinja::statement_ptr left;
     jinja::statement_ptr right;
+};
+
+// a < b == c: each with the next, as long as it is so.
+struct chained_comparison final : jinja::expression {
+    explicit chained_comparison(jinja::statement_ptr && begin) : first(std::move(begin)) {}
+    jinja::value execute_impl(jinja::context & ctx) const override;
+    jinja::statement_ptr first;
+    std::vector<std::pair<jinja::token, jinja::statement_ptr>> rest;
 };
 
 // object.name, object[property] and slices: texts by characters, and nothing of what is undefined.
@@ -59,13 +68,6 @@ struct guarded_call final : jinja::expression {
     jinja::value execute_impl(jinja::context & ctx) const override;
     jinja::statement_ptr callee;
     jinja::statements arguments;
-};
-
-// The f of {% call f() %}, which must be a macro: one of the engine's own functions would get past guarded_call.
-struct macro_alone final : jinja::expression {
-    explicit macro_alone(jinja::statement_ptr && node);
-    jinja::value execute_impl(jinja::context & ctx) const override;
-    jinja::statement_ptr inner;
 };
 
 // Division by zero, and tests that the engine answers otherwise than Python.

@@ -31,9 +31,12 @@ void check_messages(const std::vector<chat_message> & messages) {
 // All that read a value recurse, copies too: too deep is refused while it is parsed.
 json parsed(const std::string & text) {
     constexpr int max_depth = 90;  // template_budget.h has room for a few more
-    return json::parse(text, [](int depth, json::parse_event_t, const json &) {
+    return json::parse(text, [](int depth, json::parse_event_t event, const json & value) {
         if (depth > max_depth) {
             fail("the values a chat template is given nest too deeply");
+        }
+        if (event == json::parse_event_t::value && value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX) {
+            fail("a chat template is given ", value.get<uint64_t>(), ", a whole number of 2^63 or more");
         }
         return true;
     });
@@ -95,7 +98,7 @@ jinja::value value_of(const json & j, disguise & as) {
     if (j.is_boolean()) {
         return mk_val<value_bool>(j.get<bool>());
     }
-    if (j.is_number_integer() && !(j.is_number_unsigned() && j.get<uint64_t>() > INT64_MAX)) {
+    if (j.is_number_integer()) {
         return mk_val<value_int>(j.get<int64_t>());
     }
     if (j.is_number()) {
@@ -123,6 +126,30 @@ jinja::value value_of(const json & j, disguise & as) {
         return object;
     }
     return mk_val<value_none>();
+}
+
+bool is_parts(const json & content) {
+    return content.is_array() && std::ranges::all_of(content, [](const json & part) {
+               return part.is_object() && part.value("type", json()) == "text" && part.contains("text") &&
+                      part["text"].is_string();
+           });
+}
+
+// Their type is no text of the conversation's: templates compare it.
+jinja::value value_of_parts(const json & parts, disguise & as) {
+    const auto list = jinja::mk_val<jinja::value_array>();
+    for (const json & part : parts) {
+        const auto object = jinja::mk_val<jinja::value_object>();
+        for (const auto & [key, item] : part.items()) {
+            if (key == "type") {
+                object->insert(key, jinja::mk_val<jinja::value_string>("text"));
+            } else {
+                object->insert(given_text(as.key(key)), value_of(item, as));
+            }
+        }
+        list->push_back(object);
+    }
+    return list;
 }
 
 template <typename F>
@@ -153,6 +180,22 @@ template_input::template_input(const std::vector<chat_message> & messages, const
         messages_.push_back(json_of(message));
         nones_.push_back(messages_.back()["content"].is_null() ? jinja::mk_val<jinja::value_none>() : nullptr);
     }
+}
+
+bool template_input::join_parts(bool all) {
+    bool has_joined = false;
+    for (size_t i = 0; i < lists_.size(); ++i) {
+        if (!lists_[i] || (lists_[i]->stats.used && !all)) {
+            continue;
+        }
+        std::string text;
+        for (const json & part : messages_[i]["content"]) {
+            text += part["text"].get_ref<const std::string &>();
+        }
+        messages_[i]["content"] = text;
+        has_joined = true;
+    }
+    return has_joined;
 }
 
 bool template_input::fill_nones(bool only_written) {
@@ -187,11 +230,15 @@ void template_input::for_each_text(F f) const {
 
 jinja::value template_input::messages(disguise & as) const {
     const auto list = jinja::mk_val<jinja::value_array>();
+    lists_.assign(messages_.size(), nullptr);
     for (size_t i = 0; i < messages_.size(); ++i) {
         const auto object = jinja::mk_val<jinja::value_object>();
         for (const auto & [key, item] : messages_[i].items()) {
             if (key == "role") {
                 object->insert(key, jinja::mk_val<jinja::value_string>(item.get_ref<const std::string &>()));
+            } else if (key == "content" && is_parts(item)) {
+                lists_[i] = value_of_parts(item, as);
+                object->insert(key, lists_[i]);
             } else if (key == "content") {
                 object->insert(key, nones_[i] ? nones_[i] : value_of(item, as));
             } else {

@@ -26,6 +26,10 @@ class template_input {
     jinja::value messages(disguise & as) const;
     std::vector<std::pair<std::string, jinja::value>> variables(disguise & as) const;
 
+    // Contents that are lists of {"type": "text", "text": ...} parts become texts, the parts joined: all of them, or
+    // those that the last run did not look into. False: there are no such.
+    bool join_parts(bool all);
+
     // Empty texts for contents that are none: all of them, or those a run has written out. False: there are no such.
     bool fill_nones(bool only_written);
 
@@ -41,7 +45,8 @@ class template_input {
     void for_each_text(F f) const;  // and key
 
     nlohmann::ordered_json messages_;
-    std::vector<jinja::value> nones_;  // of each message: its content where that is none, otherwise nothing
+    mutable std::vector<jinja::value> lists_;  // of each message: its content as the last run got it, where it is parts
+    std::vector<jinja::value> nones_;          // of each message: its content where that is none, otherwise nothing
     nlohmann::ordered_json variables_;
 };
 

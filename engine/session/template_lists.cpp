@@ -1,14 +1,15 @@
 // What templates do to lists and objects, and to values of any type: Jinja's filters of these names.
 
+#include "session/template_lists.h"
+
 #include <algorithm>
-#include <cmath>
 
 #include "session/template_budget.h"
 #include "session/template_functions.h"
 #include "session/template_guards.h"
+#include "session/template_strings.h"
 #include "session/template_tests.h"
 #include "session/template_text.h"
-#include "utf8.h"
 
 namespace livekv {
 
@@ -18,57 +19,6 @@ using jinja::value;
 
 value undefined() {
     return jinja::mk_val<jinja::value_undefined>();
-}
-
-// a.b.c, as the filters' attribute has it; a number is a place in a list.
-value attribute_of(value v, const value & attribute) {
-    value missing = undefined();
-    if (jinja::is_val<jinja::value_int>(attribute)) {
-        return jinja::is_val<jinja::value_array>(v) ? v->at(attribute, missing) : missing;
-    }
-    if (!jinja::is_val<jinja::value_string>(attribute)) {
-        refuse("an attribute is no name");
-    }
-    const std::string path = attribute->val_str.str();
-    for (size_t from = 0; from <= path.size();) {
-        const size_t to = std::min(path.find('.', from), path.size());
-        const std::string name = path.substr(from, to - from);
-        from = to + 1;
-        const bool is_place =
-            !name.empty() && name.size() <= 9 && name.find_first_not_of("0123456789") == std::string::npos;
-        if (jinja::is_val<jinja::value_object>(v)) {
-            v = v->at(name, missing);
-        } else if (jinja::is_val<jinja::value_array>(v) && is_place) {
-            v = v->at(jinja::mk_val<jinja::value_int>(std::stoll(name)), missing);
-        } else {
-            return missing;
-        }
-    }
-    return v;
-}
-
-// The items that Python's iter gives.
-std::vector<value> items_of(const value & v, const std::string & function) {
-    if (jinja::is_val<jinja::value_array>(v)) {
-        return v->val_arr;
-    }
-    std::vector<value> items;
-    if (jinja::is_val<jinja::value_object>(v)) {
-        for (const auto & [key, item] : v->val_obj) {
-            items.push_back(key);
-        }
-    } else if (jinja::is_val<jinja::value_string>(v)) {
-        const marked_text text(v->val_str);
-        const std::vector<size_t> at = text.characters();
-        constexpr double value_bytes = 320.0;
-        template_budget::running().require_room(value_bytes * static_cast<double>(at.size()));
-        for (size_t i = 0; i + 1 < at.size(); ++i) {
-            items.push_back(text_value(text.cut(at[i], at[i + 1])));
-        }
-    } else if (!v->is_undefined()) {
-        refuse("the filter " + function + " is given " + v->type());
-    }
-    return items;
 }
 
 value list_of(std::vector<value> items) {
@@ -81,12 +31,26 @@ value join(const value & input, const given_arguments & arguments) {
     const jinja::string between = with ? python_str(with) : jinja::string();
     jinja::string out;
     bool first = true;
-    for (const value & item : items_of(input, "join")) {
+    for (const value & item : items_of(input, "the filter join")) {
         if (!first) {
             append_text(out, between);
         }
         first = false;
         append_text(out, python_str(attribute && !attribute->is_none() ? attribute_of(item, attribute) : item));
+    }
+    return text_value(std::move(out));
+}
+
+// The method of str.
+value join_texts(const jinja::string & between, const value & list) {
+    jinja::string out;
+    bool first = true;
+    for (const value & item : list ? items_of(list, "join") : std::vector<value>{list}) {
+        if (!first) {
+            append_text(out, between);
+        }
+        first = false;
+        append_text(out, text_of(item, "join"));
     }
     return text_value(std::move(out));
 }
@@ -131,7 +95,7 @@ value select(const std::string & name, const value & input, const given_argument
         test.erase(test.begin());
     }
     std::vector<value> out;
-    for (const value & item : items_of(input, name)) {
+    for (const value & item : items_of(input, "the filter " + name)) {
         if (passes(of_attribute ? attribute_of(item, attribute) : item, test, ctx) == wanted) {
             out.push_back(item);
         }
@@ -143,7 +107,7 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     const auto attribute = arguments.by_name.find("attribute");
     const auto otherwise = arguments.by_name.find("default");
     std::vector<value> out;
-    for (const value & item : items_of(input, "map")) {
+    for (const value & item : items_of(input, "the filter map")) {
         if (attribute != arguments.by_name.end()) {
             value v = attribute_of(item, attribute->second);
             out.push_back(v->is_undefined() && otherwise != arguments.by_name.end() ? otherwise->second : v);
@@ -165,81 +129,6 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     return list_of(std::move(out));
 }
 
-// Sorting needs an order: all numbers, or all texts.
-bool is_less(const value & a, const value & b) {
-    const auto is_number = [](const value & v) { return v->is_numeric(); };
-    const auto is_text = [](const value & v) { return jinja::is_val<jinja::value_string>(v); };
-    if (is_number(a) && is_number(b)) {
-        return a->val_flt < b->val_flt;
-    }
-    if (is_text(a) && is_text(b)) {
-        return a->val_str.str() < b->val_str.str();  // in UTF-8, the order of code points
-    }
-    refuse("it sorts values of several types");
-}
-
-value sort_key(const value & v, bool case_sensitive) {
-    if (std::isnan(v->is_numeric() ? v->val_flt : 0.0)) {
-        refuse("it sorts values of several types");
-    }
-    return !case_sensitive && jinja::is_val<jinja::value_string>(v) ? text_value(lower_case(v->val_str.str())) : v;
-}
-
-template <typename Item, typename Key>
-void sort_by(std::vector<Item> & items, bool reverse, Key key) {
-    std::vector<std::pair<value, Item>> keyed;
-    for (const Item & item : items) {
-        keyed.emplace_back(key(item), item);
-        is_less(keyed.front().first, keyed.back().first);  // refuses what has no order
-    }
-    std::ranges::stable_sort(keyed, [&](const auto & a, const auto & b) {
-        return reverse ? is_less(b.first, a.first) : is_less(a.first, b.first);
-    });
-    std::ranges::transform(keyed, items.begin(), [](const auto & one) { return one.second; });
-}
-
-value sort(const value & input, const given_arguments & arguments) {
-    const value attribute = arguments.get("attribute", 2);
-    std::vector<value> items = items_of(input, "sort");
-    sort_by(items, arguments.is_true("reverse", 0), [&](const value & item) {
-        const bool has = attribute && !attribute->is_none();
-        return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 1));
-    });
-    return list_of(std::move(items));
-}
-
-value dictsort(const value & input, const given_arguments & arguments) {
-    const value by = arguments.get("by", 1);
-    const std::string what = by ? python_str(by).str() : "key";
-    if (what != "key" && what != "value") {
-        refuse("the filter dictsort sorts by key or value");
-    }
-    std::vector<std::pair<value, value>> items = input->val_obj;
-    sort_by(items, arguments.is_true("reverse", 2), [&](const auto & item) {
-        return sort_key(what == "key" ? item.first : item.second, arguments.is_true("case_sensitive", 0));
-    });
-    std::vector<value> pairs;
-    for (const auto & item : items) {
-        pairs.push_back(jinja::mk_val<jinja::value_tuple>(item));
-    }
-    return list_of(std::move(pairs));
-}
-
-value extreme(const std::string & name, const value & input, const given_arguments & arguments) {
-    const value attribute = arguments.get("attribute", 1);
-    const auto key = [&](const value & item) {
-        const bool has = attribute && !attribute->is_none();
-        return sort_key(has ? attribute_of(item, attribute) : item, arguments.is_true("case_sensitive", 0));
-    };
-    value best = undefined();
-    for (const value & item : items_of(input, name)) {
-        const bool better =
-            best->is_undefined() || (name == "min" ? is_less(key(item), key(best)) : is_less(key(best), key(item)));
-        best = better ? item : best;
-    }
-    return best;
-}
-
 value to_json(const value & input, const given_arguments & arguments) {
     json_form form;
     form.ensure_ascii = arguments.is_true("ensure_ascii", 0);
@@ -251,7 +140,7 @@ value to_json(const value & input, const given_arguments & arguments) {
     }
     const value separators = arguments.get("separators", 2);
     if (separators && !separators->is_none()) {
-        const std::vector<value> both = items_of(separators, "tojson");
+        const std::vector<value> both = items_of(separators, "the filter tojson");
         if (both.size() != 2) {
             refuse("tojson needs two separators");
         }
@@ -269,10 +158,70 @@ value or_default(const value & input, const given_arguments & arguments) {
 
 }  // namespace
 
+value attribute_of(value v, const value & attribute) {
+    value missing = jinja::mk_val<jinja::value_undefined>();
+    if (jinja::is_val<jinja::value_int>(attribute)) {
+        look_into(v);
+        return jinja::is_val<jinja::value_array>(v) ? v->at(attribute, missing) : missing;
+    }
+    if (!jinja::is_val<jinja::value_string>(attribute)) {
+        refuse("an attribute is no name");
+    }
+    const std::string path = attribute->val_str.str();
+    for (size_t from = 0; from <= path.size();) {
+        const size_t to = std::min(path.find('.', from), path.size());
+        const std::string name = path.substr(from, to - from);
+        from = to + 1;
+        look_into(v);
+        const bool is_place =
+            !name.empty() && name.size() <= 9 && name.find_first_not_of("0123456789") == std::string::npos;
+        if (jinja::is_val<jinja::value_object>(v)) {
+            v = v->at(name, missing);
+        } else if (jinja::is_val<jinja::value_array>(v) && is_place) {
+            v = v->at(jinja::mk_val<jinja::value_int>(std::stoll(name)), missing);
+        } else {
+            return missing;
+        }
+    }
+    return v;
+}
+
+std::vector<value> items_of(const value & v, const std::string & function) {
+    look_into(v);
+    if (jinja::is_val<jinja::value_array>(v)) {
+        return v->val_arr;
+    }
+    std::vector<value> items;
+    if (jinja::is_val<jinja::value_object>(v)) {
+        for (const auto & [key, item] : v->val_obj) {
+            items.push_back(key);
+        }
+    } else if (jinja::is_val<jinja::value_string>(v)) {
+        const marked_text text(v->val_str);
+        const std::vector<size_t> at = text.characters();
+        constexpr double value_bytes = 320.0;
+        template_budget::running().require_room(value_bytes * static_cast<double>(at.size()));
+        for (size_t i = 0; i + 1 < at.size(); ++i) {
+            items.push_back(text_value(text.cut(at[i], at[i + 1])));
+        }
+    } else if (!v->is_undefined()) {
+        refuse(function + " is given " + v->type());
+    }
+    return items;
+}
+
 std::optional<value> list_function(const std::string & name, call_kind kind, const value & input,
                                    const given_arguments & arguments, jinja::context & ctx) {
+    if (kind == call_kind::method && name == "join" && jinja::is_val<jinja::value_string>(input)) {
+        arguments.require(name, 1, {});
+        return join_texts(input->val_str, arguments.get("", 0));
+    }
     if (kind == call_kind::method) {
         return std::nullopt;
+    }
+    if (name == "round" && (jinja::is_val<jinja::value_int>(input) || jinja::is_val<jinja::value_float>(input))) {
+        arguments.require(name, 2, {"precision", "method"});
+        return rounded(input, arguments);
     }
     if (name == "default") {
         arguments.require(name, 2, {"default_value", "boolean"});
@@ -299,7 +248,7 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     }
     if (name == "list" || name == "reverse") {
         arguments.require(name, 0, {});
-        std::vector<value> items = items_of(input, name);
+        std::vector<value> items = items_of(input, "the filter " + name);
         if (name == "reverse") {
             std::ranges::reverse(items);
         }
@@ -309,22 +258,10 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     }
     if (name == "first" || name == "last") {
         arguments.require(name, 0, {});
-        const std::vector<value> items = items_of(input, name);
+        const std::vector<value> items = items_of(input, "the filter " + name);
         return items.empty() ? undefined() : name == "first" ? items.front() : items.back();
     }
-    if (name == "sort") {
-        arguments.require(name, 3, {"reverse", "case_sensitive", "attribute"});
-        return sort(input, arguments);
-    }
-    if (name == "dictsort" && jinja::is_val<jinja::value_object>(input)) {
-        arguments.require(name, 3, {"case_sensitive", "by", "reverse"});
-        return dictsort(input, arguments);
-    }
-    if (name == "min" || name == "max") {
-        arguments.require(name, 2, {"case_sensitive", "attribute"});
-        return extreme(name, input, arguments);
-    }
-    return std::nullopt;
+    return sort_function(name, input, arguments);
 }
 
 }  // namespace livekv

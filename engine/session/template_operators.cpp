@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "session/template_functions.h"
+#include "session/template_strings.h"
 #include "session/template_text.h"
 
 namespace livekv {
@@ -47,6 +48,10 @@ value of_integers(char op, int64_t a, int64_t b) {
         case '*':
             overflows = __builtin_mul_overflow(a, b, &out);
             break;
+        case '/':  // rounded down
+            overflows = a == INT64_MIN && b == -1;
+            out = overflows ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
+            break;
         default:  // %, of the divisor's sign
             out = b == -1 ? 0 : a % b;
             out += out != 0 && (out < 0) != (b < 0) ? b : 0;
@@ -58,14 +63,29 @@ value of_integers(char op, int64_t a, int64_t b) {
     return jinja::mk_val<jinja::value_int>(out);
 }
 
+// Rounded down, as Python's float.__floordiv__ has it.
+double whole_quotient(double a, double b) {
+    double rest = std::fmod(a, b);
+    double quotient = (a - rest) / b;
+    quotient -= rest != 0 && (rest < 0) != (b < 0) ? 1 : 0;
+    if (quotient == 0) {
+        return std::copysign(0.0, a / b);
+    }
+    const double down = std::floor(quotient);
+    return quotient - down > 0.5 ? down + 1 : down;
+}
+
 std::optional<value> of_numbers(const std::string & op, const value & a, const value & b) {
-    const bool divides = op == "/" || op == "%";
+    const bool divides = op == "/" || op == "//" || op == "%";
     if (divides && b->val_flt == 0) {
         refuse("it divides by zero");
     }
     const bool integers = jinja::is_val<jinja::value_int>(a) && jinja::is_val<jinja::value_int>(b);
-    if (integers && (op == "+" || op == "-" || op == "*" || op == "%")) {
+    if (integers && (op == "+" || op == "-" || op == "*" || op == "//" || op == "%")) {
         return of_integers(op[0], a->val_int, b->val_int);
+    }
+    if (op == "//") {
+        return jinja::mk_val<jinja::value_float>(whole_quotient(a->val_flt, b->val_flt));
     }
     if (op == "%") {
         double out = std::fmod(a->val_flt, b->val_flt);
@@ -117,6 +137,9 @@ std::optional<value> own_operation(const std::string & op, const value & a, cons
         append_text(out, python_str(b));
         return text_value(std::move(out));
     }
+    if (op == "%" && is_text(a)) {
+        return text_value(format_percent(a->val_str, given_arguments(is_tuple(b) ? b->val_arr : std::vector{b})));
+    }
     if (op == "+" && (is_text(a) || is_text(b))) {
         refuse("it adds a text and " + (is_text(a) ? b : a)->type());
     }
@@ -129,6 +152,10 @@ std::optional<value> own_operation(const std::string & op, const value & a, cons
                                                 : op == "<=" ? order <= 0
                                                 : op == ">"  ? order > 0
                                                              : order >= 0);
+    }
+    if (op == "+" && jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
+        look_into(a);
+        look_into(b);
     }
     if (op == "+" && (is_tuple(a) || is_tuple(b))) {
         if (!is_tuple(a) || !is_tuple(b)) {

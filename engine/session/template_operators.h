@@ -8,7 +8,7 @@
 
 namespace livekv {
 
-// a op b as Python has it, where the engine's differs: ==, !=, ~, +, -, *, /, % and the order of texts. None: the
+// a op b as Python has it, where the engine's differs: ==, !=, ~, +, -, *, /, //, % and the order of texts. None: the
 // engine's is right. Throws jinja::raised_exception for what Python refuses, and for integers beyond 64 bits.
 std::optional<jinja::value> own_operation(const std::string & op, const jinja::value & a, const jinja::value & b);
 

@@ -274,14 +274,17 @@ std::optional<value> text_function(const std::string & name, call_kind kind, con
     if (name == "startswith" || name == "endswith") {
         return has_end(name, text, arguments);
     }
-    if (is_filter && name == "indent") {
+    if (!is_filter) {
+        return search_method(name, text, arguments);
+    }
+    if (name == "indent") {
         arguments.require(name, 3, {"width", "first", "blank"});
         return text_value(indent(text, arguments));
     }
-    if (is_filter && name == "length") {
+    if (name == "length") {
         return jinja::mk_val<jinja::value_int>(static_cast<int64_t>(marked_text(text).characters().size()) - 1);
     }
-    if (is_filter && (name == "int" || name == "float")) {
+    if (name == "int" || name == "float") {
         return number_of(name, text, arguments);
     }
     return std::nullopt;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,9 +28,19 @@ jinja::string format_percent(const jinja::string & form, const given_arguments &
 // The filters int and float: of plain digits. Other texts that Python may read as a number are refused.
 jinja::value number_of(const std::string & name, const jinja::string & text, const given_arguments & arguments);
 
+// The filter round of a number: as Python's round, or with method 'ceil' or 'floor'.
+jinja::value rounded(const jinja::value & v, const given_arguments & arguments);
+
 struct stretch {
     size_t from;  // bytes
     size_t to;
 };
+
+// Lines as str.splitlines has them, of a text with a line break behind it.
+std::vector<stretch> lines_of(const marked_text & text);
+
+// The methods of str that look for another text. None: name is none of them.
+std::optional<jinja::value> search_method(const std::string & name, const jinja::string & of,
+                                          const given_arguments & arguments);
 
 }  // namespace livekv

@@ -36,6 +36,9 @@ bool counts(const std::string & name) {
 
 std::optional<bool> own_test(const std::string & name, const value & v, const std::vector<value> & arguments,
                              jinja::context & ctx) {
+    if (name == "string" || name == "iterable" || name == "sequence" || name == "mapping") {
+        look_into(v);
+    }
     if (name == "number" && is_truth_value(v) && arguments.empty()) {
         return true;
     }

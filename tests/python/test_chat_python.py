@@ -218,7 +218,7 @@ TOOLS = [
 @pytest.fixture(scope="module")
 def model_of(livekv, tmp_path_factory):
     """A model whose file has a given template: one file, with that part of it written over."""
-    room = 1000
+    room = 6000
     held = "{#" + "p" * room + " messages #}"
     folder = folder_with(tmp_path_factory.mktemp("python") / "model", held)
     path = folder.with_suffix(".gguf")

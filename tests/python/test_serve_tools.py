@@ -150,11 +150,12 @@ def test_a_message_without_content_has_none_for_a_template(tools):
     talk = [{"role": "system", "content": None}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     talk += [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "assistant", "tool_calls": [call]}]
     messages = [_plain(message) for message in ChatBody(messages=talk, model="m").messages]
-    assert [message["content"] for message in messages] == [None, "Hi", None, None]
+    assert [message["content"] for message in messages] == [None, [{"type": "text", "text": "Hi"}], None, None]
     assert all(isinstance(message["content"], str) for message in tools.in_words(messages, [WEATHER]))
-    assert "None" not in str(tools.in_words(messages, [WEATHER]))
+    assert "None" not in str(tools.in_words(messages, [WEATHER])) and "'text'" not in str(tools.in_words(messages, [WEATHER]))
     use = {"type": "tool_use", "id": "1", "name": "weather", "input": {}}
-    for blocks, content in (([use], None), ([{"type": "text", "text": "I look."}, use], "I look."), ([], "")):
+    look = {"type": "text", "text": "I look."}
+    for blocks, content in (([use], None), ([look, use], [look]), ([{"type": "text", "text": ""}], ""), ([], "")):
         turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": blocks}]
         body = CountBody(messages=turns, model="m")
         assert plain_messages(body)[1]["content"] == content

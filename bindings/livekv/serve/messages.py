@@ -28,6 +28,10 @@ def _text(content: str | Sequence[TextBlock] | None) -> str:
     return content if isinstance(content, str) else "".join(block.text for block in content or ())
 
 
+def _content(content: str | Sequence[TextBlock]) -> str | list[dict[str, str]]:
+    return content if isinstance(content, str) else [{"type": "text", "text": block.text} for block in content]
+
+
 def _texts(body: CountBody) -> Iterator[str]:
     """All that a template may write of it."""
     yield _text(body.system)
@@ -50,7 +54,7 @@ def plain_messages(body: CountBody) -> Messages:
     """The conversation as templates read it: results of tools are messages of their own."""
     messages: Messages = []
     if body.system:
-        messages.append({"role": "system", "content": _text(body.system)})
+        messages.append({"role": "system", "content": _content(body.system)})
     for turn in body.messages:
         messages += _plain(turn)
     return messages
@@ -62,9 +66,9 @@ def _plain(turn: Turn) -> Messages:
     wrong = ToolResult if turn.role == "assistant" else ToolUse
     if any(isinstance(block, wrong) for block in turn.content):
         raise Error(f"a message of the {turn.role} holds a {'tool_result' if wrong is ToolResult else 'tool_use'}")
-    text = "".join(block.text for block in turn.content if isinstance(block, TextBlock))
+    texts = [block for block in turn.content if isinstance(block, TextBlock)]
     results: Messages = [
-        {"role": "tool", "content": _text(block.content), "tool_call_id": block.tool_use_id}
+        {"role": "tool", "content": _content(block.content or ""), "tool_call_id": block.tool_use_id}
         for block in turn.content
         if isinstance(block, ToolResult)
     ]
@@ -73,10 +77,11 @@ def _plain(turn: Turn) -> Messages:
         for block in turn.content
         if isinstance(block, ToolUse)
     ]
-    said: dict[str, Any] = {"role": turn.role, "content": text}
+    has_text = any(block.text for block in texts)
+    said: dict[str, Any] = {"role": turn.role, "content": _content(texts) if has_text else ""}
     if calls:
-        said |= {"content": text or None, "tool_calls": calls}
-    return results + ([said] if text or calls or not results else [])
+        said |= {"content": said["content"] or None, "tool_calls": calls}
+    return results + ([said] if has_text or calls or not results else [])
 
 
 def conversation_of(service: Service, body: CountBody) -> Conversation:

@@ -110,11 +110,11 @@ def _texts(body: ChatBody) -> Iterator[str]:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """As templates read it: arguments of calls are objects, parts of text are joined, no content is none."""
+    """As templates read it: arguments of calls are objects, no content is none."""
     content = message.content
     plain: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
-        "content": "".join(part.text for part in content) if isinstance(content, list) else content,
+        "content": [part.model_dump() for part in content] if isinstance(content, list) else content,
     }
     if message.name is not None:
         plain["name"] = message.name

@@ -45,12 +45,12 @@ def in_words(messages: Messages, tools: Sequence[dict[str, Any]]) -> Messages:
     )
     told: Messages = []
     if messages[0]["role"] == "system":
-        told.append({"role": "system", "content": f"{messages[0]['content'] or ''}\n\n{system}"})
+        told.append({"role": "system", "content": f"{_joined(messages[0]['content'])}\n\n{system}"})
         messages = messages[1:]
     else:
         told.append({"role": "system", "content": system})
     for message in messages:
-        role, content = message["role"], message.get("content") or ""
+        role, content = message["role"], _joined(message.get("content"))
         if role == "tool":
             role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
         calls = "\n".join(_written(call) for call in message.get("tool_calls") or ())
@@ -60,6 +60,10 @@ def in_words(messages: Messages, tools: Sequence[dict[str, Any]]) -> Messages:
         else:
             told.append({"role": role, "content": content})
     return told
+
+
+def _joined(content: str | list[dict[str, str]] | None) -> str:
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
 def _written(call: dict[str, Any]) -> str:
