@@ -8,14 +8,6 @@
 
 namespace livekv {
 
-namespace {
-
-const float * row_of(const ggml_tensor * t, int64_t i) {
-    return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
-}
-
-}  // namespace
-
 chunked_runner::chunked_runner(const kv_shape & shape, int32_t n_threads)
     : shape_(shape),
       kernels_(best_cpu_kernels()),
@@ -149,27 +141,6 @@ ggml_tensor * chunked_runner::attend(ggml_context * ctx, ggml_cgraph * graph, in
     return attends ? out : nullptr;
 }
 
-bool chunked_runner::chooses_in(int64_t il) const {
-    return std::ranges::any_of(parts_, [&](const part & p) {
-        const going_on * const going = p.cache->step(il).going;
-        return going && going->lets_go(il);
-    });
-}
-
-template <typename F>
-void chunked_runner::guarded(F work) {
-    if (failed_) {
-        return;
-    }
-    try {
-        work();
-    } catch (...) {
-        if (!failed_.exchange(true)) {
-            failure_ = std::current_exception();
-        }
-    }
-}
-
 void chunked_runner::store_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -223,128 +194,6 @@ void chunked_runner::attend_node(ggml_tensor * dst, int ith, int nth, void * dat
     r.guarded([&] { r.job_.run(ith, static_cast<const float *>(dst->src[0]->data), static_cast<float *>(dst->data)); });
 }
 
-void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    chunked_runner & r = *static_cast<node *>(data)->runner;
-    r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
-}
-
-// One thread does it: ggml calls a node of one task from all of them.
-void chunked_runner::choose_node(ggml_tensor * dst, int ith, int /* nth */, void * data) {
-    if (ith > 0) {
-        return;
-    }
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    for (const part & p : r.parts_) {
-        r.guarded([&] { choose_going_on(p.cache->step(n.il)); });
-    }
-    if (r.rows_.change_after(n.il)) {
-        r.rows_.write_going_on(n.il, {static_cast<int32_t *>(dst->data), static_cast<size_t>(dst->ne[0])});
-    }
-}
-
-void chunked_runner::judge_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    if (r.bad_.any()) {
-        return;
-    }
-    r.guarded([&] {
-        chunked_cache & cache = *r.parts_.front().cache;
-        const attention_args & call = r.calls_.front();
-        const query_rows queries = {static_cast<const float *>(dst->src[0]->data), call.n_head};
-        const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
-        for (int64_t head = ith; head < call.n_head_kv; head += nth) {
-            cache.prompt().judge(cache.step(n.il), r.kernels_, segments, queries, n.scale, head);
-        }
-    });
-}
-
-void chunked_runner::last_guide_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    if (r.bad_.any()) {
-        return;
-    }
-    r.guarded([&] {
-        int64_t first = 0;  // of a part's jobs among all
-        for (size_t part = 0; part < r.parts_.size(); ++part) {
-            chunked_cache & cache = *r.parts_[part].cache;
-            if (!cache.prompt_at_hand()) {
-                continue;
-            }
-            const attention_args & call = r.calls_[part];
-            const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
-            const query_rows queries = {row_of(dst->src[0], r.rows_.first(n.il, part)), call.n_head};
-            for (int64_t head = 0; head < call.n_head_kv; ++head) {
-                if ((first + head) % nth == ith) {
-                    cache.prompt_at_hand()->weigh(cache.step(n.il), r.kernels_, segments, queries, n.scale, head);
-                }
-            }
-            first += call.n_head_kv;
-        }
-    });
-}
-
-// One thread does it: ggml calls a node of one task from all of them.
-void chunked_runner::decide_node(ggml_tensor * /* dst */, int ith, int /* nth */, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    if (ith > 0 || r.bad_.any()) {
-        return;
-    }
-    r.guarded([&] {
-        for (const part & p : r.parts_) {
-            if (guided_prompt * const prompt = p.cache->prompt_at_hand(); prompt && prompt->ends()) {
-                prompt->decide(p.cache->step(n.il));
-            }
-        }
-    });
-}
-
-void chunked_runner::question_node(ggml_tensor * dst, int ith, int nth, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    if (r.bad_.any()) {
-        return;
-    }
-    r.guarded([&] {
-        int64_t first = 0;  // of a part's jobs among all
-        for (size_t part = 0; part < r.parts_.size(); ++part) {
-            const layer_step & step = r.parts_[part].cache->step(n.il);
-            if (!step.condenses()) {
-                continue;
-            }
-            const attention_args & call = r.calls_[part];
-            const std::span segments(call.segments, static_cast<size_t>(call.n_segments));
-            const int64_t first_row = r.rows_.first(n.il, part) + step.n_rows() - step.n_question;
-            const query_rows queries = {row_of(dst->src[0], first_row), call.n_head};
-            for (int64_t head = 0; head < call.n_head; ++head) {
-                if ((first + head) % nth == ith) {
-                    r.questions_.weigh(part, step, r.kernels_, segments, queries, n.scale, head);
-                }
-            }
-            first += call.n_head;
-        }
-    });
-}
-
-// One thread does it: ggml calls a node of one task from all of them.
-void chunked_runner::keep_node(ggml_tensor * /* dst */, int ith, int /* nth */, void * data) {
-    const node & n = *static_cast<node *>(data);
-    chunked_runner & r = *n.runner;
-    if (ith > 0 || r.bad_.any()) {
-        return;
-    }
-    r.guarded([&] {
-        for (size_t part = 0; part < r.parts_.size(); ++part) {
-            if (const layer_step & step = r.parts_[part].cache->step(n.il); step.condenses()) {
-                r.questions_.choose(part, step, r.calls_[part].n_head);
-            }
-        }
-    });
-}
-
 void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data) {
     const node & n = *static_cast<node *>(data);
     chunked_runner & r = *n.runner;
@@ -352,8 +201,8 @@ void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data)
         return;
     }
     const auto start = std::chrono::steady_clock::now();
+    shared_work work{ith, nth};
     r.guarded([&] {
-        int64_t first = 0;  // of a part's jobs among all
         for (size_t part = 0; part < r.parts_.size(); ++part) {
             layer_step & step = r.parts_[part].cache->step(n.il);
             if (step.condenses()) {
@@ -371,12 +220,9 @@ void chunked_runner::seal_node(ggml_tensor * dst, int ith, int nth, void * data)
             guided_prompt * const prompt = r.parts_[part].cache->prompt_at_hand();
             const bool anew = prompt && prompt->ends();
             const int64_t n_jobs = anew ? prompt->n_seal_jobs(step) : host_step::n_seal_jobs(step);
-            for (int64_t job = 0; job < n_jobs; ++job) {
-                if ((first + job) % nth == ith) {
-                    anew ? prompt->seal(step, r.kernels_, job) : host_step::seal(step, r.kernels_, job, queries);
-                }
-            }
-            first += n_jobs;
+            work.of(n_jobs, [&](int64_t job) {
+                anew ? prompt->seal(step, r.kernels_, job) : host_step::seal(step, r.kernels_, job, queries);
+            });
         }
     });
     if (ith == 0) {

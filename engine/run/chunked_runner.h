@@ -71,6 +71,25 @@ class chunked_runner {
         int64_t il;
         float scale;
     };
+    // What one of nth threads does of jobs that all have.
+    struct shared_work {
+        int32_t ith;
+        int32_t nth;
+        int64_t first = 0;  // of the next jobs among all
+
+        template <typename F>
+        void of(int64_t n_jobs, F && run) {
+            for (int64_t job = 0; job < n_jobs; ++job) {
+                if ((first + job) % nth == ith) {
+                    run(job);
+                }
+            }
+            first += n_jobs;
+        }
+    };
+    static const float * row_of(const ggml_tensor * t, int64_t i) {
+        return reinterpret_cast<const float *>(static_cast<const char *>(t->data) + static_cast<size_t>(i) * t->nb[2]);
+    }
     static void store_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void attend_node(ggml_tensor * dst, int ith, int nth, void * node);
     static void weigh_node(ggml_tensor * dst, int ith, int nth, void * node);
@@ -89,7 +108,18 @@ class chunked_runner {
     // What nodes do runs in here: exceptions must not reach ggml's threads. The first one is thrown by check; what
     // comes after it in the pass is left out.
     template <typename F>
-    void guarded(F work);
+    void guarded(F work) {
+        if (failed_) {
+            return;
+        }
+        try {
+            work();
+        } catch (...) {
+            if (!failed_.exchange(true)) {
+                failure_ = std::current_exception();
+            }
+        }
+    }
 
     kv_shape shape_;
     const cpu_kernels & kernels_;

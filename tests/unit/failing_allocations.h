@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "error.h"
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FAILING_ALLOCATIONS 0
 #else
@@ -45,6 +47,20 @@ inline int64_t stop() {
     n_left = -1;
     all_after = false;
     return n_failed;
+}
+
+// Whether work ends in a livekv::error where its n-th allocation fails.
+template <typename F>
+bool fails_at(int64_t n, F && work) {
+    bool failed = false;
+    fail_at(n);
+    try {
+        work();
+    } catch (const livekv::error &) {
+        failed = true;
+    }
+    stop();
+    return failed;
 }
 
 inline bool this_one_fails() {

@@ -105,15 +105,7 @@ TEST(a_step_that_fails_leaves_what_was) {
         step(*s.get_engine(), std::vector<session_step>{{&s, first, 99, token_origin::prompt, {}, 50}});
         const size_t bytes = s.cache().bytes();
         const std::vector<int32_t> rest(tokens.begin() + 100, tokens.end());
-        bool failed = false;
-        allocations::fail_at(at);
-        try {
-            s.prefill(rest);
-        } catch (const error &) {
-            failed = true;
-        }
-        allocations::stop();
-        if (!failed) {
+        if (!allocations::fails_at(at, [&] { s.prefill(rest); })) {
             break;
         }
         ++n_failed;

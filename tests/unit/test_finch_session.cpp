@@ -108,15 +108,7 @@ TEST(a_pass_that_fails_leaves_what_was) {
     int n_failed = 0;
     for (int64_t at = 0; at < 3000; at += 7) {
         session s(m, finch_params(32, 40));
-        bool failed = false;
-        allocations::fail_at(at);
-        try {
-            s.prefill(context, question);
-        } catch (const error &) {
-            failed = true;
-        }
-        allocations::stop();
-        if (!failed) {
+        if (!allocations::fails_at(at, [&] { s.prefill(context, question); })) {
             break;
         }
         ++n_failed;

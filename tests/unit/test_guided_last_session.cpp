@@ -338,15 +338,7 @@ TEST(a_step_that_fails_leaves_what_was) {
         session s(four_layers(), last_params());
         read(s, std::span(tokens).first(128), 22);
         const size_t bytes = s.cache().bytes();
-        bool failed = false;
-        allocations::fail_at(at);
-        try {
-            s.prefill(std::span(tokens).subspan(128));
-        } catch (const error &) {
-            failed = true;
-        }
-        allocations::stop();
-        if (!failed) {
+        if (!allocations::fails_at(at, [&] { s.prefill(std::span(tokens).subspan(128)); })) {
             break;
         }
         ++n_failed;
