@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import livekv
-
 from .errors import EvalError, printable
 from .model_file import fingerprint
 from .run_folder import RunFolder
@@ -32,6 +30,8 @@ def _specs_in(decides: Mapping[str, Any]) -> Iterator[str]:
 
 def calibration_of(spec: str) -> list[str]:
     """The SHA-256 of the file that a cache reads; none for most. EvalError where it cannot be read."""
+    import livekv  # scoring and --help need no engine
+
     path = livekv.KVOptions.parse(spec).calibration
     return [sha256_of(Path(path))] if path else []
 
