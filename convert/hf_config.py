@@ -154,8 +154,9 @@ def _cut_to_window(hparams: Hparams, fields: Fields) -> None:
         # The class's default, for configurations that leave it out; newer models say null.
         window = fields.integer("sliding_window") if "sliding_window" in fields.data else hparams.family.window
     known = ("full_attention", "sliding_attention") if window else ("full_attention",)
-    if any(kind not in known for kind in fields.list("layer_types") or []):
-        raise fields.wrong("layer_types", "full_attention in every layer")
+    kinds = fields.list("layer_types")
+    if kinds is not None and (len(kinds) != hparams.n_layer or any(kind not in known for kind in kinds)):
+        raise fields.wrong("layer_types", f"{' or '.join(known)} for each of {hparams.n_layer} layers")
     if window is None:
         return
     if window < 1:

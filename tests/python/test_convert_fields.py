@@ -148,6 +148,7 @@ def test_files_that_are_no_json_object_are_refused_in_one_line(folder, capsys, t
         ("no_rope_layers", [1, 1], [1, 0]),
         ("layer_types", ["full_attention"], ["linear_attention"]),
         ("layer_types", ["full_attention"], ["sliding_attention"]),
+        ("layer_types", ["full_attention"], ["full_attention"] * 2),
         ("partial_rotary_factor", None, 0.5),
         ("per_layer_config", {}, {"0": {"intermediate_size": 64}}),
         ("kv_sharing_modes", [], ["reuse"]),
