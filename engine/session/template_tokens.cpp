@@ -94,13 +94,26 @@ void mark_chains(std::vector<token> & tokens) {
     tokens = std::move(marked);
 }
 
+// The lexer takes the first character for white space before a block. Behind an expression it looks no further back,
+// and so does not see either that what stands before a first line's block is white space.
+std::string with_opening(const std::string & source) {
+    const auto begins = [&](size_t at, std::string_view marks) {
+        return at + 1 < source.size() && source[at] == '{' && marks.find(source[at + 1]) != marks.npos;
+    };
+    const size_t n_blanks = std::min(source.find_first_not_of(" \t"), source.size());
+    if (begins(n_blanks, "%#")) {
+        return source.substr(n_blanks);
+    }
+    return begins(0, "{") ? source : "{{''}}" + source;
+}
+
 }  // namespace
 
 jinja::lexer_result template_tokens(std::string source) {
     if (source.ends_with('\r')) {  // a line break as any other, of which the lexer takes the last away
         source.back() = '\n';
     }
-    jinja::lexer_result read = jinja::lexer().tokenize(source);
+    jinja::lexer_result read = jinja::lexer().tokenize(with_opening(source));
     join_operators(read.tokens);
     find_signs(read.tokens);
     mark_chains(read.tokens);

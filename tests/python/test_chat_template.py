@@ -71,6 +71,16 @@ def test_a_template_writes_what_jinja2_writes(livekv, models, name, conversation
     assert model.apply_chat_template(messages, add_generation_prompt) == right
 
 
+@pytest.mark.parametrize("opening", ["a", "a ", "\n", "\na", " ", " \t", " \n ", "ab\n  ", "<", "{ ", "é"])
+def test_what_a_template_begins_with_stays(models, opening):
+    """White space before a first line's block goes, as before any other line's; all else is written."""
+    for block in ("{% if true %}Q{% endif %}", "{# c #}Q", "{%- if true %}Q{% endif %}", "{{ 'Q' }}", "{{- 'Q' }}"):
+        template = opening + block + "{{ messages|length }}"
+        model, _ = models(template)
+        messages = CONVERSATIONS["question"]
+        assert model.apply_chat_template(messages) == rendered(model, template, messages, True), template
+
+
 @pytest.mark.parametrize("name", ["dates", "inst_last", "renamed", "inst_sys"])
 def test_tokens_are_transformers_tokens(models, name):
     transformers = pytest.importorskip("transformers")
