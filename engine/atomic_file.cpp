@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "error.h"
+#include "file_in_use.h"
 
 namespace livekv {
 
@@ -105,8 +106,13 @@ atomic_file::atomic_file(const std::string & path) : path_(path), target_(behind
         fail("cannot write '", path, "': it names no file");
     }
     struct stat there = {};
-    if (::stat(target_.c_str(), &there) == 0 && !S_ISREG(there.st_mode)) {
-        fail("cannot write '", path_, "': it is not a file");
+    if (::stat(target_.c_str(), &there) == 0) {
+        if (!S_ISREG(there.st_mode)) {
+            fail("cannot write '", path_, "': it is not a file");
+        }
+        if (file_in_use::is(there)) {
+            fail("cannot write '", path_, "': it is a file that is read here");
+        }
     }
     remove_stale(target_);
     for (int i = 0; fd_ < 0; ++i) {  // a name that is taken belongs to a living writer

@@ -11,7 +11,7 @@ namespace livekv {
 // to path. Every method throws livekv::error naming path.
 class atomic_file {
   public:
-    // Refuses a path where something other than a file is; follows a symbolic link.
+    // Refuses a path where something other than a file is, and a file_in_use; follows a symbolic link.
     explicit atomic_file(const std::string & path);
     ~atomic_file();  // without commit: removes what was written
     atomic_file(const atomic_file &) = delete;

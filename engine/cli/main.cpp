@@ -112,6 +112,14 @@ bool prompt_was_cut(const generate_result & result, const std::vector<int32_t> &
     return result.reason == stop_reason::interrupted && result.n_prompt < std::ssize(prompt);
 }
 
+void check_outputs(const cli_options & options) {
+    for (const std::string & path : {options.stats_path, options.kv_save_path}) {
+        if (!path.empty()) {
+            check_writable(path);
+        }
+    }
+}
+
 int run(int argc, char ** argv) {
     cli_options options;
     option_table table;
@@ -127,12 +135,11 @@ int run(int argc, char ** argv) {
         std::cout << store_list_text(stored_pieces(options.kv_store_path));
         return 0;
     }
-    if (!options.stats_path.empty()) {
-        check_writable(options.stats_path);
+    for (const std::string & path :
+         {options.engine.model_path, options.prompt_file.value_or(""), options.engine.kv.calibration}) {
+        keep_input(path);
     }
-    if (!options.kv_save_path.empty()) {
-        check_writable(options.kv_save_path);
-    }
+    check_outputs(options);
     if (options.tokenize) {
         const tokenizer vocab{gguf_file(options.engine.model_path)};
         print_ids(vocab, read_prompt(options));
@@ -146,6 +153,7 @@ int run(int argc, char ** argv) {
         store = std::make_shared<chunk_store>(options.kv_store_path, static_cast<uint64_t>(options.kv_store_limit));
     }
     const auto m = options.engine.load();
+    check_outputs(options);  // now that all parts of the model are known
     std::optional<kv_file> saved;
     if (!options.kv_load_path.empty()) {
         saved.emplace(options.kv_load_path);

@@ -88,6 +88,10 @@ int run(int argc, char ** argv) {
         throw usage_error("--kl-tokens needs --kl-base");
     }
     const auto m = options.engine.load();
+    keep_input(options.text_path);
+    if (!options.tokens_path.empty()) {
+        check_writable(options.tokens_path);
+    }
     const std::string text = read_text(options.text_path);
     require_utf8(text, "the text");
     const std::vector<int32_t> tokens = m->vocab.encode(text, /*add_special=*/true, /*parse_special=*/false);

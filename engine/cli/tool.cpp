@@ -6,11 +6,13 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <iostream>
 #include <new>
 #include <vector>
 
 #include "atomic_file.h"
+#include "file_in_use.h"
 #include "graph/cpu_features.h"
 #include "livekv.h"
 #include "options.h"
@@ -62,6 +64,11 @@ void write_file(const std::string & path, const std::string & text) {
     atomic_file file(path);
     file.append({reinterpret_cast<const uint8_t *>(text.data()), text.size()});
     file.commit();
+}
+
+void keep_input(const std::string & path) {
+    static std::deque<file_in_use> inputs;
+    inputs.emplace_back(path);
 }
 
 void check_writable(const std::string & path) {

@@ -17,6 +17,9 @@ void flush_stdout();
 // Throws livekv::error when the file cannot be written.
 void write_file(const std::string & path, const std::string & text);
 
+// From now on no file that this process writes replaces the one at path, by whatever name: what a tool reads is kept.
+void keep_input(const std::string & path);
+
 // Throws livekv::error now when write_file would fail later.
 void check_writable(const std::string & path);
 

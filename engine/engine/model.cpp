@@ -11,6 +11,9 @@ model::model(const std::string & path, int64_t n_gpu_layers, const rope_override
     if (vocab.n_vocab() > hp.n_vocab) {
         fail("'", path, "': the tokenizer has ", vocab.n_vocab(), " tokens, the model ", hp.n_vocab);
     }
+    for (size_t i = 0; i < file.n_parts(); ++i) {
+        in_use_.emplace_back(file.part_path(i));
+    }
 }
 
 model_facts model::fingerprint(bool is_long) const {

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
 
+#include "file_in_use.h"
 #include "model/fingerprint.h"
 #include "model/gguf_file.h"
 #include "model/hparams.h"
@@ -37,6 +39,7 @@ struct model {
                                              const rope_override & rope = {}, weight_form form = weight_form::packed);
 
   private:
+    std::deque<file_in_use> in_use_;  // every part: nothing that is saved replaces the model
     mutable std::mutex contents_mutex_;
     mutable std::string contents_;  // contents_hash, once it was asked for
 };

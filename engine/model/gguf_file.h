@@ -26,6 +26,7 @@ class gguf_file {
     const std::string & path() const { return parts_[0].path(); }  // of the part with the metadata, the first
     std::span<const uint8_t> contents() const;                     // all bytes of a file that is no part
     size_t n_parts() const { return parts_.size(); }
+    const std::string & part_path(size_t i) const { return parts_[i].path(); }
     std::span<const uint8_t> part(size_t i) const { return {parts_[i].file.data(), parts_[i].file.size()}; }
 
     bool has(const std::string & key) const;

@@ -158,6 +158,7 @@ def test_bad_prompts_are_refused(cli, tmp_path):
     assert_refused(cli("-c", 8, stdin=b"word " * 50), 1, "the context holds 8 tokens")
 
 
+@pytest.mark.uninstrumented
 def test_a_model_that_is_a_folder_or_larger_than_the_address_space_is_refused(cli, tmp_path):
     assert_refused(cli("-p", "x", m=tmp_path), 1, f"'{tmp_path}' is not a file but a folder")
     huge = tmp_path / "huge.gguf"
@@ -185,6 +186,7 @@ def test_files_that_are_no_models_are_refused(cli, tmp_path, model):
         assert_refused(cli("-p", "x", m=tmp_path / "cut.gguf"), 1, "cut.gguf")
 
 
+@pytest.mark.uninstrumented
 def test_too_little_memory_is_an_error_not_a_crash(cli):
     import resource
 

@@ -142,6 +142,7 @@ def peak_bytes(folder, out, type_name) -> int:
     return int(done.stdout.split()[-1]) * 1024
 
 
+@pytest.mark.uninstrumented
 @pytest.mark.parametrize("type_name", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 def test_memory_stays_far_below_the_largest_tensor(large, tmp_path, type_name):
     small = tiny_models.make(tmp_path / "m", SHAPES["gqa_hd64"])
@@ -151,6 +152,7 @@ def test_memory_stays_far_below_the_largest_tensor(large, tmp_path, type_name):
     assert peak - baseline < LARGEST_BYTES // 2
 
 
+@pytest.mark.uninstrumented
 def test_memory_of_torch_checkpoints_stays_as_far_below(tmp_path):
     torch = pytest.importorskip("torch")
     folders = []
@@ -194,6 +196,7 @@ def test_killed_in_the_middle_there_is_no_output(large, tmp_path, tmp_path_facto
 LIMIT = 1_200_000 << 10  # bytes of address space: numpy loads, a text of 1.5 GB does not
 
 
+@pytest.mark.uninstrumented
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
 @pytest.mark.parametrize("size", [1500 << 20, 250 << 20])
 def test_files_far_larger_than_memory_are_one_line(small, tmp_path, name, size):
@@ -204,6 +207,7 @@ def test_files_far_larger_than_memory_are_one_line(small, tmp_path, name, size):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("convert_hf: "), done.stderr
 
 
+@pytest.mark.uninstrumented
 def test_memory_that_runs_out_is_one_line():
     code = "import sys, convert_error as c, numpy; sys.exit(c.run('tool', lambda: numpy.ones(1 << 50), tuple))"
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True)

@@ -17,6 +17,7 @@ def defined_globals(nm: str, path) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in symbols if (kind.isupper() or kind in "uvw") and not name.startswith("DW.ref.")]
 
 
+@pytest.mark.uninstrumented
 @pytest.mark.parametrize("level", ["avx2", "avx512"])
 def test_an_avx_object_defines_its_table_alone(build_dir, level):
     nm = shutil.which("nm")

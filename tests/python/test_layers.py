@@ -35,6 +35,7 @@ def test_includes_point_only_downward(root):
 BESIDE_THE_PUBLIC_HEADER = {
     "options.h": "the command line",
     "atomic_file.h": "files that are whole or untouched",
+    "file_in_use.h": "and none of them is one that is read",
     "utf8.h": "text from outside",
     "default_threads.h": "what no -t means",
     "graph/cpu_features.h": "a program built for another CPU says so before it does anything",

@@ -9,6 +9,7 @@ from python_eval.memory import begin_peak, current_rss, peak_rss
 MIB = 1 << 20
 
 
+@pytest.mark.uninstrumented
 def test_a_peak_is_of_its_own_stretch():
     if not begin_peak():
         pytest.skip("this system does not let a process reset its peak")

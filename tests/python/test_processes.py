@@ -72,6 +72,7 @@ print("done")
 """
 
 
+@pytest.mark.uninstrumented
 @pytest.mark.parametrize("what", ["loads", "opens"])
 def test_forks_while_another_thread_loads_models_or_opens_sessions(livekv, story, what):
     done = run(BESIDE, story, what)
@@ -98,6 +99,7 @@ def test_threads_by_default_are_those_of_the_affinity(livekv, tools, story):
     assert livekv.default_threads() == livekv.Model(story).n_threads
 
 
+@pytest.mark.uninstrumented
 def test_more_threads_than_memory_allows_are_one_line(tools, story):
     import resource
 
@@ -110,6 +112,7 @@ def test_more_threads_than_memory_allows_are_one_line(tools, story):
 
 
 # With 12 or less there is no memory for the program itself, or for what the C++ library sets up before main.
+@pytest.mark.uninstrumented
 @pytest.mark.parametrize("mib", [14, 16, 17, 18, 19, 20, 21, 22, 24, 26, 28, 29, 30, 31, 32, 64])
 def test_whatever_the_memory_a_tool_runs_or_says_one_line(tools, story, mib):
     import resource

@@ -26,6 +26,7 @@ def fragments(n: int = 3000) -> list[ctypes.c_void_p]:
     return pieces[::100]
 
 
+@pytest.mark.uninstrumented
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="malloc is not glibc's")
 def test_what_lies_between_pieces_in_use_is_given_back_when_it_is_time():
     in_use: list[ctypes.c_void_p] = []

@@ -8,6 +8,7 @@
 #include "atomic_file.h"
 #include "check.h"
 #include "error.h"
+#include "file_in_use.h"
 #include "temporary_folder.h"
 
 using namespace livekv;
@@ -130,6 +131,28 @@ TEST(without_commit_nothing_is_left) {
     }
     CHECK(here.names() == names{"a"});
     CHECK_EQ(check::read_file(here.file("a")), "old");
+}
+
+TEST(a_file_that_is_read_is_not_replaced_by_any_name) {
+    const temporary_folder here;
+    write(here.file("a"), "old");
+    std::filesystem::create_hard_link(here.file("a"), here.file("hard"));
+    std::filesystem::create_symlink("a", here.file("soft"));
+    {
+        const file_in_use reading(here.file("a"));
+        {
+            const file_in_use again(here.file("soft"));
+            const file_in_use nothing(here.file("none"));
+        }
+        for (const char * name : {"a", "hard", "soft"}) {
+            CHECK_ERROR(write(here.file(name), "new"), "it is a file that is read here");
+        }
+        write(here.file("b"), "b");
+        CHECK(here.names() == (names{"a", "b", "hard", "soft"}));
+    }
+    write(here.file("soft"), "new");
+    CHECK_EQ(check::read_file(here.file("a")), "new");
+    CHECK_EQ(check::read_file(here.file("hard")), "old");
 }
 
 TEST_MAIN
