@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.windows != 1 or len(options.data) != 1:
         raise EvalError("one window of one text is profiled: --windows 1 and one file")
     caches = measuring.kv_caches(options.kv)
+    measuring.require_outputs(options, caches.values())
     model = measuring.open_model(options)
     layers = _layers(options.layers, model.n_layer)
     (window,) = measuring.windows_of(model, options)

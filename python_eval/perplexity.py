@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     against = options.against or (compressed or list(caches))[0]
     if against not in caches:
         raise EvalError(f"--against {against} is none of the caches: {', '.join(caches)}")
+    measuring.require_outputs(options, caches.values())
     model = measuring.open_model(options)
     layers = _of_one_layer(caches, model.n_layer) if options.by_layer else {}
     windows = measuring.windows_of(model, options)

@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     plans = plans_of(options)
     base = canonical(options.base)
     specs = [spec for plan in plans for spec in plan.specs]
+    measuring.require_outputs(options, specs)
     model = measuring.open_model(options)
     data = load_tasks(options)
     _check_sessions(model, specs, options.n_ctx)

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import EvalError
 from ..files import lines_of, parse_line, read_json
 
+SUFFIXES = (".json", ".jsonl", ".npz")  # of the files that reports are made of
 COMMANDS = ("perplexity", "ablation", "tune", "cache_profile", "longbench", "longbench-e", "longbench-v2")
 
 

@@ -42,7 +42,7 @@ from .outcome import (
     trial_rows,
     trials_of,
 )  # fmt: skip
-from .search import METHODS, Search, Share, Task, create, method, open_study
+from .search import METHODS, Search, Share, Task, create, method, open_study, storage_files
 from .space import SPACES, fixed, space_of
 
 COMMAND = "tune"
@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         method(name)
     space = fixed(space_of(options.policy), options.fix, options.policy)
     base = canonical(options.base)
+    measuring.require_outputs(options, (), *storage_files(options.storage or ""))
     model = measuring.open_model(options)
     windows, held_out = _windows(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
