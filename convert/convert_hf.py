@@ -45,8 +45,9 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
     config = read_json(hf_dir / "config.json")
     hparams = read_hparams(config)
     vocab = read_vocab(hf_dir, config, hparams.n_vocab)
-    plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
-    for note in hparams.notes + vocab.notes + notes:
+    tensors, found = open_checkpoint(hf_dir)
+    plan, notes = plan_tensors(tensors, hparams, type_name)
+    for note in found + hparams.notes + vocab.notes + notes:
         print(f"note: {' '.join(note.split())}", file=sys.stderr)  # names from a checkpoint may hold anything
     with whole_output(out) as temporary:
         write_gguf(temporary, printable(hf_dir.resolve().name), type_name, hparams, vocab, plan)
