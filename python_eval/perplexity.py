@@ -24,7 +24,7 @@ from .paired import mean_se
 from .run_folder import RunFolder
 from .specs import canonical, spec_of
 from .tables import Row, markdown, write_tables
-from .windows import RECORDS, Measured, load, measure
+from .windows import FIELDS, RECORDS, Measured, load, measure
 
 COMMAND = "perplexity"
 NOTES = (
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
                 ray_address=options.ray,
                 progress=progress,
             )
-        measured = load(folder.path, folder.records(RECORDS))
+        measured = load(folder.path, folder.records(RECORDS, FIELDS))
         if layers:
             rows = [
                 {"text": text, "cache": label, "layer": layer, **_of_layer(measured[spec].of_text(text))}

@@ -22,7 +22,7 @@ from ..model_file import size_warning
 from ..run_folder import RunFolder
 from ..specs import canonical
 from ..tables import markdown, write_tables
-from ..windows import RECORDS, Measured, load, measure
+from ..windows import FIELDS, RECORDS, Measured, load, measure
 from .plan import Plan, make_plan
 from .result import NOTE, PUBLISHED_NOTE, Scores, rows_of, short_rows
 from .studies import STUDIES, select, vary
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
                 ray_address=options.ray,
                 progress=progress,
             )
-        measured = load(folder.path, folder.records(RECORDS))
+        measured = load(folder.path, folder.records(RECORDS, FIELDS))
         scores = score_tasks(options, model, data, specs, folder) if data else {}
         warnings = size_warning(model.n_params) if data else []
         return _write(folder, plans, measured, scores, warnings, options.json)

@@ -27,7 +27,7 @@ from ..run_folder import RunFolder, one_at_a_time
 from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..texts import Window
-from ..windows import RECORDS, Measured, load, measure
+from ..windows import FIELDS, RECORDS, Measured, load, measure
 from ..workers import run_jobs
 from .front import CORNER
 from .outcome import (
@@ -160,7 +160,7 @@ def _measure_again(
             folder, measuring.worker_of(options, base), specs, held_out,
             n_workers=options.workers, ray_address=options.ray, progress=progress,
         )  # fmt: skip
-    return load(folder.path, folder.records(RECORDS))
+    return load(folder.path, folder.records(RECORDS, FIELDS))
 
 
 def _worth_measuring_again(trials: Sequence[Trial]) -> list[Trial]:
