@@ -27,7 +27,7 @@ from hf_rope import Rope
 from hf_tokenizer import read_vocab
 from hf_vocab import Vocab
 from tensor_plan import TYPES, TensorStream, plan_tensors
-from whole_file import whole_output
+from whole_file import refuse_input, whole_output
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -38,19 +38,29 @@ def convert(hf_dir: Path, out: Path, type_name: str) -> str:
         raise ConvertError(f"{hf_dir} holds no config.json: it is no Hugging Face model folder")
     if out.is_dir() or not out.parent.is_dir():
         raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
+    if not _is_gguf(out):  # which was made of some folder, and is nothing that is read
+        refuse_input(out, hf_dir.rglob("*"))
     if has_file(hf_dir / "tokenizer.model"):
         refuse_pointer(hf_dir / "tokenizer.model")
     config = read_json(hf_dir / "config.json")
     hparams = read_hparams(config)
     vocab = read_vocab(hf_dir, config, hparams.n_vocab)
-    plan, notes = plan_tensors(open_checkpoint(hf_dir), hparams, type_name)
-    for note in hparams.notes + vocab.notes + notes:
+    tensors, found = open_checkpoint(hf_dir)
+    plan, notes = plan_tensors(tensors, hparams, type_name)
+    for note in found + hparams.notes + vocab.notes + notes:
         print(f"note: {' '.join(note.split())}", file=sys.stderr)  # names from a checkpoint may hold anything
     with whole_output(out) as temporary:
         write_gguf(temporary, printable(hf_dir.resolve().name), type_name, hparams, vocab, plan)
     n_parameters = sum(tensor.source.n_rows * tensor.source.n_cols for tensor in plan)
     sizes = f"{len(plan)} tensors, {n_parameters / 1e6:.1f} M parameters, {type_name}"
     return f"{printable(str(out))}: {sizes}, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def _is_gguf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def printable(name: str) -> str:

@@ -71,16 +71,20 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def open_checkpoint(hf_dir: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the folder's checkpoint by name: safetensors before .bin, sharded or single."""
-    for index_name, single_name, open_file in (
-        ("model.safetensors.index.json", "model.safetensors", _open_safetensors),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin", _open_torch),
-    ):
-        if has_file(hf_dir / index_name):
-            return _open_shards(hf_dir, index_name, open_file)
-        if has_file(hf_dir / single_name):
-            return open_file(hf_dir / single_name)
+def open_checkpoint(hf_dir: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Every tensor of the folder's checkpoint by name, and notes on what it holds besides. Where there are several, the
+    one that transformers reads (5.23, from_pretrained): safetensors before .bin, and a single file before an index."""
+    kinds = (
+        ("model.safetensors", _open_safetensors, False),
+        ("model.safetensors.index.json", _open_safetensors, True),
+        ("pytorch_model.bin", _open_torch, False),
+        ("pytorch_model.bin.index.json", _open_torch, True),
+    )
+    for n, (name, open_file, is_index) in enumerate(kinds):
+        if has_file(hf_dir / name):
+            rest = [other for other, _, _ in kinds[n + 1 :] if has_file(hf_dir / other)]
+            notes = [f"{name} is read, as by transformers, and not {' and '.join(rest)} beside it"] if rest else []
+            return _open_shards(hf_dir, name, open_file) if is_index else open_file(hf_dir / name), notes
     if shards := files_in(hf_dir, "*-of-*.safetensors"):
         name = shards[0].name
         raise ConvertError(f"{hf_dir} holds {name}, but no model.safetensors.index.json that names all shards")
@@ -103,11 +107,17 @@ def _open_shards(hf_dir: Path, index_name: str, open_file) -> dict[str, StoredTe
         if not has_file(hf_dir / file_name):
             raise ConvertError(f"{hf_dir} lacks the shard {file_name} that {index_name} names")
         shards[file_name] = open_file(hf_dir / file_name)
-    tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
+    tensors: dict[str, StoredTensor] = {}
+    holder: dict[str, str] = {}
+    for file_name, shard in shards.items():
+        for name in shard:
+            if name in tensors:  # the index names one of them, and transformers may take the other
+                raise ConvertError(f"{name} is in {holder[name]} and in {file_name}: {hf_dir} is of two checkpoints")
+            holder[name] = file_name
+        tensors |= shard
     for name, file_name in weight_map.items():
         if name not in shards[file_name]:
             raise ConvertError(f"{file_name} lacks the tensor {name} that {index_name} places there")
-        tensors[name] = shards[file_name][name]
     return tensors
 
 

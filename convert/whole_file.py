@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -49,6 +49,24 @@ def whole_output(out: Path) -> Iterator[Path]:
         if problem.filename is not None:  # of something that is read, mostly
             raise
         raise ConvertError(f"cannot write {out}: {problem.strerror or problem}") from problem  # a full disk, mostly
+
+
+def refuse_input(out: Path, inputs: Iterable[Path], error: type[Exception] = ConvertError) -> None:
+    """Raises `error` where `out` is one of the files that a tool reads, under whatever name: of an input that is
+    replaced, nothing is left. Links are followed, as they are when it is written. Inputs that are missing are skipped.
+    """
+    try:
+        there = out.stat()
+    except OSError:  # nothing there, or nothing that could be written
+        return
+    for path in inputs:
+        try:
+            same = os.path.samestat(there, path.stat())
+        except OSError:
+            continue
+        if same:
+            name = "" if path == out else f" ({path})"
+            raise error(f"cannot write {out}: it is the input itself{name}")
 
 
 def is_temporary(name: str, target: str) -> bool:

@@ -28,12 +28,18 @@ from .arguments import positive
 from .distributions import layer_distributions
 from .errors import EvalError, run_tool
 from .identity import require_same_calibrations
+from .record_fields import LIST, NULL, NUMBER, OBJECT, TEXT, WHOLE, Fields
 from .run_folder import Record, RunFolder
 from .specs import canonical
 from .tables import Row, markdown, write_tables
 from .windows import write_arrays
 
 COMMAND = "cache_profile"
+GROWTH: Fields = {
+    "label": TEXT, "spec": TEXT, "n_tokens": LIST, "bytes": OBJECT, "snr_k": LIST + NULL, "snr_v": LIST + NULL,
+    "bits_per_value": NUMBER, "outlier_fraction": NUMBER + NULL, "saturated_fraction": NUMBER + NULL,
+}  # fmt: skip
+LAYERS: Fields = {"label": TEXT, "spec": TEXT, "layer": WHOLE, "rotation": OBJECT, "arrays": TEXT}
 NOTE = (
     "SNR: signal to noise of sealed keys and values, dB, mean over layers. Saturated: share of sealed values beyond "
     "the range their codes cover.",
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.windows != 1 or len(options.data) != 1:
         raise EvalError("one window of one text is profiled: --windows 1 and one file")
     caches = measuring.kv_caches(options.kv)
+    measuring.require_outputs(options, caches.values())
     model = measuring.open_model(options)
     layers = _layers(options.layers, model.n_layer)
     (window,) = measuring.windows_of(model, options)
@@ -66,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     tokens = list(window.tokens)
     with RunFolder(measuring.folder_of(COMMAND, options, config), config) as folder:
         require_same_calibrations(folder, caches)
-        there = {record["label"]: record for record in folder.records("growth")}
+        there = {record["label"]: record for record in folder.records("growth", GROWTH)}
         for label, spec in caches.items():
             if there.get(label, {"spec": spec})["spec"] != spec:
                 raise EvalError(
@@ -136,7 +143,7 @@ def _look_inside(
     """Distributions of the layers that the folder lacks: what the base cache keeps, and which of it `spec` set
     apart.
     """
-    done = {(record["label"], record["layer"]) for record in folder.records("distributions")}
+    done = {(record["label"], record["layer"]) for record in folder.records("distributions", LAYERS)}
     missing = [layer for layer in layers if (label, layer) not in done]
     if not missing:
         return
@@ -160,7 +167,7 @@ def _look_inside(
 
 def _write(folder: RunFolder, json_to: str | None) -> int:
     rows: list[Row] = []
-    for record in folder.records("growth"):
+    for record in folder.records("growth", GROWTH):
         snr = {side: [x for x in record[f"snr_{side}"] or [] if x is not None] for side in "kv"}
         rows.append(
             {

@@ -23,8 +23,9 @@ import livekv
 
 from .arguments import named, output, positive
 from .errors import EvalError, run_tool
+from .files import refuse_input
 from .measuring import progress_bar
-from .model_file import require_model_file
+from .model_file import parts_of, require_model_file
 from .texts import read_text
 
 COMMAND = "calibrate"
@@ -115,9 +116,10 @@ def calibrate(
 def run(options: argparse.Namespace) -> int:
     """Reads, calibrates, writes."""
     require_model_file(options.model)
+    out = Path(options.out or options.model.with_suffix(f".kvquant{options.bits}"))
+    refuse_input(out, [*parts_of(options.model), options.text])
     text = read_text(options.text)
     model = livekv.Model(options.model, n_threads=options.threads)
-    out = options.out or options.model.with_suffix(f".kvquant{options.bits}")
     samples = cut_samples(model, text, options.samples, options.length)
     try:
         with tempfile.TemporaryDirectory(prefix="livekv-calibrate-") as folder:

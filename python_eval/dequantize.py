@@ -22,7 +22,7 @@ sys.path.extend(CONVERT_FOLDERS)
 
 from convert_error import ConvertError, named, run_tool
 from tensor_plan import encode, write_array
-from whole_file import whole_output
+from whole_file import refuse_input, whole_output
 
 TYPES = {"f32": (GGMLQuantizationType.F32, 0), "f16": (GGMLQuantizationType.F16, 1)}  # and general.file_type
 
@@ -40,8 +40,7 @@ def dequantize(source: Path, out: Path, type_name: str = "f32") -> str:
     """
     if out.is_dir() or not out.parent.is_dir():
         raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ConvertError(f"{out} is the input itself")
+    refuse_input(out, [source])
     try:
         reader = GGUFReader(source)
     except (ValueError, KeyError, IndexError) as problem:

@@ -14,9 +14,13 @@ from .errors import EvalError
 
 sys.path.extend(CONVERT_FOLDERS)
 
+import whole_file as _files
 from whole_file import is_temporary, whole_file
 
-__all__ = ["is_temporary", "lines_of", "parse_line", "read_json", "require_file", "write_text", "written_whole"]
+__all__ = [
+    "is_temporary", "lines_of", "parse_line", "read_json", "refuse_input", "require_file", "write_text",
+    "written_whole",
+]  # fmt: skip
 
 
 def require_file(path: Path, what: str) -> None:
@@ -26,6 +30,11 @@ def require_file(path: Path, what: str) -> None:
     if path.is_dir():
         raise EvalError(f"{path}: is a folder, not {what}")
     raise EvalError(f"{path}: no file, but something else" if path.exists() else f"{path}: no such file")
+
+
+def refuse_input(out: Path, inputs: Iterable[Path]) -> None:
+    """whole_file.refuse_input, with EvalError."""
+    _files.refuse_input(out, inputs, EvalError)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ import livekv
 
 from .arguments import named, output, positive
 from .errors import EvalError
+from .files import refuse_input
 from .identity import run_config
-from .model_file import require_model_file
+from .model_file import parts_of, require_model_file
 from .run_folder import default_folder
 from .specs import spec_of
-from .texts import Window, cut_windows
+from .texts import WIKITEXT_PLACES, Window, cut_windows
 from .windows import Worker, reads_sealed_keys
 from .workers import threads_each
+
+# Files of a run folder, besides .jsonl, that a later run reads.
+KEPT = ("config.json", "versions.json", "caches.json", "calibrations.json", "tune.log")
 
 
 def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: int = 0) -> None:
@@ -63,6 +67,20 @@ def add_options(parser: argparse.ArgumentParser, *, n_ctx: int = 2048, windows: 
         metavar="FILE",
         help="the result as JSON as well; - for stdout, in place of the table",
     )
+
+
+def require_outputs(options: argparse.Namespace, specs: Iterable[str], *more: Path) -> None:
+    """EvalError where --json, or one of `more` files that are written, is a file that the command reads: a part of the
+    model, a text or another data set, what one of the caches was calibrated to.
+    """
+    data = options.data_dir or Path("data")
+    inputs = [*(parts_of(options.model) if options.model.is_file() else ()), *map(Path, options.data)]
+    inputs += [*(data / place for place in WIKITEXT_PLACES), *data.glob("*.jsonl")]
+    calibrations = (livekv.KVOptions.parse(spec).calibration for spec in (*specs, options.base))
+    inputs += [Path(path) for path in calibrations if path]
+    to = [Path(options.json)] if options.json not in (None, "-") else []
+    for path in (*to, *more):
+        refuse_input(path, inputs)
 
 
 def open_model(options: argparse.Namespace) -> livekv.Model:
@@ -109,8 +127,12 @@ def config_of(command: str, options: argparse.Namespace, windows: list[Window], 
 
 
 def folder_of(command: str, options: argparse.Namespace, config: Mapping[str, Any]) -> Path:
-    """`--out`, or a folder of the configuration."""
-    return options.out or default_folder(command, config)
+    """`--out`, or a folder of the configuration. EvalError where --json is one of the files a run goes on with."""
+    folder: Path = options.out or default_folder(command, config)
+    to = Path(options.json or "-")
+    if folder.is_dir() and to.parent.samefile(folder) and (to.suffix == ".jsonl" or to.name in KEPT):
+        raise EvalError(f"--json: cannot write {to}: the run keeps its own {to.name} there")
+    return folder
 
 
 def kv_caches(text: str) -> dict[str, str]:

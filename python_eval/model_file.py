@@ -26,7 +26,7 @@ def require_model_file(path: Path) -> None:
 def fingerprint(path: Path) -> dict[str, Any]:
     """Name, size and SHA-256 of all bytes, of all parts where the model is split: whichever part was named."""
     require_model_file(path)
-    parts = _parts_of(path)
+    parts = parts_of(path)
     try:
         stats = [part.stat() for part in parts]
         digest = _sha256_of_all(tuple((part, stat.st_size, stat.st_mtime_ns) for part, stat in zip(parts, stats)))
@@ -35,8 +35,8 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"file": printable(parts[0].name), "bytes": sum(stat.st_size for stat in stats), "sha256": digest}
 
 
-def _parts_of(path: Path) -> list[Path]:
-    """Those that are there; the engine names one that is missing."""
+def parts_of(path: Path) -> list[Path]:
+    """All parts of a model, whichever was named; those that are there, since the engine names one that is missing."""
     split = re.fullmatch(r"(.*)-\d{5}(-of-\d{5}\.gguf)", path.name, re.DOTALL)
     if not split:
         return [path]

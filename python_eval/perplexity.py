@@ -24,7 +24,7 @@ from .paired import mean_se
 from .run_folder import RunFolder
 from .specs import canonical, spec_of
 from .tables import Row, markdown, write_tables
-from .windows import RECORDS, Measured, load, measure
+from .windows import FIELDS, RECORDS, Measured, load, measure
 
 COMMAND = "perplexity"
 NOTES = (
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     against = options.against or (compressed or list(caches))[0]
     if against not in caches:
         raise EvalError(f"--against {against} is none of the caches: {', '.join(caches)}")
+    measuring.require_outputs(options, caches.values())
     model = measuring.open_model(options)
     layers = _of_one_layer(caches, model.n_layer) if options.by_layer else {}
     windows = measuring.windows_of(model, options)
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
                 ray_address=options.ray,
                 progress=progress,
             )
-        measured = load(folder.path, folder.records(RECORDS))
+        measured = load(folder.path, folder.records(RECORDS, FIELDS))
         if layers:
             rows = [
                 {"text": text, "cache": label, "layer": layer, **_of_layer(measured[spec].of_text(text))}

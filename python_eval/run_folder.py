@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module, metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from .errors import EvalError
 from .files import is_temporary, lines_of, parse_line, read_json, write_text
+from .record_fields import Fields, fault_of
 
 Record = dict[str, Any]
 
@@ -72,17 +73,13 @@ class RunFolder:
         """Leaves the folder to others; what was written stays."""
         self._unlock()
 
-    def records(self, name: str) -> list[Record]:
-        """The finished records of `<name>.jsonl`, in order; none where there is no such file.
-
-        A last line without its newline is what a killed run left behind: it is dropped. EvalError names any other line
-        that is no JSON object.
-        """
+    def records(
+        self, name: str, fields: Fields | None = None, fault: Callable[[Record], str | None] | None = None
+    ) -> list[Record]:
+        """The finished records of `<name>.jsonl`, in order, as read_records gives them; none where there is no such
+        file."""
         path = self._jsonl(name)
-        if not path.exists():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return [parse_line(path, number, line) for number, line in lines_of(lines)]
+        return read_records(path, fields, fault) if os.path.lexists(path) else []
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one line to `<name>.jsonl` and returns when it is on the disk.
@@ -109,8 +106,11 @@ class RunFolder:
         write_text(self.path / name, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """What `write_json` wrote; EvalError where it is missing or no JSON."""
-        return read_json(self.path / name)
+        """The object that `write_json` wrote; EvalError where it is missing, no JSON or no object."""
+        content = read_json(self.path / name)
+        if not isinstance(content, dict):
+            raise EvalError(f"{self.path / name}: not a JSON object")
+        return content
 
     def _jsonl(self, name: str) -> Path:
         return self.path / f"{name}.jsonl"
@@ -137,6 +137,27 @@ class RunFolder:
         if now != (later[-1] if later else {key: value for key, value in first.items() if key != "resumed_with"}):
             later.append(now)
             self.write_json("versions.json", first)
+
+
+def read_records(
+    path: Path, fields: Fields | None = None, fault: Callable[[Record], str | None] | None = None
+) -> list[Record]:
+    """The records of a .jsonl file of a run, in order, each with `fields`.
+
+    A last line without its newline is what a killed run left behind: it is dropped. EvalError names the line that is no
+    JSON object, lacks a field or has another type in it, or that `fault` has something to say of.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as problem:
+        raise EvalError(f"{path}: cannot read: {problem.strerror}") from None
+    found = []
+    for number, line in lines_of(lines):
+        record = parse_line(path, number, line)
+        if wrong := fault_of(record, fields or {}) or (fault and fault(record)):
+            raise EvalError(f"{path}:{number}: {wrong}")
+        found.append(record)
+    return found
 
 
 def default_folder(name: str, config: Mapping[str, Any]) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import EvalError
 from .files import written_whole
+from .record_fields import NULL, NUMBER, TEXT, WHOLE, Fields
 from .run_folder import Record, RunFolder
 from .texts import Window
 from .workers import run_jobs
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 RECORDS = "windows"
+FIELDS: Fields = {
+    "spec": TEXT, "text": TEXT, "window": WHOLE, "chunk_size": WHOLE, "n_scored": WHOLE, "nll_mean": NUMBER,
+    "kl_mean": NUMBER + NULL, "same_top": NUMBER + NULL, "bits_per_value": NUMBER, "arrays": TEXT,
+}  # fmt: skip
+# A mean is the same numbers added again, on another machine perhaps in another order.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,13 @@ def measure(
 
     `progress` is called with (finished, all) at the start and after each.
     """
-    done = {(one["spec"], one["text"], one["window"]) for one in run.records(RECORDS)}
+    known = {(window.text, window.index) for window in windows}
+
+    def fault(record: Record) -> str | None:
+        key = record["text"], record["window"]
+        return None if key in known else f"this run has no window {key[1]} of {key[0]}"
+
+    done = {(one["spec"], one["text"], one["window"]) for one in run.records(RECORDS, FIELDS, fault)}
     every = [Job(spec, window) for spec in dict.fromkeys(specs) for window in windows]
     jobs = [job for job in every if (job.spec, job.window.text, job.window.index) not in done]
     finished = len(every) - len(jobs)
@@ -161,14 +175,15 @@ class Measured:
 
 
 def load(folder: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
-    """{spec: its windows} of the records of a folder, in the order of texts and windows."""
+    """{spec: its windows} of the records of a folder, which have FIELDS, in the order of texts and windows. EvalError
+    where arrays are not those of their record."""
     by_spec: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         by_spec.setdefault(record["spec"], []).append(record)
     measured: dict[str, Measured] = {}
     for spec, some in by_spec.items():
         ordered = sorted({(one["text"], one["window"]): one for one in some}.items())
-        arrays = [_window_arrays(folder / one["arrays"]) for _, one in ordered]
+        arrays = [_window_arrays(folder / one["arrays"], one) for _, one in ordered]
         same_top = [one["same_top"] for _, one in ordered]
         measured[spec] = Measured(
             spec,
@@ -203,8 +218,19 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise EvalError(f"{path}: cannot read its arrays: {problem}") from None
 
 
-def _window_arrays(path: Path) -> dict[str, Array]:
+def _window_arrays(path: Path, record: Mapping[str, Any]) -> dict[str, Array]:
     arrays = read_arrays(path)
     if {"nll", "kl"} - arrays.keys():
         raise EvalError(f"{path}: not the arrays of a measured window")
+    # What the record says of them tells one window's from another's: a file that was copied over it, or a folder that
+    # was put together from two.
+    shape = (record["n_scored"],)
+    means = {"nll": record["nll_mean"], "kl": record["kl_mean"] or 0.0}
+    for name, mean in means.items():
+        one = arrays[name]
+        if one.shape != shape or not math.isclose(float(one.mean()), mean, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            raise EvalError(
+                f"{path}: not the arrays that {RECORDS}.jsonl has there for {record['text']} {record['window']} of "
+                f"{record['spec']}: take that line out and run the same command to measure it again"
+            )
     return arrays

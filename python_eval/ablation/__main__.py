@@ -22,7 +22,7 @@ from ..model_file import size_warning
 from ..run_folder import RunFolder
 from ..specs import canonical
 from ..tables import markdown, write_tables
-from ..windows import RECORDS, Measured, load, measure
+from ..windows import FIELDS, RECORDS, Measured, load, measure
 from .plan import Plan, make_plan
 from .result import NOTE, PUBLISHED_NOTE, Scores, rows_of, short_rows
 from .studies import STUDIES, select, vary
@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     plans = plans_of(options)
     base = canonical(options.base)
     specs = [spec for plan in plans for spec in plan.specs]
+    measuring.require_outputs(options, specs)
     model = measuring.open_model(options)
     data = load_tasks(options)
     _check_sessions(model, specs, options.n_ctx)
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
                 ray_address=options.ray,
                 progress=progress,
             )
-        measured = load(folder.path, folder.records(RECORDS))
+        measured = load(folder.path, folder.records(RECORDS, FIELDS))
         scores = score_tasks(options, model, data, specs, folder) if data else {}
         warnings = size_warning(model.n_params) if data else []
         return _write(folder, plans, measured, scores, warnings, options.json)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..run_folder import RunFolder
+from ..record_fields import FLAG, LIST, NULL, NUMBER, TEXT, WHOLE, Fields
+from ..run_folder import Record, RunFolder
 from ..workers import run_jobs
 from .answer import Decoding, answer_together, decoding, decoding_v2
 from .data import Sample
@@ -21,6 +22,18 @@ from .tasks import task, v2_answer
 
 if TYPE_CHECKING:
     import livekv
+
+_MEASURES: Fields = {
+    "index": WHOLE, "_id": TEXT, "workers": WHOLE, "kv_bytes": WHOLE, "kv_f16_bytes": WHOLE, "prompt_tokens": WHOLE,
+    "generated_tokens": WHOLE, "rss_before": NUMBER + NULL, "rss_peak": NUMBER + NULL, "ttft_s": NUMBER,
+    "prefill_s": NUMBER, "decode_s": NUMBER, "seal_s": NUMBER,
+}  # fmt: skip
+FIELDS: Fields = {
+    **_MEASURES, "pred": TEXT, "answers": LIST, "all_classes": LIST + NULL, "length": WHOLE + NULL,
+}  # fmt: skip
+FIELDS_V2: Fields = {
+    **_MEASURES, "pred": TEXT + NULL, "judge": FLAG, "difficulty": TEXT, "length": TEXT, "answer": TEXT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,11 @@ def predict(
 
     Caches take turns at the same samples, so that they share what the machine does meanwhile.
     """
-    done = {(cache, name): _indices(folder, cache, name) for cache in settings.caches for name in data.samples}
+    done = {
+        (cache, name): _indices(folder, cache, name, samples)
+        for cache in settings.caches
+        for name, samples in data.samples.items()
+    }
     missing = []
     n_samples = 0
     for name, samples in data.samples.items():
@@ -137,7 +154,8 @@ def predict(
 
 def answers(folder: RunFolder, cache: str, name: str) -> list[dict[str, Any]]:
     """The recorded answers of a task with a cache, in the order of the samples."""
-    return sorted(folder.records(records_name(cache, name)), key=lambda record: int(record["index"]))
+    found = {record["index"]: record for record in folder.records(records_name(cache, name), _fields(name))}
+    return [found[index] for index in sorted(found)]
 
 
 def records_name(cache: str, name: str) -> str:
@@ -146,5 +164,24 @@ def records_name(cache: str, name: str) -> str:
     return where if name == "v2" else f"{where}/{name}"
 
 
-def _indices(folder: RunFolder, cache: str, name: str) -> set[int]:
-    return {int(record["index"]) for record in folder.records(records_name(cache, name))}
+def _fields(name: str) -> Fields:
+    return FIELDS_V2 if name == "v2" else FIELDS
+
+
+def _indices(
+    folder: RunFolder, cache: str, name: str, samples: Sequence[Sample | Mapping[str, str]]
+) -> set[int]:
+    """Which of the samples are answered; EvalError names an answer to none of them."""
+
+    def fault(record: Record) -> str | None:
+        index = record["index"]
+        if not 0 <= index < len(samples):
+            return f"this run has no sample {index} of {name}"
+        sample = samples[index]
+        if isinstance(sample, Sample):
+            same = record["_id"] == sample.id and record["answers"] == list(sample.answers)
+        else:
+            same = record["_id"] == sample["_id"] and record["answer"] == sample["answer"]
+        return None if same else f"not an answer to sample {index} of {name}, but to {record['_id'] or 'another'}"
+
+    return {record["index"] for record in folder.records(records_name(cache, name), _fields(name), fault)}

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..arguments import named
 from ..errors import EvalError, run_tool
-from ..files import write_text
-from .read import read_results
+from ..files import refuse_input, write_text
+from .read import SUFFIXES, read_results
 from .sections import Section, section_of
 
 COMMAND = "report"
@@ -46,6 +46,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Reads every folder, then writes the pictures and the page."""
+    for path in options.results:
+        refuse_input(options.out, (one for one in path.rglob("*") if one.suffix in SUFFIXES))
     sections = [
         section_of(read_results(path), f"{n}-{path.resolve().name}") for n, path in enumerate(options.results, 1)
     ]

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvalError
-from ..files import lines_of, parse_line, read_json
+from ..files import read_json
+from ..record_fields import Fields
+from ..run_folder import read_records
 
+SUFFIXES = (".json", ".jsonl", ".npz")  # of the files that reports are made of
 COMMANDS = ("perplexity", "ablation", "tune", "cache_profile", "longbench", "longbench-e", "longbench-v2")
 
 
@@ -49,13 +52,12 @@ class Results:
         rows: list[dict[str, Any]] = content["rows"]
         return rows
 
-    def records(self, name: str) -> list[dict[str, Any]]:
-        """The finished records of a .jsonl file; a last line without its newline is a killed run's and left out."""
+    def records(self, name: str, fields: Fields) -> list[dict[str, Any]]:
+        """The finished records of a .jsonl file, as read_records gives them."""
         path = self.path / f"{name}.jsonl"
         if not path.is_file():
             raise EvalError(f"{path}: no such file")
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return [parse_line(path, number, line) for number, line in lines_of(lines)]
+        return read_records(path, fields)
 
 
 def read_results(path: Path) -> Results:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvalError
-from ..windows import RECORDS, Measured, load, read_arrays
+from ..record_fields import LIST, NULL, OBJECT, TEXT, WHOLE, Fields
+from ..windows import FIELDS, RECORDS, Measured, load, read_arrays
 from .ablation_plots import differences
 from .cache_plots import distributions, growth, layer_noise
 from .fidelity_plots import divergence_by_position
@@ -18,6 +19,12 @@ from .read import Results, text_rows
 from .search_plots import hypervolume_over_trials, search_front
 from .style import Picture
 from .task_plots import task_bars
+
+# What is drawn of cache_profile's records.
+DRAWN_GROWTH: Fields = {
+    "label": TEXT, "n_tokens": LIST, "bytes": OBJECT, "snr_k": LIST + NULL, "snr_v": LIST + NULL,
+}  # fmt: skip
+DRAWN_LAYERS: Fields = {"label": TEXT, "layer": WHOLE, "rotation": OBJECT, "arrays": TEXT}
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def _perplexity(results: Results, stem: str, section: Section) -> None:
     table = results.json("perplexity.json")
     section.notes += table["notes"]
     labels: dict[str, str] = results.json("caches.json")
-    measured = load(results.path, results.records(RECORDS))
+    measured = load(results.path, results.records(RECORDS, FIELDS))
     for text in results.config["texts"]:
         where = f"{text}, windows of {results.config['n_ctx']} tokens"
         caches = {
@@ -115,12 +122,12 @@ def _tune(results: Results, stem: str, section: Section) -> None:
 
 
 def _cache_profile(results: Results, stem: str, section: Section) -> None:
-    records = {record["label"]: record for record in results.records("growth")}
+    records = {record["label"]: record for record in results.records("growth", DRAWN_GROWTH)}
     section.pictures.append(growth(f"{stem}-growth", records, results.config["f16_bytes_per_token"]))
     noise = {label: one for label, one in records.items() if one["snr_k"] is not None}
     if noise:
         section.pictures.append(layer_noise(f"{stem}-snr", noise))
-    for record in results.records("distributions"):
+    for record in results.records("distributions", DRAWN_LAYERS):
         arrays = read_arrays(results.path / record["arrays"])
         section.pictures.append(distributions(f"{stem}-layer{record['layer']}", record, arrays))
 

@@ -20,6 +20,7 @@ from ..arguments import named, numbers
 from ..errors import EvalError, run_tool
 from ..identity import file_identity, run_config
 from ..model_file import require_model_file
+from ..record_fields import FLAG, NULL, NUMBER, TEXT, WHOLE, Fields
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
 from ..testbed import haystack
@@ -29,6 +30,11 @@ from .samples import SHORTEST, Sample, make_samples, text_haystack
 
 if TYPE_CHECKING:
     import livekv
+
+FIELDS: Fields = {
+    "kv": TEXT, "task": TEXT, "length": WHOLE, "sample": WHOLE, "context": WHOLE, "last": FLAG, "depth": NUMBER + NULL,
+    "correct": FLAG,
+}  # fmt: skip
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -113,7 +119,12 @@ def run(args: argparse.Namespace) -> int:
                             depths=depths, tasks=tasks, samples=args.samples, seed=args.seed,
                             haystack=args.haystack and file_identity(args.haystack))  # fmt: skip
         folder = RunFolder(args.out, config)
-    records = finished(folder.records("answers"), samples) if folder else []
+    labels = [label for label, _ in caches]
+
+    def fault(record: Record) -> str | None:
+        return foreign(record, labels, samples)
+
+    records = finished(folder.records("answers", FIELDS, fault), samples) if folder else []
     done = {(record["kv"], record["context"]) for record in records}
     with tqdm(total=len(samples) * len(caches), unit="context", disable=None) as bar:
         for label, options in caches:
@@ -128,21 +139,40 @@ def run(args: argparse.Namespace) -> int:
                     records.append(record)
                     if folder:
                         folder.append("answers", record)
+    # As they would have been answered at once: the first cache is what the others are compared with.
+    records.sort(key=lambda record: (labels.index(record["kv"]), record["context"]))
     show(records, args.json == "-", folder)
     return 0
 
 
+def foreign(record: Record, labels: Sequence[str], samples: Sequence[Sample]) -> str | None:
+    """What a record of FIELDS says that is not of this run; None for one of its own."""
+    if record["kv"] not in labels:
+        return f"this run has no cache {record['kv']}"
+    if not 0 <= record["context"] < len(samples):
+        return f"this run has no context {record['context']}"
+    sample = samples[record["context"]]
+    for name, value in (("task", sample.task), ("length", sample.length), ("sample", sample.index)):
+        if record[name] != value:
+            return f"'{name}' is {record[name]}, context {record['context']} of this run has {value}"
+    if record["depth"] not in [asked.depth for asked in sample.questions]:
+        return f"context {record['context']} of this run has no question at depth {record['depth']}"
+    return None
+
+
 def finished(records: list[Record], samples: Sequence[Sample]) -> list[Record]:
-    """The records of finished contexts: of one that a kill ended and that was begun again, the last ones."""
+    """The records of finished contexts: of one that a kill ended and that was begun again, the last ones. A context
+    whose last records are not of all its questions, in their order, is not finished."""
     by_context: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         by_context.setdefault((record["kv"], record["context"]), []).append(record)
-    return [
-        record
-        for (_, at), found in by_context.items()
-        if found[-1]["last"]
-        for record in found[-len(samples[at].questions) :]
-    ]
+    whole = []
+    for (_, at), found in by_context.items():
+        asked = samples[at].questions
+        answers = found[-len(asked) :]
+        if [one["depth"] for one in answers] == [one.depth for one in asked] and answers[-1]["last"]:
+            whole += answers
+    return whole
 
 
 def show(records: list[Record], as_json: bool, folder: RunFolder | None) -> None:

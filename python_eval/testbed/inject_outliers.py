@@ -25,7 +25,7 @@ sys.path.extend(CONVERT_FOLDERS)
 
 from convert_error import ConvertError, named, run_tool
 from tensor_plan import TYPES, encode, write_array
-from whole_file import whole_output
+from whole_file import refuse_input, whole_output
 
 # A channel this far below its head's median is as good as dead: lifting it would need a factor whose inverse f16
 # queries cannot hold.
@@ -244,8 +244,7 @@ def inject(source: Path, out: Path, recipe: Recipe, type_name: str = "own") -> l
     model = Model(source)
     if out.is_dir() or not out.parent.is_dir():
         raise ConvertError(f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}")
-    if out.exists() and out.samefile(source):
-        raise ConvertError(f"{out} is the input itself")
+    refuse_input(out, [source])
     layers = [plan_layer(model, il, recipe) for il in range(model.n_layer)]
     with whole_output(out) as temporary:
         write_gguf(temporary, model, layers, recipe, type_name)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..arguments import named
 from ..errors import EvalError, run_tool
-from ..files import written_whole
+from ..files import refuse_input, written_whole
 from . import corpus, curve, probe
 from .clean_text import load_texts
 from .feed import Feed
@@ -34,6 +34,11 @@ from .mix import Mixer
 from .recipes import PRESETS, Recipe
 
 PAUSE_SECONDS = 60.0  # a step that took longer was stopped from outside; no more than this of it counts as training
+
+RESULTS = (  # files of --out
+    "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "recipe.json", "loss.csv",
+    "loss.png", "checkpoint.pt",
+)  # fmt: skip
 
 
 def shape_of(recipe: Recipe) -> Shape:
@@ -252,6 +257,8 @@ def run() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
+    for name in RESULTS:
+        refuse_input(args.out / name, [*args.text, *args.held_out])
     if not args.resume:
         (args.out / "tokenizer.json").unlink(missing_ok=True)
     texts = load_texts([path for path in args.text if path.resolve() not in held_out])

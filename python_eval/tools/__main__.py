@@ -22,6 +22,7 @@ from ..arguments import named, numbers, positive
 from ..errors import EvalError, run_tool
 from ..identity import run_config
 from ..model_file import model_facts, require_model_file, size_warning
+from ..record_fields import FLAG, LIST, NUMBER, TEXT, WHOLE, Fields, fault_of_all
 from ..run_folder import Record, RunFolder
 from ..tables import markdown, write_tables
 from . import report
@@ -31,6 +32,9 @@ from .score import score
 
 if TYPE_CHECKING:
     import livekv
+
+FIELDS: Fields = {"kv": TEXT, "length": WHOLE, "context": WHOLE, "answers": LIST}
+ANSWER: Fields = {"depth": NUMBER, "call": FLAG, "function": FLAG, "arguments": NUMBER}
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -110,19 +114,31 @@ def run(args: argparse.Namespace) -> int:
                             seed=args.seed)  # fmt: skip
         folder = RunFolder(args.out, config)
     # A record is a context with all its answers: one that was interrupted leaves nothing.
-    done = {(one["kv"], one["length"], one["context"]): one for one in (folder.records("answers") if folder else [])}
+    wanted = {(label, one.length, one.index): one for label, _ in caches for one in contexts}
+
+    def fault(record: Record) -> str | None:
+        context = wanted.get((record["kv"], record["length"], record["context"]))
+        if context is None:
+            return f"this run has no context {record['context']} of {record['length']} tokens for {record['kv']}"
+        wrong = fault_of_all(record["answers"], ANSWER)
+        depths = [request.depth for request in context.requests]
+        if not wrong and [one["depth"] for one in record["answers"]] != depths:
+            return f"the answers are not of the depths {depths}"
+        return wrong
+
+    found = folder.records("answers", FIELDS, fault) if folder else []
+    done = {(one["kv"], one["length"], one["context"]): one for one in found}
     engine = livekv.Engine(model, args.threads)
     with tqdm(total=len(contexts) * len(caches), unit="context", disable=None) as bar:
         for context in contexts:  # the caches take turns, so that a run that was stopped compares them
             for label, kv in caches:
                 key = (label, context.length, context.index)
                 if key not in done:
-                    found = answers(model, engine, context, kv, args.batch, args.threads)
-                    done[key] = {"kv": label, "length": context.length, "context": context.index, "answers": found}
+                    given = answers(model, engine, context, kv, args.batch, args.threads)
+                    done[key] = {"kv": label, "length": context.length, "context": context.index, "answers": given}
                     if folder:
                         folder.append("answers", done[key])
                 bar.update()
-    wanted = [(label, context.length, context.index) for label, _ in caches for context in contexts]
     show([done[key] for key in wanted], args.json == "-", folder, size_warning(model_facts(model)["n_params"]))
     return 0
 

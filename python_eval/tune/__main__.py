@@ -27,7 +27,7 @@ from ..run_folder import RunFolder, one_at_a_time
 from ..specs import canonical
 from ..tables import markdown, write_tables
 from ..texts import Window
-from ..windows import RECORDS, Measured, load, measure
+from ..windows import FIELDS, RECORDS, Measured, load, measure
 from ..workers import run_jobs
 from .front import CORNER
 from .outcome import (
@@ -42,7 +42,7 @@ from .outcome import (
     trial_rows,
     trials_of,
 )  # fmt: skip
-from .search import METHODS, Search, Share, Task, create, method, open_study
+from .search import METHODS, Search, Share, Task, create, method, open_study, storage_files
 from .space import SPACES, fixed, space_of
 
 COMMAND = "tune"
@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         method(name)
     space = fixed(space_of(options.policy), options.fix, options.policy)
     base = canonical(options.base)
+    measuring.require_outputs(options, (), *storage_files(options.storage or ""))
     model = measuring.open_model(options)
     windows, held_out = _windows(model, options)
     config = measuring.config_of(COMMAND, options, windows, base)
@@ -159,7 +160,7 @@ def _measure_again(
             folder, measuring.worker_of(options, base), specs, held_out,
             n_workers=options.workers, ray_address=options.ray, progress=progress,
         )  # fmt: skip
-    return load(folder.path, folder.records(RECORDS))
+    return load(folder.path, folder.records(RECORDS, FIELDS))
 
 
 def _worth_measuring_again(trials: Sequence[Trial]) -> list[Trial]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,12 @@ def method(name: str) -> Callable[[int], BaseSampler]:
     if name not in METHODS:
         raise EvalError(f"unknown method '{name}'; known: {', '.join(METHODS)}, compare")
     return METHODS[name]
+
+
+def storage_files(url: str) -> list[Path]:
+    """The file that a storage is kept in; none of a database that is a server."""
+    found = re.fullmatch(r"(?:journal:|sqlite:///)([^?]+).*", url, re.DOTALL)
+    return [Path(found[1])] if found else []
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -72,6 +72,67 @@ def test_tensors_of_a_shard_that_its_index_does_not_name_are_not_dropped(tmp_pat
         convert(folder)
 
 
+WEIGHTS = tiny_models.weights(GQA)
+
+
+def checkpoint(folder, name, factor):
+    """The weights of WEIGHTS times a factor, in the one form of four that is called `name`."""
+    tensors = {key: np.float32(factor) * tensor for key, tensor in WEIGHTS.items()}
+    shards = tensors if "index" not in name else None
+    if name.startswith("model"):
+        if shards is None:
+            tiny_models.save_shards(folder, tensors, 2)
+        else:
+            tiny_models.save_safetensors(folder / name, tensors)
+        return
+    torch = pytest.importorskip("torch")
+    files = {name: list(tensors)} if shards else {"part-1.bin": list(tensors)[::2], "part-2.bin": list(tensors)[1::2]}
+    for file, names in files.items():
+        torch.save({key: torch.from_numpy(tensors[key]) for key in names}, folder / file)
+    if shards is None:
+        weight_map = {key: file for file, names in files.items() for key in names}
+        tiny_models.write_json(folder / name, {"metadata": {}, "weight_map": weight_map})
+
+
+FORMS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@pytest.mark.parametrize("n_first", range(4))
+def test_of_several_checkpoints_the_one_of_transformers_is_read_and_the_others_are_named(tmp_path, capsys, n_first):
+    transformers = pytest.importorskip("transformers")
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    for n in range(n_first, 4):
+        checkpoint(folder, FORMS[n], n + 1)
+    reader = convert(folder)
+    said = [line for line in capsys.readouterr().err.splitlines() if "is read" in line]
+    rest = " and ".join(FORMS[n_first + 1 :])
+    assert said == ([f"note: {FORMS[n_first]} is read, as by transformers, and not {rest} beside it"] if rest else [])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(values(reader)["token_embd.weight"], theirs.float().numpy())
+    np.testing.assert_array_equal(theirs, (n_first + 1) * WEIGHTS["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_tensor_of_two_shards_is_refused_by_name(tmp_path, kind, place):
+    folder = tiny_models.make(tmp_path / "m", GQA, {})
+    twice = list(WEIGHTS)[1 - place]  # the index says that it is in the other
+    if kind == "safetensors":
+        checkpoint(folder, FORMS[1], 1)
+        files = sorted(path.name for path in folder.glob("*.safetensors"))
+        part = {key: WEIGHTS[key] for key in (*list(WEIGHTS)[place::2], twice)}
+        tiny_models.save_safetensors(folder / files[place], part)
+    else:
+        torch = pytest.importorskip("torch")
+        checkpoint(folder, FORMS[3], 1)
+        files = ["part-1.bin", "part-2.bin"]
+        part = torch.load(folder / files[place], weights_only=True)
+        torch.save({**part, twice: torch.from_numpy(WEIGHTS[twice])}, folder / files[place])
+    with pytest.raises(ConvertError) as refused:
+        convert(folder)
+    assert f"{twice} is in {files[0]} and in {files[1]}" in str(refused.value)
+
+
 def test_torch_checkpoints_of_parameters_give_the_same_bytes(tmp_path):
     torch = pytest.importorskip("torch")
     source = tiny_models.weights(GQA)

@@ -112,7 +112,7 @@ def test_differences_are_paired(tmp_path):
     }
     gold = {"qasper": (["b c"], None), "trec": (["City"], ["City", "Person"])}
     cost = dict.fromkeys(("kv_bytes", "kv_f16_bytes", "rss_peak", "rss_before", "prompt_tokens", "generated_tokens"), 8)
-    cost |= dict.fromkeys(("ttft_s", "prefill_s", "decode_s", "seal_s"), 0.5) | {"workers": 1}
+    cost |= dict.fromkeys(("ttft_s", "prefill_s", "decode_s", "seal_s"), 0.5) | {"workers": 1, "_id": "", "length": None}
     facts = {"n_params": 7_000_000_000, "description": "a model"}
     with RunFolder(tmp_path, {}) as folder:
         for cache, by_task in said.items():
@@ -123,7 +123,7 @@ def test_differences_are_paired(tmp_path):
                     folder.append(f"predictions/{cache}/{name}", record | cost)
         results.summarize(folder, dict.fromkeys(said), ["qasper", "trec"], facts, e=False)
         read = folder.read_json("scores.json")
-        folder.append("predictions/f16/trec", {"index": 2})
+        folder.append("predictions/f16/trec", record | cost | {"index": 2})
         with pytest.raises(EvalError, match="the caches have not answered the same samples"):
             results.summarize(folder, dict.fromkeys(said), ["qasper", "trec"], facts, e=False)
     assert read["notes"] == []  # no warning for a model of some size

@@ -39,9 +39,10 @@ def make_perplexity(folder: RunFolder) -> None:
     for n, spec in enumerate(caches.values()):
         for window in range(2):
             name = f"arrays/{spec}{window}.npz"
-            write_arrays(folder.path / name, {"nll": rng.random(31), "kl": n * rng.random(31) / 100})
-            record = {"spec": spec, "text": "t", "window": window, "chunk_size": 16, "n_scored": 31, "nll_mean": 1.0}
-            record |= {"kl_mean": n / 200, "same_top": 0.9, "bits_per_value": 4.0 + n, "arrays": name}
+            nll, kl = rng.random(31), n * rng.random(31) / 100
+            write_arrays(folder.path / name, {"nll": nll, "kl": kl})
+            record = {"spec": spec, "text": "t", "window": window, "chunk_size": 16, "n_scored": 31}
+            record |= {"nll_mean": nll.mean(), "kl_mean": kl.mean(), "same_top": 0.9, "bits_per_value": 4.0 + n, "arrays": name}
             folder.append("windows", record)
     folder.write_json("caches.json", caches)
     rows = [{"cache": label, "ppl": 12.345678, "spec": spec} for label, spec in caches.items()]
@@ -179,9 +180,10 @@ def damage(folder: Path, what: str) -> None:
     elif what == "no json":
         (folder / "perplexity.json").write_text("{")
     elif what == "a broken line":
-        (folder / "windows.jsonl").write_text('{"spec": 1}\n[]\n')
+        with (folder / "windows.jsonl").open("a") as file:
+            file.write("[]\n")
     elif what == "no field":
-        (folder / "windows.jsonl").write_text('{"spec": 1}\n')
+        (folder / "windows.jsonl").write_text('{"spec": "f16"}\n')
     elif what == "no arrays":
         next(folder.glob("arrays/*.npz")).write_bytes(b"PK\x03\x04 torn")
 
@@ -193,8 +195,8 @@ def damage(folder: Path, what: str) -> None:
         ("another kind", "results of 'cooking', which reports do not know; known: perplexity,"),
         ("no table", "perplexity.json: cannot read: No such file or directory"),
         ("no json", "perplexity.json: not JSON: "),
-        ("a broken line", "windows.jsonl:2: not a JSON object"),
-        ("no field", "damaged results of perplexity: KeyError('text')"),
+        ("a broken line", "windows.jsonl:7: not a JSON object"),
+        ("no field", "windows.jsonl:1: 'text' is missing"),
         ("no arrays", "npz: cannot read its arrays: "),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("safetensors")
 
 import convert_hf  # noqa: E402
 
+from python_eval.errors import EvalError  # noqa: E402
 from python_eval.testbed import clean_text, corpus, train  # noqa: E402
 from python_eval.testbed.feed import Feed  # noqa: E402
 from python_eval.testbed.mix import Mixer, Shares  # noqa: E402
@@ -177,3 +179,12 @@ def test_books_lose_their_licence_and_line_breaks():
     assert clean_text.clean_book(book) == 'It was the best of times,\n\n"indeed."'
     wiki = " = Title = \n\n He said , well @-@ known ( as ever ) . "
     assert clean_text.clean_wiki(wiki) == "= Title = \n\n He said, well-known (as ever)."
+
+
+def test_a_text_that_the_result_would_replace_is_refused(tmp_path, monkeypatch):
+    text = tmp_path / "tokenizer.json"
+    text.write_text("A text, under the name of a result.")
+    monkeypatch.setattr(sys, "argv", ["train", "--text", str(text), "--out", str(tmp_path)])
+    with pytest.raises(EvalError, match="tokenizer.json: it is the input itself"):
+        train.run()
+    assert text.read_text() == "A text, under the name of a result."
