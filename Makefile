@@ -67,8 +67,9 @@ sanitize: $(VENV)/build.ok
 	ASAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)-sanitize --output-on-failure -E test_cuda
 
 # Python's tests against the extension and the tools under both sanitizers. The interpreter is built without, so the
-# sanitizer's library is loaded before it, and what it never gives back is no leak. PYTEST chooses tests.
-PYTEST ?= tests/python
+# sanitizer's library is loaded before it, and what it never gives back is no leak. An hour on two cores; PYTEST chooses
+# tests. Those marked uninstrumented are skipped.
+PYTEST ?= -n 2 --dist loadfile tests/python
 sanitize-python: $(VENV)/test.ok
 	cmake -G Ninja -S . -B $(BUILD)-sanitize -DPython3_EXECUTABLE=$(BIN)/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DLIVEKV_SANITIZE=address,undefined -DLIVEKV_PYTHON=ON $(CMAKE_ARGS)

@@ -23,7 +23,7 @@ def pytest_configure(config):
     built = ROOT / os.environ.get("LIVEKV_BUILD", "build") / "python"
     if built.is_dir():
         sys.path.insert(0, str(built))
-    config.addinivalue_line("markers", "uninstrumented: of memory, forks or symbols as they are without a sanitizer")
+    config.addinivalue_line("markers", "uninstrumented: of memory, times, forks or symbols as they are without a sanitizer")
     config.addinivalue_line("markers", "slow: compares with another engine or takes more than a few seconds")
 
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
     if "libasan" in os.environ.get("LD_PRELOAD", ""):
         for item in items:
             if item.get_closest_marker("uninstrumented"):
-                item.add_marker(pytest.mark.skip(reason="AddressSanitizer takes memory, locks and symbols of its own"))
+                item.add_marker(pytest.mark.skip(reason="AddressSanitizer takes memory, time, locks and symbols of its own"))
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,7 @@ def test_nobody_waits_for_a_body_that_is_refused(client, name):
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MOST_MIB
 
 
+@pytest.mark.uninstrumented
 def test_bodies_that_are_large_and_right_are_taken(client):
     """In a thread, as they are above 64 KiB."""
     metadata = {"prompt": "Once", "max_tokens": 2, "metadata": {str(i): [i] for i in range(50_000)}}

@@ -83,6 +83,7 @@ def test_where_all_connections_have_requests_the_newest_is_told_so(livekv, build
         assert process.communicate(timeout=30)[1] == ""
 
 
+@pytest.mark.uninstrumented
 def test_what_does_not_come_in_time_is_not_waited_for(livekv, build_dir, tiny):
     with started(build_dir, "-m", tiny, "-c", 8192, "-t", 1, "--read-timeout", 1) as (process, address):
         for sent, status in ((b"", b""), (HEAD[:40], b""), (HEAD + b"\r\n{", b"HTTP/1.1 408 ")):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 # All of it is compiled; each command has a limit of its own.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.uninstrumented, pytest.mark.timeout(7200)]
 
 SCRIPT = """
 import sys
