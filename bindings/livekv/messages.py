@@ -56,7 +56,7 @@ def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
     role, content = message["role"], _content(i, message["content"])
     if not isinstance(role, str):
         raise Error(f"the role of message {i} is {type(role).__name__}, not text")
-    whole = {**message, "content": content}
+    whole = _with_reasoning({**message, "content": content})
     try:
         _check(whole)
         is_plain = list(whole) == ["role", "content"]
@@ -66,6 +66,14 @@ def _plain(i: int, message: Mapping[str, Any]) -> tuple[str, str, str]:
     except (TypeError, ValueError, RecursionError) as problem:  # no JSON, or a lone surrogate
         raise Error(f"message {i} cannot be given to a template: {problem}") from None
     return role, text or "", more
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Templates read what a model thought as reasoning_content, some as thinking; callers name it as either, or as
+    reasoning. As transformers 5.23 has it: the first of them that is there is given under both names."""
+    names = ("reasoning_content", "thinking", "reasoning")
+    thought = next((message[name] for name in names if message.get(name) is not None), None)
+    return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
 
 
 def _check(value: object) -> None:

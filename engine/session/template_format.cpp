@@ -1,6 +1,7 @@
 // Texts made of others: lines indented, places filled, and numbers read.
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -127,6 +128,13 @@ jinja::string format_percent(const jinja::string & form, const given_arguments &
     return out;
 }
 
+value whole_number(double x) {
+    if (!(std::abs(x) < 0x1p63)) {
+        refuse("it makes an integer beyond 64 bits");
+    }
+    return jinja::mk_val<jinja::value_int>(static_cast<int64_t>(x));
+}
+
 // Numbers in plain digits; other texts that Python may read as one are refused.
 value number_of(const std::string & name, const jinja::string & text, const given_arguments & arguments) {
     arguments.require(name, 1, {"default"});
@@ -136,7 +144,10 @@ value number_of(const std::string & name, const jinja::string & text, const give
         if (name == "float") {
             return jinja::mk_val<jinja::value_float>(std::stod(plain));
         }
-        return jinja::mk_val<jinja::value_int>(whole ? std::stoll(plain) : static_cast<int64_t>(std::stod(plain)));
+        int64_t n = 0;
+        const size_t sign = plain.starts_with('+') ? 1 : 0;
+        const auto read = std::from_chars(plain.data() + sign, plain.data() + plain.size(), n);
+        return whole && read.ec == std::errc() ? jinja::mk_val<jinja::value_int>(n) : whole_number(std::stod(plain));
     }
     const std::string name_of_number = plain.substr(plain.starts_with('+') || plain.starts_with('-') ? 1 : 0, 3);
     if (plain.find_first_of("0123456789") != std::string::npos || name_of_number == "inf" || name_of_number == "nan") {

@@ -82,6 +82,11 @@ bool passes(const value & v, const std::vector<value> & test, jinja::context & c
     return f->second(arguments)->as_bool();
 }
 
+// Of what is none or 0, too: jinja2's filters ask first whether there is anything.
+std::vector<value> items_if_any(const value & input, const std::string & function) {
+    return input->as_bool() ? items_of(input, function) : std::vector<value>();
+}
+
 value select(const std::string & name, const value & input, const given_arguments & arguments, jinja::context & ctx) {
     const bool of_attribute = name.ends_with("attr");
     const bool wanted = name.starts_with("select");
@@ -95,7 +100,7 @@ value select(const std::string & name, const value & input, const given_argument
         test.erase(test.begin());
     }
     std::vector<value> out;
-    for (const value & item : items_of(input, "the filter " + name)) {
+    for (const value & item : items_if_any(input, "the filter " + name)) {
         if (passes(of_attribute ? attribute_of(item, attribute) : item, test, ctx) == wanted) {
             out.push_back(item);
         }
@@ -107,7 +112,7 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     const auto attribute = arguments.by_name.find("attribute");
     const auto otherwise = arguments.by_name.find("default");
     std::vector<value> out;
-    for (const value & item : items_of(input, "the filter map")) {
+    for (const value & item : items_if_any(input, "the filter map")) {
         if (attribute != arguments.by_name.end()) {
             value v = attribute_of(item, attribute->second);
             out.push_back(v->is_undefined() && otherwise != arguments.by_name.end() ? otherwise->second : v);
@@ -218,6 +223,14 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     }
     if (kind == call_kind::method) {
         return std::nullopt;
+    }
+    if (name == "float" && jinja::is_val<jinja::value_int>(input)) {
+        arguments.require(name, 1, {"default"});
+        return jinja::mk_val<jinja::value_float>(static_cast<double>(input->val_int));
+    }
+    if (name == "int" && jinja::is_val<jinja::value_float>(input)) {
+        arguments.require(name, 2, {"default", "base"});
+        return whole_number(input->val_flt);
     }
     if (name == "round" && (jinja::is_val<jinja::value_int>(input) || jinja::is_val<jinja::value_float>(input))) {
         arguments.require(name, 2, {"precision", "method"});

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
+#include <limits>
 
 #include "session/template_functions.h"
 #include "session/template_strings.h"
@@ -23,6 +25,21 @@ bool is_tuple(const value & v) {
     return jinja::is_val<jinja::value_tuple>(v);
 }
 
+// The engine's own floats of whole numbers beyond 2^53 are infinite.
+double number(const value & v) {
+    return jinja::is_val<jinja::value_int>(v) ? static_cast<double>(v->val_int) : v->val_flt;
+}
+
+// Of 64 bits of mantissa at least, which hold every number that there is.
+long double exactly(const value & v) {
+    static_assert(std::numeric_limits<long double>::digits >= 64);
+    return jinja::is_val<jinja::value_int>(v) ? static_cast<long double>(v->val_int) : v->val_flt;
+}
+
+bool is_in_order(const std::string & op, std::partial_ordering order) {
+    return op == "<" ? order < 0 : op == "<=" ? order <= 0 : op == ">" ? order > 0 : order >= 0;
+}
+
 bool equal(const value & a, const value & b) {
     if (jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
         return typeid(*a) == typeid(*b) && std::ranges::equal(a->val_arr, b->val_arr, equal);
@@ -32,7 +49,19 @@ bool equal(const value & a, const value & b) {
                    return b->has_key(item.first) && equal(item.second, b->at(item.first));
                });
     }
-    return *a == *b;
+    return is_number(a) && is_number(b) ? compared(a, b) == 0 : *a == *b;
+}
+
+// Whether a list has an item, where that is for us to say: the engine knows texts and the keys of objects.
+std::optional<bool> contains(const value & whole, const value & part) {
+    if (jinja::is_val<jinja::value_array>(whole)) {
+        look_into(whole);
+        return std::ranges::any_of(whole->val_arr, [&](const value & item) { return equal(item, part); });
+    }
+    if (jinja::is_val<jinja::value_object>(whole) && part->is_undefined()) {
+        return false;
+    }
+    return std::nullopt;
 }
 
 value of_integers(char op, int64_t a, int64_t b) {
@@ -77,7 +106,9 @@ double whole_quotient(double a, double b) {
 
 std::optional<value> of_numbers(const std::string & op, const value & a, const value & b) {
     const bool divides = op == "/" || op == "//" || op == "%";
-    if (divides && b->val_flt == 0) {
+    const double x = number(a);
+    const double y = number(b);
+    if (divides && y == 0) {
         refuse("it divides by zero");
     }
     const bool integers = jinja::is_val<jinja::value_int>(a) && jinja::is_val<jinja::value_int>(b);
@@ -85,12 +116,23 @@ std::optional<value> of_numbers(const std::string & op, const value & a, const v
         return of_integers(op[0], a->val_int, b->val_int);
     }
     if (op == "//") {
-        return jinja::mk_val<jinja::value_float>(whole_quotient(a->val_flt, b->val_flt));
+        return jinja::mk_val<jinja::value_float>(whole_quotient(x, y));
     }
     if (op == "%") {
-        double out = std::fmod(a->val_flt, b->val_flt);
-        out += out != 0 && (out < 0) != (b->val_flt < 0) ? b->val_flt : 0;
+        double out = std::fmod(x, y);
+        out += out != 0 && (out < 0) != (y < 0) ? y : 0;
         return jinja::mk_val<jinja::value_float>(out);
+    }
+    if (op == "/") {
+        const bool fits =
+            x == exactly(a) && y == exactly(b);  // else rounded twice, which is nearer than rounding first
+        return jinja::mk_val<jinja::value_float>(fits ? x / y : static_cast<double>(exactly(a) / exactly(b)));
+    }
+    if (op == "+" || op == "-" || op == "*") {
+        return jinja::mk_val<jinja::value_float>(op == "+" ? x + y : op == "-" ? x - y : x * y);
+    }
+    if (op == "<" || op == "<=" || op == ">" || op == ">=") {
+        return jinja::mk_val<jinja::value_bool>(is_in_order(op, compared(a, b)));
     }
     return std::nullopt;
 }
@@ -128,9 +170,17 @@ std::vector<size_t> places(size_t n_items, const value & start, const value & st
 
 }  // namespace
 
+std::partial_ordering compared(const value & a, const value & b) {
+    return exactly(a) <=> exactly(b);
+}
+
 std::optional<value> own_operation(const std::string & op, const value & a, const value & b) {
     if (op == "==" || op == "!=") {
         return jinja::mk_val<jinja::value_bool>(equal(a, b) == (op == "=="));
+    }
+    if (op == "in" || op == "not in") {
+        const std::optional<bool> has = contains(b, a);
+        return has ? std::optional<value>(jinja::mk_val<jinja::value_bool>(*has == (op == "in"))) : std::nullopt;
     }
     if (op == "~" || (op == "+" && is_text(a) && is_text(b))) {
         jinja::string out = python_str(a);
@@ -146,12 +196,8 @@ std::optional<value> own_operation(const std::string & op, const value & a, cons
     if (is_number(a) && is_number(b)) {
         return of_numbers(op, a, b);
     }
-    const int order = is_text(a) && is_text(b) ? a->val_str.str().compare(b->val_str.str()) : 0;
     if (is_text(a) && is_text(b) && (op == "<" || op == "<=" || op == ">" || op == ">=")) {
-        return jinja::mk_val<jinja::value_bool>(op == "<"    ? order < 0
-                                                : op == "<=" ? order <= 0
-                                                : op == ">"  ? order > 0
-                                                             : order >= 0);
+        return jinja::mk_val<jinja::value_bool>(is_in_order(op, a->val_str.str() <=> b->val_str.str()));
     }
     if (op == "+" && jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
         look_into(a);

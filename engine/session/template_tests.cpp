@@ -1,6 +1,7 @@
 #include "session/template_tests.h"
 
 #include <algorithm>
+#include <map>
 
 #include "session/template_functions.h"
 #include "session/template_operators.h"
@@ -26,6 +27,14 @@ bool divides_nothing(const value & v) {
     return jinja::is_val<jinja::value_int>(divisor) && (divisor->val_int == 0 || divisor->val_int == -1);
 }
 
+// The operator that a test's name stands for.
+const char * order_of(const std::string & name) {
+    static const std::map<std::string, const char *> names = {{"lt", "<"},          {"lessthan", "<"}, {"gt", ">"},
+                                                              {"greaterthan", ">"}, {"le", "<="},      {"ge", ">="}};
+    const auto known = names.find(name);
+    return known == names.end() ? nullptr : known->second;
+}
+
 // They compare and divide numbers.
 bool counts(const std::string & name) {
     static const char * const names[] = {"odd", "even", "divisibleby", "lt", "lessthan", "gt", "greaterthan", "ge"};
@@ -44,6 +53,11 @@ std::optional<bool> own_test(const std::string & name, const value & v, const st
     }
     if ((name == "eq" || name == "equalto" || name == "ne") && arguments.size() == 1) {
         return (*own_operation(name == "ne" ? "!=" : "==", v, arguments[0]))->as_bool();
+    }
+    if (const char * op = order_of(name); op && arguments.size() == 1) {
+        if (const std::optional<value> right = own_operation(op, as_number(v), as_number(arguments[0]))) {
+            return (*right)->as_bool();
+        }
     }
     if (name == "divisibleby" && std::ranges::any_of(arguments, divides_nothing)) {
         refuse("divisibleby needs a number other than 0 and -1");

@@ -1,6 +1,7 @@
 #include "session/template_tokens.h"
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,17 @@ bool is_name(const token & t, std::string_view name) {
 
 bool is_operator(const token & t, char c) {
     return t.t == token::multiplicative_binary_operator && t.value.size() == 1 && t.value[0] == c;
+}
+
+void check_numbers(const std::vector<token> & tokens) {
+    for (const token & t : tokens) {
+        int64_t n = 0;
+        if (t.t == token::numeric_literal &&
+            std::from_chars(t.value.data(), t.value.data() + t.value.size(), n).ec != std::errc()) {
+            fail("the model's chat template cannot be read: it has the number ", t.value,
+                 ", which 64 bits do not hold");
+        }
+    }
 }
 
 void join_operators(std::vector<token> & tokens) {
@@ -114,6 +126,7 @@ jinja::lexer_result template_tokens(std::string source) {
         source.back() = '\n';
     }
     jinja::lexer_result read = jinja::lexer().tokenize(with_opening(source));
+    check_numbers(read.tokens);
     join_operators(read.tokens);
     find_signs(read.tokens);
     mark_chains(read.tokens);

@@ -81,6 +81,48 @@ def test_what_a_template_begins_with_stays(models, opening):
         assert model.apply_chat_template(messages) == rendered(model, template, messages, True), template
 
 
+CALLED = {"role": "assistant", "content": "c", "tool_calls": [{"function": {"name": "f", "arguments": {"q": [1]}}}]}
+EXPRESSIONS = [
+    *(f"{v} | {name} | list" for v in ("none", "0", "''", "messages[0].nope", "false") for name in
+      ("select('string')", "reject('string')", "selectattr('a')", "rejectattr('a')", "map('upper')", "map(attribute='a')")),
+    "['string', 'null'] in ['a', 'b']", "['a', 'b'] in [['a', 'b'], 1]", "('a', 'b') in [['a', 'b']]", "[] not in [[]]",
+    "{'a': 1} in [{'a': 1}]", "messages[0].nope in ['a']", "messages[0].nope not in ['a']", "messages[0].nope in {'a': 1}",
+    "messages[0] in messages", "messages[0] in messages[1:]", "messages[1].tool_calls in [[], messages[1].tool_calls]",
+    "none in [none]", "1.0 in [1]", "'a' in ('a', 'b')", "'a' in 'cab'", "'a' in {'a': 1}",
+    *(e.replace("A", "12345678901234567").replace("B", "12345678901234569") for e in
+      ("A / 2", "A / B", "A < B", "B < A", "A <= A", "A == B", "A > 5.5", "A < 1.5", "[B, A] | sort", "[A, B] | max",
+       "[A] | select('lt', B) | list", "A is gt B", "A is lt B", "A in [B]", "A == 12345678901234568.0", "A | float",
+       "-A", "A | abs", "A | int", "A % 10", "A // 10", "A + 0.5", "A * 1.0", "A is ge(B)")),
+    "7 / 2", "1 / 3", "0.1 + 0.2", "7 % -3", "-7 // 2.0", "1 < 1.5", "2 >= 2.0", "1 == 1.0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_is_what_jinja2_makes_of_it(models, expression):
+    template = "{{ " + expression + " }}{{ messages | length }}"
+    messages = [{"role": "user", "content": "a"}, CALLED]
+    assert models(template)[0].apply_chat_template(messages) == rendered(models(template)[0], template, messages, True)
+
+
+@pytest.mark.parametrize("expression", ["1e19 | int", "'1e19' | int", "messages[0].x | int", "'99999999999999999999' | int"])
+def test_whole_numbers_beyond_64_bits_are_refused(livekv, models, expression):
+    model, _ = models("{{ " + expression + " }}{{ messages | length }}")
+    with pytest.raises(livekv.Error, match="an integer beyond 64 bits|which is no plain number|cannot be read"):
+        model.apply_chat_template([{"role": "user", "content": "a", "x": 1e19}])
+
+
+@pytest.mark.parametrize("named", ["reasoning_content", "thinking", "reasoning"])
+@pytest.mark.parametrize("more", [{}, {"thinking": "T", "reasoning": "R"}, {"reasoning_content": None}, {"thinking": ""}])
+def test_reasoning_has_the_names_that_transformers_gives_it(models, named, more):
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    if not hasattr(utils, "_alias_reasoning_fields"):
+        pytest.skip("this transformers gives reasoning no other names")
+    template = "{% for m in messages %}[{{ m.thinking }}|{{ m.reasoning_content }}|{{ m.reasoning }}]{% endfor %}"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", named: "WHY"} | more]
+    right = rendered(models(template)[0], template, utils._alias_reasoning_fields(messages), True)
+    assert models(template)[0].apply_chat_template(messages) == right
+
+
 @pytest.mark.parametrize("name", ["dates", "inst_last", "renamed", "inst_sys"])
 def test_tokens_are_transformers_tokens(models, name):
     transformers = pytest.importorskip("transformers")
