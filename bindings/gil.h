@@ -24,7 +24,7 @@ namespace py = pybind11;
 // libstdc++ has no object to bind what is caught to, which UndefinedBehaviorSanitizer takes for a null pointer.
 template <typename F>
 #ifdef __GLIBCXX__
-[[gnu::no_sanitize("null")]]
+__attribute__((no_sanitize("undefined")))
 #endif
 auto staying(F && f) {
 #ifdef __GLIBCXX__
