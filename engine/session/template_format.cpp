@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "session/template_numbers.h"
 #include "session/template_strings.h"
 #include "session/template_text.h"
 #include "utf8.h"
@@ -136,7 +137,10 @@ value number_of(const std::string & name, const jinja::string & text, const give
         if (name == "float") {
             return jinja::mk_val<jinja::value_float>(std::stod(plain));
         }
-        return jinja::mk_val<jinja::value_int>(whole ? std::stoll(plain) : static_cast<int64_t>(std::stod(plain)));
+        if (!whole) {
+            return whole_number(std::stod(plain));
+        }
+        return jinja::mk_val<jinja::value_int>(std::stoll(plain));
     }
     const std::string name_of_number = plain.substr(plain.starts_with('+') || plain.starts_with('-') ? 1 : 0, 3);
     if (plain.find_first_of("0123456789") != std::string::npos || name_of_number == "inf" || name_of_number == "nan") {
@@ -159,7 +163,7 @@ value rounded(const value & v, const given_arguments & arguments) {
     }
     if (how != "common") {
         const double scale = std::pow(10.0, static_cast<double>(digits));
-        const double scaled = v->val_flt * scale;
+        const double scaled = as_double(v) * scale;
         return jinja::mk_val<jinja::value_float>((how == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
     }
     if (jinja::is_val<jinja::value_int>(v)) {

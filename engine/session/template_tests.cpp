@@ -1,6 +1,7 @@
 #include "session/template_tests.h"
 
 #include <algorithm>
+#include <map>
 
 #include "session/template_functions.h"
 #include "session/template_operators.h"
@@ -26,9 +27,18 @@ bool divides_nothing(const value & v) {
     return jinja::is_val<jinja::value_int>(divisor) && (divisor->val_int == 0 || divisor->val_int == -1);
 }
 
-// They compare and divide numbers.
+// The operator that a test of two values is; empty: it is none.
+std::string operator_of(const std::string & name) {
+    static const std::map<std::string, std::string> operators = {
+        {"eq", "=="},      {"equalto", "=="}, {"ne", "!="},         {"in", "in"}, {"lt", "<"},
+        {"lessthan", "<"}, {"gt", ">"},       {"greaterthan", ">"}, {"ge", ">="}, {"le", "<="}};
+    const auto found = operators.find(name);
+    return found == operators.end() ? "" : found->second;
+}
+
+// They divide numbers.
 bool counts(const std::string & name) {
-    static const char * const names[] = {"odd", "even", "divisibleby", "lt", "lessthan", "gt", "greaterthan", "ge"};
+    static const char * const names[] = {"odd", "even", "divisibleby"};
     return std::ranges::find(names, name) != std::end(names);
 }
 
@@ -42,8 +52,13 @@ std::optional<bool> own_test(const std::string & name, const value & v, const st
     if (name == "number" && is_truth_value(v) && arguments.empty()) {
         return true;
     }
-    if ((name == "eq" || name == "equalto" || name == "ne") && arguments.size() == 1) {
-        return (*own_operation(name == "ne" ? "!=" : "==", v, arguments[0]))->as_bool();
+    const std::string op = operator_of(name);
+    if (!op.empty() && arguments.size() == 1) {
+        const std::optional<value> answer = own_operation(op, v, arguments[0]);
+        if (!answer && op != "in") {  // the engine's test reads a number as a text
+            refuse("the test " + name + " is given " + v->type() + " and " + arguments[0]->type());
+        }
+        return answer ? std::optional<bool>((*answer)->as_bool()) : std::nullopt;
     }
     if (name == "divisibleby" && std::ranges::any_of(arguments, divides_nothing)) {
         refuse("divisibleby needs a number other than 0 and -1");
