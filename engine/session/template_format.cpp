@@ -1,12 +1,12 @@
 // Texts made of others: lines indented, places filled, and numbers read.
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 
+#include "session/template_numbers.h"
 #include "session/template_strings.h"
 #include "session/template_text.h"
 #include "utf8.h"
@@ -128,13 +128,6 @@ jinja::string format_percent(const jinja::string & form, const given_arguments &
     return out;
 }
 
-value whole_number(double x) {
-    if (!(std::abs(x) < 0x1p63)) {
-        refuse("it makes an integer beyond 64 bits");
-    }
-    return jinja::mk_val<jinja::value_int>(static_cast<int64_t>(x));
-}
-
 // Numbers in plain digits; other texts that Python may read as one are refused.
 value number_of(const std::string & name, const jinja::string & text, const given_arguments & arguments) {
     arguments.require(name, 1, {"default"});
@@ -144,10 +137,10 @@ value number_of(const std::string & name, const jinja::string & text, const give
         if (name == "float") {
             return jinja::mk_val<jinja::value_float>(std::stod(plain));
         }
-        int64_t n = 0;
-        const size_t sign = plain.starts_with('+') ? 1 : 0;
-        const auto read = std::from_chars(plain.data() + sign, plain.data() + plain.size(), n);
-        return whole && read.ec == std::errc() ? jinja::mk_val<jinja::value_int>(n) : whole_number(std::stod(plain));
+        if (!whole) {
+            return whole_number(std::stod(plain));
+        }
+        return jinja::mk_val<jinja::value_int>(std::stoll(plain));
     }
     const std::string name_of_number = plain.substr(plain.starts_with('+') || plain.starts_with('-') ? 1 : 0, 3);
     if (plain.find_first_of("0123456789") != std::string::npos || name_of_number == "inf" || name_of_number == "nan") {
@@ -170,7 +163,7 @@ value rounded(const value & v, const given_arguments & arguments) {
     }
     if (how != "common") {
         const double scale = std::pow(10.0, static_cast<double>(digits));
-        const double scaled = v->val_flt * scale;
+        const double scaled = as_double(v) * scale;
         return jinja::mk_val<jinja::value_float>((how == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
     }
     if (jinja::is_val<jinja::value_int>(v)) {

@@ -1,9 +1,9 @@
 #include "session/template_input.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "error.h"
+#include "session/template_numbers.h"
 #include "utf8.h"
 
 namespace livekv {
@@ -104,11 +104,7 @@ jinja::value value_of(const json & j, disguise & as) {
         return mk_val<value_int>(j.get<int64_t>());
     }
     if (j.is_number()) {
-        // The engine makes an integer of each, which one of 2^63 and more has none of.
-        const double x = j.get<double>();
-        const auto number = mk_val<value_float>(std::abs(x) < 0x1p63 ? x : 0.0);
-        number->val_flt = x;
-        return number;
+        return float_value(j.get<double>());
     }
     if (j.is_string()) {
         return given_text(as.text(j.get_ref<const std::string &>()));

@@ -3,10 +3,12 @@
 #include "session/template_lists.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "session/template_budget.h"
 #include "session/template_functions.h"
 #include "session/template_guards.h"
+#include "session/template_numbers.h"
 #include "session/template_strings.h"
 #include "session/template_tests.h"
 #include "session/template_text.h"
@@ -55,6 +57,12 @@ value join_texts(const jinja::string & between, const value & list) {
     return text_value(std::move(out));
 }
 
+// Jinja's filters that pick items ask first whether there is anything: none, false and 0 count as empty lists.
+std::vector<value> items_if_any(const value & input, const std::string & filter) {
+    look_into(input);
+    return input->as_bool() ? items_of(input, "the filter " + filter) : std::vector<value>();
+}
+
 bool passes(const value & v, const std::vector<value> & test, jinja::context & ctx) {
     if (test.empty()) {
         return v->as_bool();
@@ -64,14 +72,14 @@ bool passes(const value & v, const std::vector<value> & test, jinja::context & c
     const std::string given = python_str(test[0]).str();
     const auto other = other_names.find(given);
     const std::string name = other == other_names.end() ? given : other->second;
+    const std::vector<value> rest(test.begin() + 1, test.end());
+    if (const std::optional<bool> answer = own_test(name, v, rest, ctx)) {
+        return *answer;
+    }
     const auto & tests = jinja::global_builtins();
     const auto f = tests.find("test_is_" + name);
     if (f == tests.end() || name == "sameas") {
         refuse("there is no test '" + given + "' here");
-    }
-    const std::vector<value> rest(test.begin() + 1, test.end());
-    if (const std::optional<bool> answer = own_test(name, v, rest, ctx)) {
-        return *answer;
     }
     jinja::func_args arguments(ctx);
     arguments.func_name = given;
@@ -80,11 +88,6 @@ bool passes(const value & v, const std::vector<value> & test, jinja::context & c
         arguments.push_back(argument);
     }
     return f->second(arguments)->as_bool();
-}
-
-// Of what is none or 0, too: jinja2's filters ask first whether there is anything.
-std::vector<value> items_if_any(const value & input, const std::string & function) {
-    return input->as_bool() ? items_of(input, function) : std::vector<value>();
 }
 
 value select(const std::string & name, const value & input, const given_arguments & arguments, jinja::context & ctx) {
@@ -100,7 +103,7 @@ value select(const std::string & name, const value & input, const given_argument
         test.erase(test.begin());
     }
     std::vector<value> out;
-    for (const value & item : items_if_any(input, "the filter " + name)) {
+    for (const value & item : items_if_any(input, name)) {
         if (passes(of_attribute ? attribute_of(item, attribute) : item, test, ctx) == wanted) {
             out.push_back(item);
         }
@@ -112,7 +115,7 @@ value map(const value & input, const given_arguments & arguments, jinja::context
     const auto attribute = arguments.by_name.find("attribute");
     const auto otherwise = arguments.by_name.find("default");
     std::vector<value> out;
-    for (const value & item : items_if_any(input, "the filter map")) {
+    for (const value & item : items_if_any(input, "map")) {
         if (attribute != arguments.by_name.end()) {
             value v = attribute_of(item, attribute->second);
             out.push_back(v->is_undefined() && otherwise != arguments.by_name.end() ? otherwise->second : v);
@@ -224,17 +227,16 @@ std::optional<value> list_function(const std::string & name, call_kind kind, con
     if (kind == call_kind::method) {
         return std::nullopt;
     }
-    if (name == "float" && jinja::is_val<jinja::value_int>(input)) {
-        arguments.require(name, 1, {"default"});
-        return jinja::mk_val<jinja::value_float>(static_cast<double>(input->val_int));
-    }
-    if (name == "int" && jinja::is_val<jinja::value_float>(input)) {
-        arguments.require(name, 2, {"default", "base"});
-        return whole_number(input->val_flt);
-    }
     if (name == "round" && (jinja::is_val<jinja::value_int>(input) || jinja::is_val<jinja::value_float>(input))) {
         arguments.require(name, 2, {"precision", "method"});
         return rounded(input, arguments);
+    }
+    if (name == "int" && jinja::is_val<jinja::value_float>(input)) {
+        arguments.require(name, 2, {"default", "base"});
+        const value otherwise = arguments.get("default", 0);
+        return !std::isnan(input->val_flt) ? whole_number(input->val_flt)
+               : otherwise                 ? otherwise
+                                           : value(jinja::mk_val<jinja::value_int>(0));
     }
     if (name == "default") {
         arguments.require(name, 2, {"default_value", "boolean"});

@@ -1,11 +1,11 @@
 #include "session/template_operators.h"
 
 #include <algorithm>
-#include <cmath>
 #include <compare>
-#include <limits>
 
+#include "session/template_budget.h"
 #include "session/template_functions.h"
+#include "session/template_numbers.h"
 #include "session/template_strings.h"
 #include "session/template_text.h"
 
@@ -18,121 +18,55 @@ using jinja::value;
 bool is_text(const value & v) {
     return jinja::is_val<jinja::value_string>(v);
 }
-bool is_number(const value & v) {
-    return jinja::is_val<jinja::value_int>(v) || jinja::is_val<jinja::value_float>(v);
-}
 bool is_tuple(const value & v) {
     return jinja::is_val<jinja::value_tuple>(v);
 }
 
-// The engine's own floats of whole numbers beyond 2^53 are infinite.
-double number(const value & v) {
-    return jinja::is_val<jinja::value_int>(v) ? static_cast<double>(v->val_int) : v->val_flt;
-}
+bool equal(const value & a, const value & b);
 
-// Of 64 bits of mantissa at least, which hold every number that there is.
-long double exactly(const value & v) {
-    static_assert(std::numeric_limits<long double>::digits >= 64);
-    return jinja::is_val<jinja::value_int>(v) ? static_cast<long double>(v->val_int) : v->val_flt;
-}
-
-bool is_in_order(const std::string & op, std::partial_ordering order) {
-    return op == "<" ? order < 0 : op == "<=" ? order <= 0 : op == ">" ? order > 0 : order >= 0;
+// As items of a list and values of an object are compared: what is one and the same need not be equal to itself.
+bool same(const value & a, const value & b) {
+    return a == b || equal(a, b);
 }
 
 bool equal(const value & a, const value & b) {
+    if (a->is_numeric() && b->is_numeric()) {
+        return order_of_numbers(a, b) == 0;
+    }
     if (jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
-        return typeid(*a) == typeid(*b) && std::ranges::equal(a->val_arr, b->val_arr, equal);
+        template_budget::running().step(a->val_arr.size() / 16);
+        return typeid(*a) == typeid(*b) && std::ranges::equal(a->val_arr, b->val_arr, same);
     }
     if (jinja::is_val<jinja::value_object>(a) && jinja::is_val<jinja::value_object>(b)) {
+        template_budget::running().step(a->val_obj.size() / 16);
         return a->val_obj.size() == b->val_obj.size() && std::ranges::all_of(a->val_obj, [&](const auto & item) {
-                   return b->has_key(item.first) && equal(item.second, b->at(item.first));
+                   return b->has_key(item.first) && same(item.second, b->at(item.first));
                });
     }
-    return is_number(a) && is_number(b) ? compared(a, b) == 0 : *a == *b;
+    return *a == *b;
 }
 
-// Whether a list has an item, where that is for us to say: the engine knows texts and the keys of objects.
-std::optional<bool> contains(const value & whole, const value & part) {
-    if (jinja::is_val<jinja::value_array>(whole)) {
-        look_into(whole);
-        return std::ranges::any_of(whole->val_arr, [&](const value & item) { return equal(item, part); });
+// Whether Python finds a in b; none: the engine's answer is right.
+std::optional<bool> is_in(const value & a, const value & b) {
+    step_for(b);
+    if (jinja::is_val<jinja::value_array>(b)) {
+        return std::ranges::any_of(b->val_arr, [&](const value & item) { return same(item, a); });
     }
-    if (jinja::is_val<jinja::value_object>(whole) && part->is_undefined()) {
+    if (jinja::is_val<jinja::value_object>(b) && a->is_undefined()) {  // it has a hash, as all objects, but is no key
         return false;
+    }
+    if (jinja::is_val<jinja::value_object>(b)) {
+        return b->has_key(a);
     }
     return std::nullopt;
 }
 
-value of_integers(char op, int64_t a, int64_t b) {
-    int64_t out = 0;
-    bool overflows = false;
-    switch (op) {
-        case '+':
-            overflows = __builtin_add_overflow(a, b, &out);
-            break;
-        case '-':
-            overflows = __builtin_sub_overflow(a, b, &out);
-            break;
-        case '*':
-            overflows = __builtin_mul_overflow(a, b, &out);
-            break;
-        case '/':  // rounded down
-            overflows = a == INT64_MIN && b == -1;
-            out = overflows ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
-            break;
-        default:  // %, of the divisor's sign
-            out = b == -1 ? 0 : a % b;
-            out += out != 0 && (out < 0) != (b < 0) ? b : 0;
-            break;
-    }
-    if (overflows) {
-        refuse("it makes an integer beyond 64 bits");
-    }
-    return jinja::mk_val<jinja::value_int>(out);
-}
-
-// Rounded down, as Python's float.__floordiv__ has it.
-double whole_quotient(double a, double b) {
-    double rest = std::fmod(a, b);
-    double quotient = (a - rest) / b;
-    quotient -= rest != 0 && (rest < 0) != (b < 0) ? 1 : 0;
-    if (quotient == 0) {
-        return std::copysign(0.0, a / b);
-    }
-    const double down = std::floor(quotient);
-    return quotient - down > 0.5 ? down + 1 : down;
-}
-
-std::optional<value> of_numbers(const std::string & op, const value & a, const value & b) {
-    const bool divides = op == "/" || op == "//" || op == "%";
-    const double x = number(a);
-    const double y = number(b);
-    if (divides && y == 0) {
-        refuse("it divides by zero");
-    }
-    const bool integers = jinja::is_val<jinja::value_int>(a) && jinja::is_val<jinja::value_int>(b);
-    if (integers && (op == "+" || op == "-" || op == "*" || op == "//" || op == "%")) {
-        return of_integers(op[0], a->val_int, b->val_int);
-    }
-    if (op == "//") {
-        return jinja::mk_val<jinja::value_float>(whole_quotient(x, y));
-    }
-    if (op == "%") {
-        double out = std::fmod(x, y);
-        out += out != 0 && (out < 0) != (y < 0) ? y : 0;
-        return jinja::mk_val<jinja::value_float>(out);
-    }
-    if (op == "/") {
-        const bool fits =
-            x == exactly(a) && y == exactly(b);  // else rounded twice, which is nearer than rounding first
-        return jinja::mk_val<jinja::value_float>(fits ? x / y : static_cast<double>(exactly(a) / exactly(b)));
-    }
-    if (op == "+" || op == "-" || op == "*") {
-        return jinja::mk_val<jinja::value_float>(op == "+" ? x + y : op == "-" ? x - y : x * y);
-    }
+std::optional<value> comparison(const std::string & op, std::partial_ordering order) {
     if (op == "<" || op == "<=" || op == ">" || op == ">=") {
-        return jinja::mk_val<jinja::value_bool>(is_in_order(op, compared(a, b)));
+        return jinja::mk_val<jinja::value_bool>(op == "<"    ? order < 0
+                                                : op == "<=" ? order <= 0
+                                                : op == ">"  ? order > 0
+                                                             : order >= 0);
     }
     return std::nullopt;
 }
@@ -170,17 +104,9 @@ std::vector<size_t> places(size_t n_items, const value & start, const value & st
 
 }  // namespace
 
-std::partial_ordering compared(const value & a, const value & b) {
-    return exactly(a) <=> exactly(b);
-}
-
 std::optional<value> own_operation(const std::string & op, const value & a, const value & b) {
     if (op == "==" || op == "!=") {
         return jinja::mk_val<jinja::value_bool>(equal(a, b) == (op == "=="));
-    }
-    if (op == "in" || op == "not in") {
-        const std::optional<bool> has = contains(b, a);
-        return has ? std::optional<value>(jinja::mk_val<jinja::value_bool>(*has == (op == "in"))) : std::nullopt;
     }
     if (op == "~" || (op == "+" && is_text(a) && is_text(b))) {
         jinja::string out = python_str(a);
@@ -193,11 +119,16 @@ std::optional<value> own_operation(const std::string & op, const value & a, cons
     if (op == "+" && (is_text(a) || is_text(b))) {
         refuse("it adds a text and " + (is_text(a) ? b : a)->type());
     }
-    if (is_number(a) && is_number(b)) {
-        return of_numbers(op, a, b);
+    if (op == "in" || op == "not in") {
+        const std::optional<bool> found = is_in(a, b);
+        return found ? std::optional<value>(jinja::mk_val<jinja::value_bool>(*found == (op == "in"))) : std::nullopt;
     }
-    if (is_text(a) && is_text(b) && (op == "<" || op == "<=" || op == ">" || op == ">=")) {
-        return jinja::mk_val<jinja::value_bool>(is_in_order(op, a->val_str.str() <=> b->val_str.str()));
+    if (a->is_numeric() && b->is_numeric()) {
+        const std::optional<value> answer = comparison(op, order_of_numbers(a, b));
+        return answer ? answer : of_numbers(op, a, b);
+    }
+    if (is_text(a) && is_text(b)) {
+        return comparison(op, a->val_str.str().compare(b->val_str.str()) <=> 0);
     }
     if (op == "+" && jinja::is_val<jinja::value_array>(a) && jinja::is_val<jinja::value_array>(b)) {
         look_into(a);

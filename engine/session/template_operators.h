@@ -2,19 +2,15 @@
 
 #include <jinja/runtime.h>
 
-#include <compare>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace livekv {
 
-// a op b as Python has it, where the engine's differs: arithmetic, comparisons and ==, !=, in, ~. None: the engine's is
-// right. Throws jinja::raised_exception for what Python refuses, and for integers beyond 64 bits.
+// a op b as Python has it, where the engine's differs: ==, !=, ~, in, not in, what of_numbers has, and the order of
+// numbers and of texts. None: the engine's is right. Throws jinja::raised_exception for what Python refuses, and for integers beyond 64 bits.
 std::optional<jinja::value> own_operation(const std::string & op, const jinja::value & a, const jinja::value & b);
-
-// Of two numbers, by their values: a whole number and a float are compared as they are, not rounded.
-std::partial_ordering compared(const jinja::value & a, const jinja::value & b);
 
 // v[start:stop:step] of a list or a text, by characters; null or none: left out. None: v is neither.
 std::optional<jinja::value> own_slice(const jinja::value & v, const jinja::value & start, const jinja::value & stop,

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "session/template_lists.h"
-#include "session/template_operators.h"
+#include "session/template_numbers.h"
 #include "session/template_text.h"
 
 namespace livekv {
@@ -19,7 +19,7 @@ bool is_less(const value & a, const value & b) {
     const auto is_number = [](const value & v) { return v->is_numeric(); };
     const auto is_text = [](const value & v) { return jinja::is_val<jinja::value_string>(v); };
     if (is_number(a) && is_number(b)) {
-        return compared(a, b) < 0;
+        return order_of_numbers(a, b) < 0;
     }
     if (is_text(a) && is_text(b)) {
         return a->val_str.str() < b->val_str.str();  // in UTF-8, the order of code points

@@ -29,9 +29,6 @@ jinja::string format_percent(const jinja::string & form, const given_arguments &
 jinja::value number_of(const std::string & name, const jinja::string & text, const given_arguments & arguments);
 
 // The filter round of a number: as Python's round, or with method 'ceil' or 'floor'.
-// The filter int of a number. Throws jinja::raised_exception beyond 64 bits.
-jinja::value whole_number(double x);
-
 jinja::value rounded(const jinja::value & v, const given_arguments & arguments);
 
 struct stretch {

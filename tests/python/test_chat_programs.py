@@ -57,6 +57,16 @@ REFUSED = [
     "{{ '%s' % (1, 2) }}" + END,
     "{{ ','.join([1]) }}" + END,
     "{{ 'a'.index('b') }}" + END,
+    "{{ none|list }}" + END,
+    "{{ 3|select|list }}" + END,
+    "{{ ['a'] in 'abc' }}" + END,
+    "{{ nope in 'abc' }}" + END,
+    "{{ ['a'] in {'a': 1} }}" + END,
+    "{{ 1 in none }}" + END,
+    "{{ 'a' is lt 1 }}" + END,
+    "{{ 1e19|int }}" + END,
+    "{{ (9223372036854775807 * 2.0)|int }}" + END,
+    "{{ 9223372036854775807 + 1 }}" + END,
 ]
 VALUES = [
     "2 == 2 == 2", "'a' == 'a' in ['a']", "1 < 2 < 3", "3 > 2 > 2", "1 < 3 > 2 == 2 != 5", "'a' == 'b' not in ['c']", "(1 == 1) == true",
@@ -68,6 +78,13 @@ VALUES = [
     "'a\\n\\n'.splitlines()", "m.content.partition('W')", "m.content.rpartition('o')", "'a'.partition('zz')", "'a'.rpartition('zz')",
     "','.join(['a', 'b'])", "','.join(messages|map(attribute='role'))", "'-'.join('abc')", "'-'.join({'a': 1, 'b': 2})",
     "'abc'.removeprefix('ab')", "'abc'.removesuffix('bc')", "'abc'.removesuffix('')", "3.14159|round(2)", "2.5|round", "3.5|round",
+    "none|select|list", "none|reject('odd')|list", "none|selectattr('type', 'equalto', 'x')|list", "none|rejectattr('x')|list",
+    "none|map('upper')|list", "none|map(attribute='x')|list", "false|select|list", "0|map('upper')|list", "''|select|list",
+    "['string', 'null'] in [['a'], ['string', 'null']]", "['a'] in ['a', 'b']", "(1, 2) in [[1, 2]]", "(1, 2) in [(1, 2)]",
+    "{'a': [1]} in [{'a': [1]}]", "['a'] not in [['a']]", "m.nope in ['a']", "m.nope not in ('a', 'b')", "m.nope in {'a': 1}",
+    "m.nope in [m.none]", "m.nope in nope", "['a'] in nope", "(1, 2) in {(1, 2): 3}", "none in [none]", "true in [1]", "1.0 in range(3)",
+    "messages[2] in messages", "messages[2] not in messages", "{'role': 'user'} in messages", "messages[2] is in messages",
+    "messages|select('in', [messages[2]])|list|length", "[[1], 2, none]|select('in', [[1], none])|list", "[1] in [[true]]", "x in [x]",
     "3 if false else -5 % 3", "1 if -1 < 0 and -2 else +2", "-1 in [-1] and not -1 in [1]", "-0.4|round", "3|round", "3|round(1)", "3.7|round(0, 'floor')", "3.21|round(1, 'ceil')", "3|round(0, 'ceil')",
 ]  # fmt: skip
 
@@ -102,3 +119,32 @@ def test_random_programs_write_what_jinja2_writes(livekv, model_of, seed):
         assert written(livekv, model_of(template)) == theirs, template
         n_written += theirs is not None
     assert n_written > 25
+
+
+WHOLE = [0, 1, -1, 7, 2**53, 2**53 + 1, -(2**53) - 1, 12345678901234567, 12345678901234569, 2**62 + 1, 2**63 - 1, -(2**63)]
+FLOATS = [0.0, 0.5, -7.25, 2.0**53, 12345678901234568.0, 2.0**62, 2.0**63, -(2.0**63), 1e19, -1e300]
+NUMBERS_OF_TWO = ["a < b", "a <= b", "a > b", "a >= b", "a == b", "a != b", "a in [b]", "[a, b]|sort", "[a, b]|max", "[a, b]|min",
+                  "a is lt b", "a is le(b)", "a is gt b", "a is ge(b)", "a is eq b", "[a]|select('lt', b)|list", "[a] == [b]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", NUMBERS_OF_TWO)
+def test_whole_numbers_beyond_2_53_compare_and_sort_as_pythons(livekv, model_of, expression):
+    messages = [{"role": "user", "content": "", "n": WHOLE + FLOATS}]
+    template = "{% for a in messages[0].n %}{% for b in messages[0].n %}{{ " + expression + " }};{% endfor %}|{% endfor %}"
+    assert (theirs := by_jinja2(template, messages)) is not None
+    assert written(livekv, model_of(template), messages) == theirs
+
+
+@pytest.mark.parametrize("operation", ["a + b", "a - b", "a * b", "a / b", "a // b", "a % b"])
+def test_whole_numbers_beyond_2_53_count_as_pythons_or_are_refused(livekv, model_of, operation):
+    """Where Python's would pass 64 bits, and only there, they are refused."""
+    model = model_of("{{ " + operation.replace("a", "messages[0].a").replace("b", "messages[0].b") + " }}")
+    for a in WHOLE + FLOATS:
+        for b in WHOLE + FLOATS:
+            try:
+                right = str(eval(operation, {"a": a, "b": b}))
+            except ZeroDivisionError:
+                right = None
+            if right and "." not in right and "e" not in right and "inf" not in right and not -(2**63) <= int(right) < 2**63:
+                right = None
+            assert written(livekv, model, [{"role": "user", "content": "", "a": a, "b": b}]) == right, (a, b)
