@@ -9,7 +9,8 @@
 namespace livekv {
 
 // a op b as Python has it, where the engine's differs: ==, !=, ~, in, not in, what of_numbers has, and the order of
-// numbers and of texts. None: the engine's is right. Throws jinja::raised_exception for what Python refuses, and for integers beyond 64 bits.
+// numbers and of texts. None: the engine's is right. Throws jinja::raised_exception for what Python refuses, and for
+// integers beyond 64 bits.
 std::optional<jinja::value> own_operation(const std::string & op, const jinja::value & a, const jinja::value & b);
 
 // v[start:stop:step] of a list or a text, by characters; null or none: left out. None: v is neither.
