@@ -24,8 +24,9 @@ bool is_operator(const token & t, char c) {
 void check_numbers(const std::vector<token> & tokens) {
     for (const token & t : tokens) {
         int64_t n = 0;
+        const size_t digits = t.value.starts_with('+') ? 1 : 0;
         if (t.t == token::numeric_literal &&
-            std::from_chars(t.value.data(), t.value.data() + t.value.size(), n).ec != std::errc()) {
+            std::from_chars(t.value.data() + digits, t.value.data() + t.value.size(), n).ec != std::errc()) {
             fail("the model's chat template cannot be read: it has the number ", t.value,
                  ", which 64 bits do not hold");
         }

@@ -93,7 +93,7 @@ EXPRESSIONS = [
       ("A / 2", "A / B", "A < B", "B < A", "A <= A", "A == B", "A > 5.5", "A < 1.5", "[B, A] | sort", "[A, B] | max",
        "[A] | select('lt', B) | list", "A is gt B", "A is lt B", "A in [B]", "A == 12345678901234568.0", "A | float",
        "-A", "A | abs", "A | int", "A % 10", "A // 10", "A + 0.5", "A * 1.0", "A is ge(B)")),
-    "7 / 2", "1 / 3", "0.1 + 0.2", "7 % -3", "-7 // 2.0", "1 < 1.5", "2 >= 2.0", "1 == 1.0",
+    "7 / 2", "1 / 3", "(+2)", "[-3, +4]", "-9223372036854775807", "0.1 + 0.2", "7 % -3", "-7 // 2.0", "1 < 1.5", "2 >= 2.0", "1 == 1.0",
 ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_an_expression_is_what_jinja2_makes_of_it(models, expression):
     assert models(template)[0].apply_chat_template(messages) == rendered(models(template)[0], template, messages, True)
 
 
-@pytest.mark.parametrize("expression", ["1e19 | int", "'1e19' | int", "messages[0].x | int", "'99999999999999999999' | int"])
+@pytest.mark.parametrize("expression", ["1e19 | int", "'1e19' | int", "messages[0].x | int", "'99999999999999999999' | int", "100000000000000000000"])
 def test_whole_numbers_beyond_64_bits_are_refused(livekv, models, expression):
     model, _ = models("{{ " + expression + " }}{{ messages | length }}")
     with pytest.raises(livekv.Error, match="an integer beyond 64 bits|which is no plain number|cannot be read"):
