@@ -79,7 +79,7 @@ class RunFolder:
         """The finished records of `<name>.jsonl`, in order, as read_records gives them; none where there is no such
         file."""
         path = self._jsonl(name)
-        return read_records(path, fields, fault) if os.path.lexists(path) else []
+        return read_records(path, fields, fault) if path.exists() or path.is_symlink() else []
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one line to `<name>.jsonl` and returns when it is on the disk.
