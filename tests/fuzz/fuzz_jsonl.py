@@ -38,6 +38,7 @@ from python_eval.longbench import data, score
 from python_eval.longbench.tasks import TASKS
 from python_eval.report.read import Results, read_json, read_results
 from python_eval.run_folder import RunFolder
+from python_eval.windows import FIELDS, RECORDS
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ def _score_v2(path: Any) -> None:
 def _records(path: Any) -> None:
     folder = RunFolder.__new__(RunFolder)  # a folder's own files are not what is read here
     folder.path = path
-    for record in folder.records("windows"):
+    for record in folder.records(RECORDS, FIELDS):
         json.dumps(record, ensure_ascii=False).encode()
-    Results(path, "perplexity", {}, {}).records("windows")
+    Results(path, "perplexity", {}, {}).records(RECORDS, FIELDS)
 
 
 def _report(path: Any) -> None:
@@ -151,7 +152,10 @@ _V2 = {
     "choice_B": "b", "choice_C": "c", "choice_D": "d", "answer": "A", "context": "c",
     "response": "The correct answer is (A)",
 }  # fmt: skip
-_RECORD = {"cache": "livekv", "text": "wiki", "window": 3, "nll": 2.5, "tokens": [1, 2], "kl": {"mean": 0.1, "se": None}}
+_RECORD = {
+    "spec": "livekv", "text": "wiki", "window": 3, "chunk_size": 512, "n_scored": 9, "nll_mean": 2.5, "kl_mean": None,
+    "same_top": 0.5, "bits_per_value": 4.41, "arrays": "arrays/a.npz", "more": {"mean": 0.1, "se": [1, None]},
+}  # fmt: skip
 _RUN = {"command": "perplexity", "model": {"file": "m.gguf"}, "n_ctx": 2048, "texts": {"wiki": {"windows": 3}}, "base": "f16", "rows": [_RECORD]}
 _TENSORS = {
     "a": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]},
