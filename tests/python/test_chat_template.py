@@ -104,10 +104,18 @@ def test_an_expression_is_what_jinja2_makes_of_it(models, expression):
     assert models(template)[0].apply_chat_template(messages) == rendered(models(template)[0], template, messages, True)
 
 
-@pytest.mark.parametrize("expression", ["1e19 | int", "'1e19' | int", "messages[0].x | int", "'99999999999999999999' | int", "100000000000000000000"])
-def test_whole_numbers_beyond_64_bits_are_refused(livekv, models, expression):
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("messages[0].x | int", "it makes an integer beyond 64 bits"),
+        ("'1e19' | int", "the filter int is given '1e19', which is no plain number"),
+        ("'99999999999999999999' | int", "the filter int is given '99999999999999999999', which is no plain number"),
+        ("100000000000000000000", "it has the number 100000000000000000000, which 64 bits do not hold"),
+    ],
+)
+def test_whole_numbers_beyond_64_bits_are_refused(livekv, models, expression, message):
     model, _ = models("{{ " + expression + " }}{{ messages | length }}")
-    with pytest.raises(livekv.Error, match="an integer beyond 64 bits|which is no plain number|cannot be read"):
+    with pytest.raises(livekv.Error, match=message):
         model.apply_chat_template([{"role": "user", "content": "a", "x": 1e19}])
 
 
