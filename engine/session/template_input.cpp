@@ -20,9 +20,11 @@ void check_messages(const std::vector<chat_message> & messages) {
     }
     for (const chat_message & message : messages) {
         if (std::ranges::find(known_roles, message.role) == std::end(known_roles)) {
-            fail("the role '", message.role,
-                 "' is not supported, supported are system, developer, user, assistant, tool, "
-                 "ipython and function");
+            std::string roles;
+            for (const char * role : known_roles) {
+                roles += (roles.empty() ? "" : ", ") + std::string(role);
+            }
+            fail("the role '", message.role, "' is not supported, supported are ", roles);
         }
         if (first_invalid_utf8(message.content)) {
             fail("a message of the role '", message.role, "' is not UTF-8");
