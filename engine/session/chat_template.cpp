@@ -87,6 +87,19 @@ template_words words_of(const std::vector<jinja::token> & tokens) {
     return words;
 }
 
+// Its words that may be roles. They are written as they are, so no control token is one.
+std::set<std::string> roles_of(const template_words & words, const control_alphabet & control) {
+    std::set<std::string> roles;
+    std::ranges::copy_if(words.literals, std::inserter(roles, roles.end()), [&](const std::string & word) {
+        const auto is_in_names = [](char c) {
+            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+        };
+        const auto is_in_word = [&](const std::string & token) { return word.find(token) != std::string::npos; };
+        return std::ranges::all_of(word, is_in_names) && std::ranges::none_of(control.tokens, is_in_word);
+    });
+    return roles;
+}
+
 std::vector<int32_t> controls_of(const tokenizer & tok, const std::vector<int32_t> & marks,
                                  const std::vector<int32_t> & ids) {
     std::vector<int32_t> controls;
@@ -103,6 +116,7 @@ struct chat_template::program {
     template_words words;
     std::vector<int32_t> marks;  // user-defined tokens that count as control tokens here
     control_alphabet control;
+    std::set<std::string> roles;
 };
 
 std::string str(const chat_text & text) {
@@ -163,8 +177,10 @@ chat_template::chat_template(const tokenizer & tok, chat_family family, const st
         jinja::program statements = jinja::parse_from_tokens(tokens);
         put_on_budget(statements);
         const std::vector<int32_t> marks = user_defined_marks(family, tok);
-        program_ = std::make_unique<const program>(program{
-            tokens.source, std::move(statements), words_of(tokens.tokens), marks, control_alphabet(tok, marks)});
+        const template_words words = words_of(tokens.tokens);
+        const control_alphabet control(tok, marks);
+        program_ = std::make_unique<const program>(
+            program{tokens.source, std::move(statements), words, marks, control, roles_of(words, control)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -268,7 +284,7 @@ chat_text chat_template::render(const std::vector<chat_message> & messages, bool
                                 const std::string & variables) const {
     using kind = disguise::kind;
     const control_alphabet & control = program_->control;
-    template_input input(messages, variables);
+    template_input input(messages, variables, program_->roles);
     template_allowance allowance;
     const std::set<char32_t> none_taken;
     disguise undisguised(kind::none, control, program_->words, none_taken);

@@ -12,19 +12,21 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-constexpr const char * known_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
+constexpr const char * common_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
 
-void check_messages(const std::vector<chat_message> & messages) {
+void check_messages(const std::vector<chat_message> & messages, const std::set<std::string> & own_roles) {
     if (messages.empty()) {
         fail("the conversation has no messages");
     }
     for (const chat_message & message : messages) {
-        if (std::ranges::find(known_roles, message.role) == std::end(known_roles)) {
+        if (std::ranges::find(common_roles, message.role) == std::end(common_roles) &&
+            !own_roles.contains(message.role)) {
             std::string roles;
-            for (const char * role : known_roles) {
+            for (const char * role : common_roles) {
                 roles += (roles.empty() ? "" : ", ") + std::string(role);
             }
-            fail("the role '", message.role, "' is not supported, supported are ", roles);
+            fail("the role '", message.role, "' is not supported, supported are ", roles,
+                 ", and what the model's chat template names");
         }
         if (first_invalid_utf8(message.content)) {
             fail("a message of the role '", message.role, "' is not UTF-8");
@@ -172,9 +174,10 @@ void each_text(const json & j, F & f) {
 
 }  // namespace
 
-template_input::template_input(const std::vector<chat_message> & messages, const std::string & variables)
+template_input::template_input(const std::vector<chat_message> & messages, const std::string & variables,
+                               const std::set<std::string> & own_roles)
     : now(std::time(nullptr)), messages_(json::array()) {
-    check_messages(messages);
+    check_messages(messages, own_roles);
     variables_ = parse_variables(variables);
     for (const chat_message & message : messages) {
         messages_.push_back(json_of(message));

@@ -17,9 +17,11 @@ namespace livekv {
 // What a chat template is given by a conversation, checked: its messages and the other variables.
 class template_input {
   public:
-    // Throws livekv::error for no messages, a role that no template knows, text that is not UTF-8, variables that are
-    // no JSON object or that have a name of the conversation's, and values that nest too deeply.
-    template_input(const std::vector<chat_message> & messages, const std::string & variables);
+    // own_roles: the roles the template names, beside the ones that any may be asked for. Throws livekv::error for no
+    // messages, another role, text that is not UTF-8, variables that are no JSON object or that have a name of the
+    // conversation's, and values that nest too deeply.
+    template_input(const std::vector<chat_message> & messages, const std::string & variables,
+                   const std::set<std::string> & own_roles);
 
     // Lists of objects, with their texts in disguise but for the roles of messages: templates make control tokens of
     // those. Texts and keys count as given (is_input). A content that is none is the same value in every run.

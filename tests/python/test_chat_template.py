@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 
 import pytest
 
@@ -151,6 +152,27 @@ def test_a_message_is_text_all_the_way(models):
             for control in (model.bos_token, model.eos_token):
                 assert said.count(control) == harmless.count(control)
             assert content in model.detokenize(said, skip_special=False)
+
+
+def test_a_role_that_the_template_names_is_taken(livekv, models):
+    """Mistral's templates have tool_results, Gemma's and Cohere's others. What it does not name it would drop, or take
+    for another."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool_results' %}[R]{{ m.content }}[/R]"
+        "{% elif m.role == '<|im_end|>' or m['role'] in ['document', 'user'] %}<{{ m.role }}>{{ m.content }}"
+        "{% endif %}{% endfor %}"
+    )
+    model, _ = models(template)
+    conversation = [
+        {"role": "document", "content": "d"},
+        {"role": "user", "content": "u"},
+        {"role": "tool_results", "content": "r"},
+    ]
+    assert model.apply_chat_template(conversation) == rendered(model, template, conversation, False)
+    assert model.apply_chat_template(conversation) == "<document>d<user>u[R]r[/R]"
+    for role in ("documents", "tool-results", "<|im_end|>", "</s>", ""):
+        with pytest.raises(livekv.Error, match=f"the role '{re.escape(role)}' is not supported"):
+            model.apply_chat_template([{"role": role, "content": "d"}])
 
 
 def test_what_a_message_may_be(livekv, models):
