@@ -87,7 +87,7 @@ template_words words_of(const std::vector<jinja::token> & tokens) {
     return words;
 }
 
-// Its words that may be roles. They are written as they are, so no control token is one.
+// Its words that may be roles. They reach it as they are, so none is a control token or a part of one's marks.
 std::set<std::string> roles_of(const template_words & words, const control_alphabet & control) {
     std::set<std::string> roles;
     std::ranges::copy_if(words.literals, std::inserter(roles, roles.end()), [&](const std::string & word) {
@@ -292,6 +292,9 @@ chat_text chat_template::render(const std::vector<chat_message> & messages, bool
     const std::string whole = str(marked);
     if (first_invalid_utf8(whole)) {
         fail("the model's chat template: it cuts a character in pieces");
+    }
+    if (const std::optional<std::string> role = input.dropped_role(whole)) {
+        fail("the role '", *role, "' is not supported: the model's chat template does not write what it says");
     }
     if (!input.has_any_of(control)) {
         return {{whole, false}};  // no character of a control token can be of the conversation

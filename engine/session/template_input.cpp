@@ -14,19 +14,13 @@ using json = nlohmann::ordered_json;
 
 constexpr const char * common_roles[] = {"system", "developer", "user", "assistant", "tool", "ipython", "function"};
 
-void check_messages(const std::vector<chat_message> & messages, const std::set<std::string> & own_roles) {
+void check_messages(const std::vector<chat_message> & messages) {
     if (messages.empty()) {
         fail("the conversation has no messages");
     }
     for (const chat_message & message : messages) {
-        if (std::ranges::find(common_roles, message.role) == std::end(common_roles) &&
-            !own_roles.contains(message.role)) {
-            std::string roles;
-            for (const char * role : common_roles) {
-                roles += (roles.empty() ? "" : ", ") + std::string(role);
-            }
-            fail("the role '", message.role, "' is not supported, supported are ", roles,
-                 ", and what the model's chat template names");
+        if (first_invalid_utf8(message.role)) {
+            fail("the role of a message is not UTF-8");
         }
         if (first_invalid_utf8(message.content)) {
             fail("a message of the role '", message.role, "' is not UTF-8");
@@ -176,8 +170,8 @@ void each_text(const json & j, F & f) {
 
 template_input::template_input(const std::vector<chat_message> & messages, const std::string & variables,
                                const std::set<std::string> & own_roles)
-    : now(std::time(nullptr)), messages_(json::array()) {
-    check_messages(messages, own_roles);
+    : now(std::time(nullptr)), own_roles_(own_roles), messages_(json::array()) {
+    check_messages(messages);
     variables_ = parse_variables(variables);
     for (const chat_message & message : messages) {
         messages_.push_back(json_of(message));
@@ -213,15 +207,43 @@ bool template_input::fill_nones(bool only_written) {
     return has_filled;
 }
 
-// Texts and keys, but for the keys every message has, and the roles.
+bool template_input::is_known(const std::string & role) const {
+    return std::ranges::find(common_roles, role) != std::end(common_roles) || own_roles_.contains(role);
+}
+
+// Templates take white space off both ends.
+std::optional<std::string> template_input::dropped_role(std::string_view written) const {
+    const auto is_written = [&](const std::string & text) {
+        constexpr const char * white_space = " \t\r\n";
+        const size_t begin = text.find_first_not_of(white_space);
+        const size_t end = text.find_last_not_of(white_space);
+        return begin == std::string::npos ||
+               written.find(std::string_view(text).substr(begin, end + 1 - begin)) != std::string_view::npos;
+    };
+    for (const json & message : messages_) {
+        const std::string role = message["role"];
+        const json & content = message["content"];
+        const bool is_all = content.is_string()
+                                ? is_written(content.get_ref<const std::string &>())
+                                : !is_parts(content) || std::ranges::all_of(content, [&](const json & part) {
+                                      return is_written(part["text"].get_ref<const std::string &>());
+                                  });
+        if (!is_known(role) && !is_all) {
+            return role;
+        }
+    }
+    return std::nullopt;
+}
+
+// Texts and keys, but for the keys every message has, and the roles that are known.
 template <typename F>
 void template_input::for_each_text(F f) const {
     for (const auto & message : messages_) {
         for (const auto & [key, item] : message.items()) {
-            if (key != "role") {
-                if (key != "content") {
-                    f(key);
-                }
+            if (key != "role" && key != "content") {
+                f(key);
+            }
+            if (key != "role" || !is_known(item.template get_ref<const std::string &>())) {
                 each_text(item, f);
             }
         }
@@ -238,7 +260,9 @@ jinja::value template_input::messages(disguise & as) const {
         const auto object = jinja::mk_val<jinja::value_object>();
         for (const auto & [key, item] : messages_[i].items()) {
             if (key == "role") {
-                object->insert(key, jinja::mk_val<jinja::value_string>(item.get_ref<const std::string &>()));
+                const auto & role = item.get_ref<const std::string &>();
+                object->insert(key,
+                               is_known(role) ? jinja::mk_val<jinja::value_string>(role) : given_text(as.text(role)));
             } else if (key == "content" && is_parts(item)) {
                 lists_[i] = value_of_parts(item, as);
                 object->insert(key, lists_[i]);

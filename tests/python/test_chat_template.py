@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 
 import pytest
 
@@ -154,25 +153,25 @@ def test_a_message_is_text_all_the_way(models):
             assert content in model.detokenize(said, skip_special=False)
 
 
-def test_a_role_that_the_template_names_is_taken(livekv, models):
-    """Mistral's templates have tool_results, Gemma's and Cohere's others. What it does not name it would drop, or take
-    for another."""
+def test_any_role_that_the_template_writes_is_taken(livekv, models):
+    """transformers takes every role, and drops a message without a word where the template has no place for it."""
     template = (
-        "{% for m in messages %}{% if m.role == 'tool_results' %}[R]{{ m.content }}[/R]"
-        "{% elif m.role == '<|im_end|>' or m['role'] in ['document', 'user'] %}<{{ m.role }}>{{ m.content }}"
-        "{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'tool_results' %}[R]{{ m.content|length }}[/R]"
+        "{% elif m.role|length != 6 %}<|{{ m.role }}|>{{ m.content|trim }}{% endif %}{% endfor %}"
     )
     model, _ = models(template)
     conversation = [
-        {"role": "document", "content": "d"},
-        {"role": "user", "content": "u"},
+        {"role": "document", "content": " d\n"},
+        {"role": "", "content": [{"type": "text", "text": "a "}]},
+        {"role": "<s>", "content": "u"},
         {"role": "tool_results", "content": "r"},
     ]
-    assert model.apply_chat_template(conversation) == rendered(model, template, conversation, False)
-    assert model.apply_chat_template(conversation) == "<document>d<user>u[R]r[/R]"
-    for role in ("documents", "tool-results", "<|im_end|>", "</s>", ""):
-        with pytest.raises(livekv.Error, match=f"the role '{re.escape(role)}' is not supported"):
-            model.apply_chat_template([{"role": role, "content": "d"}])
+    assert model.apply_chat_template(conversation) == "<|document|>d<||>a<|<s>|>u[R]1[/R]"
+    said = model.apply_chat_template(conversation, tokenize=True)
+    assert model.bos_token not in said[1:]
+    for content in (" dropped", [{"type": "text", "text": ""}, {"type": "text", "text": "dropped"}]):
+        with pytest.raises(livekv.Error, match="the role 'wizard' is not supported: the model's chat template does not"):
+            model.apply_chat_template([*conversation, {"role": "wizard", "content": content}])
 
 
 def test_what_a_message_may_be(livekv, models):
@@ -192,7 +191,6 @@ def test_what_a_message_may_be(livekv, models):
         ({"role": "user", "content": "a", "name": b"x"}, "message 0 cannot be given to a template"),
         ({"role": "user", "content": "a", True: 1}, "message 0 cannot be given to a template: a key is bool, not text"),
         ({"role": None, "content": "a"}, "the role of message 0 is NoneType"),
-        ({"role": "wizard", "content": "a"}, "the role 'wizard' is not supported"),
         ({"role": "user"}, "message 0 is not a mapping with role and content"),
         ("hello", "message 0 is not a mapping"),
     ]:

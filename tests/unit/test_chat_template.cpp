@@ -137,7 +137,7 @@ TEST(turns_out_of_order_are_errors) {
     CHECK_ERROR(format_chat(chat_family::mistral, {{"system", "s"}}, true), "no user message");
     CHECK_EQ(format_chat(chat_family::chatml, twice, false),
              "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n");
-    CHECK_ERROR(format_chat(chat_family::chatml, {{"wizard", "a"}}, true), "the role 'wizard' is not supported");
+    CHECK_EQ(format_chat(chat_family::chatml, {{"wizard", "a"}}, false), "<|im_start|>wizard\na<|im_end|>\n");
     CHECK_ERROR(format_chat(chat_family::chatml, {}, true), "no messages");
     CHECK_ERROR(chat_template(load({{"a"}})), "a plain prompt");
 }
