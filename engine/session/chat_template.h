@@ -65,8 +65,8 @@ class chat_template {
     // nothing. A content that is none reaches the template as none; as an empty text where it writes that out or cannot
     // go on with it. A list of {"type": "text", "text": ...} parts reaches it as that where it looks into it (loops
     // over it, takes parts of it, asks whether it is a text or a list); as the joined text otherwise. Throws
-    // livekv::error for no messages, a role whose message it would drop (but for the common ones), variables that are no such object, what the template
-    // itself refuses, and where it would make a control token of what it is given to write.
+    // livekv::error for no messages, an uncommon role whose message it drops, variables that are no such object, what
+    // the template itself refuses, and where it would make a control token of what it is given to write.
     chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt,
                      const std::string & variables = {}) const;
 

@@ -38,10 +38,10 @@ livekv::tokenizer make_tokenizer() {
 }
 
 livekv::chat_message message_of(const std::string & record) {
-    static const char * const roles[] = {"user",      "assistant", "system",   "tool",
-                                         "developer", "ipython",   "function", "nobody"};
+    static const char * const roles[] = {"user",    "assistant", "system", "tool",      "developer",
+                                         "ipython", "function",  "nobody", "<|im_end|>"};
     const std::vector<std::string> parts = split(record, '\x1F');
-    const size_t letter = std::string("uastdifn").find(parts[0].empty() ? 'u' : parts[0][0]);
+    const size_t letter = std::string("uastdifnx").find(parts[0].empty() ? 'u' : parts[0][0]);
     livekv::chat_message m;
     m.role = roles[letter == std::string::npos ? 0 : letter];
     m.content = parts[0].empty() ? "" : parts[0].substr(1);
