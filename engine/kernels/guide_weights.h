@@ -1,7 +1,7 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace livekv {
@@ -9,8 +9,11 @@ namespace livekv {
 // Keys of the guide (policy guided), as attention reads them: at consecutive positions, but for those that are not
 // kept.
 struct guide_keys {
-    std::vector<float> k;  // f32 [n_head_kv, head_dim, positions.size()]
+    std::vector<float> k;  // f32 [n_head_kv, head_dim, stride()], zeros behind the positions
     std::vector<int64_t> positions;
+
+    // Whole vectors of every level (kernels/cpu/guide_row.h).
+    size_t stride() const { return (positions.size() + 63) / 64 * 64; }
 };
 
 // Queries whose attention was computed: f32 [n_tokens, n_head, head_dim], and the base-2 logarithms of their softmax
@@ -24,9 +27,25 @@ struct guided_queries {
     float scale = 0.0f;  // of q . k before the softmax
 };
 
-// The mean over heads of the weight that token i, at this position, gives to the guide as far as it sees it, 0 to 1;
-// what is no number counts as 0. No weight of any other token is computed. scratch: [guide.positions.size()].
-float weight_given_to_guide(const guided_queries & queries, int64_t i, int64_t position, const guide_keys & guide,
-                            std::span<float> scratch);
+// One token's queries, and what it sees of the guide: the first n_seen positions.
+struct guide_view {
+    const float * q;         // f32 [n_head, head_dim]
+    const float * log_sums;  // [n_head]
+    int64_t n_head;
+    int64_t n_head_kv;
+    int64_t head_dim;
+    float scale;
+    const float * k;  // guide_keys::k
+    size_t stride;
+    size_t n_seen;
+};
+
+// Of token i, which is at this position.
+guide_view view_of_guide(const guided_queries & queries, int64_t i, int64_t position, const guide_keys & guide);
+
+// The mean over heads of the weight that the token gives to what it sees of the guide, 0 to 1; what is no number counts
+// as 0. No weight of any other token is computed. This is the reference: cpu_kernels::weight_on_guide is what a pass
+// calls.
+float weight_on_guide(const guide_view & view);
 
 }  // namespace livekv

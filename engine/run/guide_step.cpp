@@ -108,10 +108,12 @@ guide_keys guide_of(const layer_step & step) {
             guide.positions.push_back(static_cast<int64_t>(i));
         }
     }
+    guide.k.resize(n_heads * keys.d * guide.stride());
     for (size_t head = 0; head < n_heads; ++head) {
-        for (size_t c = 0; c < keys.d; ++c) {
-            for (const int64_t position : guide.positions) {
-                guide.k.push_back(keys.row(head, static_cast<size_t>(position))[c]);
+        for (size_t i = 0; i < guide.positions.size(); ++i) {
+            const float * const row = keys.row(head, static_cast<size_t>(guide.positions[i]));
+            for (size_t c = 0; c < keys.d; ++c) {
+                guide.k[(head * keys.d + c) * guide.stride() + i] = row[c];
             }
         }
     }
@@ -196,18 +198,16 @@ void guide_weigher::collect() {
     }
 }
 
-void guide_weigher::weigh(const float * q, int64_t ith, int64_t nth) const {
-    std::vector<float> scratch;
+void guide_weigher::weigh(const cpu_kernels & kernels, const float * q, int64_t ith, int64_t nth) const {
     for (const part & p : parts_) {
         guided_queries queries = p.queries;
         queries.q = q + p.first_row * queries.n_head * queries.head_dim;
-        scratch.resize(p.guide.positions.size());
         kv_layer & layer = *p.step->layer;
         float * const weights = layer.tail_weights.data() + layer.n_tail;
         for (int64_t i = ith; i < p.n_rows; i += nth) {
             const int64_t token = p.step->token_of_row(i);
             if (p.step->comes_in(token)) {
-                weights[token] = weight_given_to_guide(queries, i, p.first + token, p.guide, scratch);
+                weights[token] = kernels.weight_on_guide(view_of_guide(queries, i, p.first + token, p.guide));
             }
         }
     }

@@ -35,11 +35,11 @@ class guide_weigher {
     // the pass's rows from first_row on; first: position of the sequence's first token in the pass; returns where its
     // log_sums are to go. collect: the guides' keys, when all rows are stored. weigh: every nth row from the ith on,
     // after attention, for when their chunk is sealed; q: f32 [n_rows, n_head, head_dim]. Different threads may weigh
-    // at the same time. collect and weigh throw std::bad_alloc.
+    // at the same time. collect throws std::bad_alloc.
     void begin_layer() { parts_.clear(); }
     float * add(const layer_step & step, const attention_args & args, int64_t first_row, int64_t first);
     void collect();
-    void weigh(const float * q, int64_t ith, int64_t nth) const;
+    void weigh(const cpu_kernels & kernels, const float * q, int64_t ith, int64_t nth) const;
 
     size_t bytes() const;
 

@@ -16,7 +16,7 @@ bool chunked_runner::chooses_in(int64_t il) const {
 
 void chunked_runner::weigh_node(ggml_tensor * dst, int ith, int nth, void * data) {
     chunked_runner & r = *static_cast<node *>(data)->runner;
-    r.guarded([&] { r.guides_.weigh(static_cast<const float *>(dst->src[0]->data), ith, nth); });
+    r.guarded([&] { r.guides_.weigh(r.kernels_, static_cast<const float *>(dst->src[0]->data), ith, nth); });
 }
 
 // One thread does it: ggml calls a node of one task from all of them.

@@ -158,15 +158,16 @@ TEST(the_weight_on_the_guide_is_the_softmaxs) {
                     return f16_to_f32(from.k_rows[((t < 80 ? t : t - 80) * 2 + head) * d + c]);
                 };
                 guide_keys guide;
-                guide.k.resize(2 * d * static_cast<size_t>(n_guide));
+                for (int64_t t = 0; t < n_guide; ++t) {
+                    guide.positions.push_back(t);
+                }
+                guide.k.resize(2 * d * guide.stride());
                 for (size_t t = 0; t < static_cast<size_t>(n_guide); ++t) {
-                    guide.positions.push_back(static_cast<int64_t>(t));
                     for (size_t i = 0; i < 2 * d; ++i) {
-                        guide.k[i * static_cast<size_t>(n_guide) + t] = key(i / d, t, i % d);
+                        guide.k[i * guide.stride() + t] = key(i / d, t, i % d);
                     }
                 }
                 const guided_queries queries = {args.q, log_sums.data(), 6, 2, 64, args.scale};
-                std::vector<float> scratch(static_cast<size_t>(n_guide));
                 for (int64_t i = 0; i < n_new; ++i) {
                     double expected = 0.0;
                     for (size_t head = 0; head < 6; ++head) {
@@ -184,8 +185,44 @@ TEST(the_weight_on_the_guide_is_the_softmaxs) {
                         }
                         expected += of_guide / all / 6.0;
                     }
-                    const float given = weight_given_to_guide(queries, i, n - n_new + i, guide, scratch);
-                    CHECK(std::fabs(given - expected) < 1e-5 * expected);
+                    const guide_view view = view_of_guide(queries, i, n - n_new + i, guide);
+                    CHECK(std::fabs(weight_on_guide(view) - expected) < 1e-5 * expected);
+                    CHECK(std::fabs(level->weight_on_guide(view) - expected) < 1e-5 * expected);
+                }
+            }
+        }
+    }
+}
+
+TEST(every_level_sums_the_weights_of_the_reference) {
+    std::mt19937 rng(11);
+    std::normal_distribution<float> normal;
+    for (const cpu_kernels * level : cpu_levels()) {
+        for (const int64_t group : {1, 2, 3, 4, 5, 8}) {
+            for (const int64_t d : {8, 64, 128, 256}) {
+                for (const int64_t n : {1, 7, 16, 63, 64, 65, 128, 200}) {
+                    IN("level=", level->name, " group=", group, " d=", d, " n=", n);
+                    guide_keys guide;
+                    for (int64_t t = 0; t < n; ++t) {
+                        guide.positions.push_back(3 * t);  // a guide whose tokens were not all kept
+                    }
+                    guide.k.resize(static_cast<size_t>(2 * d) * guide.stride());
+                    for (size_t i = 0; i < guide.k.size(); ++i) {
+                        guide.k[i] = i % guide.stride() < static_cast<size_t>(n) ? normal(rng) : 0.0f;
+                    }
+                    std::vector<float> q(static_cast<size_t>(2 * group * d));
+                    for (float & x : q) {
+                        x = normal(rng);
+                    }
+                    const std::vector<float> log_sums(static_cast<size_t>(2 * group), 9.0f);
+                    const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+                    const guided_queries queries = {q.data(), log_sums.data(), 2 * group, 2, d, scale};
+                    for (const int64_t position : {int64_t(0), n, 3 * n}) {
+                        const guide_view view = view_of_guide(queries, 0, position, guide);
+                        const float expected = weight_on_guide(view);
+                        CHECK(expected > 0.0f);
+                        CHECK(std::fabs(level->weight_on_guide(view) - expected) < 2e-6f * expected);
+                    }
                 }
             }
         }
@@ -193,15 +230,25 @@ TEST(the_weight_on_the_guide_is_the_softmaxs) {
 }
 
 TEST(weights_stay_weights_whatever_the_queries) {
-    const float q[4] = {1e30f, NAN, -INFINITY, 3.0f};
-    const float log_sums[1] = {0.0f};
     guide_keys guide;
     guide.positions = {0, 1};
-    for (const float k : {1e4f, -1e4f, 0.0f}) {
-        guide.k.assign(8, k);
-        float scratch[2];
-        const float weight = weight_given_to_guide({q, log_sums, 1, 1, 4, 1.0f}, 0, 1, guide, scratch);
-        CHECK(weight >= 0.0f && weight <= 1.0f);
+    guide.k.resize(4 * guide.stride());
+    for (const float log_sum : {0.0f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN}) {
+        for (const float last : {1e30f, NAN, -INFINITY, 3.0f}) {
+            const float q[4] = {2.0f, 1.0f, last, 3.0f};
+            for (const float k : {1e4f, -1e4f, 0.0f}) {
+                for (size_t i = 0; i < 8; ++i) {
+                    guide.k[i / 2 * guide.stride() + i % 2] = k;
+                }
+                const guide_view view = view_of_guide({q, &log_sum, 1, 1, 4, 1.0f}, 0, 1, guide);
+                const float weight = weight_on_guide(view);
+                CHECK(weight >= 0.0f && weight <= 1.0f);
+                for (const cpu_kernels * level : cpu_levels()) {
+                    IN("level=", level->name, " log_sum=", log_sum, " q=", last, " k=", k);
+                    CHECK(std::fabs(level->weight_on_guide(view) - weight) < 1e-6f);
+                }
+            }
+        }
     }
 }
 

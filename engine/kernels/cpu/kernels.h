@@ -3,6 +3,7 @@
 // What every CPU level (generic, avx2, avx512) provides, and the choice among them.
 
 #include "kernels/attention.h"
+#include "kernels/guide_weights.h"
 #include "kernels/products.h"
 
 namespace livekv {
@@ -30,6 +31,8 @@ struct cpu_kernels {
     // Some strips of w times packed rows: their columns of out f32 [n_rows, n_out], whose rows are ld floats apart.
     void (*multiply)(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows,
                      int64_t n_rows, float * out, size_t ld);
+
+    float (*weight_on_guide)(const guide_view & view);
 };
 
 extern const cpu_kernels generic_kernels;
