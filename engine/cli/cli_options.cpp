@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <random>
 #include <string_view>
+#include <utility>
 
+#include "cli/tool.h"
 #include "livekv.h"
 #include "session/sampling_fields.h"
 
@@ -126,6 +128,11 @@ void cli_options::check(const option_table & table) {
     const bool loads = !kv_load_path.empty();
     if ((saves || loads) && (conversation || tokenize)) {
         throw usage_error("--kv-save and --kv-load go with neither -cnv nor --tokenize");
+    }
+    for (const auto & [path, flag] : {std::pair(kv_save_path, "--kv-save"), std::pair(kv_load_path, "--kv-load")}) {
+        if (!path.empty() && !stats_path.empty() && same_file(path, stats_path)) {
+            throw usage_error("--stats would replace the cache of " + std::string(flag) + ", '" + path + "'");
+        }
     }
     if (kv_save_path == "-" || kv_load_path == "-") {
         throw usage_error("--kv-save and --kv-load need a file, not -");

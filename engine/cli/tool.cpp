@@ -7,8 +7,10 @@
 #include <cstdio>
 #include <cstring>
 #include <deque>
+#include <filesystem>
 #include <iostream>
 #include <new>
+#include <system_error>
 #include <vector>
 
 #include "atomic_file.h"
@@ -69,6 +71,16 @@ void write_file(const std::string & path, const std::string & text) {
 void keep_input(const std::string & path) {
     static std::deque<file_in_use> inputs;
     inputs.emplace_back(path);
+}
+
+bool same_file(const std::string & a, const std::string & b) {
+    namespace fs = std::filesystem;
+    std::error_code problem;
+    if (fs::equivalent(a, b, problem)) {
+        return true;
+    }
+    const fs::path first = fs::weakly_canonical(a, problem);
+    return !problem && first == fs::weakly_canonical(b, problem) && !problem;
 }
 
 void check_writable(const std::string & path) {

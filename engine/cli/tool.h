@@ -20,6 +20,9 @@ void write_file(const std::string & path, const std::string & text);
 // From now on no file that this process writes replaces the one at path, by whatever name: what a tool reads is kept.
 void keep_input(const std::string & path);
 
+// Whether two paths lead to one file, or would once it is there.
+bool same_file(const std::string & a, const std::string & b);
+
 // Throws livekv::error now when write_file would fail later.
 void check_writable(const std::string & path);
 

@@ -288,3 +288,22 @@ def test_progress_lines_are_plain_without_a_terminal_and_redrawn_on_one(cli, too
                 break
     os.close(master)
     assert b"\rprefill [########################]" in shown
+
+
+def test_two_files_of_a_run_are_two_files(cli, tmp_path):
+    """--stats came last, so its text replaced the cache that --kv-load had read, or --kv-save written."""
+    held, link = tmp_path / "held.kv", tmp_path / "link.kv"
+    assert cli("-p", "hello", "-n", 1, "--kv-save", held, *GREEDY).returncode == 0
+    link.symlink_to(held)
+    saved = held.read_bytes()
+    for stats in (held, link, tmp_path / "." / "held.kv"):
+        done = cli("-n", 1, "--kv-load", held, "--stats", stats, *GREEDY)
+        assert done.returncode == 2
+        assert f"--stats would replace the cache of --kv-load, '{held}'" in done.stderr.decode()
+        assert held.read_bytes() == saved
+    new = tmp_path / "new.kv"
+    done = cli("-p", "hello", "-n", 1, "--kv-save", new, "--stats", tmp_path / "." / "new.kv", *GREEDY)
+    assert done.returncode == 2
+    assert f"--stats would replace the cache of --kv-save, '{new}'" in done.stderr.decode()
+    assert not new.exists()
+    assert cli("-n", 1, "--kv-load", held, "--kv-save", held, "--stats", "-", *GREEDY).returncode == 0
