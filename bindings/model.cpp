@@ -1,7 +1,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "arrays.h"
 #include "bind.h"
@@ -96,6 +98,15 @@ std::vector<int32_t> chat_as_tokens(const model & m, const std::vector<std::arra
     return format.encode(format.render(messages_from(turns), add_generation_prompt, variables));
 }
 
+// Of these names those that the template does not say.
+std::vector<std::string> chat_ignores(const model & m, const std::vector<std::string> & names, bool for_tools) {
+    const chat_template format(m.vocab, for_tools);
+    std::vector<std::string> ignored;
+    std::ranges::copy_if(names, std::back_inserter(ignored),
+                         [&](const std::string & name) { return !format.says(name); });
+    return ignored;
+}
+
 py::dict facts_of(const model & m) {
     const hparams & hp = m.hp;
     return py::dict(py::arg("name") = replace_invalid_utf8(hp.name), py::arg("n_params") = m.tensors.n_params,
@@ -152,7 +163,8 @@ void bind_model(py::module_ & module) {
         .def("chat_as_text", of_model(&chat_as_text), py::arg("turns"), py::arg("add_generation_prompt"),
              py::arg("variables"), py::arg("for_tools"))
         .def("chat_as_tokens", of_model(&chat_as_tokens), py::arg("turns"), py::arg("add_generation_prompt"),
-             py::arg("variables"), py::arg("for_tools"));
+             py::arg("variables"), py::arg("for_tools"))
+        .def("chat_ignores", of_model(&chat_ignores), py::arg("names"), py::arg("for_tools"));
     module.def("default_threads", &default_threads);
     module.def("build_info", [] {
         return py::dict(py::arg("kernels") = best_cpu_kernels().name,

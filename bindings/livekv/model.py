@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -244,15 +244,26 @@ class Model:
         those that a message or a tool spells out are text. Without it the text, less the bos that tokenize adds; to be
         tokenized with parse_special, which makes control tokens of what messages spell out, too. Raises Error when the
         model has no template, the template refuses the conversation or would make a control token of what it is given,
-        a message is none, or a variable is no JSON. Warns where the file has a template that is not run.
+        a message is none, or a variable is no JSON. Warns where the file has a template that is not run, and where
+        tools, tool_calls or a variable are given that the template does not so much as name.
         """
+        if isinstance(messages, Iterator):
+            messages = list(messages)
         turns, given = plain_messages(messages), plain_variables(tools, variables)
         passed_over = self._facts["passed_over_for_tools" if tools is not None else "passed_over"]
         if passed_over and self.chat_family != "none":
             warnings.warn(f"{passed_over}; that of the family {self.chat_family} is run instead", stacklevel=2)
+        for_tools = tools is not None
+        said: str | list[int]
         if truth("tokenize", tokenize):
-            return self._core.chat_as_tokens(turns, add_generation_prompt, given, tools is not None)
-        return self._core.chat_as_text(turns, add_generation_prompt, given, tools is not None)
+            said = self._core.chat_as_tokens(turns, add_generation_prompt, given, for_tools)
+        else:
+            said = self._core.chat_as_text(turns, add_generation_prompt, given, for_tools)
+        names = [name for name, value in {"tools": tools, **variables}.items() if value is not None and value != []]
+        names += ["tool_calls"] * any(message.get("tool_calls") for message in messages)
+        if ignored := self._core.chat_ignores(names, for_tools):
+            warnings.warn(f"the model's chat template does not read {', '.join(ignored)}", stacklevel=2)
+        return said
 
     def session(
         self, n_ctx: int | None = None, kv: KVOptions | str | None = None, n_threads: int | None = None

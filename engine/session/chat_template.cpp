@@ -69,7 +69,7 @@ chat_family family_for(const tokenizer & tok, bool for_tools) {
     return family;
 }
 
-// Its names and the texts written out in it.
+// The keys it may look up, and the texts written out in it.
 template_words words_of(const std::vector<jinja::token> & tokens) {
     template_words words;
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -100,6 +100,16 @@ std::set<std::string> roles_of(const template_words & words, const control_alpha
     return roles;
 }
 
+std::set<std::string> names_of(const std::vector<jinja::token> & tokens) {
+    std::set<std::string> names;
+    for (const jinja::token & t : tokens) {
+        if (t.t == jinja::token::identifier || t.t == jinja::token::string_literal) {
+            names.insert(t.value);
+        }
+    }
+    return names;
+}
+
 std::vector<int32_t> controls_of(const tokenizer & tok, const std::vector<int32_t> & marks,
                                  const std::vector<int32_t> & ids) {
     std::vector<int32_t> controls;
@@ -117,6 +127,7 @@ struct chat_template::program {
     std::vector<int32_t> marks;  // user-defined tokens that count as control tokens here
     control_alphabet control;
     std::set<std::string> roles;
+    std::set<std::string> names;
 };
 
 std::string str(const chat_text & text) {
@@ -179,8 +190,8 @@ chat_template::chat_template(const tokenizer & tok, chat_family family, const st
         const std::vector<int32_t> marks = user_defined_marks(family, tok);
         const template_words words = words_of(tokens.tokens);
         const control_alphabet control(tok, marks);
-        program_ = std::make_unique<const program>(
-            program{tokens.source, std::move(statements), words, marks, control, roles_of(words, control)});
+        program_ = std::make_unique<const program>(program{tokens.source, std::move(statements), words, marks, control,
+                                                           roles_of(words, control), names_of(tokens.tokens)});
     } catch (const error &) {
         throw;
     } catch (const std::exception & e) {
@@ -346,6 +357,10 @@ chat_text chat_template::render(const std::vector<chat_message> & messages, bool
     const std::string token = input.spelled(control);
     fail(token.empty() ? std::string("a message has parts of control tokens") : "a message says '" + token + "'",
          ", which this model's chat template would make a control token");
+}
+
+bool chat_template::says(const std::string & name) const {
+    return program_->names.contains(name);
 }
 
 std::vector<int32_t> chat_template::encode(const chat_text & text, int32_t behind) const {

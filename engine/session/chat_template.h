@@ -70,6 +70,9 @@ class chat_template {
     chat_text render(const std::vector<chat_message> & messages, bool add_generation_prompt,
                      const std::string & variables = {}) const;
 
+    // Whether it says this name, as a variable, a key or a text: what it does not say is lost on it.
+    bool says(const std::string & name) const;
+
     // The tokens of rendered text: one <bos> in front where the model asks for it, no <eos> behind. behind: the token
     // that the text goes on behind, and then no <bos>; -1: it begins a text.
     std::vector<int32_t> encode(const chat_text & text, int32_t behind = -1) const;

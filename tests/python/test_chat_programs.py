@@ -8,6 +8,9 @@ from template_programs import Writer
 from test_chat_python import MESSAGES, by_jinja2, model_of, written  # noqa: F401 (model_of, models: fixtures)
 from test_chat_template import models  # noqa: F401
 
+# Their conversations have calls, and are given to templates that read none.
+pytestmark = pytest.mark.filterwarnings("ignore:the model's chat template does not read")
+
 END = "{{ messages|length }}"
 ONCE = "{% for m in messages %}{% if not done %}[{{ m.role }}]{% set done = true %}{% else %}{{ m.role }}{% endif %}|{% endfor %}"
 

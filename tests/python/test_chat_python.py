@@ -7,6 +7,9 @@ import pytest
 from convert import convert_hf
 from test_chat_template import folder_with
 
+# Their conversations have calls, and are given to templates that read none.
+pytestmark = pytest.mark.filterwarnings("ignore:the model's chat template does not read")
+
 # Each is written as jinja2 writes it, or one line says what there is none of.
 EXPRESSIONS = [
     "{{ '%s'|format(1) }}",

@@ -12,6 +12,9 @@ from chat_templates import CONVERSATIONS, TEMPLATES
 from convert import convert_hf
 from tiny_models import SHAPES
 
+# Their conversations have calls, and are given to templates that read none.
+pytestmark = pytest.mark.filterwarnings("ignore:the model's chat template does not read")
+
 
 def folder_with(folder, template, tokenizer="hd8"):
     tiny_models.make(folder, SHAPES[tokenizer])
@@ -172,6 +175,25 @@ def test_any_role_that_the_template_writes_is_taken(livekv, models):
     for content in (" dropped", [{"type": "text", "text": ""}, {"type": "text", "text": "dropped"}]):
         with pytest.raises(livekv.Error, match="the role 'wizard' is not supported: the model's chat template does not"):
             model.apply_chat_template([*conversation, {"role": "wizard", "content": content}])
+
+
+def test_what_a_template_does_not_read_is_warned_of(livekv, models):
+    """transformers drops tools, calls and variables that a template has no place for without a word."""
+    plain, _ = models("{% for m in messages %}{{ m.content }}{% endfor %}")
+    reads, _ = models("{% for m in messages %}{{ m['tool_calls'] or m.content }}{% endfor %}{{ tools }}{{ enable_thinking }}")
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+    user = {"role": "user", "content": "a"}
+    for given, messages, ignored in [
+        ({"tools": [tool]}, [user], "tools"),
+        ({"tools": [tool], "documents": [{"text": "d"}], "enable_thinking": False}, [user], "tools, documents, enable_thinking"),
+        ({}, [user, call], "tool_calls"),
+    ]:
+        for tokenize in (False, True):
+            with pytest.warns(UserWarning, match=f"the model's chat template does not read {ignored}$"):
+                plain.apply_chat_template(messages, tokenize=tokenize, **given)
+    assert plain.apply_chat_template([user, {**call, "tool_calls": []}], tools=[], documents=None) == "a"
+    assert "enable" not in reads.apply_chat_template([user, call], tools=[tool], enable_thinking=True)
 
 
 def test_what_a_message_may_be(livekv, models):
