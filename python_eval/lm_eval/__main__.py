@@ -42,7 +42,12 @@ def _run() -> int:
         if not is_run or options.model != "livekv":
             raise EvalError("--batch is the model livekv's: give --model livekv")
         options.model_args = {**(options.model_args or {}), "batch": batch.batch}
-    parser.execute(options)
+    try:
+        parser.execute(options)
+    except ValueError as problem:
+        if str(problem).startswith("Tasks not found"):  # the harness has no exception of its own for it
+            raise EvalError(str(problem)) from None
+        raise
     return 0
 
 
