@@ -5,7 +5,7 @@
 #
 #   tests/fuzz/run.sh [build folder] [target ...]
 #
-# With FUZZ_ASAN=OFF, in a build folder of its own, they are built without AddressSanitizer: three to five times as many
+# With FUZZ_ASAN=OFF, in a build folder of its own, they are built without AddressSanitizer: two to five times as many
 # inputs in the same time, of which those that reach new code are kept for a run with it.
 #
 # With FUZZ_SEED, the inputs are those of an earlier run with the same number, as far as the time goes.
