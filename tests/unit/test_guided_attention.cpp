@@ -16,13 +16,8 @@ using axis = guided_method::key_axis;
 
 namespace {
 
-constexpr double rounded_nmse = 1e-4;  // queries over keys with grids of channels are rounded to 8 bits
-constexpr double exact_nmse = 1e-6;
+constexpr double rounded_nmse = 1e-4;  // weights of values, and queries over keys with grids of channels: to 8 bits
 constexpr int32_t all_bits[] = {2, 3, 4, 5, 8};
-
-double limit_of(axis keys) {
-    return keys == axis::token ? exact_nmse : rounded_nmse;
-}
 
 }  // namespace
 
@@ -84,7 +79,7 @@ TEST(levels_beside_each_other_rows_and_what_a_trim_leaves) {
                 seq.add(70, true, true, 0, 96);
                 seq.add(1, true, true);
                 seq.add(40, false, false);
-                check_worst(seq, limit_of(keys));
+                check_worst(seq, rounded_nmse);
             }
         }
     }
@@ -101,7 +96,7 @@ TEST(grouped_queries_head_sizes_and_awkward_lengths) {
             seq.set_level(5);
             seq.add(n, true, true);
             seq.add(std::max(n, s.n_new), false, false);
-            check_worst(seq, limit_of(keys));
+            check_worst(seq, rounded_nmse);
         });
     }
 }
@@ -117,7 +112,7 @@ TEST(heavy_channels_and_channels_of_zeros_a_level) {
         random_sequence seq(s);
         seq.add(64, true, true);
         seq.add(20, false, false);
-        check_worst(seq, exact_nmse);
+        check_worst(seq, 3e-4);  // the heavy channel makes a token's step large for all of its channels
     }
 }
 

@@ -43,8 +43,17 @@ class block_reader {
         return section16(map_.minima) + static_cast<size_t>(grid) * h_.n_tokens + token;
     }
 
-    // Read a tile at a time, as floats.
-    bool in_floats() const { return has_channels() || has_tokens() || has_codebook(); }
+    // Read a tile at a time, as floats. Values of version 4 are not: their scales fold into the weights.
+    bool in_floats() const { return has_channels() || (has_tokens() && h_.side == kv_side::key) || has_codebook(); }
+
+    // Values of version 4: what the middles of n tokens' grids stand for, from a token on.
+    template <typename to_f32>
+    void token_middles(int32_t first, int32_t n, const float * scales, float * middles, to_f32 f) const {
+        f(token_minima(first, 0), middles, static_cast<size_t>(n));
+        for (int32_t t = 0; t < n; ++t) {
+            middles[t] += scales[t] * static_cast<float>(1 << (h_.bits - 1));
+        }
+    }
 
     // Of version 2.
     bool has_classes() const { return h_.has_classes(); }

@@ -13,10 +13,14 @@ __attribute__((noinline)) inline void block_values(const block_reader & block, i
                                                    int32_t head_dim, const scratch_map & s, float * o) {
     const int32_t first = tile * tile_tokens;
     const int32_t n_quads = block.value_quads(tile);
+    const int32_t n_stored = block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens;
     const int8_t * centres = block.value_centres(first);
-    lanes::to_f32(block.value_scales(first), s.scales,
-                  static_cast<size_t>(block.n_tokens() - first < tile_tokens ? block.n_tokens() - first : tile_tokens));
-    float middles[tile_tokens] = {};
+    const bool has_minima = block.has_tokens();
+    lanes::to_f32(block.value_scales(first), s.scales, static_cast<size_t>(n_stored));
+    float middles[tile_tokens] = {};  // of the grids, in steps; where they have minima, what it stands for
+    if (has_minima) {
+        block.token_middles(first, n_stored, s.scales, middles, lanes::to_f32);
+    }
     for (int32_t t = 0; centres && t < n; ++t) {
         middles[t] = static_cast<float>(centres[t]);
     }
@@ -30,6 +34,8 @@ __attribute__((noinline)) inline void block_values(const block_reader & block, i
             largest = lanes::max(largest, w);
             if (centres) {
                 offset = lanes::fma(w, lanes::set(middles[t]), offset);
+            } else if (has_minima) {
+                offset = lanes::fma(lanes::load(column + t * n_rows_tile), lanes::set(middles[t]), offset);
             }
         }
         lanes::store(s.v_offset + v * lanes::n, offset);

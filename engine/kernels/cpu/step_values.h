@@ -129,20 +129,34 @@ class step_values {
         for (int32_t t = n; t < tile_tokens; ++t) {
             all[t] = 0.0f;
         }
-        const int8_t * const from = block_->value_centres(first);
         f32 scales[n_tile];
-        f32 centres[n_tile];
+        f32 middles[n_tile];
         for (int32_t v = 0; v < n_tile; ++v) {
             scales[v] = lanes::load(all + v * lanes::n);
-            centres[v] = from ? lanes::load_i8(from + v * lanes::n) : lanes::set(0.0f);
+        }
+        if (block_->has_tokens()) {
+            float stand_for[tile_tokens] = {};
+            block_->token_middles(first, n, all, stand_for, lanes::to_f32);
+            for (int32_t v = 0; v < n_tile; ++v) {
+                middles[v] = lanes::load(stand_for + v * lanes::n);
+            }
+            each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
+                weigh_rows<n_planes, n_rows, /*has_minima=*/true>(row, scales, middles, p + row * tile_tokens);
+            });
+            return;
+        }
+        const int8_t * const from = block_->value_centres(first);
+        for (int32_t v = 0; v < n_tile; ++v) {
+            middles[v] = from ? lanes::load_i8(from + v * lanes::n) : lanes::set(0.0f);
         }
         each_few_rows(item_.n_rows, [&]<int32_t n_rows>(int32_t row) {
-            weigh_rows<n_planes, n_rows>(row, scales, centres, p + row * tile_tokens);
+            weigh_rows<n_planes, n_rows, /*has_minima=*/false>(row, scales, middles, p + row * tile_tokens);
         });
     }
 
-    template <int32_t n_planes, int32_t n_rows>
-    void weigh_rows(int32_t row, const f32 * scales, const f32 * centres, const float * p) {
+    // middles: of the grids, in steps; where they have minima, what it stands for.
+    template <int32_t n_planes, int32_t n_rows, bool has_minima>
+    void weigh_rows(int32_t row, const f32 * scales, const f32 * middles, const float * p) {
         f32 w[n_rows][n_tile];
         f32 largest[4];
         for (int32_t r = 0; r < 4; ++r) {
@@ -151,9 +165,10 @@ class step_values {
         for (int32_t r = 0; r < n_rows; ++r) {
             f32 offset = offset_[row + r];
             for (int32_t v = 0; v < n_tile; ++v) {
-                w[r][v] = lanes::mul(lanes::load(p + r * tile_tokens + v * lanes::n), scales[v]);
+                const f32 weight = lanes::load(p + r * tile_tokens + v * lanes::n);
+                w[r][v] = lanes::mul(weight, scales[v]);
                 largest[r] = lanes::max(largest[r], w[r][v]);
-                offset = lanes::fma(w[r][v], centres[v], offset);
+                offset = lanes::fma(has_minima ? weight : w[r][v], middles[v], offset);
             }
             offset_[row + r] = offset;
         }

@@ -1,6 +1,6 @@
 #pragma once
 
-// Blocks whose tokens have a scale and a minimum each (kv_block.h, version 4), and such of a codebook (version 7), a
+// Keys whose tokens have a scale and a minimum each (kv_block.h, version 4), and blocks of a codebook (version 7), a
 // tile of tokens at a time as floats. Internal linkage.
 
 #include "kernels/cpu/channel_rows.h"
