@@ -176,8 +176,8 @@ struct driven {
         attention_job job(kernels, 1, head_dim);
         job.prepare({&args, 1});
         job.run(0, args.q, args.out);
-        guides.weigh(args.q, 0, 2);
-        guides.weigh(args.q, 1, 2);
+        guides.weigh(kernels, args.q, 0, 2);
+        guides.weigh(kernels, args.q, 1, 2);
         choose_going_on(step);
         const float * const mine = layer.tail_weights.data() + layer.n_tail;
         weights.insert(weights.end(), mine, mine + n);
