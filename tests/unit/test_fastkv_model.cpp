@@ -24,6 +24,10 @@ int64_t rows_of(const session & s, size_t il) {
 
 }  // namespace
 
+// A key or value that lies between two f16 may be rounded up here and down there: 2.3e-6 was seen with AVX-512. Pooling
+// the other way, which keeps other tokens, gives 0.17 at the least.
+constexpr double rounded_apart = 1e-5;
+
 TEST(logits_are_those_of_the_reference) {
     const std::shared_ptr<const model> m = four_layers();
     for (const auto pool : {fastkv_method::pooling::max, fastkv_method::pooling::avg}) {
@@ -37,11 +41,11 @@ TEST(logits_are_those_of_the_reference) {
                     session s(m, p);
                     fastkv_reference::sequence reference(*m, p.kv.fastkv(), tsp_layer);
                     const std::vector<int32_t> tokens = some_tokens(n);
-                    CHECK(nmse(last_logits(s, tokens), floats(reference.read(tokens))) < 1e-6);
+                    CHECK(nmse(last_logits(s, tokens), floats(reference.read(tokens))) < rounded_apart);
                     CHECK_EQ(reference.going_on.size(), static_cast<size_t>(p.kv.fastkv().n_going_on(n)));
                     for (const int32_t token : some_tokens(chunk_size == 32 ? 40 : 3, 9)) {
                         const auto logits = s.append(token);
-                        CHECK(nmse({logits.begin(), logits.end()}, floats(reference.append(token))) < 1e-6);
+                        CHECK(nmse({logits.begin(), logits.end()}, floats(reference.append(token))) < rounded_apart);
                     }
                     CHECK_EQ(s.n_tokens(), n + (chunk_size == 32 ? 40 : 3));
                 }
