@@ -348,6 +348,8 @@ def test_a_chat_is_written_as_the_models_template_has_it(livekv, tmp_path):
     said = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
     assert chat.apply_chat_template(messages, add_generation_prompt=False) == said
     assert chat.apply_chat_template(messages) == said + "<|im_start|>assistant\n"
-    for bad in ([{"role": "wizard", "content": "x"}], []):
+    wizard = [{"role": "wizard", "content": "x"}]
+    assert chat.apply_chat_template(wizard, add_generation_prompt=False) == "<|im_start|>wizard\nx<|im_end|>\n"
+    for bad in ([{"role": "wizard"}], []):
         with pytest.raises(livekv.Error):
             chat.apply_chat_template(bad)
