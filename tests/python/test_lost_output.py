@@ -67,7 +67,10 @@ PYTHON_TOOLS = {
     "livekv.serve": "livekv.serve",
     "convert_hf": "convert_hf",
 }
-NEEDED = {"python_eval.lm_eval": "lm_eval", "python_eval.testbed.train": "torch", "python_eval.testbed.inject_outliers": "torch"}
+NEEDED = {
+    "python_eval.lm_eval": "lm_eval", "python_eval.tune": "optuna", "python_eval.report": "matplotlib",
+    "python_eval.testbed.train": "torch", "python_eval.testbed.inject_outliers": "torch",
+}  # fmt: skip
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
