@@ -6,14 +6,17 @@
 
 namespace livekv {
 
+constexpr size_t guide_positions_at_once = 64;  // at the most, by any CPU level (kernels/cpu/guide_row.h)
+
 // Keys of the guide (policy guided), as attention reads them: at consecutive positions, but for those that are not
 // kept.
 struct guide_keys {
     std::vector<float> k;  // f32 [n_head_kv, head_dim, stride()], zeros behind the positions
     std::vector<int64_t> positions;
 
-    // Whole vectors of every level (kernels/cpu/guide_row.h).
-    size_t stride() const { return (positions.size() + 63) / 64 * 64; }
+    size_t stride() const {
+        return (positions.size() + guide_positions_at_once - 1) / guide_positions_at_once * guide_positions_at_once;
+    }
 };
 
 // Queries whose attention was computed: f32 [n_tokens, n_head, head_dim], and the base-2 logarithms of their softmax

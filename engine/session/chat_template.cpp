@@ -87,7 +87,7 @@ template_words words_of(const std::vector<jinja::token> & tokens) {
     return words;
 }
 
-// Its words that may be roles. They reach it as they are, so none is a control token or a part of one's marks.
+// Its words that may be roles. They reach it as they are, so none may hold a control token.
 std::set<std::string> roles_of(const template_words & words, const control_alphabet & control) {
     std::set<std::string> roles;
     std::ranges::copy_if(words.literals, std::inserter(roles, roles.end()), [&](const std::string & word) {

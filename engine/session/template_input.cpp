@@ -211,24 +211,31 @@ bool template_input::is_known(const std::string & role) const {
     return std::ranges::find(common_roles, role) != std::end(common_roles) || own_roles_.contains(role);
 }
 
-// Templates take white space off both ends.
 std::optional<std::string> template_input::dropped_role(std::string_view written) const {
-    const auto is_written = [&](const std::string & text) {
-        constexpr const char * white_space = " \t\r\n";
-        const size_t begin = text.find_first_not_of(white_space);
-        const size_t end = text.find_last_not_of(white_space);
-        return begin == std::string::npos ||
-               written.find(std::string_view(text).substr(begin, end + 1 - begin)) != std::string_view::npos;
+    size_t from = 0;  // messages are mostly written in their order, and texts may be long
+    const auto is_written = [&](std::string_view text) {
+        constexpr const char * white_space = " \t\r\n";  // templates take it off both ends
+        const size_t begin = std::min(text.find_first_not_of(white_space), text.size());
+        text = text.substr(begin, text.find_last_not_of(white_space) + 1 - begin);
+        size_t at = written.find(text, from);
+        at = at == std::string_view::npos ? written.find(text) : at;
+        from = at == std::string_view::npos ? from : at;
+        return at != std::string_view::npos;
     };
     for (const json & message : messages_) {
-        const std::string role = message["role"];
+        const auto & role = message["role"].get_ref<const std::string &>();
+        if (is_known(role)) {
+            continue;
+        }
         const json & content = message["content"];
-        const bool is_all = content.is_string()
-                                ? is_written(content.get_ref<const std::string &>())
-                                : !is_parts(content) || std::ranges::all_of(content, [&](const json & part) {
-                                      return is_written(part["text"].get_ref<const std::string &>());
-                                  });
-        if (!is_known(role) && !is_all) {
+        std::vector<std::string_view> texts;
+        if (content.is_string()) {
+            texts.push_back(content.get_ref<const std::string &>());
+        }
+        for (size_t i = 0; is_parts(content) && i < content.size(); ++i) {
+            texts.push_back(content[i]["text"].get_ref<const std::string &>());
+        }
+        if (!std::ranges::all_of(texts, is_written)) {
             return role;
         }
     }

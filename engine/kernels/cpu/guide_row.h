@@ -15,6 +15,7 @@ constexpr int32_t guide_vectors = 4;
 template <int32_t n_heads>
 inline double weights_of_heads(const guide_view & view, int64_t first_head, const float * k) {
     constexpr int32_t tile = guide_vectors * lanes::n;
+    static_assert(guide_positions_at_once % tile == 0, "no load may pass the end of a row of keys");
     const float * const q = view.q + first_head * view.head_dim;
     const f32 log2_scale = lanes::set(view.scale * log2_e);
     double sum = 0.0;

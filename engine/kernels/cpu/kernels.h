@@ -32,6 +32,7 @@ struct cpu_kernels {
     void (*multiply)(const packed_matrix & w, int64_t first_strip, int64_t n_strips, const uint8_t * rows,
                      int64_t n_rows, float * out, size_t ld);
 
+    // As the reference of that name (kernels/guide_weights.h), in floats.
     float (*weight_on_guide)(const guide_view & view);
 };
 
